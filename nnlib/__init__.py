@@ -1,0 +1,22 @@
+"""nnjobs' library: everything that knows neural networks and nothing that knows mrjob.
+
+``nnlib.load(run).predict(X)`` is the way in from Python.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nnlib.inference import TrainedModel
+
+__version__ = "0.1.0"
+FORMAT_VERSION = 1
+"""Version of every file nnjobs writes (dataset.json, manifests, metrics, wire lines)."""
+
+
+def load(run: str, *, trial: int = 0) -> TrainedModel:
+    """Open the final model of a run directory; see `nnlib.inference.TrainedModel`."""
+    from nnlib.inference import TrainedModel
+
+    return TrainedModel.load(run, trial=trial)

@@ -1,0 +1,176 @@
+"""What a configuration may say: every key, its type, legal values and default, as data.
+
+Keys marked ``MATHEMATICS`` (see `nnlib.config.identity`) decide the final bits; the others (where it runs, where it
+is stored, how it is cut) may not.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+
+class Section(BaseModel):
+    """Unknown keys are errors, values are frozen, NaN and infinity are refused."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True, hide_input_in_errors=False
+    )
+
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+PositiveInt = Annotated[int, Field(ge=1, le=10**9, strict=True)]
+Count = Annotated[int, Field(ge=0, le=10**12, strict=True)]
+Seed = Annotated[int, Field(ge=0, lt=2**63, strict=True)]
+
+
+class Data(Section):
+    path: str = Field(description="dataset directory, made by `nnjobs data import`")
+    scale: Literal["none", "standard", "minmax"] = Field(
+        "none", description="feature scaling, fitted on training rows and stored with the model"
+    )
+
+
+class Split(Section):
+    train: Fraction = Field(0.7, description="fraction of the rows to train on")
+    validation: Fraction = Field(0.0, description="fraction for early stopping and for choosing the best round")
+    test: Fraction | None = Field(None, description="fraction to score; default: all the rest")
+    seeds: list[Seed] = Field([0], min_length=1, description="one trial per seed")
+    stratified: bool = Field(False, description="keep the class proportions in every part")
+    column: str | None = Field(None, description="a kept column that says train, validation or test")
+    group: str | None = Field(None, description="a kept column whose equal values stay together")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Split:
+        rest = 1.0 - self.train - self.validation
+        if rest < -1e-9:
+            raise ValueError(f"train {self.train} + validation {self.validation} is more than 1")
+        if self.test is not None and self.test > rest + 1e-9:
+            raise ValueError(f"train + validation + test is {1.0 - rest + self.test:g}, more than 1")
+        if self.train <= 0.0 and self.column is None:
+            raise ValueError("train must be above 0: there would be nothing to train on")
+        if len(set(self.seeds)) != len(self.seeds):
+            raise ValueError("seeds has the same seed twice")
+        if self.group is not None and self.stratified:
+            raise ValueError("group and stratified exclude each other")
+        if self.column is not None and (self.group is not None or self.stratified):
+            raise ValueError("column (an official split) excludes group and stratified")
+        return self
+
+
+class Sampling(Section):
+    fraction: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
+        1.0, description="part of a worker's training rows drawn anew every round"
+    )
+    streams: Literal["independent", "shared"] = Field(
+        "independent", description="independent: own shards, own draws; shared (the paper): all shards, the same draws"
+    )
+    window_rows: PositiveInt = Field(65_536, description="rows shuffled together; row groups are shuffled besides")
+
+
+class Model(Section):
+    kind: str = Field("mlp", description="a name in nnlib.models.MODELS")
+    hidden: list[PositiveInt] = Field([100], max_length=64, description="width of each hidden layer; [] is linear")
+    activation: Literal["sigmoid", "tanh", "relu"] = "relu"
+    output: Literal["auto", "softmax", "sigmoid", "linear"] = Field(
+        "auto", description="auto: softmax for classes, linear for a numeric target; sigmoid: one-vs-rest"
+    )
+    init: Literal["he", "xavier", "normal", "uniform01"] = Field("he", description="uniform01 is the paper's")
+    dtype: Literal["float32", "float64"] = "float32"
+
+    @field_validator("hidden", mode="before")
+    @classmethod
+    def _one_layer(cls, value: Any) -> Any:
+        return [value] if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+class Schedule(Section):
+    kind: Literal["constant", "step", "exponential", "cosine", "inverse"] = "constant"
+    step_epochs: PositiveInt = Field(30, description="step: epochs between two drops")
+    gamma: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
+        0.1, description="step, exponential: factor of one drop (exponential: one epoch); inverse: decay a epoch"
+    )
+    final: Fraction = Field(0.0, description="cosine: fraction of lr left at the last epoch")
+    warmup_epochs: Count = Field(0, description="epochs of linear warm-up before the schedule")
+
+
+class Stop(Section):
+    patience: PositiveInt = Field(description="scored rounds without improvement before a trial stops")
+    min_delta: Annotated[float, Field(ge=0.0)] = Field(0.0, description="smaller improvements do not count")
+
+
+class Train(Section):
+    optimizer: str = Field("momentum", description="a name in nnlib.optim.OPTIMIZERS")
+    lr: Annotated[float, Field(gt=0.0, le=1e6)] = 0.05
+    momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(0.9, description="momentum and nesterov")
+    beta1: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(0.9, description="adam")
+    beta2: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(0.999, description="adam")
+    epsilon: Annotated[float, Field(gt=0.0)] = Field(1e-8, description="adam")
+    history: PositiveInt = Field(10, description="lbfgs: vector pairs kept")
+    batch_size: PositiveInt = Field(32, description="rows a step on one worker; cg and lbfgs use all their rows")
+    epochs: Count = Field(100, description="local passes over the data; iterations for cg and lbfgs")
+    epochs_per_round: PositiveInt = Field(5, description="local epochs between two averagings")
+    l2: Annotated[float, Field(ge=0.0)] = Field(
+        0.0, description="lambda: adds lambda/(2m) * sum of squared weights, m = training rows in the objective"
+    )
+    schedule: Schedule = Schedule()
+    class_weights: Literal["none", "balanced"] | dict[str, Annotated[float, Field(gt=0.0)]] = "none"
+    optimizer_state: Literal["reset", "average"] = Field("reset", description="what a round does to optimizer state")
+    stop: Stop | None = Field(None, description="early stopping by the validation rows")
+    keep: Literal["last", "best"] = Field("last", description="best: the round with the least validation loss")
+
+
+class Outer(Section):
+    kind: str = Field("mean", description="a name in nnlib.optim.OUTER")
+    lr: Annotated[float, Field(gt=0.0, le=100.0)] = 1.0
+    momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(0.0, description="momentum and nesterov")
+
+
+class Sync(Section):
+    mode: Literal["rounds"] = Field("rounds", description="rounds: one MapReduce job a round")
+    weighting: Literal["examples", "equal"] = "examples"
+    outer: Outer = Outer()
+    slice_elements: PositiveInt = Field(1_048_576, description="elements of a slice; rounded up to blocks of 65536")
+
+
+class Checkpoint(Section):
+    keep: Literal["all"] | PositiveInt = Field(3, description="rounds whose model is kept; metrics are kept for all")
+
+
+class Runtime(Section):
+    runner: Literal["inline", "local"] = "inline"
+    cores: PositiveInt | None = Field(None, description="local: tasks at once; default: all cores")
+    blas_threads: PositiveInt = Field(1, description="threads of one task's BLAS; part of the mathematics")
+    memory_mb: PositiveInt = Field(512, description="a task keeps decoded rows up to this size, else re-reads them")
+    retries: Count = Field(3, description="local: times a task is tried again")
+    numerics: Literal["strict", "loose"] = Field(
+        "strict", description="strict refuses workers whose BLAS computes other bits"
+    )
+
+
+class Config(Section):
+    """One experiment."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] = "run"
+    seed: Seed = Field(0, description="of all random numbers, together with the split's own seed")
+    workers: Annotated[int, Field(ge=1, le=100_000, strict=True)] = Field(1, description="map tasks")
+    reducers: Annotated[int, Field(ge=1, le=100_000, strict=True)] | None = Field(
+        None, description="reduce tasks; default: as many as there are slices, at most workers"
+    )
+    run_dir: str | None = Field(None, description="default: runs/NAME-N, the first N that is free")
+    data: Data
+    split: Split = Split()
+    sampling: Sampling = Sampling()
+    model: Model = Model()
+    train: Train = Train()
+    sync: Sync = Sync()
+    checkpoint: Checkpoint = Checkpoint()
+    runtime: Runtime = Runtime()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Config:
+        needs = "train.stop" if self.train.stop else "train.keep: best" if self.train.keep == "best" else None
+        if needs and self.split.validation <= 0.0 and self.split.column is None:
+            raise ValueError(f"{needs} needs validation rows: set split.validation (0.1, say)")
+        return self

@@ -1,0 +1,178 @@
+"""Files at any address, through one small interface: local paths now, ``hdfs://`` and ``s3://`` by the same calls.
+
+Two kinds of write exist, and no other: `Storage.write` (readers see the whole new file or the old one) and
+`Storage.create` (exactly one of several writers wins). Nothing appends and nothing renames a directory, so every
+promise made here also holds on HDFS and S3.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from nnlib.errors import StorageError, UsageError
+
+
+class Storage(ABC):
+    """A directory tree at one root address; names are relative, with ``/`` between the parts."""
+
+    root: str
+
+    @abstractmethod
+    def read(self, name: str) -> bytes:
+        """The whole file. Raises `StorageError` if it is not there."""
+
+    @abstractmethod
+    def open(self, name: str) -> BinaryIO:
+        """The file, open for random reads (for Parquet)."""
+
+    @abstractmethod
+    def write(self, name: str, data: bytes) -> None:
+        """Replace the file as a whole: durable when this returns, never half visible."""
+
+    @abstractmethod
+    def create(self, name: str, data: bytes) -> bool:
+        """Write the file only if nobody did before: False (and no change) if it exists already."""
+
+    @abstractmethod
+    def names(self, under: str = "") -> list[str]:
+        """Sorted names of files and directories directly under a directory ([] if it is not there)."""
+
+    @abstractmethod
+    def exists(self, name: str) -> bool: ...
+
+    @abstractmethod
+    def size(self, name: str) -> int: ...
+
+    @abstractmethod
+    def delete(self, name: str) -> None:
+        """Delete a file or a directory tree; not being there is fine."""
+
+    @abstractmethod
+    @contextlib.contextmanager
+    def writing(self, name: str) -> Iterator[BinaryIO]:
+        """A stream that becomes the file, durably, when the block ends without an error; else nothing is left."""
+
+
+class LocalStorage(Storage):
+    """A directory on this machine."""
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self.path = Path(root).expanduser().absolute()
+        self.root = str(self.path)
+
+    def _at(self, name: str) -> Path:
+        return self.path / name if name else self.path
+
+    def read(self, name: str) -> bytes:
+        with _explained("read", self._at(name)):
+            return self._at(name).read_bytes()
+
+    def open(self, name: str) -> BinaryIO:
+        with _explained("read", self._at(name)):
+            return self._at(name).open("rb")
+
+    @contextlib.contextmanager
+    def writing(self, name: str) -> Iterator[BinaryIO]:
+        target = self._at(name)
+        temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+        with _explained("write", target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                with temporary.open("xb") as stream:
+                    yield stream
+                    stream.flush()
+                    os.fsync(stream.fileno())
+                temporary.replace(target)
+                _sync_directory(target.parent)
+            finally:
+                temporary.unlink(missing_ok=True)
+
+    def write(self, name: str, data: bytes) -> None:
+        with self.writing(name) as stream:
+            stream.write(data)
+
+    def create(self, name: str, data: bytes) -> bool:
+        target = self._at(name)
+        temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+        with _explained("write", target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                with temporary.open("xb") as stream:
+                    stream.write(data)
+                    stream.flush()
+                    os.fsync(stream.fileno())
+                try:
+                    os.link(temporary, target)  # atomic, and fails if the target exists: rename would overwrite
+                except FileExistsError:
+                    return False
+                _sync_directory(target.parent)
+                return True
+            finally:
+                temporary.unlink(missing_ok=True)
+
+    def names(self, under: str = "") -> list[str]:
+        try:
+            return sorted(entry for entry in os.listdir(self._at(under)) if not entry.endswith(".tmp"))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    def exists(self, name: str) -> bool:
+        return self._at(name).exists()
+
+    def size(self, name: str) -> int:
+        with _explained("read", self._at(name)):
+            return self._at(name).stat().st_size
+
+    def delete(self, name: str) -> None:
+        path = self._at(name)
+        with _explained("delete", path):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _explained(action: str, path: Path) -> Iterator[None]:
+    """Turn the operating system's errors into ours."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise StorageError("no such file or directory", file=str(path)) from error
+    except OSError as error:
+        hint = "free some space, then run the same command with --resume" if error.errno == 28 else None
+        raise StorageError(f"cannot {action}: {error.strerror or error}", hint=hint, file=str(path)) from error
+
+
+def _sync_directory(path: Path) -> None:
+    """Make a rename or link in this directory survive a power cut."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+STORAGES: dict[str, type[LocalStorage]] = {"": LocalStorage, "file": LocalStorage}
+"""Scheme of an address -> its storage."""
+
+
+def storage(address: str) -> Storage:
+    """The storage at an address: a path, ``file://...`` or another scheme of `STORAGES`."""
+    scheme, separator, rest = address.partition("://")
+    if not separator:
+        scheme, rest = "", address
+    kind = STORAGES.get(scheme)
+    if kind is None:
+        raise UsageError(
+            f"cannot use {scheme}:// addresses; known: {', '.join(name for name in STORAGES if name)} and plain paths",
+            address=address,
+        )
+    return kind(rest)
