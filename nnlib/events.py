@@ -1,0 +1,92 @@
+"""What the driver tells while it works: plain values, so that a terminal, a log or a test can listen.
+
+A listener is any function of one event (`Listener`); it must not raise and cannot change the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class RunStarted:
+    """Before the first round. ``first_round`` is above 0 when a run is resumed."""
+
+    name: str
+    run_dir: str
+    runner: str
+    workers: int
+    trials: int
+    first_round: int
+    rounds: int
+    epochs: int
+    parameters: int
+    train_rows: int
+    test_rows: int
+
+
+@dataclass(frozen=True)
+class PhaseStarted:
+    """A step that is not a round begins: "split" (finding thresholds), "scale" (fitting), "final" (scoring)."""
+
+    phase: str
+    text: str
+
+
+@dataclass(frozen=True)
+class RoundDone:
+    """A round is committed. Means are over the unfinished trials; None where nothing was scored.
+
+    ``test_accuracy``, ``test_loss`` and ``validation_loss`` belong to the model the round started from (the incoming
+    model is scored in the same job), ``train_loss`` to the round's own training. ``test_metric`` is (name, value) for
+    regression. ``drift`` is the largest distance of a worker's weights from the average, relative to the average's
+    norm.
+    """
+
+    round: int
+    rounds: int
+    epoch: int
+    epochs: int
+    active_trials: int
+    train_loss: float | None
+    test_loss: float | None
+    test_accuracy: float | None
+    test_metric: tuple[str, float] | None
+    validation_loss: float | None
+    drift: float | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class TrialStopped:
+    """A trial froze: "stopped early", "diverged". Others go on."""
+
+    trial: int
+    split: int
+    round: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something worth a line: a resume, a retry, a warning."""
+
+    text: str
+    level: str = "info"
+
+
+@dataclass(frozen=True)
+class RunDone:
+    """After the final scoring; ``result`` is what ``--json`` prints."""
+
+    result: dict[str, Any] = field(default_factory=dict)
+
+
+Event = RunStarted | PhaseStarted | RoundDone | TrialStopped | Note | RunDone
+Listener = Callable[[Event], None]
+
+
+def ignore(event: Event) -> None:
+    """The listener that listens to nothing."""
