@@ -1,0 +1,211 @@
+"""Scores that add up: every worker scores its own held-out rows, the driver adds what they counted.
+
+Counts are integers; sums of losses are taken over fixed chunks of rows and combined with `math.fsum`, so no number of
+reducers can change them. All values travel as JSON.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+CONFUSION_CLASSES = 200
+"""With more classes than this a confusion matrix is not kept: per-class counts and top-k are."""
+TOP_K = 5
+
+
+@dataclass
+class ClassificationScore:
+    """Counts over scored rows. ``counts`` maps true class -> {predicted class: rows} (sparse confusion matrix), or for
+    more than 200 classes true class -> {-1: rows, true class: hits}; ``top_k`` counts rows whose true class is among
+    the k most probable."""
+
+    classes: int
+    rows: int = 0
+    correct: int = 0
+    top_k: int = 0
+    losses: list[float] = field(default_factory=list)
+    counts: dict[int, dict[int, int]] = field(default_factory=dict)
+    predicted: dict[int, int] = field(default_factory=dict)
+
+    def add(self, outputs: Array, losses: Array, y: Array) -> None:
+        """One fixed chunk: ``outputs`` (b, classes), ``losses`` (b,) float64, ``y`` (b,) class indices."""
+        guess = np.argmax(outputs, axis=1)
+        self.rows += len(y)
+        self.correct += int(np.count_nonzero(guess == y))
+        self.losses.append(math.fsum(losses.tolist()))
+        k = min(TOP_K, self.classes)
+        own = np.take_along_axis(outputs, np.asarray(y, np.intp)[:, None], axis=1)
+        self.top_k += int(np.count_nonzero(np.count_nonzero(outputs > own, axis=1) < k))
+        if self.classes <= CONFUSION_CLASSES:
+            pairs, numbers = np.unique(np.asarray(y, np.int64) * self.classes + guess, return_counts=True)
+            for pair, number in zip(pairs.tolist(), numbers.tolist(), strict=True):
+                self._count(pair // self.classes, pair % self.classes, number)
+        else:
+            for label, number in zip(*(part.tolist() for part in np.unique(y, return_counts=True)), strict=True):
+                self._count(label, -1, number)
+            hits, numbers = np.unique(y[guess == y], return_counts=True)
+            for label, number in zip(hits.tolist(), numbers.tolist(), strict=True):
+                self._count(label, label, number)
+            guesses, numbers = np.unique(guess, return_counts=True)
+            for label, number in zip(guesses.tolist(), numbers.tolist(), strict=True):
+                self.predicted[label] = self.predicted.get(label, 0) + number
+
+    def _count(self, true: int, guess: int, number: int) -> None:
+        row = self.counts.setdefault(true, {})
+        row[guess] = row.get(guess, 0) + number
+
+    def merge(self, other: ClassificationScore) -> None:
+        """Add another worker's counts (call in worker order)."""
+        self.rows += other.rows
+        self.correct += other.correct
+        self.top_k += other.top_k
+        self.losses.extend(other.losses)
+        for true, row in other.counts.items():
+            for guess, number in row.items():
+                self._count(true, guess, number)
+        for label, number in other.predicted.items():
+            self.predicted[label] = self.predicted.get(label, 0) + number
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "rows": self.rows,
+            "correct": self.correct,
+            "top_k": self.top_k,
+            "losses": [_number(loss) for loss in self.losses],
+            "counts": {str(true): {str(g): n for g, n in sorted(row.items())} for true, row in self.counts.items()},
+            "predicted": {str(label): number for label, number in self.predicted.items()},
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any], classes: int) -> ClassificationScore:
+        counts = {int(true): {int(g): n for g, n in row.items()} for true, row in data["counts"].items()}
+        predicted = {int(label): number for label, number in data["predicted"].items()}
+        losses = [math.nan if loss is None else float(loss) for loss in data["losses"]]
+        return cls(classes, data["rows"], data["correct"], data["top_k"], losses, counts, predicted)
+
+    def summary(self) -> dict[str, Any]:
+        """What is stored and shown: loss, accuracy, top-k accuracy, the counts. None where no row was scored."""
+        if not self.rows:
+            return {"rows": 0, "loss": None, "accuracy": None}
+        result: dict[str, Any] = {
+            "rows": self.rows,
+            "loss": _number(math.fsum(self.losses) / self.rows),
+            "accuracy": self.correct / self.rows,
+        }
+        if self.classes > TOP_K:
+            result[f"top_{TOP_K}_accuracy"] = self.top_k / self.rows
+        if self.classes <= CONFUSION_CLASSES:
+            matrix = np.zeros((self.classes, self.classes), np.int64)
+            for true, row in self.counts.items():
+                for guess, number in row.items():
+                    matrix[true, guess] = number
+            result["confusion"] = matrix.tolist()
+        else:
+            indices = range(self.classes)
+            result["class_rows"] = [self.counts.get(label, {}).get(-1, 0) for label in indices]
+            result["class_hits"] = [self.counts.get(label, {}).get(label, 0) for label in indices]
+            result["class_predicted"] = [self.predicted.get(label, 0) for label in indices]
+        return result
+
+
+@dataclass
+class RegressionScore:
+    """Sums over scored rows; the spread of the targets by Chan's merge, for R2."""
+
+    rows: int = 0
+    losses: list[float] = field(default_factory=list)
+    squared: list[float] = field(default_factory=list)
+    absolute: list[float] = field(default_factory=list)
+    mean: float = 0.0
+    spread: float = 0.0
+
+    def add(self, outputs: Array, losses: Array, y: Array) -> None:
+        """One fixed chunk: ``outputs`` (b, 1), ``losses`` (b,) float64, ``y`` (b,)."""
+        target = np.asarray(y, np.float64)
+        error = outputs[:, 0].astype(np.float64) - target
+        mean = math.fsum(target.tolist()) / len(target)
+        chunk = RegressionScore(
+            len(target),
+            [math.fsum(losses.tolist())],
+            [math.fsum((error * error).tolist())],
+            [math.fsum(np.abs(error).tolist())],
+            mean,
+            math.fsum(((target - mean) ** 2).tolist()),
+        )
+        self.merge(chunk)
+
+    def merge(self, other: RegressionScore) -> None:
+        """Add another worker's sums (call in worker order)."""
+        if not other.rows:
+            return
+        total = self.rows + other.rows
+        apart = other.mean - self.mean
+        self.spread += other.spread + apart * apart * self.rows * other.rows / total
+        self.mean += apart * other.rows / total
+        self.rows = total
+        self.losses.extend(other.losses)
+        self.squared.extend(other.squared)
+        self.absolute.extend(other.absolute)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "rows": self.rows,
+            "losses": [_number(value) for value in self.losses],
+            "squared": [_number(value) for value in self.squared],
+            "absolute": [_number(value) for value in self.absolute],
+            "mean": self.mean,
+            "spread": self.spread,
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> RegressionScore:
+        lists = [
+            [math.nan if value is None else float(value) for value in data[key]]
+            for key in ("losses", "squared", "absolute")
+        ]
+        return cls(data["rows"], *lists, data["mean"], data["spread"])
+
+    def summary(self) -> dict[str, Any]:
+        """MSE, MAE and R2 (None where the targets do not vary or no row was scored)."""
+        if not self.rows:
+            return {"rows": 0, "loss": None, "mse": None, "mae": None, "r2": None}
+        squared = math.fsum(self.squared)
+        return {
+            "rows": self.rows,
+            "loss": _number(math.fsum(self.losses) / self.rows),
+            "mse": _number(squared / self.rows),
+            "mae": _number(math.fsum(self.absolute) / self.rows),
+            "r2": _number(1.0 - squared / self.spread) if self.spread > 0.0 else None,
+        }
+
+
+Score = ClassificationScore | RegressionScore
+
+
+def new_score(task: str, classes: int) -> Score:
+    """An empty score for a dataset's task."""
+    return ClassificationScore(classes) if task == "classification" else RegressionScore()
+
+
+def score_from_json(data: dict[str, Any], task: str, classes: int) -> Score:
+    return ClassificationScore.from_json(data, classes) if task == "classification" else RegressionScore.from_json(data)
+
+
+def merge_scores(parts: list[dict[str, Any]], task: str, classes: int) -> dict[str, Any]:
+    """The summary over all workers' scores, given in worker order."""
+    total = new_score(task, classes)
+    for part in parts:
+        total.merge(score_from_json(part, task, classes))  # type: ignore[arg-type]
+    return total.summary()
+
+
+def _number(value: float) -> float | None:
+    """JSON has no NaN: a loss that is not finite is null."""
+    return value if math.isfinite(value) else None

@@ -1,0 +1,101 @@
+"""Lines between tasks: what a mapper writes, a reducer reads and the driver collects.
+
+A line is ``key TAB value``. Keys are ``trial.slice`` in zero-padded digits, so that sorting text sorts numbers; values
+begin with the zero-padded worker, so that sorted values come in worker order. A vector travels as base64 of its
+little-endian bytes with the layout's fingerprint and a CRC over everything; a record as one line of JSON. Nothing here
+is ever a pickle.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from nnlib.averaging import Partial
+from nnlib.errors import MismatchError
+
+DTYPES = {"f4": "<f4", "f8": "<f8"}
+ERROR_KEY = b"!error"
+"""Sorts before every other key: the driver sees errors first."""
+
+_WIDTH = 8
+
+
+@dataclass(frozen=True, order=True)
+class SliceKey:
+    """Slice ``index`` of a trial's flat vector."""
+
+    trial: int
+    index: int
+
+    def encode(self) -> bytes:
+        return b"%0*d.%0*d" % (_WIDTH, self.trial, _WIDTH, self.index)
+
+    @classmethod
+    def decode(cls, key: bytes) -> SliceKey:
+        trial, separator, index = key.partition(b".")
+        if not separator or not (trial + index).isdigit():
+            raise MismatchError(f"not a slice key: {key[:60]!r}")
+        return cls(int(trial), int(index))
+
+
+def encode_partial(key: bytes, partial: Partial) -> bytes:
+    """``worker TAB dtype TAB examples TAB fingerprint TAB crc TAB base64``."""
+    code = "f4" if partial.weights.dtype == np.float32 else "f8"
+    data = np.ascontiguousarray(partial.weights, DTYPES[code]).tobytes()
+    head = b"%0*d\t%s\t%d\t%s" % (
+        _WIDTH,
+        partial.worker,
+        code.encode(),
+        partial.examples,
+        partial.fingerprint.encode(),
+    )
+    return b"%s\t%08x\t%s" % (head, _checksum(key, head, data), base64.b64encode(data))
+
+
+def decode_partial(key: bytes, value: bytes) -> Partial:
+    """The inverse of `encode_partial`. Raises `MismatchError` on anything damaged, cut or of another form."""
+    fields = value.rstrip(b"\t\r\n").split(b"\t")
+    try:
+        worker, code, examples, fingerprint, checksum, text = fields
+        data = base64.b64decode(text, validate=True)
+        head = b"\t".join(fields[:4])
+        if int(checksum, 16) != _checksum(key, head, data):
+            raise MismatchError("checksum of a line is wrong: it was damaged on its way", key=_shown(key))
+        weights = np.frombuffer(data, DTYPES[code.decode("ascii")])
+        partial = Partial(int(worker), int(examples), weights, fingerprint.decode("ascii"))
+    except (ValueError, KeyError, binascii.Error) as error:
+        raise MismatchError(f"not a partial: {value[:60]!r} ({len(value)} bytes)", key=_shown(key)) from error
+    return partial
+
+
+def encode_record(worker: int, record: dict[str, Any]) -> bytes:
+    """``worker TAB json``: canonical (sorted keys), on one line."""
+    text = json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return b"%0*d\t%s" % (_WIDTH, worker, text.encode("ascii"))
+
+
+def decode_record(value: bytes) -> tuple[int, dict[str, Any]]:
+    """The inverse of `encode_record`: (worker, record)."""
+    worker, _, text = value.rstrip(b"\t\r\n").partition(b"\t")
+    try:
+        record = json.loads(text)
+        if not isinstance(record, dict):
+            raise ValueError("not an object")
+        return int(worker), record
+    except (ValueError, RecursionError) as error:
+        raise MismatchError(f"not a record: {value[:60]!r} ({len(value)} bytes)") from error
+
+
+def _checksum(key: bytes, head: bytes, data: bytes) -> int:
+    return zlib.crc32(data, zlib.crc32(head, zlib.crc32(key)))
+
+
+def _shown(key: bytes) -> str:
+    return key[:40].decode("ascii", "backslashreplace")
