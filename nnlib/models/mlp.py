@@ -1,0 +1,147 @@
+"""The multilayer perceptron: dense layers over preallocated buffers, parameters and gradients as views of flat vectors.
+
+A layer computes a = f(x W + b) with x (b, in), W (in, out), b (out,); no hidden layer is linear or softmax regression.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from nnlib.config.schema import Model as ModelConfig
+from nnlib.layout import Kind, Layout, aligned_empty
+from nnlib.models.functions import ACTIVATIONS, LOSSES, Activation
+from nnlib.models.init import INITIALISERS
+from nnlib.models.protocol import Array
+
+
+class MLP:
+    """Widths, activation, loss and initialisation; holds no numbers."""
+
+    def __init__(self, widths: Sequence[int], *, activation: str, loss: str, init: str, dtype: str) -> None:
+        """``widths``: features, each hidden layer, outputs. The names are keys of the tables in `nnlib.models`."""
+        arrays: list[tuple[str, tuple[int, ...], Kind]] = []
+        for index, (inputs, outputs) in enumerate(itertools.pairwise(widths)):
+            arrays.append((f"layer{index}.weight", (inputs, outputs), "weight"))
+            arrays.append((f"layer{index}.bias", (outputs,), "bias"))
+        self.layout = Layout.build(arrays, dtype)
+        self.widths = tuple(widths)
+        self.loss = loss
+        self._activation = ACTIVATIONS[activation]
+        self._initialiser = INITIALISERS[init]
+
+    def initial(self, rng: np.random.Generator) -> Array:
+        """See `nnlib.models.protocol.Model.initial`."""
+        flat = aligned_empty(self.layout.size, self.layout.dtype)
+        for entry in self.layout.entries:
+            flat[entry.range] = self._initialiser(rng, entry).reshape(-1)
+        return flat
+
+    def bind(self, flat: Array, gradient: Array | None, max_rows: int) -> BoundMLP:
+        """See `nnlib.models.protocol.Model.bind`."""
+        return BoundMLP(self, self._activation, flat, gradient, max_rows)
+
+
+def build(config: ModelConfig, *, features: int, outputs: int, loss: str) -> MLP:
+    """The factory behind ``model.kind: mlp``."""
+    widths = [features, *config.hidden, outputs]
+    return MLP(widths, activation=config.activation, loss=loss, init=config.init, dtype=config.dtype)
+
+
+class _Pass:
+    """The buffers cut to one number of rows: cut once, for cutting costs as much as a small layer's arithmetic."""
+
+    def __init__(self, buffers: list[Array], deltas: list[Array], loss: str, rows: int) -> None:
+        self.layers = [buffer[:rows] for buffer in buffers]
+        self.transposed = [layer.T for layer in self.layers]
+        self.deltas = [buffer[:rows] for buffer in deltas]
+        self.loss = LOSSES[loss](rows, self.layers[-1].shape[1], self.layers[-1].dtype.name)
+
+
+class BoundMLP:
+    """An `MLP` on its numbers. See `nnlib.models.protocol.BoundModel`."""
+
+    def __init__(self, model: MLP, activation: Activation, flat: Array, gradient: Array | None, max_rows: int) -> None:
+        layout, depth = model.layout, len(model.widths) - 1
+        values = layout.views(flat)
+        self.weights = [values[f"layer{index}.weight"] for index in range(depth)]
+        self.biases = [values[f"layer{index}.bias"] for index in range(depth)]
+        slopes = {} if gradient is None else layout.views(gradient)
+        self._weight_slopes = [slopes[f"layer{index}.weight"] for index in range(depth)] if slopes else []
+        self._bias_slopes = [slopes[f"layer{index}.bias"] for index in range(depth)] if slopes else []
+        self._loss = model.loss
+        self._activation = activation
+        self._max_rows = max_rows
+        self._buffers = [self._buffer(width, layout) for width in model.widths[1:]]
+        self._deltas = [self._buffer(width, layout) for width in model.widths[1:-1]] if slopes else []
+        self._passes: dict[int, _Pass] = {}
+
+    def _buffer(self, width: int, layout: Layout) -> Array:
+        return aligned_empty(self._max_rows * width, layout.dtype).reshape(self._max_rows, width)
+
+    def _pass(self, rows: int) -> _Pass:
+        found = self._passes.get(rows)
+        if found is None:
+            if rows > self._max_rows:
+                raise ValueError(f"{rows} rows, but the model is bound for at most {self._max_rows}")
+            found = self._passes[rows] = _Pass(self._buffers, self._deltas, self._loss, rows)
+        return found
+
+    def _forward(self, x: Array, work: _Pass) -> Array:
+        """Fill the layers; returns the last layer's z, before its loss's function."""
+        last = len(self.weights) - 1
+        a = x
+        for index, z in enumerate(work.layers):
+            np.matmul(a, self.weights[index], out=z)
+            np.add(z, self.biases[index], out=z)
+            if index < last:
+                self._activation.forward(z)
+            a = z
+        return a
+
+    def loss_and_gradient(self, x: Array, y: Array, row_weights: Array | None = None) -> float:
+        """Forward, then back: dW = a^T delta, db = sum over rows of delta, delta_below = delta W^T * f'."""
+        if not self._weight_slopes:
+            raise ValueError("bound without a gradient vector: this model can only score")
+        rows = len(x)
+        work = self._pass(rows)
+        delta = self._forward(x, work)
+        losses = work.loss.train(delta, y)
+        if row_weights is None:
+            np.multiply(delta, 1.0 / rows, out=delta)
+        else:
+            np.multiply(losses, row_weights, out=losses)
+            np.multiply(delta, (row_weights / rows).astype(delta.dtype)[:, None], out=delta)
+        for index in range(len(self.weights) - 1, 0, -1):
+            np.matmul(work.transposed[index - 1], delta, out=self._weight_slopes[index])
+            np.add.reduce(delta, axis=0, out=self._bias_slopes[index])
+            below = work.deltas[index - 1]
+            np.matmul(delta, self.weights[index].T, out=below)
+            self._activation.backward(work.layers[index - 1], below)
+            delta = below
+        np.matmul(x.T, delta, out=self._weight_slopes[0])
+        np.add.reduce(delta, axis=0, out=self._bias_slopes[0])
+        return float(np.add.reduce(losses, dtype=np.float64)) / rows
+
+    def outputs(self, x: Array) -> Array:
+        """See `nnlib.models.protocol.BoundModel.outputs`."""
+        work = self._pass(len(x))
+        z = self._forward(x, work)
+        work.loss.predict(z)
+        return z
+
+    def losses(self, x: Array, y: Array) -> npt.NDArray[np.float64]:
+        """See `nnlib.models.protocol.BoundModel.losses`."""
+        work = self._pass(len(x))
+        return work.loss.losses(self._forward(x, work).astype(np.float64), y)
+
+    def score(self, x: Array, y: Array) -> tuple[Array, npt.NDArray[np.float64]]:
+        """See `nnlib.models.protocol.BoundModel.score`."""
+        work = self._pass(len(x))
+        z = self._forward(x, work)
+        losses = work.loss.losses(z.astype(np.float64), y)
+        work.loss.predict(z)
+        return z, losses

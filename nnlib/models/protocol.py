@@ -1,0 +1,63 @@
+"""What a model is to the rest: a layout, a start, and a loss with its gradient on one flat vector."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from nnlib.layout import Layout
+
+Array = npt.NDArray[Any]
+"""Floating array of the model's dtype, unless a docstring says otherwise."""
+
+Task = Literal["classification", "regression"]
+
+
+class BoundModel(Protocol):
+    """A model tied to one flat vector of parameters, one of gradients, and its own buffers.
+
+    ``x`` has shape (b, features), the model's dtype, C order, b <= max_rows. ``y`` has shape (b,): integers in
+    [0, outputs) for classes (the data station guarantees the range), else floating targets. Overflow shows as a
+    non-finite loss; callers choose numpy's ``errstate``.
+    """
+
+    def loss_and_gradient(self, x: Array, y: Array, row_weights: Array | None = None) -> float:
+        """The mean data loss over the b >= 1 rows; writes its gradient (no L2 term) into the gradient vector.
+
+        ``row_weights`` (b,) multiply each row's loss; the sum is still divided by b.
+        """
+        ...
+
+    def outputs(self, x: Array) -> Array:
+        """Probabilities (softmax, sigmoid) or values (linear), shape (b, outputs): a view valid until the next call."""
+        ...
+
+    def losses(self, x: Array, y: Array) -> npt.NDArray[np.float64]:
+        """The loss of each row, shape (b,), computed in float64 from the last layer's values."""
+        ...
+
+    def score(self, x: Array, y: Array) -> tuple[Array, npt.NDArray[np.float64]]:
+        """`outputs` and `losses` from one forward pass."""
+        ...
+
+
+class Model(Protocol):
+    """The architecture without numbers."""
+
+    @property
+    def layout(self) -> Layout: ...
+
+    @property
+    def loss(self) -> str:
+        """A name in `nnlib.models.functions.LOSSES`."""
+        ...
+
+    def initial(self, rng: np.random.Generator) -> Array:
+        """A new flat vector to start from, shape (layout.size,): drawn in float64, rounded once to the dtype."""
+        ...
+
+    def bind(self, flat: Array, gradient: Array | None, max_rows: int) -> BoundModel:
+        """Use ``flat`` and ``gradient`` (both (layout.size,)) in place; None is enough for scoring."""
+        ...

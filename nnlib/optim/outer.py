@@ -1,0 +1,92 @@
+"""The outer step: what turns the workers' average into the next model.
+
+The outer gradient is delta = model - average. A step of rate 1 without momentum is the average itself, bit for bit.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nnlib.config.schema import Outer
+from nnlib.errors import ConfigError
+
+Array = npt.NDArray[Any]
+Float64 = npt.NDArray[np.float64]
+
+
+class OuterStep(ABC):
+    """A pure function of (model, average, state); computed in float64, rounded once to the model's dtype."""
+
+    def __init__(self, config: Outer, size: int) -> None:
+        self._lr = config.lr
+        self._momentum = config.momentum
+        self.state_size = size if config.momentum > 0.0 else 0
+
+    def initial(self) -> Float64:
+        """The state before the first round: zeros, shape (state_size,)."""
+        return np.zeros(self.state_size)
+
+    def apply(self, model: Array, average: Array, state: Float64) -> tuple[Array, Float64]:
+        """The next model (size,) and state; nothing that was passed in is changed."""
+        if self._lr == 1.0 and self._momentum == 0.0:
+            return average, state
+        delta = model.astype(np.float64) - average.astype(np.float64)
+        direction, state = self._direction(delta, state)
+        return (model.astype(np.float64) - self._lr * direction).astype(model.dtype), state
+
+    @abstractmethod
+    def _direction(self, delta: Float64, state: Float64) -> tuple[Float64, Float64]:
+        """What is subtracted, times lr, from the model; and the new state."""
+
+
+class Mean(OuterStep):
+    """Part of the way (lr), or beyond, from the model to the average; no momentum."""
+
+    def __init__(self, config: Outer, size: int) -> None:
+        if config.momentum != 0.0:
+            raise ConfigError(
+                f"the mean has no momentum, got {config.momentum:g}",
+                key="sync.outer.momentum",
+                hint="set sync.outer.kind to momentum or nesterov",
+            )
+        super().__init__(config, size)
+
+    def _direction(self, delta: Float64, state: Float64) -> tuple[Float64, Float64]:
+        return delta, state
+
+
+class ServerMomentum(OuterStep):
+    """FedAvgM (Hsu et al. 2019, section 4.2): v = mu v + delta; w -= lr v."""
+
+    def _direction(self, delta: Float64, state: Float64) -> tuple[Float64, Float64]:
+        if self._momentum == 0.0:
+            return delta, state
+        velocity = self._momentum * state + delta
+        return velocity, velocity
+
+
+class OuterNesterov(OuterStep):
+    """The outer step of DiLoCo (Douillard et al. 2023): v = mu v + delta; w -= lr (delta + mu v)."""
+
+    def _direction(self, delta: Float64, state: Float64) -> tuple[Float64, Float64]:
+        if self._momentum == 0.0:
+            return delta, state
+        velocity = self._momentum * state + delta
+        return delta + self._momentum * velocity, velocity
+
+
+OUTER: dict[str, type[OuterStep]] = {"mean": Mean, "momentum": ServerMomentum, "nesterov": OuterNesterov}
+
+
+def build_outer(config: Outer, size: int) -> OuterStep:
+    """The outer step a configuration names, for models of ``size`` parameters. Raises `ConfigError`."""
+    kind = OUTER.get(config.kind)
+    if kind is None:
+        raise ConfigError(
+            f"there is no outer step {config.kind!r}", key="sync.outer.kind", hint=f"one of {', '.join(OUTER)}"
+        )
+    return kind(config, size)

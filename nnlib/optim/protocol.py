@@ -1,0 +1,67 @@
+"""The two kinds of local optimizer: one takes a step per mini-batch, the other minimises over all its rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from nnlib.layout import Kind
+
+Array = npt.NDArray[Any]
+"""Floating array of the model's dtype, unless a docstring says otherwise."""
+
+Float64 = npt.NDArray[np.float64]
+Objective = Callable[[Float64], tuple[float, Float64]]
+"""The objective at a point (size,): its value, and its gradient (size,), which the caller may not write to later."""
+
+
+class StepOptimizer(Protocol):
+    """Steps down a mini-batch's gradient. All its memory is one flat vector, so it can be averaged like weights."""
+
+    kind: ClassVar[Literal["step"]] = "step"
+
+    @property
+    def state_arrays(self) -> Sequence[tuple[str, tuple[int, ...], Kind]]:
+        """What `nnlib.layout.Layout.extended` takes: the arrays in ``state``, in order."""
+        ...
+
+    @property
+    def state(self) -> Array:
+        """The state in place, flat, in the layout's dtype: write into it to restore an averaged one."""
+        ...
+
+    def reset(self) -> None:
+        """Back to the state before the first step."""
+        ...
+
+    def step(self, flat: Array, gradient: Array, lr: float, decay: float) -> None:
+        """Move ``flat`` in place. ``gradient`` is used as scratch: its values are lost.
+
+        ``decay`` = lambda/m is the coefficient of the L2 term's gradient: decay * w is added for weights, not biases.
+        """
+        ...
+
+
+class Minimum(NamedTuple):
+    """What a batch optimizer reached."""
+
+    point: Float64
+    loss: float
+    iterations: int
+    evaluations: int
+    """Calls of the objective."""
+    message: str
+    """Why it stopped, in scipy's words. A line search that finds no better point is no error."""
+
+
+class BatchOptimizer(Protocol):
+    """Minimises an objective; one iteration counts as one epoch. Starts afresh at every call."""
+
+    kind: ClassVar[Literal["batch"]] = "batch"
+
+    def minimize(self, objective: Objective, start: Float64, iterations: int) -> Minimum:
+        """At most ``iterations`` iterations from ``start`` (size,), which is not changed."""
+        ...
