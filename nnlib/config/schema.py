@@ -12,11 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 
 class Section(BaseModel):
-    """Unknown keys are errors, values are frozen, NaN and infinity are refused."""
+    """Unknown keys, NaN and infinity are refused; values are frozen and never converted, but 1 may stand for 1.0."""
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True, hide_input_in_errors=False
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, validate_default=True)
 
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]

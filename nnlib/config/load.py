@@ -1,0 +1,197 @@
+"""Makes a `Config` from a YAML file and ``a.b=value`` overrides, or one error that lists everything wrong."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from nnlib.config.document import MAX_BYTES, Document, Path, read_document
+from nnlib.config.explain import Problem, dotted, explained, near, shown
+from nnlib.config.schema import Config
+from nnlib.errors import ConfigError
+
+
+def load_config(path: str | os.PathLike[str] | None, overrides: Sequence[str] = ()) -> Config:
+    """The configuration in a YAML file, changed by ``overrides`` such as ``train.lr=0.1``.
+
+    ``path`` None starts from nothing, so the overrides must say ``data.path``. A relative ``data.path``, in the file
+    or an override, is relative to the current directory, as paths on a command line are, and leaves here absolute.
+    Raises one `ConfigError` for all problems together: a line each, with file and line (or the override), key, what
+    it got and what is allowed.
+    """
+    if path is None:
+        return parse_config("", "", overrides)
+    return parse_config(_read_text(pathlib.Path(path)), str(path), overrides)
+
+
+def parse_config(text: str, source: str, overrides: Sequence[str] = ()) -> Config:
+    """`load_config` of a text; ``source`` names it in messages."""
+    document = read_document(text, source)
+    if document.value is None:
+        document.value = {}
+    if not isinstance(document.value, dict):
+        got = "a list" if isinstance(document.value, list) else shown(document.value)
+        raise ConfigError(f"must be a mapping of keys to values, got {got}", file=source)
+    for key in ("format_version", "versions"):  # what a run's config.yaml says besides: it can be trained again as is
+        document.value.pop(key, None)
+    for override in overrides:
+        _apply(override, document)
+    return _validated(document)
+
+
+def _read_text(path: pathlib.Path) -> str:
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        meant = near(path.name, _names_beside(path))
+        hint = f"did you mean {path.with_name(meant)}?" if meant else None
+        raise ConfigError("no such configuration file", file=str(path), hint=hint) from None
+    except OSError as error:
+        raise ConfigError(f"cannot read the configuration: {error.strerror}", file=str(path)) from None
+    if len(data) > MAX_BYTES:
+        raise ConfigError(f"larger than {MAX_BYTES} bytes: this is no configuration", file=str(path))
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"not UTF-8 text: byte {error.start} is {data[error.start]:#04x}", file=str(path)) from None
+
+
+def _names_beside(path: pathlib.Path) -> list[str]:
+    try:
+        return sorted(name for name in os.listdir(path.parent) if name.endswith((".yaml", ".yml")))
+    except OSError:
+        return []
+
+
+def _apply(override: str, document: Document) -> None:
+    """Put one ``a.b=value`` into the document."""
+    source = f"--set {shown(override, override)}"
+    name, equals, text = override.partition("=")
+    path: Path = tuple(name.strip().split("."))
+    if not equals or not all(path):
+        raise ConfigError("an override is KEY=VALUE, such as train.lr=0.1", override=source)
+    if not text.strip():
+        raise ConfigError(f"{name} has no value; to unset it write {name}=null", override=source)
+    value = read_document(text, source, lines=False)
+    section = document.value
+    for depth, part in enumerate(path[:-1], start=1):
+        if section.get(part) is None:
+            section[part] = {}
+            document.origins[path[:depth]] = source
+        section = section[part]
+        if not isinstance(section, dict):
+            above = dotted(path[:depth])
+            document.problems.append((path, f"{above} is {shown(section)}, which has no keys below it"))
+            document.origins.setdefault(path, source)
+            return
+    _forget(path, document)
+    section[path[-1]] = value.value
+    document.origins |= {(*path, *below): origin for below, origin in value.origins.items()}
+    document.spellings |= {(*path, *below): spelling for below, spelling in value.spellings.items()}
+    document.problems += [((*path, *below), message) for below, message in value.problems]
+
+
+def _forget(path: Path, document: Document) -> None:
+    """Drop what is remembered about a value that is replaced."""
+    for table in (document.origins, document.spellings):
+        for other in [other for other in table if other[: len(path)] == path]:
+            del table[other]
+    document.problems = [problem for problem in document.problems if problem[0][: len(path)] != path]
+
+
+def _validated(document: Document) -> Config:
+    config, problems = _validate(document)
+    problems = [*document.problems, *problems, *_unknown_names(document)]
+    if config is None or problems:
+        raise _error(problems, document)
+    data = config.data.model_copy(update={"path": _absolute(config.data.path)})
+    return config.model_copy(update={"data": data})
+
+
+def _validate(document: Document) -> tuple[Config | None, list[Problem]]:
+    try:
+        return Config.model_validate(document.value), []
+    except ValidationError as error:
+        if _respell(error, document):
+            return _validate(document)
+        return None, explained(error, document)
+
+
+def _respell(error: ValidationError, document: Document) -> bool:
+    """Where a text is wanted, take unquoted 2024 or true for the text it is written as."""
+    changed = False
+    for item in error.errors(include_url=False):
+        path = item["loc"]
+        if item["type"] == "string_type" and item["input"] is not None and path in document.spellings:
+            section: Any = document.value
+            for part in path[:-1]:
+                section = section[part]
+            section[path[-1]] = document.spellings[path]
+            changed = True
+    return changed
+
+
+def _unknown_names(document: Document) -> list[Problem]:
+    """Names that must be in a table of this library: a new kind is one line in its table, and legal at once."""
+    problems: list[Problem] = []
+    for path, table in _NAMES.items():
+        value: Any = document.value
+        for part in path:
+            value = value.get(part) if isinstance(value, dict) else None
+        if isinstance(value, str) and value not in (names := sorted(table())):
+            meant = near(value, names)
+            hint = f"; did you mean {meant}?" if meant else ""
+            got = shown(value, document.spellings.get(path))
+            problems.append((path, f"got {got}; allowed: {', '.join(names)}{hint}"))
+    return problems
+
+
+# Imported when needed: these tables lie above the configuration, which knows only where to look for them.
+def _models() -> Collection[str]:
+    from nnlib.models import MODELS
+
+    return MODELS
+
+
+def _optimizers() -> Collection[str]:
+    from nnlib.optim import OPTIMIZERS
+
+    return OPTIMIZERS
+
+
+def _outer_steps() -> Collection[str]:
+    from nnlib.optim import OUTER
+
+    return OUTER
+
+
+_NAMES: dict[Path, Callable[[], Collection[str]]] = {
+    ("model", "kind"): _models,
+    ("train", "optimizer"): _optimizers,
+    ("sync", "outer", "kind"): _outer_steps,
+}
+
+
+def _error(problems: Sequence[Problem], document: Document) -> ConfigError:
+    order = {path: position for position, path in enumerate(document.origins)}  # as written, overrides last
+
+    def written(path: Path) -> Path:
+        return next((path[:end] for end in range(len(path), 0, -1) if path[:end] in order), ())
+
+    lines = []
+    for path, message in sorted(problems, key=lambda problem: order.get(written(problem[0]), -1)):
+        origin = f"{document.origins[place]}: " if (place := written(path)) else ""
+        lines.append(f"{origin}{dotted(path)}: {message}")
+    lines = list(dict.fromkeys(lines))
+    if len(lines) == 1:
+        return ConfigError(lines[0])
+    return ConfigError(f"the configuration has {len(lines)} problems:\n  " + "\n  ".join(lines))
+
+
+def _absolute(address: str) -> str:
+    return address if "://" in address else str(pathlib.Path(address).expanduser().absolute())
