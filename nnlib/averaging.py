@@ -67,7 +67,7 @@ class Average:
         self.examples = 0
 
     def add(self, partial: Partial) -> None:
-        """Take one worker's partial. Raises on another layout, a stranger, a twin, zero weight and non-finite values."""
+        """Take one worker's partial. Refuses another layout, a stranger, a twin, zero weight, non-finite values."""
         partial.check()
         if partial.fingerprint != self.fingerprint:
             raise MismatchError(

@@ -7,6 +7,7 @@ reducers can change them. All values travel as JSON.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,7 +40,7 @@ class ClassificationScore:
         guess = np.argmax(outputs, axis=1)
         self.rows += len(y)
         self.correct += int(np.count_nonzero(guess == y))
-        self.losses.append(math.fsum(losses.tolist()))
+        self.losses.append(exact_sum(losses.tolist()))
         k = min(TOP_K, self.classes)
         own = np.take_along_axis(outputs, np.asarray(y, np.intp)[:, None], axis=1)
         self.top_k += int(np.count_nonzero(np.count_nonzero(outputs > own, axis=1) < k))
@@ -78,7 +79,7 @@ class ClassificationScore:
             "rows": self.rows,
             "correct": self.correct,
             "top_k": self.top_k,
-            "losses": [_number(loss) for loss in self.losses],
+            "losses": [_number(exact_sum(self.losses))],
             "counts": {str(true): {str(g): n for g, n in sorted(row.items())} for true, row in self.counts.items()},
             "predicted": {str(label): number for label, number in self.predicted.items()},
         }
@@ -96,7 +97,7 @@ class ClassificationScore:
             return {"rows": 0, "loss": None, "accuracy": None}
         result: dict[str, Any] = {
             "rows": self.rows,
-            "loss": _number(math.fsum(self.losses) / self.rows),
+            "loss": _number(exact_sum(self.losses) / self.rows),
             "accuracy": self.correct / self.rows,
         }
         if self.classes > TOP_K:
@@ -130,14 +131,14 @@ class RegressionScore:
         """One fixed chunk: ``outputs`` (b, 1), ``losses`` (b,) float64, ``y`` (b,)."""
         target = np.asarray(y, np.float64)
         error = outputs[:, 0].astype(np.float64) - target
-        mean = math.fsum(target.tolist()) / len(target)
+        mean = exact_sum(target.tolist()) / len(target)
         chunk = RegressionScore(
             len(target),
-            [math.fsum(losses.tolist())],
-            [math.fsum((error * error).tolist())],
-            [math.fsum(np.abs(error).tolist())],
+            [exact_sum(losses.tolist())],
+            [exact_sum((error * error).tolist())],
+            [exact_sum(np.abs(error).tolist())],
             mean,
-            math.fsum(((target - mean) ** 2).tolist()),
+            exact_sum(((target - mean) ** 2).tolist()),
         )
         self.merge(chunk)
 
@@ -157,31 +158,31 @@ class RegressionScore:
     def to_json(self) -> dict[str, Any]:
         return {
             "rows": self.rows,
-            "losses": [_number(value) for value in self.losses],
-            "squared": [_number(value) for value in self.squared],
-            "absolute": [_number(value) for value in self.absolute],
+            "losses": [_number(exact_sum(self.losses))],
+            "squared": [_number(exact_sum(self.squared))],
+            "absolute": [_number(exact_sum(self.absolute))],
             "mean": self.mean,
             "spread": self.spread,
         }
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> RegressionScore:
-        lists = [
+        losses, squared, absolute = (
             [math.nan if value is None else float(value) for value in data[key]]
             for key in ("losses", "squared", "absolute")
-        ]
-        return cls(data["rows"], *lists, data["mean"], data["spread"])
+        )
+        return cls(data["rows"], losses, squared, absolute, data["mean"], data["spread"])
 
     def summary(self) -> dict[str, Any]:
         """MSE, MAE and R2 (None where the targets do not vary or no row was scored)."""
         if not self.rows:
             return {"rows": 0, "loss": None, "mse": None, "mae": None, "r2": None}
-        squared = math.fsum(self.squared)
+        squared = exact_sum(self.squared)
         return {
             "rows": self.rows,
-            "loss": _number(math.fsum(self.losses) / self.rows),
+            "loss": _number(exact_sum(self.losses) / self.rows),
             "mse": _number(squared / self.rows),
-            "mae": _number(math.fsum(self.absolute) / self.rows),
+            "mae": _number(exact_sum(self.absolute) / self.rows),
             "r2": _number(1.0 - squared / self.spread) if self.spread > 0.0 else None,
         }
 
@@ -204,6 +205,14 @@ def merge_scores(parts: list[dict[str, Any]], task: str, classes: int) -> dict[s
     for part in parts:
         total.merge(score_from_json(part, task, classes))  # type: ignore[arg-type]
     return total.summary()
+
+
+def exact_sum(values: Sequence[float]) -> float:
+    """The correctly rounded sum, whatever the order; NaN where it is not finite."""
+    try:
+        return math.fsum(values)
+    except (ValueError, OverflowError):
+        return math.nan
 
 
 def _number(value: float) -> float | None:

@@ -10,8 +10,10 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 
 @lru_cache(maxsize=1)
@@ -21,7 +23,7 @@ def fingerprint() -> str:
     left = (values / 4093.0 - 0.5).reshape(203, 211)
     digest = hashlib.sha256()
     for dtype in (np.float32, np.float64):
-        probe = left.astype(dtype)
+        probe: npt.NDArray[Any] = left.astype(dtype)
         digest.update((probe @ probe.T).tobytes())
         digest.update((probe.T @ probe[:, 0]).tobytes())
         for function in (np.exp, np.tanh, np.log1p):

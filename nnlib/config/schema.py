@@ -140,7 +140,7 @@ class Runtime(Section):
     runner: Literal["inline", "local"] = "inline"
     cores: PositiveInt | None = Field(None, description="local: tasks at once; default: all cores")
     blas_threads: PositiveInt = Field(1, description="threads of one task's BLAS; part of the mathematics")
-    memory_mb: PositiveInt = Field(512, description="a task keeps decoded rows up to this size, else re-reads them")
+    memory_mb: PositiveInt = Field(256, description="a task keeps decoded rows up to this size, else re-reads them")
     retries: Count = Field(3, description="local: times a task is tried again")
     numerics: Literal["strict", "loose"] = Field(
         "strict", description="strict refuses workers whose BLAS computes other bits"

@@ -1,0 +1,108 @@
+"""The MapReduce job of one round, as an mrjob job.
+
+One map task per line of the plan, one reduce group per slice of a trial's weights. The input is the plan, never the
+data: mappers open their shards themselves. Runners start this file as a script, so it must stand alone beside an
+installed nnjobs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from jobs.compat import prepare_mrjob
+
+prepare_mrjob()
+
+from mrjob.job import MRJob  # noqa: E402  (needs the shims above on Python 3.13)
+from mrjob.protocol import RawProtocol, RawValueProtocol  # noqa: E402
+
+from jobs.tasks import Line, Models, map_task, reduce_task  # noqa: E402
+from nnlib.checkpoint import flat_vector, unpack  # noqa: E402
+from nnlib.plan import JobSpec, WorkerPlan  # noqa: E402
+from nnlib.training import partial_layout  # noqa: E402
+
+_specs: dict[bytes, JobSpec] = {}
+"""The last spec read in this process: inline, every task of every round reads the same one."""
+
+
+class RoundJob(MRJob):  # type: ignore[misc]
+    """Train (or score, or fit scaling) every active trial for one round."""
+
+    INPUT_PROTOCOL = RawValueProtocol
+    INTERNAL_PROTOCOL = RawProtocol
+    OUTPUT_PROTOCOL = RawProtocol
+    SORT_VALUES = True  # values begin with the worker: reducers get them in worker order
+
+    def configure_args(self) -> None:
+        """Only what a task is told. mrjob's own hundred options are for starting jobs, which the driver does through
+        the runners; building them costs 7 ms a task."""
+        parser = self.arg_parser
+        parser.add_argument("args", nargs="*")
+        parser.add_argument("--step-num", type=int, default=0)
+        for step in ("mapper", "combiner", "reducer", "spark"):
+            parser.add_argument(f"--{step}", dest=f"run_{step}", action="store_true")
+        parser.set_defaults(help=False, runner=None)
+        self.add_file_arg("--spec")
+        self.add_file_arg("--model", default=None)
+        self.add_file_arg("--state", default=None)
+        self.add_passthru_arg("--phase", default="train")
+        self.add_passthru_arg("--round", type=int, default=0)
+        self.add_passthru_arg("--active", type=_indices, default=())
+
+    def mapper(self, _: Any, line: str) -> Iterator[Line]:
+        if not line.strip():
+            return
+        spec = self._spec()
+        plan = WorkerPlan.from_line(line)
+        options = self.options
+        yield from map_task(spec, plan, options.phase, options.round, options.active, self._models(spec))
+
+    def reducer(self, key: bytes, values: Iterator[bytes]) -> Iterator[Line]:
+        spec = self._spec()
+        yield from reduce_task(spec, key, values, self._models(spec))
+
+    def _spec(self) -> JobSpec:
+        text = Path(self.options.spec).read_bytes()
+        if text not in _specs:
+            _specs.clear()
+            _specs[text] = JobSpec.from_json(json.loads(text))
+        return _specs[text]
+
+    def _models(self, spec: JobSpec) -> Models:
+        """The vectors that the active trials start the round from; read once a task."""
+        if not hasattr(self, "_loaded"):
+            self._loaded = load_models(spec, self.options.model, self.options.state, self.options.active)
+        return self._loaded
+
+
+def load_models(spec: JobSpec, model: str | None, state: str | None, active: tuple[int, ...]) -> Models:
+    """Active trials' vectors from a checkpoint's model file, followed by averaged optimizer state if there is any."""
+    import numpy as np
+
+    if model is None:
+        return {}
+    arrays = unpack(Path(model).read_bytes(), model)
+    states = unpack(Path(state).read_bytes(), state) if state is not None else {}
+    models = {}
+    for index in active:
+        network = spec.model(spec.trials[index])
+        vector = flat_vector(index, arrays, network.layout, model)
+        if partial_layout(spec.config, network).size > vector.size:
+            vector = np.concatenate([vector, states[f"{index}.optimizer"]])
+        models[index] = vector
+    return models
+
+
+def _indices(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(",") if part)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"not a list of trial numbers: {text!r}") from error
+
+
+if __name__ == "__main__":
+    RoundJob.run()

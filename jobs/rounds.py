@@ -1,0 +1,196 @@
+"""One job of a run: write what its tasks need, run it, and put its lines together again."""
+
+from __future__ import annotations
+
+import glob
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from jobs import tasks
+from jobs.runners import JobRequest, Line, run_job
+from nnlib.averaging import Partial
+from nnlib.checkpoint import json_bytes
+from nnlib.errors import JobError, NnjobsError, from_record
+from nnlib.layout import slices
+from nnlib.metrics import merge_scores
+from nnlib.plan import JobSpec, WorkerPlan
+from nnlib.training import partial_layout
+from nnlib.wire import ERROR_KEY, SliceKey, decode_partial, decode_record
+
+
+@dataclass
+class TrialOutput:
+    """What a job says of one trial. ``records`` and ``drift`` are per worker; ``average`` is None where nothing was
+    trained or a worker diverged."""
+
+    records: dict[int, dict[str, Any]] = field(default_factory=dict)
+    parts: dict[int, Partial] = field(default_factory=dict)
+    drift_blocks: dict[int, dict[int, list[list[float]]]] = field(default_factory=dict)
+    stats: dict[int, dict[str, Any]] = field(default_factory=dict)
+    average: npt.NDArray[Any] | None = None
+    scores: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @property
+    def diverged(self) -> NnjobsError | None:
+        """The first diverged worker's error."""
+        for worker in sorted(self.records):
+            if "diverged" in self.records[worker]:
+                return from_record(self.records[worker]["diverged"])
+        return None
+
+    def drift(self) -> dict[int, dict[str, float | None]]:
+        """`jobs.tasks.drift_summary` of each worker, over all slices."""
+        blocks: dict[int, list[list[float]]] = {}
+        for index in sorted(self.drift_blocks):
+            for worker, rows in self.drift_blocks[index].items():
+                blocks.setdefault(worker, []).extend(rows)
+        return {worker: tasks.drift_summary(rows) for worker, rows in sorted(blocks.items())}
+
+
+class JobSite:
+    """The local folder a run's jobs start from: the spec, and one plan file of one line per worker.
+
+    Written once per run; mrjob gives each of several one-line files its own map task, but would cut one file of
+    several lines by its own rule.
+    """
+
+    def __init__(self, spec: JobSpec, plans: Sequence[WorkerPlan], note: Callable[[str], None]) -> None:
+        self.spec = spec
+        self._note = note
+        self._folder = tempfile.TemporaryDirectory(prefix="nnjobs-")
+        folder = Path(self._folder.name)
+        self._spec = folder / "spec.json"
+        self._spec.write_bytes(json_bytes(spec.to_json()))
+        self._plan = []
+        for plan in plans:
+            path = folder / f"worker-{plan.worker:06d}.plan"
+            path.write_text(plan.to_line() + "\n", "utf-8")
+            self._plan.append(path)
+
+    def __enter__(self) -> JobSite:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._folder.cleanup()
+
+    def run(
+        self, phase: str, round_: int, active: Sequence[int], model: str | None = None, state: str | None = None
+    ) -> dict[int, TrialOutput]:
+        """Run one job. Raises what a task reported, or `JobError` where its output is not whole."""
+        runtime = self.spec.config.runtime
+        parts = {
+            index: slices(partial_layout(self.spec.config, self.spec.model(self.spec.trials[index])).size, self._slice)
+            for index in active
+        }
+        request = JobRequest(
+            phase=phase,
+            round=round_,
+            active=active,
+            spec=self._spec,
+            plan=[Path(glob.escape(str(path))) for path in self._plan],
+            model=None if model is None else Path(model),
+            state=None if state is None else Path(state),
+            reducers=self.spec.config.reducers or min(self.spec.workers, sum(map(len, parts.values()))),
+            cores=runtime.cores or os.cpu_count() or 1,
+            retries=runtime.retries,
+            blas_threads=runtime.blas_threads,
+            note=self._note,
+        )
+        outputs = collect(run_job(runtime.runner, request), active)
+        if phase != "scale":
+            self._check(outputs)
+            for index, output in outputs.items():
+                self._add_scores(output)
+                if phase == "train" and output.diverged is None:
+                    output.average = self._assemble(index, output, parts[index])
+        return outputs
+
+    @property
+    def _slice(self) -> int:
+        return tasks.slice_elements(self.spec)
+
+    def _check(self, outputs: Mapping[int, TrialOutput]) -> None:
+        """Every worker must have answered, and all with the same numerics."""
+        kernels = set()
+        for index, output in outputs.items():
+            missing = sorted(set(range(self.spec.workers)) - set(output.records))
+            if missing:
+                raise JobError(f"worker {', '.join(map(str, missing))} did not answer", trial=index)
+            kernels |= {record["numerics"] for record in output.records.values()}
+        if len(kernels) > 1 and self.spec.config.runtime.numerics == "strict":
+            raise JobError(
+                f"workers compute different bits (numerics {', '.join(sorted(kernels))}): other numpy or BLAS kernels",
+                hint="use equal machines and packages, or set runtime.numerics to loose to give up equal bits",
+            )
+
+    def _add_scores(self, output: TrialOutput) -> None:
+        dataset = self.spec.dataset
+        for part in ("test", "validation"):
+            scores = [output.records[worker][part] for worker in sorted(output.records)]
+            output.scores[part] = merge_scores(scores, dataset.task, len(dataset.classes))
+
+    def _assemble(self, trial: int, output: TrialOutput, parts: Sequence[slice]) -> npt.NDArray[Any]:
+        """The whole averaged vector from its slices; each must be there, from the examples the workers reported."""
+        examples = sum(record["examples"] for record in output.records.values())
+        missing = [index for index in range(len(parts)) if index not in output.parts]
+        if missing:
+            raise JobError(f"slice {', '.join(map(str, missing))} of {len(parts)} is missing", trial=trial)
+        for index, part in enumerate(parts):
+            partial = output.parts[index]
+            if partial.weights.size != part.stop - part.start or partial.examples != examples:
+                raise JobError(
+                    f"slice {index} has {partial.weights.size} elements of {partial.examples} examples, expected "
+                    f"{part.stop - part.start} of {examples}",
+                    trial=trial,
+                )
+        return np.concatenate([output.parts[index].weights for index in range(len(parts))])
+
+
+def collect(lines: Iterable[Line], active: Sequence[int]) -> dict[int, TrialOutput]:
+    """A job's lines, in any order, by trial. Raises the first (by worker) of the errors that tasks recorded."""
+    outputs = {index: TrialOutput() for index in active}
+    errors: list[tuple[int, dict[str, Any]]] = []
+    for key, value in lines:
+        if key == ERROR_KEY:
+            errors.append(decode_record(value))
+            continue
+        name, kind = _split_key(key)
+        if name.trial not in outputs:
+            raise JobError(f"a line of trial {name.trial}, which is not in this job")
+        output = outputs[name.trial]
+        if kind == b"":
+            if name.index in output.parts:
+                raise JobError(f"slice {name.index} came twice", trial=name.trial)
+            output.parts[name.index] = decode_partial(key, value)
+            continue
+        worker, record = decode_record(value)
+        if kind == tasks.METRICS:
+            output.records[worker] = record
+        elif kind == tasks.DRIFT:
+            output.drift_blocks[name.index] = {int(own): rows for own, rows in record["blocks"].items()}
+        elif kind == tasks.STATS:
+            output.stats[name.index] = record
+    if errors:
+        errors.sort(key=lambda pair: pair[0])
+        error = from_record(errors[0][1])
+        if len(errors) > 1:
+            error.message += f" (and {len(errors) - 1} more errors)"
+        raise error
+    return outputs
+
+
+def _split_key(key: bytes) -> tuple[SliceKey, bytes]:
+    for kind in (tasks.METRICS, tasks.DRIFT, tasks.STATS, tasks.MISSING):
+        if key.endswith(kind):
+            return SliceKey.decode(key.removesuffix(kind)), kind
+    return SliceKey.decode(key), b""

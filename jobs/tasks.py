@@ -1,0 +1,217 @@
+"""What a map task and a reduce task of a round do, as functions from a spec to lines.
+
+Nothing here knows which runner calls it. A map task scores the incoming models on its held-out rows, trains every
+active trial on its shards, and emits each partial in slices; a reduce task averages the partials of a slice in worker
+order. Errors that a retry cannot mend leave as records, not as exceptions.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nnlib import numerics
+from nnlib.averaging import Average, Partial, block_drift
+from nnlib.data.scaling import FeatureStats
+from nnlib.data.splits import TEST, VALIDATION
+from nnlib.data.worker_data import SCORE_ROWS, TrialData, WorkerData
+from nnlib.errors import DivergedError, MismatchError, NnjobsError
+from nnlib.layout import BLOCK, slices
+from nnlib.metrics import new_score
+from nnlib.models.protocol import Model
+from nnlib.plan import JobSpec, Trial, WorkerPlan, arrays_from_json, arrays_to_json
+from nnlib.training import local_training, partial_layout
+from nnlib.wire import ERROR_KEY, SliceKey, decode_partial, encode_partial, encode_record
+
+Line = tuple[bytes, bytes]
+Vector = npt.NDArray[Any]
+Models = Mapping[int, Vector]
+"""Trial index -> the vector it enters the round with (weights, then averaged optimizer state)."""
+
+METRICS = b".metrics"
+DRIFT = b".drift"
+MISSING = b".missing"
+STATS = b".stats"
+REDUCER_BYTES = 64 << 20
+"""Partials of one slice that a reducer holds at once; slices shrink (to one block at least) to stay below."""
+
+
+def slice_elements(spec: JobSpec) -> int:
+    """Elements of a slice: as configured, or fewer where many workers would fill a reducer's memory."""
+    bound = REDUCER_BYTES // (8 * spec.workers)
+    return max(BLOCK, min(spec.config.sync.slice_elements, bound))
+
+
+def map_task(
+    spec: JobSpec, plan: WorkerPlan, phase: str, round_: int, active: Sequence[int], models: Models
+) -> Iterator[Line]:
+    """All lines of one map task: an error becomes one record that names the worker."""
+    try:
+        yield from PHASES[phase](spec, plan, round_, active, models)
+    except NnjobsError as error:
+        error.where.setdefault("worker", plan.worker)
+        yield ERROR_KEY, encode_record(plan.worker, error.to_record())
+
+
+def worker_data(spec: JobSpec, plan: WorkerPlan) -> WorkerData:
+    """The worker's rows: its own shards to train on, or all of them if the streams are shared; its own to score."""
+    shared = spec.config.sampling.streams == "shared"
+    train = tuple(range(len(spec.dataset.shards))) if shared else plan.shards
+    return WorkerData(
+        spec.dataset,
+        train,
+        plan.shards,
+        memory_bytes=spec.config.runtime.memory_mb << 20,
+        extra_columns=spec.extra_columns,
+    )
+
+
+def _train(spec: JobSpec, plan: WorkerPlan, round_: int, active: Sequence[int], models: Models) -> Iterator[Line]:
+    """Score the incoming models, train them, emit partials and metrics."""
+    data = worker_data(spec, plan)
+    for index in active:
+        trial = spec.trials[index]
+        started = time.perf_counter()
+        view = data.trial(trial.rule, trial.scaler, spec.config.model.dtype)
+        read = time.perf_counter()
+        record = _scores(spec, trial, plan.worker, view, models[index])
+        scored = time.perf_counter()
+        try:
+            result = next(local_training(spec, trial, plan.worker, view, models[index], round_))
+        except DivergedError as error:
+            record["diverged"] = error.to_record()
+        else:
+            record["losses"] = list(result.losses)
+            record["examples"] = result.rows
+            record["evaluations"] = result.evaluations
+            for part_index, part in enumerate(slices(result.partial.weights.size, slice_elements(spec))):
+                key = SliceKey(index, part_index).encode()
+                piece = Partial(plan.worker, result.rows, result.partial.weights[part], result.partial.fingerprint)
+                yield key, encode_partial(key, piece)
+        record["seconds"] = {"read": read - started, "score": scored - read, "train": time.perf_counter() - scored}
+        yield _metrics_line(plan.worker, index, record)
+
+
+def _score(spec: JobSpec, plan: WorkerPlan, round_: int, active: Sequence[int], models: Models) -> Iterator[Line]:
+    """A job of 0 epochs: score the given models."""
+    data = worker_data(spec, plan)
+    for index in active:
+        trial = spec.trials[index]
+        view = data.trial(trial.rule, trial.scaler, spec.config.model.dtype)
+        yield _metrics_line(plan.worker, index, _scores(spec, trial, plan.worker, view, models[index]))
+
+
+def _scale(spec: JobSpec, plan: WorkerPlan, round_: int, active: Sequence[int], models: Models) -> Iterator[Line]:
+    """Statistics of the features over the training rows, shard by shard (so they cannot depend on the workers)."""
+    memory = spec.config.runtime.memory_mb << 20
+    data = WorkerData(spec.dataset, plan.shards, plan.shards, memory_bytes=memory, extra_columns=spec.extra_columns)
+    for index in active:
+        for shard in plan.shards:
+            stats = data.feature_stats(spec.trials[index].rule, shard)
+            key = SliceKey(index, shard).encode() + STATS
+            yield key, encode_record(plan.worker, arrays_to_json(stats.to_arrays()))
+
+
+PHASES = {"train": _train, "score": _score, "scale": _scale}
+
+
+def _scores(spec: JobSpec, trial: Trial, worker: int, view: TrialData, vector: Vector) -> dict[str, Any]:
+    """Scores of a model on this worker's test and validation rows, and this process's numerics."""
+    model = spec.model(trial)
+    record: dict[str, Any] = {"numerics": numerics.fingerprint()}
+    for name, part, expected in (
+        ("test", TEST, trial.test_rows[worker]),
+        ("validation", VALIDATION, trial.validation_rows[worker]),
+    ):
+        score = new_score(spec.dataset.task, len(spec.dataset.classes))
+        if expected:
+            bound = model.bind(vector[: model.layout.size], None, min(SCORE_ROWS, expected))
+            with np.errstate(all="ignore"):  # a model that diverges scores NaN
+                for batch in view.score(part):
+                    score.add(*bound.score(batch.x, batch.y), batch.y)
+        if score.rows != expected:
+            raise MismatchError(
+                f"found {score.rows} {name} rows, the plan says {expected}: the dataset changed during the run",
+                worker=worker,
+                split=trial.split,
+            )
+        record[name] = score.to_json()
+    return record
+
+
+def _metrics_line(worker: int, trial: int, record: dict[str, Any]) -> Line:
+    return SliceKey(trial, 0).encode() + METRICS, encode_record(worker, record)
+
+
+def reduce_task(spec: JobSpec, key: bytes, values: Iterable[bytes], models: Models) -> Iterator[Line]:
+    """All lines of one key: partials of a slice become their average, records pass as they are."""
+    if key == ERROR_KEY or key.endswith((METRICS, STATS)):
+        for value in values:
+            yield key, value
+        return
+    try:
+        yield from _average(spec, key, values, models)
+    except NnjobsError as error:
+        error.where.setdefault("slice", key.decode("ascii", "backslashreplace"))
+        yield ERROR_KEY, encode_record(0, error.to_record())
+
+
+def _average(spec: JobSpec, key: bytes, values: Iterable[bytes], models: Models) -> Iterator[Line]:
+    """The average of a slice and each worker's drift from it; a slice that lacks a worker says so."""
+    name = SliceKey.decode(key)
+    model = spec.model(spec.trials[name.trial])
+    layout = partial_layout(spec.config, model)
+    parts = slices(layout.size, slice_elements(spec))
+    if name.index >= len(parts):
+        raise MismatchError(f"slice {name.index} of {len(parts)}")
+    part = parts[name.index]
+    average = Average(range(spec.workers), layout.fingerprint, spec.config.sync.weighting)
+    partials = []
+    for value in values:
+        partial = decode_partial(key, value)
+        if partial.weights.size != part.stop - part.start:
+            raise MismatchError(
+                f"slice has {partial.weights.size} elements, expected {part.stop - part.start}", worker=partial.worker
+            )
+        average.add(partial)
+        partials.append(partial)
+    if average.missing:
+        yield key + MISSING, encode_record(0, {"workers": average.missing})
+        return
+    mean = average.finish()
+    yield key, encode_partial(key, Partial(0, average.examples, mean, layout.fingerprint))
+    yield key + DRIFT, encode_record(0, _drift(partials, mean, models[name.trial][part], part.start, model))
+
+
+def _drift(partials: list[Partial], mean: Vector, start: Vector, offset: int, model: Model) -> dict[str, Any]:
+    """Per worker and block: the sums of `nnlib.averaging.Drift`, over the model's parameters only."""
+    end = min(mean.size, model.layout.size - offset)
+    rows = {}
+    for partial in partials:
+        blocks = []
+        for begin in range(0, end, BLOCK):
+            cut = slice(begin, min(begin + BLOCK, end))
+            drift = block_drift(partial.weights[cut], mean[cut], start[cut])
+            blocks.append([drift.distance, drift.step, drift.mean_step, drift.dot, drift.norm])
+        rows[str(partial.worker)] = blocks
+    return {"blocks": rows, "examples": {str(partial.worker): partial.examples for partial in partials}}
+
+
+def drift_summary(blocks: Sequence[Sequence[float]]) -> dict[str, float | None]:
+    """A worker's drift over all blocks, in any order: distance from the average relative to the average's norm, and
+    the cosine between its step and the average's step."""
+    distance, step, mean_step, dot, norm = (math.fsum(column) for column in zip(*blocks, strict=True))
+    return {
+        "relative": math.sqrt(distance / norm) if norm > 0.0 else None,
+        "cosine": dot / math.sqrt(step * mean_step) if step > 0.0 and mean_step > 0.0 else None,
+    }
+
+
+def merge_stats(records: Mapping[int, dict[str, Any]]) -> FeatureStats:
+    """The statistics of all shards, merged in shard order."""
+    return FeatureStats.merged(FeatureStats.from_arrays(arrays_from_json(records[shard])) for shard in sorted(records))

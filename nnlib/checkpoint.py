@@ -1,0 +1,255 @@
+"""Rounds on disk: a round is committed whole or it does not exist.
+
+``rounds/000007/`` holds the state after 7 rounds: ``model.safetensors`` (each trial's parameters by name),
+``state.safetensors`` (outer steps' and averaged optimizers' vectors; absent if there are none), ``trials.json`` (who
+is active, the best so far), ``metrics.json``, and last ``manifest.json`` with the size and SHA-256 of each. The
+manifest is made by conditional create: of two drivers that commit the same round one is refused, and a directory
+without a manifest is no round. Version 0 means initialised; a run loops from the newest version to its last.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nnlib import FORMAT_VERSION
+from nnlib.errors import MismatchError, StorageError
+from nnlib.layout import Layout
+from nnlib.storage import Storage
+
+Vector = npt.NDArray[Any]
+
+ROUNDS = "rounds"
+MANIFEST = "manifest.json"
+MODEL = "model.safetensors"
+STATE = "state.safetensors"
+TRIALS = "trials.json"
+METRICS = "metrics.json"
+
+
+@dataclass
+class TrialState:
+    """One trial after a round: its model, what must survive beside it, and whether it goes on.
+
+    ``weights`` has the model's layout; ``optimizer`` is the averaged local optimizer state (size 0 if reset);
+    ``outer`` the outer step's. ``status`` is active, stopped (early) or diverged; ``round`` counts the rounds that
+    went into ``weights``.
+    """
+
+    weights: Vector
+    optimizer: Vector
+    outer: Vector
+    status: str = "active"
+    round: int = 0
+    best_round: int | None = None
+    best_loss: float | None = None
+    waited: int = 0
+    reason: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "status": self.status,
+            "round": self.round,
+            "best_round": self.best_round,
+            "best_loss": self.best_loss,
+            "waited": self.waited,
+            "reason": self.reason,
+        }
+
+
+@dataclass
+class Checkpoint:
+    """All trials after ``round`` rounds, and the metrics of the job that led here."""
+
+    round: int
+    trials: list[TrialState]
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+
+class RoundStore:
+    """The rounds of one run directory."""
+
+    def __init__(self, storage: Storage, layouts: Sequence[Layout]) -> None:
+        self.storage = storage
+        self.layouts = list(layouts)
+
+    def commit(self, checkpoint: Checkpoint) -> None:
+        """Write the round; visible, whole and durable when this returns.
+
+        Raises `StorageError` if another driver has committed this round.
+        """
+        arrays: dict[str, Vector] = {}
+        state: dict[str, Vector] = {}
+        for index, (trial, layout) in enumerate(zip(checkpoint.trials, self.layouts, strict=True)):
+            arrays.update(named_arrays(index, trial.weights, layout))
+            if trial.optimizer.size:
+                state[f"{index}.optimizer"] = trial.optimizer
+            if trial.outer.size:
+                state[f"{index}.outer"] = trial.outer
+        trials = {"format_version": FORMAT_VERSION, "trials": [trial.to_json() for trial in checkpoint.trials]}
+        files = {
+            MODEL: pack(arrays),
+            TRIALS: json_bytes(trials),
+            METRICS: json_bytes({"format_version": FORMAT_VERSION, **checkpoint.metrics}),
+        }
+        if state:
+            files[STATE] = pack(state)
+        for name, data in files.items():
+            self.storage.write(self._at(checkpoint.round, name), data)
+        manifest = {
+            "format_version": FORMAT_VERSION,
+            "round": checkpoint.round,
+            "files": {name: _entry(data) for name, data in sorted(files.items())},
+        }
+        if not self.storage.create(self._at(checkpoint.round, MANIFEST), json_bytes(manifest)):
+            raise StorageError(
+                f"round {checkpoint.round} was committed by another driver: two drivers write this run",
+                hint="let the other one finish, or train into another --run-dir",
+                run=self.storage.root,
+            )
+
+    def rounds(self) -> list[int]:
+        """Committed rounds, ascending."""
+        found = []
+        for name in self.storage.names(ROUNDS):
+            if name.isdigit() and self.storage.exists(f"{ROUNDS}/{name}/{MANIFEST}"):
+                found.append(int(name))
+        return sorted(found)
+
+    def manifest(self, round_: int) -> dict[str, Any]:
+        data = parse_json(self.storage.read(self._at(round_, MANIFEST)), self._at(round_, MANIFEST))
+        if data.get("round") != round_ or not isinstance(data.get("files"), dict):
+            raise MismatchError("not the manifest of this round", file=self._at(round_, MANIFEST))
+        return data
+
+    def has_model(self, round_: int) -> bool:
+        """Whether the round still keeps its model (`checkpoint.keep` deletes old ones, not their metrics)."""
+        return self.storage.exists(self._at(round_, MODEL))
+
+    def load(self, round_: int) -> Checkpoint:
+        """Read a round back, checking every file against the manifest."""
+        manifest = self.manifest(round_)
+        arrays = unpack(self._checked(round_, MODEL, manifest), self._at(round_, MODEL))
+        state = {}
+        if STATE in manifest["files"]:
+            state = unpack(self._checked(round_, STATE, manifest), self._at(round_, STATE))
+        trials_file = parse_json(self._checked(round_, TRIALS, manifest), self._at(round_, TRIALS))
+        metrics = parse_json(self._checked(round_, METRICS, manifest), self._at(round_, METRICS))
+        metrics.pop("format_version", None)
+        entries = trials_file.get("trials", [])
+        if len(entries) != len(self.layouts):
+            raise MismatchError(
+                f"has {len(entries)} trials, the run has {len(self.layouts)}", file=self._at(round_, TRIALS)
+            )
+        trials = []
+        for index, (entry, layout) in enumerate(zip(entries, self.layouts, strict=True)):
+            empty = np.empty(0, layout.dtype)
+            trials.append(
+                TrialState(
+                    flat_vector(index, arrays, layout, self._at(round_, MODEL)),
+                    state.get(f"{index}.optimizer", empty),
+                    state.get(f"{index}.outer", empty),
+                    **entry,
+                )
+            )
+        return Checkpoint(round_, trials, metrics)
+
+    def metrics(self, round_: int) -> dict[str, Any]:
+        """The metrics of one committed round."""
+        data = parse_json(
+            self._checked(round_, METRICS, self.manifest(round_)),
+            self._at(round_, METRICS),
+        )
+        data.pop("format_version", None)
+        return data
+
+    def model_file(self, round_: int) -> str:
+        """Address of the round's model, inside the run directory."""
+        return self._at(round_, MODEL)
+
+    def state_file(self, round_: int) -> str:
+        return self._at(round_, STATE)
+
+    def prune(self, keep: int | str, needed: set[int]) -> None:
+        """Delete the models of old rounds, but for the newest ``keep`` and those ``needed``; metrics stay."""
+        if keep == "all":
+            return
+        for round_ in self.rounds()[: -int(keep)]:
+            if round_ not in needed:
+                for name in (MODEL, STATE):
+                    self.storage.delete(self._at(round_, name))
+
+    def _checked(self, round_: int, name: str, manifest: dict[str, Any]) -> bytes:
+        data = self.storage.read(self._at(round_, name))
+        if manifest["files"].get(name) != _entry(data):
+            raise MismatchError(
+                "does not match its manifest: the file was altered or damaged",
+                hint=f"delete {ROUNDS}/{round_:06d} to go on from the round before",
+                file=f"{self.storage.root}/{self._at(round_, name)}",
+            )
+        return data
+
+    @staticmethod
+    def _at(round_: int, name: str) -> str:
+        return f"{ROUNDS}/{round_:06d}/{name}"
+
+
+def named_arrays(trial: int, flat: Vector, layout: Layout) -> dict[str, Vector]:
+    """A trial's parameters under the names they have in a model file: ``0.layer0.weight`` ..."""
+    return {f"{trial}.{name}": array for name, array in layout.views(flat).items()}
+
+
+def flat_vector(trial: int, arrays: Mapping[str, Vector], layout: Layout, file: str) -> Vector:
+    """The flat vector of a trial from a model file's arrays; raises `MismatchError` where one is absent or differs."""
+    flat = np.empty(layout.size, layout.dtype)
+    for name, view in layout.views(flat).items():
+        array = arrays.get(f"{trial}.{name}")
+        if array is None or array.shape != view.shape or array.dtype != view.dtype:
+            found = "absent" if array is None else f"{array.dtype} {array.shape}"
+            raise MismatchError(f"array {trial}.{name}: expected {view.dtype} {view.shape}, found {found}", file=file)
+        view[...] = array
+    return flat
+
+
+def pack(arrays: Mapping[str, Vector]) -> bytes:
+    """Arrays as the bytes of a safetensors file; same arrays, same bytes (its metadata has no stable order)."""
+    from safetensors.numpy import save  # late: 30 ms that commands without a model need not pay
+
+    return save({name: np.ascontiguousarray(arrays[name]) for name in sorted(arrays)})
+
+
+def unpack(data: bytes, file: str) -> dict[str, Vector]:
+    """The arrays of a safetensors file; raises `MismatchError` if it is not one."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        return dict(load(data))
+    except (SafetensorError, ValueError, KeyError, TypeError, OverflowError) as error:
+        raise MismatchError(f"not a readable safetensors file: {error}", file=file) from error
+
+
+def json_bytes(data: dict[str, Any]) -> bytes:
+    """Canonical JSON: sorted keys, no NaN, one line, a newline at the end."""
+    text = json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return text.encode() + b"\n"
+
+
+def parse_json(data: bytes, file: str) -> dict[str, Any]:
+    try:
+        parsed = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise MismatchError(f"not JSON: {error}", file=file) from error
+    if not isinstance(parsed, dict):
+        raise MismatchError("not a JSON object", file=file)
+    return parsed
+
+
+def _entry(data: bytes) -> dict[str, Any]:
+    return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}

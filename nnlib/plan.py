@@ -1,0 +1,161 @@
+"""The plan of a run: which worker has which shards, and what every trial is.
+
+It is made once by the driver and read by every task: one `JobSpec` for the run, and one line a worker (`WorkerPlan`).
+A task decides from these alone which rows are its own, so it depends on no other task and on no order.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nnlib import FORMAT_VERSION
+from nnlib.config.schema import Config
+from nnlib.data.dataset import Dataset
+from nnlib.data.scaling import Scaler
+from nnlib.data.splits import SplitRule
+from nnlib.errors import ConfigError, MismatchError
+from nnlib.models import build_model
+from nnlib.models.protocol import Model
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One model being trained.
+
+    ``train_rows`` and ``test_rows`` are counts per worker (of the rows it trains on, of the rows it scores);
+    ``objective_rows`` is m of the L2 term: the rows that all workers' samples of a round hold together.
+    """
+
+    index: int
+    split: int
+    rule: SplitRule
+    objective_rows: int
+    train_rows: tuple[int, ...]
+    validation_rows: tuple[int, ...]
+    test_rows: tuple[int, ...]
+    class_weights: tuple[float, ...] | None = None
+    scaler: Scaler | None = None
+    fold: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "index": self.index,
+            "split": self.split,
+            "fold": self.fold,
+            "rule": self.rule.to_json(),
+            "objective_rows": self.objective_rows,
+            "train_rows": list(self.train_rows),
+            "validation_rows": list(self.validation_rows),
+            "test_rows": list(self.test_rows),
+            "class_weights": None if self.class_weights is None else list(self.class_weights),
+            "scaler": None if self.scaler is None else arrays_to_json(self.scaler.to_arrays()),
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Trial:
+        return cls(
+            index=data["index"],
+            split=data["split"],
+            fold=data["fold"],
+            rule=SplitRule.from_json(data["rule"]),
+            objective_rows=data["objective_rows"],
+            train_rows=tuple(data["train_rows"]),
+            validation_rows=tuple(data["validation_rows"]),
+            test_rows=tuple(data["test_rows"]),
+            class_weights=None if data["class_weights"] is None else tuple(data["class_weights"]),
+            scaler=None if data["scaler"] is None else Scaler.from_arrays(arrays_from_json(data["scaler"])),
+        )
+
+
+@dataclass(frozen=True)
+class WorkerPlan:
+    """One line of the plan: a worker and its group of shards (indices into the dataset's)."""
+
+    worker: int
+    shards: tuple[int, ...]
+
+    def to_line(self) -> str:
+        data = {"format_version": FORMAT_VERSION, "worker": self.worker, "shards": list(self.shards)}
+        return json.dumps(data, sort_keys=True, separators=(",", ":"))
+
+    @classmethod
+    def from_line(cls, line: str | bytes) -> WorkerPlan:
+        try:
+            data = json.loads(line)
+            return cls(int(data["worker"]), tuple(int(shard) for shard in data["shards"]))
+        except (ValueError, KeyError, TypeError) as error:
+            raise MismatchError(f"not a line of a plan: {line[:80]!r}") from error
+
+
+@dataclass(frozen=True)
+class JobSpec:
+    """What every task of a run reads once: configuration, dataset (with its shards' hashes), trials."""
+
+    config: Config
+    dataset: Dataset
+    trials: tuple[Trial, ...]
+
+    @property
+    def workers(self) -> int:
+        return self.config.workers
+
+    def model(self, trial: Trial) -> Model:
+        """A new model object for the trial (its shape; no weights)."""
+        outputs = len(self.dataset.classes) if self.dataset.task == "classification" else 1
+        return build_model(self.config.model, features=self.dataset.features, outputs=outputs, task=self.dataset.task)
+
+    @property
+    def extra_columns(self) -> tuple[str, ...]:
+        """Kept columns that decide the split."""
+        split = self.config.split
+        return tuple(name for name in (split.column, split.group) if name is not None)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "format_version": FORMAT_VERSION,
+            "config": self.config.model_dump(mode="json"),
+            "dataset": {"address": self.dataset.address, "manifest": self.dataset.to_json()},
+            "trials": [trial.to_json() for trial in self.trials],
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> JobSpec:
+        dataset = Dataset.from_json(data["dataset"]["address"], data["dataset"]["manifest"])
+        trials = tuple(Trial.from_json(trial) for trial in data["trials"])
+        return cls(Config.model_validate(data["config"]), dataset, trials)
+
+
+def arrays_to_json(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, Any]:
+    """Small arrays as JSON: Python writes floats so that they read back as the same bits."""
+    return {name: {"dtype": str(array.dtype), "values": array.tolist()} for name, array in arrays.items()}
+
+
+def arrays_from_json(data: Mapping[str, Any]) -> dict[str, npt.NDArray[Any]]:
+    return {name: np.asarray(entry["values"], np.dtype(entry["dtype"])) for name, entry in data.items()}
+
+
+def assign_shards(shard_rows: Sequence[int], workers: int) -> list[WorkerPlan]:
+    """Deal shards to workers in turn: worker k gets shards k, k + workers, ... (sizes differ by one shard at most)."""
+    if workers > len(shard_rows):
+        raise ConfigError(
+            f"workers is {workers}, but the dataset has only {len(shard_rows)} shards",
+            hint=f"set workers to at most {len(shard_rows)}, or import the data again with --shards {workers} or more",
+        )
+    return [WorkerPlan(worker, tuple(range(worker, len(shard_rows), workers))) for worker in range(workers)]
+
+
+def round_count(config: Config) -> int:
+    """Rounds of a whole run: the last one may be shorter than `train.epochs_per_round`."""
+    return -(-config.train.epochs // config.train.epochs_per_round)
+
+
+def round_epochs(config: Config, round_: int) -> range:
+    """The global epochs that round ``round_`` (from 0) trains."""
+    first = round_ * config.train.epochs_per_round
+    return range(first, min(first + config.train.epochs_per_round, config.train.epochs))

@@ -1,0 +1,158 @@
+"""The run directory: everything a run knows, at one address.
+
+``config.yaml`` (resolved, with versions), ``spec.json`` (what every task reads: config, dataset manifest, trials with
+their splits and scaling), ``rounds/`` (see `nnlib.checkpoint`), ``final/`` (the models that are kept and their
+scores), ``metrics.jsonl`` (a view made from the rounds), ``events.jsonl`` and ``log`` (attempts, hosts, times: never
+hashed).
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from nnlib import FORMAT_VERSION
+from nnlib.checkpoint import RoundStore, json_bytes, pack, parse_json, unpack
+from nnlib.config.render import from_resolved, to_yaml
+from nnlib.config.schema import Config
+from nnlib.errors import StorageError, UsageError
+from nnlib.plan import JobSpec
+from nnlib.storage import Storage, storage
+
+CONFIG = "config.yaml"
+SPEC = "spec.json"
+METRICS_VIEW = "metrics.jsonl"
+EVENTS = "events.jsonl"
+LOG = "log"
+FINAL_MODEL = "final/model.safetensors"
+FINAL_METRICS = "final/metrics.json"
+WRITE_SECONDS = 2.0
+"""Journals and views are rewritten at most this often (storage has no append), and when a run ends."""
+
+
+class RunDirectory:
+    """Reads and writes a run; commits of rounds go through its `RoundStore`."""
+
+    def __init__(self, address: str) -> None:
+        self.storage: Storage = storage(address)
+        self.address = self.storage.root
+
+    @classmethod
+    def create(cls, address: str | None, name: str) -> RunDirectory:
+        """A new run directory: at the address, or the first free ``runs/NAME-N``. Refuses one that holds a run."""
+        if address is not None:
+            run = cls(address)
+            if run.exists():
+                raise UsageError(
+                    "this directory holds a run already",
+                    hint="go on with it by --resume, start another elsewhere by --run-dir, or from its model by --from",
+                    run=run.address,
+                )
+            return run
+        number = 1
+        while cls(f"runs/{name}-{number}").storage.names():
+            number += 1
+        return cls(f"runs/{name}-{number}")
+
+    @classmethod
+    def open(cls, address: str) -> RunDirectory:
+        """An existing run; raises `UsageError` if there is none."""
+        run = cls(address)
+        if not run.exists():
+            raise UsageError("there is no run here (no spec.json)", run=run.address)
+        return run
+
+    def exists(self) -> bool:
+        return self.storage.exists(SPEC)
+
+    def write_spec(self, spec: JobSpec) -> None:
+        """Store what every task reads; the spec last, because with it the run exists."""
+        self.storage.write(CONFIG, to_yaml(spec.config).encode())
+        self.storage.write(SPEC, json_bytes(spec.to_json()))
+
+    def config(self) -> Config:
+        return from_resolved(self.storage.read(CONFIG).decode(), f"{self.address}/{CONFIG}")
+
+    def spec(self) -> JobSpec:
+        return JobSpec.from_json(parse_json(self.storage.read(SPEC), f"{self.address}/{SPEC}"))
+
+    def rounds(self, spec: JobSpec) -> RoundStore:
+        return RoundStore(self.storage, [spec.model(trial).layout for trial in spec.trials])
+
+    def finish(self, metrics: dict[str, Any], arrays: dict[str, Any]) -> None:
+        """Store the kept models, then their scores: a run is finished when ``final/metrics.json`` is there."""
+        self.storage.write(FINAL_MODEL, pack(arrays))
+        self.storage.write(FINAL_METRICS, json_bytes({"format_version": FORMAT_VERSION, **metrics}))
+
+    def final(self) -> dict[str, Any] | None:
+        """The scores of a finished run, or None."""
+        if not self.storage.exists(FINAL_METRICS):
+            return None
+        return parse_json(self.storage.read(FINAL_METRICS), f"{self.address}/{FINAL_METRICS}")
+
+    def final_arrays(self) -> dict[str, Any]:
+        return unpack(self.storage.read(FINAL_MODEL), f"{self.address}/{FINAL_MODEL}")
+
+
+class Journal:
+    """A file of lines that grows while the run does, rewritten as a whole every two seconds and at the end."""
+
+    def __init__(self, place: Storage, name: str) -> None:
+        self._storage, self._name = place, name
+        self._text = place.read(name) if place.exists(name) else b""
+        self._written = 0.0
+        self._dirty = False
+
+    def line(self, text: str) -> None:
+        self._text += text.encode("utf-8", "backslashreplace") + b"\n"
+        self._dirty = True
+        if time.monotonic() - self._written >= WRITE_SECONDS:
+            self.flush()
+
+    def record(self, **facts: Any) -> None:
+        """A line of JSON with the time."""
+        self.line(json.dumps({"time": round(time.time(), 3), **facts}, sort_keys=True, default=str))
+
+    def flush(self) -> None:
+        """Write what is new. A journal that cannot be written must not end a run: rounds tell of a full disk."""
+        self._written = time.monotonic()
+        if self._dirty:
+            try:
+                self._storage.write(self._name, self._text)
+                self._dirty = False
+            except StorageError:
+                pass
+
+
+def metrics_lines(store: RoundStore, rounds: Iterable[int], final: dict[str, Any] | None) -> list[str]:
+    """``metrics.jsonl``: a line per trial and round, with that round's training and the scores of the model it gave.
+
+    The model of round n is scored by the job of round n + 1 (the last one by the final job), so the view joins them.
+    """
+    scores: dict[tuple[int, int], dict[str, Any]] = {}
+    training: dict[tuple[int, int], dict[str, Any]] = {}
+    epochs: dict[int, int] = {0: 0}
+    for round_ in rounds:
+        metrics = store.metrics(round_)
+        epochs[round_] = metrics.get("epoch", 0)
+        for entry in metrics.get("trials", []):
+            key = (entry["trial"], entry["scored_round"])
+            scores[key] = {"test": entry["test"], "validation": entry["validation"], "split": entry["split"]}
+            if entry.get("training") is not None:
+                training[entry["trial"], round_] = entry["training"]
+    for entry in (final or {}).get("trials", []):
+        key = (entry["trial"], entry["round"])
+        scores[key] = {"test": entry["test"], "validation": entry["validation"], "split": entry["split"]}
+    lines = []
+    for trial, round_ in sorted(set(scores) | set(training), key=lambda pair: (pair[1], pair[0])):
+        line = {
+            "round": round_,
+            "epoch": epochs.get(round_),
+            "trial": trial,
+            **scores.get((trial, round_), {}),
+            "training": training.get((trial, round_)),
+        }
+        lines.append(json.dumps(line, sort_keys=True, separators=(",", ":")))
+    return lines
