@@ -1,0 +1,143 @@
+"""NumPy ``.npy`` and ``.npz``, streamed and never unpickled."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nnlib.data.importers.arrays import ArrayColumn, array_table, keyed_table
+from nnlib.data.importers.table import ReadOptions, Table
+from nnlib.errors import DataError, UsageError
+
+
+def open_npz(files: Sequence[str], options: ReadOptions) -> list[Table]:
+    return [keyed_table(file, _members(file), options) for file in files]
+
+
+def open_npy(files: Sequence[str], options: ReadOptions) -> list[Table]:
+    """A feature matrix a file; the label is another file (``--label y.npy``) or a column number."""
+    tables = []
+    for file in files:
+        matrix = _mapped(file)
+        if options.label is None:
+            tables.append(array_table(file, {"x": ArrayColumn.of(matrix)}, ["x"], None))
+        elif options.label.endswith(".npy"):
+            if len(files) > 1:
+                raise UsageError("a label file goes with one feature file only", file=options.label)
+            labels = _mapped(options.label)
+            arrays = {"x": ArrayColumn.of(matrix), "y": ArrayColumn.of(labels)}
+            tables.append(array_table(file, arrays, ["x"], "y"))
+        else:
+            tables.append(_with_label_column(file, matrix, options.label))
+    return tables
+
+
+def _with_label_column(file: str, matrix: npt.NDArray[Any], label: str) -> Table:
+    width = matrix.shape[1] if matrix.ndim == 2 else 0
+    try:
+        column = range(width)[int(label)]
+    except (ValueError, IndexError):
+        raise UsageError(
+            f"--label {label}: a .npy file needs a column number below {width} (-1: the last) or a .npy file of labels",
+            file=file,
+        ) from None
+
+    def features(rows: int) -> Iterator[npt.NDArray[Any]]:
+        for start in range(0, len(matrix), rows):
+            yield np.delete(matrix[start : start + rows], column, axis=1)
+
+    arrays = {
+        "x": ArrayColumn((len(matrix), width - 1), matrix.dtype, features),
+        "y": ArrayColumn.of(matrix[:, column]),
+    }
+    return array_table(file, arrays, ["x"], "y")
+
+
+def _mapped(file: str) -> npt.NDArray[Any]:
+    try:
+        array: npt.NDArray[Any] = np.load(file, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise _unreadable(file, error) from None
+    return array
+
+
+def _unreadable(file: str, error: Exception) -> DataError:
+    pickled = "object" in str(error).lower() or "pickle" in str(error).lower()
+    return DataError(
+        "holds Python objects, which are never unpickled" if pickled else f"is not a readable NumPy file ({error})",
+        hint="save plain numbers or strings" if pickled else None,
+        file=file,
+    )
+
+
+def _members(file: str) -> dict[str, ArrayColumn]:
+    try:
+        archive = zipfile.ZipFile(file)
+    except (zipfile.BadZipFile, OSError) as error:
+        raise _unreadable(file, error) from None
+    with archive:
+        members = [info for info in archive.infolist() if info.filename.endswith(".npy")]
+        return {info.filename.removesuffix(".npy"): _member(file, archive, info) for info in members}
+
+
+def _member(file: str, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> ArrayColumn:
+    """One array of an archive, its size checked against its header before anything is allocated."""
+    name = info.filename.removesuffix(".npy")
+    try:
+        with archive.open(info) as stream:
+            shape, fortran, dtype = _header(stream)
+            offset = stream.tell()
+    except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
+        raise _unreadable(f"{file}:{name}", error) from None
+    expected = offset + math.prod(shape) * dtype.itemsize
+    if not dtype.hasobject and info.file_size != expected:
+        raise DataError(f"holds {info.file_size} bytes, its header promises {expected}", file=f"{file}:{name}")
+
+    def blocks(rows: int) -> Iterator[npt.NDArray[Any]]:
+        if dtype.hasobject:
+            raise _unreadable(f"{file}:{name}", ValueError("object array"))
+        try:
+            with zipfile.ZipFile(file) as reopened, reopened.open(info) as stream:
+                stream.read(offset)
+                if fortran and len(shape) > 1:
+                    yield from _column_major(stream, shape, dtype, rows)
+                    return
+                row_bytes = math.prod(shape[1:]) * dtype.itemsize
+                for start in range(0, shape[0], rows):
+                    count = min(rows, shape[0] - start)
+                    data = stream.read(count * row_bytes)
+                    yield np.frombuffer(data, dtype).reshape(count, *shape[1:])
+        except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
+            raise _unreadable(f"{file}:{name}", error) from None
+
+    return ArrayColumn(shape, dtype, blocks)
+
+
+def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    version = np.lib.format.read_magic(stream)
+    if version == (1, 0):
+        return np.lib.format.read_array_header_1_0(stream)
+    if version == (2, 0):
+        return np.lib.format.read_array_header_2_0(stream)
+    raise ValueError(f"format version {version}")
+
+
+def _column_major(
+    stream: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any], rows: int
+) -> Iterator[npt.NDArray[Any]]:
+    """Rows of an array stored column by column: unpacked to a temporary file, for rows lie all over it."""
+    with tempfile.TemporaryFile(dir=Path(tempfile.gettempdir())) as unpacked:
+        shutil.copyfileobj(stream, unpacked)
+        unpacked.flush()
+        array = np.memmap(unpacked, dtype, "r", shape=shape, order="F")
+        for start in range(0, shape[0], rows):
+            yield np.ascontiguousarray(array[start : start + rows])
