@@ -39,7 +39,7 @@ class Display:
     def __init__(self, stream: TextIO) -> None:
         self.stream = cast(TextIO, _Lenient(stream))
         self.started: RunStarted | None = None
-        self.diverged: list[TrialStopped] = []
+        self.finished = False
 
     def __enter__(self) -> Self:
         return self
@@ -51,8 +51,7 @@ class Display:
         """Show an event."""
         if isinstance(event, RunStarted):
             self.started = event
-        if isinstance(event, TrialStopped) and "diverged" in event.reason:
-            self.diverged.append(event)
+        self.finished |= isinstance(event, RunDone)
         self.show(event)
 
     def show(self, event: Event) -> None:
@@ -61,7 +60,7 @@ class Display:
                 self.line(final_line(event.result))
             case Note(level=level) if level != "info":
                 self.line(note_line(event))
-            case TrialStopped() if event in self.diverged:
+            case TrialStopped() if "diverged" in event.reason:
                 self.line(stopped_line(event))
 
     def line(self, text: str) -> None:
@@ -219,7 +218,7 @@ def round_line(event: RoundDone) -> str:
 
 
 def stopped_line(event: TrialStopped) -> str:
-    return f"split {event.split} (trial {event.trial}) {event.reason} at round {event.round}"
+    return f"split {event.split} (trial {event.trial}) stopped at round {event.round}: {event.reason}"
 
 
 def note_line(event: Note) -> str:
@@ -235,10 +234,11 @@ def summary_lines(result: dict[str, Any]) -> list[str]:
     """The end of a run: score, by split if there are several, where the model lies and what to do next."""
     lines = [score_text(result) or "trained; no rows were left to test on"]
     trials = result.get("trials") or []
+    if len(trials) > 1:
+        lines += [f"  split {trial['split']}  {score_text(trial)}" for trial in trials[:20]]
+        lines += [f"  ... and {len(trials) - 20} more"] if len(trials) > 20 else []
     scores = [trial["test_accuracy"] for trial in trials if trial.get("test_accuracy") is not None]
     if len(scores) > 1:
-        lines += [f"  split {trial.get('split')}  {percent(trial.get('test_accuracy'))}" for trial in trials[:20]]
-        lines += [f"  ... and {len(trials) - 20} more"] if len(trials) > 20 else []
         lines.append(f"  standard deviation {100 * statistics.stdev(scores):.2f} points")
     if "rounds" in result and "seconds" in result:
         lines.append(f"trained in {_count(int(result['rounds']), 'round')}, {float(result['seconds']):.1f} s")
@@ -256,16 +256,12 @@ def summary_lines(result: dict[str, Any]) -> list[str]:
 
 
 def score_text(result: dict[str, Any]) -> str:
-    """ "test accuracy 93.41 %", "test rmse 0.52" or nothing."""
+    """ "test accuracy 93.41 %", "test r2 0.52" or nothing, of a result or one of its trials."""
+    mean = ", mean of all splits" if len(result.get("trials") or []) > 1 else ""
     if result.get("test_accuracy") is not None:
-        mean = ", mean of all splits" if len(result.get("trials") or []) > 1 else ""
         return f"test accuracy {percent(result['test_accuracy'])}{mean}"
-    metric = result.get("test_metric")
-    if isinstance(metric, dict):
-        return ", ".join(f"test {name} {value:.4g}" for name, value in metric.items() if value is not None)
-    if isinstance(metric, list | tuple) and len(metric) == 2:
-        return f"test {metric[0]} {metric[1]:.4g}"
-    return ""
+    metric = result.get("test_metric") or {"name": "r2", "value": result.get("test_r2")}
+    return "" if metric["value"] is None else f"test {metric['name']} {metric['value']:.4f}{mean}"
 
 
 def resume_line(run_dir: str) -> str:

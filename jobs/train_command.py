@@ -13,7 +13,8 @@ from jobs.terminal import Display, display, resume_line
 from nnlib.config.load import load_config
 from nnlib.config.render import from_resolved, to_yaml
 from nnlib.config.schema import Config, Runtime
-from nnlib.errors import ConfigError, DivergedError, JobError, StorageError, UsageError
+from nnlib.errors import DivergedError, JobError, StorageError, UsageError
+from nnlib.events import RunDone
 
 RUNNERS = get_args(Runtime.model_fields["runner"].annotation)
 
@@ -56,9 +57,11 @@ def train(
     # Whatever prints while training (a library, a model of the user's) must not get between a program and our JSON.
     with display(sys.stderr, quiet=quiet) as screen, contextlib.redirect_stdout(sys.stderr):
         result = _train(config, resume, start_from, screen)
+        if not screen.finished:  # the run was finished before: its result is still what was asked for
+            screen(RunDone(result))
     if as_json:
         print_json(result)
-    if screen.diverged or result.get("diverged"):
+    if result["diverged"]:
         raise click.exceptions.Exit(DivergedError.exit_code)
 
 
@@ -73,16 +76,11 @@ def _configuration(config_path: str | None, run_dir: str | None, overrides: tupl
 
 
 def _configuration_of_run(run_dir: str, overrides: tuple[str, ...]) -> Config:
-    from nnlib.storage import storage
+    from nnlib.rundir import CONFIG, RunDirectory
 
-    run = storage(run_dir)
-    if not run.exists("config.yaml"):
-        raise UsageError("there is no run to resume: it has no config.yaml", run=run.root)
-    try:
-        text = run.read("config.yaml").decode()
-    except UnicodeDecodeError:
-        raise ConfigError("config.yaml is not UTF-8 text", run=run.root) from None
-    return from_resolved(text, f"{run.root}/config.yaml", overrides)
+    run = RunDirectory.open(run_dir)
+    text = run.storage.read(CONFIG).decode(errors="replace")
+    return from_resolved(text, f"{run.address}/{CONFIG}", overrides)
 
 
 def _train(config: Config, resume: bool, start_from: str | None, screen: Display) -> dict[str, Any]:

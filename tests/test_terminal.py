@@ -58,7 +58,7 @@ def test_plain_lines_one_a_round() -> None:
     assert len(rounds) == 20
     assert rounds[6] == "round  7/20  loss 0.1234  accuracy 90.00 %  epoch 35/100  drift 0.034  0.05 s"
     assert lines[1] == "digits: 2 trials, 4 workers, inline"
-    assert "warning: task 3 was tried again" in lines and "split 1 (trial 1) diverged at round 7" in lines
+    assert "warning: task 3 was tried again" in lines and "split 1 (trial 1) stopped at round 7: diverged" in lines
     assert all(line.isprintable() for line in lines)
 
 
@@ -70,15 +70,17 @@ def test_fast_rounds_share_lines_but_first_and_last_are_shown() -> None:
 def test_summary_says_score_place_and_what_next() -> None:
     text = "\n".join(summary_lines(RESULT))
     assert "test accuracy 93.41 %, mean of all splits" in text
-    assert "split 1  93.82 %" in text and "standard deviation 0.58 points" in text
+    assert "split 1  test accuracy 93.82 %" in text and "standard deviation 0.58 points" in text
     assert "nnjobs predict '/elsewhere/digits 1' DATASET -o" in text
     assert "nnjobs train --resume --run-dir '/elsewhere/digits 1'" in text
     assert "nnlib.load('/elsewhere/digits 1').predict(X)" in text
 
 
 def test_summary_of_a_regression_and_of_nothing_scored() -> None:
-    assert summary_lines({"test_accuracy": None, "test_metric": {"rmse": 0.5}})[0] == "test rmse 0.5"
-    assert summary_lines({"test_accuracy": None, "test_metric": ["r2", 0.25]})[0] == "test r2 0.25"
+    r2 = {"name": "r2", "value": 0.25}
+    trials = [{"split": split, "test_accuracy": None, "test_r2": split / 2} for split in (0, 1)]
+    lines = summary_lines({"test_accuracy": None, "test_metric": r2, "trials": trials})
+    assert lines == ["test r2 0.2500, mean of all splits", "  split 0  test r2 0.0000", "  split 1  test r2 0.5000"]
     assert "no rows were left" in summary_lines({"test_accuracy": None, "trials": []})[0]
 
 
@@ -88,11 +90,11 @@ def test_quiet_is_the_final_line_and_warnings() -> None:
     for event in run():
         screen(event)
     assert stream.getvalue().splitlines() == [
-        "split 1 (trial 1) diverged at round 7",
+        "split 1 (trial 1) stopped at round 7: diverged",
         "warning: task 3 was tried again",
         "test accuracy 93.41 %, mean of all splits, model in /elsewhere/digits 1",
     ]
-    assert screen.diverged and screen.started is not None
+    assert screen.finished and screen.started is not None
 
 
 @pytest.mark.parametrize("width", [60, 80, 120])
