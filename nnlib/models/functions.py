@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -14,14 +13,18 @@ from nnlib.models.protocol import Array
 Float64 = npt.NDArray[np.float64]
 
 
-class Activation(NamedTuple):
-    """``forward(z)``: z becomes a = f(z). ``backward(a, delta)``: delta *= f'(z), with f' written in terms of a.
+class Activation(Protocol):
+    """A hidden layer's function, for one number of rows b, with that shape's scratch. ``z``, ``a``, ``delta``: (b, width)."""
 
-    ``backward`` comes last in a layer, so it may use ``a`` as scratch.
-    """
+    def __init__(self, rows: int, width: int, dtype: str) -> None: ...
 
-    forward: Callable[[Array], None]
-    backward: Callable[[Array, Array], None]
+    def forward(self, z: Array) -> None:
+        """z becomes a = f(z)."""
+        ...
+
+    def backward(self, a: Array, delta: Array) -> None:
+        """delta *= f'(z), with f' written in terms of a. It is a's last use, so a is scratch."""
+        ...
 
 
 def sigmoid(z: Array) -> None:
@@ -32,36 +35,52 @@ def sigmoid(z: Array) -> None:
     np.add(z, 0.5, out=z)
 
 
-def _sigmoid_backward(a: Array, delta: Array) -> None:
-    np.multiply(delta, a, out=delta)
-    np.subtract(1.0, a, out=a)
-    np.multiply(delta, a, out=delta)
+class SigmoidActivation:
+    """a = 1 / (1 + exp(-z)), f' = a (1 - a)."""
+
+    def __init__(self, rows: int, width: int, dtype: str) -> None:
+        """No scratch."""
+
+    def forward(self, z: Array) -> None:
+        sigmoid(z)
+
+    def backward(self, a: Array, delta: Array) -> None:
+        np.multiply(delta, a, out=delta)
+        np.subtract(1.0, a, out=a)
+        np.multiply(delta, a, out=delta)
 
 
-def _tanh(z: Array) -> None:
-    np.tanh(z, out=z)
+class Tanh:
+    """a = tanh(z), f' = 1 - a^2."""
+
+    def __init__(self, rows: int, width: int, dtype: str) -> None:
+        """No scratch."""
+
+    def forward(self, z: Array) -> None:
+        np.tanh(z, out=z)
+
+    def backward(self, a: Array, delta: Array) -> None:
+        np.multiply(a, a, out=a)
+        np.subtract(1.0, a, out=a)
+        np.multiply(delta, a, out=delta)
 
 
-def _tanh_backward(a: Array, delta: Array) -> None:
-    np.multiply(a, a, out=a)
-    np.subtract(1.0, a, out=a)
-    np.multiply(delta, a, out=delta)
+class ReLU:
+    """a = max(z, 0), f' = 1 where a > 0, else 0."""
+
+    def __init__(self, rows: int, width: int, dtype: str) -> None:
+        self._zeros = np.zeros(width, dtype)  # numpy's maximum is vectorised for rows, not for a scalar: 2x
+        self._positive = np.empty((rows, width), np.bool_)
+
+    def forward(self, z: Array) -> None:
+        np.maximum(z, self._zeros, out=z)
+
+    def backward(self, a: Array, delta: Array) -> None:
+        np.greater(a, 0.0, out=self._positive)
+        np.multiply(delta, self._positive, out=delta)
 
 
-def _relu(z: Array) -> None:
-    np.maximum(z, 0.0, out=z)
-
-
-def _relu_backward(a: Array, delta: Array) -> None:
-    np.sign(a, out=a)  # a >= 0, so this is the derivative: 0 or 1 (0 at the kink)
-    np.multiply(delta, a, out=delta)
-
-
-ACTIVATIONS: dict[str, Activation] = {
-    "sigmoid": Activation(sigmoid, _sigmoid_backward),
-    "tanh": Activation(_tanh, _tanh_backward),
-    "relu": Activation(_relu, _relu_backward),
-}
+ACTIVATIONS: dict[str, type[Activation]] = {"sigmoid": SigmoidActivation, "tanh": Tanh, "relu": ReLU}
 
 
 class Loss(Protocol):

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from nnlib.config.schema import Model as ModelConfig
 from nnlib.layout import Kind, Layout, aligned_empty
-from nnlib.models.functions import ACTIVATIONS, LOSSES, Activation
+from nnlib.models.functions import ACTIVATIONS, LOSSES
 from nnlib.models.init import INITIALISERS
 from nnlib.models.protocol import Array
 
@@ -30,7 +30,7 @@ class MLP:
         self.layout = Layout.build(arrays, dtype)
         self.widths = tuple(widths)
         self.loss = loss
-        self._activation = ACTIVATIONS[activation]
+        self.activation = activation
         self._initialiser = INITIALISERS[init]
 
     def initial(self, rng: np.random.Generator) -> Array:
@@ -42,7 +42,7 @@ class MLP:
 
     def bind(self, flat: Array, gradient: Array | None, max_rows: int) -> BoundMLP:
         """See `nnlib.models.protocol.Model.bind`."""
-        return BoundMLP(self, self._activation, flat, gradient, max_rows)
+        return BoundMLP(self, flat, gradient, max_rows)
 
 
 def build(config: ModelConfig, *, features: int, outputs: int, loss: str) -> MLP:
@@ -54,17 +54,19 @@ def build(config: ModelConfig, *, features: int, outputs: int, loss: str) -> MLP
 class _Pass:
     """The buffers cut to one number of rows: cut once, for cutting costs as much as a small layer's arithmetic."""
 
-    def __init__(self, buffers: list[Array], deltas: list[Array], loss: str, rows: int) -> None:
+    def __init__(self, model: MLP, buffers: list[Array], deltas: list[Array], rows: int) -> None:
+        dtype = model.layout.dtype
         self.layers = [buffer[:rows] for buffer in buffers]
         self.transposed = [layer.T for layer in self.layers]
         self.deltas = [buffer[:rows] for buffer in deltas]
-        self.loss = LOSSES[loss](rows, self.layers[-1].shape[1], self.layers[-1].dtype.name)
+        self.activations = [ACTIVATIONS[model.activation](rows, width, dtype) for width in model.widths[1:-1]]
+        self.loss = LOSSES[model.loss](rows, model.widths[-1], dtype)
 
 
 class BoundMLP:
     """An `MLP` on its numbers. See `nnlib.models.protocol.BoundModel`."""
 
-    def __init__(self, model: MLP, activation: Activation, flat: Array, gradient: Array | None, max_rows: int) -> None:
+    def __init__(self, model: MLP, flat: Array, gradient: Array | None, max_rows: int) -> None:
         layout, depth = model.layout, len(model.widths) - 1
         values = layout.views(flat)
         self.weights = [values[f"layer{index}.weight"] for index in range(depth)]
@@ -72,8 +74,7 @@ class BoundMLP:
         slopes = {} if gradient is None else layout.views(gradient)
         self._weight_slopes = [slopes[f"layer{index}.weight"] for index in range(depth)] if slopes else []
         self._bias_slopes = [slopes[f"layer{index}.bias"] for index in range(depth)] if slopes else []
-        self._loss = model.loss
-        self._activation = activation
+        self._model = model
         self._max_rows = max_rows
         self._buffers = [self._buffer(width, layout) for width in model.widths[1:]]
         self._deltas = [self._buffer(width, layout) for width in model.widths[1:-1]] if slopes else []
@@ -87,7 +88,7 @@ class BoundMLP:
         if found is None:
             if rows > self._max_rows:
                 raise ValueError(f"{rows} rows, but the model is bound for at most {self._max_rows}")
-            found = self._passes[rows] = _Pass(self._buffers, self._deltas, self._loss, rows)
+            found = self._passes[rows] = _Pass(self._model, self._buffers, self._deltas, rows)
         return found
 
     def _forward(self, x: Array, work: _Pass) -> Array:
@@ -98,7 +99,7 @@ class BoundMLP:
             np.matmul(a, self.weights[index], out=z)
             np.add(z, self.biases[index], out=z)
             if index < last:
-                self._activation.forward(z)
+                work.activations[index].forward(z)
             a = z
         return a
 
@@ -120,7 +121,7 @@ class BoundMLP:
             np.add.reduce(delta, axis=0, out=self._bias_slopes[index])
             below = work.deltas[index - 1]
             np.matmul(delta, self.weights[index].T, out=below)
-            self._activation.backward(work.layers[index - 1], below)
+            work.activations[index - 1].backward(work.layers[index - 1], below)
             delta = below
         np.matmul(x.T, delta, out=self._weight_slopes[0])
         np.add.reduce(delta, axis=0, out=self._bias_slopes[0])

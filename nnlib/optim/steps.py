@@ -16,7 +16,7 @@ from nnlib.config.schema import Train
 from nnlib.layout import Kind, Layout, aligned_empty
 from nnlib.optim.protocol import Array
 
-BLOCK_ELEMENTS = 16_384
+BLOCK_ELEMENTS = 65_536
 
 
 class _Block:
