@@ -51,8 +51,8 @@ class RankSelector:
         self._found: list[tuple[IntArray, UInt64, IntArray]] = []
 
     def _bucket(self, stratum: IntArray, hashes: UInt64) -> IntArray:
-        bucket: IntArray = (hashes >> np.uint64(self._shift)).astype(np.int64)
-        return bucket + stratum * self._histogram.shape[1]
+        bucket = (hashes >> np.uint64(self._shift)).astype(np.int64)
+        return np.asarray(bucket + stratum * self._histogram.shape[1])
 
     def count(self, stratum: IntArray, hashes: UInt64) -> None:
         """Pass 1: rows of the given strata with the given hashes, both of shape (n,)."""

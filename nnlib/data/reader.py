@@ -1,0 +1,218 @@
+"""Read one shard of a dataset, row group by row group, trusting nothing that the manifest does not promise."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from nnlib.data.dataset import Dataset, Shard
+from nnlib.data.selection import IntArray
+from nnlib.data.splits import LabelChunks, Labels
+from nnlib.errors import ConfigError, DataError, MismatchError
+
+Columns = Mapping[str, npt.NDArray[Any]]
+
+_VERIFIED: set[tuple[str, str, int, int | None, str]] = set()
+"""Shards whose hash this process has already checked: (root, name, bytes, modification time if known, sha256)."""
+
+_REPAIR = "`nnjobs data verify` shows all that is wrong; copy the dataset again, or import it again"
+
+
+class RowLabels(NamedTuple):
+    """Ids (n,) int64, classes (n,) int64 or targets (n,) float64, and kept columns of the rows of one row group."""
+
+    row: IntArray
+    y: npt.NDArray[Any]
+    extra: Columns
+
+
+@dataclass(frozen=True, slots=True)
+class RowGroup:
+    """One decoded row group: `RowLabels` and the features as stored, shape (n, features), C order, read-only."""
+
+    shard: int
+    index: int
+    row: IntArray
+    x: npt.NDArray[Any]
+    y: npt.NDArray[Any]
+    extra: Columns
+
+
+class ShardReader:
+    """Opens a shard, checks its size, SHA-256, schema and counts against the manifest, then reads row groups.
+
+    Raises `MismatchError` where the file is not what the manifest says, and `DataError` naming the row where a value
+    is missing, not finite or not a class. ``extra_columns`` are kept columns to read along.
+    """
+
+    def __init__(self, dataset: Dataset, shard_index: int, extra_columns: Sequence[str] = ()) -> None:
+        self.dataset = dataset
+        self.index = shard_index
+        self.shard: Shard = dataset.shards[shard_index]
+        self._extra = tuple(extra_columns)
+        files = dataset.storage()
+        self._stream = files.open(self.shard.name)
+        try:
+            self._check_bytes(files.root, self._stream)
+            self._file = pq.ParquetFile(self._stream)
+            self._check_schema()
+        except pa.ArrowException as error:
+            self.close()
+            raise self._mismatch(f"not a readable Parquet file: {error}") from error
+        except BaseException:
+            self.close()
+            raise
+        metadata = self._file.metadata
+        self.group_rows: tuple[int, ...] = tuple(
+            metadata.row_group(index).num_rows for index in range(metadata.num_row_groups)
+        )
+        """Rows of each row group."""
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def __enter__(self) -> ShardReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def row_group(self, index: int) -> RowGroup:
+        """Decode one row group."""
+        table = self._read(index, ["row", "x", "y", *self._extra])
+        labels = self._labels(table)
+        return RowGroup(self.index, index, labels.row, self._features(table, labels.row), labels.y, labels.extra)
+
+    def labels(self) -> Iterator[RowLabels]:
+        """The labels of each row group in order; the features are not read."""
+        for index in range(len(self.group_rows)):
+            yield self._labels(self._read(index, ["row", "y", *self._extra]))
+
+    def _read(self, index: int, columns: list[str]) -> pa.Table:
+        try:
+            return self._file.read_row_group(index, columns=columns, use_threads=False)
+        except (pa.ArrowException, OSError) as error:
+            raise self._mismatch(f"row group {index} cannot be read: {error}") from error
+
+    def _labels(self, table: pa.Table) -> RowLabels:
+        row = self._plain(table, "row", None).astype(np.int64, copy=False)
+        y = self._plain(table, "y", row)
+        if self.dataset.task == "classification":
+            wrong = np.flatnonzero((y < 0) | (y >= len(self.dataset.classes)))
+            if len(wrong):
+                raise self._bad(
+                    f"label {int(y[wrong[0]])} is not one of the {len(self.dataset.classes)} classes", row[wrong[0]]
+                )
+            y = y.astype(np.int64)
+        elif not np.isfinite(y).all():
+            place = int(np.flatnonzero(~np.isfinite(y))[0])
+            raise self._bad(f"the target is {y[place]}", row[place])
+        # Nulls and strings are for the split rule to judge: it knows what the column is for.
+        extra = {name: table.column(name).to_numpy() for name in self._extra}
+        return RowLabels(row, y, extra)
+
+    def _plain(self, table: pa.Table, name: str, row: IntArray | None) -> npt.NDArray[Any]:
+        """A column of numbers without nulls."""
+        column = table.column(name)
+        if column.null_count:
+            place = column.is_null().to_numpy().argmax()
+            raise self._bad(f"column {name} has no value", None if row is None else row[place])
+        values: npt.NDArray[Any] = column.to_numpy()
+        return values
+
+    def _features(self, table: pa.Table, row: IntArray) -> npt.NDArray[Any]:
+        width = self.dataset.features
+        column = table.column("x")
+        lists = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+        if lists.null_count:
+            raise self._bad("column x has no value", row[lists.is_null().to_numpy(zero_copy_only=False).argmax()])
+        values = lists.flatten()
+        if values.null_count:
+            place = int(values.is_null().to_numpy(zero_copy_only=False).argmax())
+            raise self._bad(f"feature {place % width} has no value", row[place // width])
+        x: npt.NDArray[Any] = values.to_numpy(zero_copy_only=True).reshape(len(row), width)
+        if x.dtype.kind == "f":
+            finite = np.isfinite(x)
+            if not finite.all():
+                place, feature = divmod(int(np.flatnonzero(~finite)[0]), width)
+                raise self._bad(f"feature {feature} is {x[place, feature]}", row[place])
+        return x
+
+    def _check_bytes(self, root: str, stream: BinaryIO) -> None:
+        size = stream.seek(0, io.SEEK_END)
+        if size != self.shard.bytes:
+            raise self._mismatch(f"{size} bytes long, the manifest says {self.shard.bytes}")
+        key = (root, self.shard.name, size, _modified(stream), self.shard.sha256)
+        if key not in _VERIFIED:
+            stream.seek(0)
+            digest = hashlib.sha256()
+            while part := stream.read(2**20):
+                digest.update(part)
+            found = digest.hexdigest()
+            if found != self.shard.sha256:
+                raise self._mismatch(f"its SHA-256 is {found}, the manifest says {self.shard.sha256}")
+            _VERIFIED.add(key)
+        stream.seek(0)
+
+    def _check_schema(self) -> None:
+        schema, promised = self._file.schema_arrow, self.dataset.schema
+        for field in promised:
+            found = schema.field(field.name).type if field.name in schema.names else "missing"
+            if not _same_type(found, field.type):
+                raise self._mismatch(f"column {field.name} is {found}, the manifest says {field.type}")
+        for name in self._extra:
+            if name not in self.dataset.columns:
+                raise ConfigError(
+                    f"the dataset keeps no column {name!r}; kept: {', '.join(self.dataset.columns) or 'none'}",
+                    hint="import it again with this column kept",
+                )
+        metadata = self._file.metadata
+        for what, number, expected in (
+            ("rows", metadata.num_rows, self.shard.rows),
+            ("row groups", metadata.num_row_groups, self.shard.row_groups),
+        ):
+            if number != expected:
+                raise self._mismatch(f"{number} {what}, the manifest says {expected}")
+
+    def _mismatch(self, message: str) -> MismatchError:
+        return MismatchError(message, hint=_REPAIR, dataset=self.dataset.address, shard=self.shard.name)
+
+    def _bad(self, message: str, row: np.int64 | None) -> DataError:
+        where = None if row is None else int(row)
+        return DataError(message, hint=_REPAIR, dataset=self.dataset.address, shard=self.shard.name, row=where)
+
+
+def label_chunks(dataset: Dataset, extra_columns: Sequence[str] = ()) -> LabelChunks:
+    """All labels of a dataset, shard by shard, as `nnlib.data.splits.find_splits` wants them."""
+
+    def passes() -> Iterator[Labels]:
+        for index in range(len(dataset.shards)):
+            with ShardReader(dataset, index, extra_columns) as reader:
+                for labels in reader.labels():
+                    yield Labels(index, labels.row, labels.y, labels.extra)
+
+    return passes
+
+
+def _modified(stream: BinaryIO) -> int | None:
+    """The file's modification time in nanoseconds; None where the storage has none to give."""
+    try:
+        return os.fstat(stream.fileno()).st_mtime_ns
+    except (OSError, AttributeError):
+        return None
+
+
+def _same_type(found: Any, kind: pa.DataType) -> bool:
+    """Equal types; the name of a list's items does not count, for writers call it ``item`` or ``element``."""
+    if isinstance(found, pa.FixedSizeListType) and isinstance(kind, pa.FixedSizeListType):
+        return bool(found.list_size == kind.list_size and found.value_type == kind.value_type)
+    return bool(found == kind)

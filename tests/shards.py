@@ -1,0 +1,81 @@
+"""Small datasets for tests, written with pyarrow alone, so that readers are not tested by the importer's own words."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from nnlib.data.dataset import MANIFEST, Dataset, Shard, shard_name
+from nnlib.data.encoding import plain_encoding
+
+
+def write_dataset(
+    where: Path,
+    x: Any,
+    y: Any,
+    *,
+    shards: int = 1,
+    row_group_rows: int = 10,
+    classes: int | None = None,
+    scale: float = 1.0,
+    offset: float = 0.0,
+    extra: dict[str, Any] | None = None,
+    row: Any = None,
+    dtype: str = "float32",
+) -> Dataset:
+    """Rows dealt to ``shards`` in turn (row i goes to shard i % shards); ``classes`` None means numeric targets.
+
+    ``x`` may be a list of lists with None in it and ``y`` a list with None, to write what a reader must refuse.
+    """
+    where.mkdir(parents=True, exist_ok=True)
+    features = len(x[0])
+    rows = np.arange(len(x)) if row is None else np.asarray(row)
+    written = []
+    for index in range(shards):
+        pick = list(range(index, len(x), shards))
+        stored = pa.float32() if dtype == "float32" else pa.uint8()
+        if isinstance(x, np.ndarray):
+            flat = np.ascontiguousarray(x[pick]).astype(dtype).reshape(-1)
+            lists = pa.FixedSizeListArray.from_arrays(pa.array(flat, stored), features)
+        else:
+            lists = pa.array([x[i] for i in pick], pa.list_(stored, features))
+        table = pa.table(
+            {
+                "row": pa.array(rows[pick], pa.int64()),
+                "x": lists,
+                "y": pa.array([y[i] for i in pick], pa.float64() if classes is None else pa.int32()),
+                **{name: pa.array([values[i] for i in pick]) for name, values in (extra or {}).items()},
+            }
+        )
+        name = shard_name(index)
+        pq.write_table(table, where / name, row_group_size=row_group_rows, compression="zstd")
+        data = (where / name).read_bytes()
+        counts = [sum(1 for i in pick if y[i] == label) for label in range(classes or 0)]
+        groups = -(-len(pick) // row_group_rows)
+        written.append(Shard(name, len(pick), groups, len(data), hashlib.sha256(data).hexdigest(), tuple(counts)))
+    kinds = {name: "string" if isinstance(values[0], str) else "int64" for name, values in (extra or {}).items()}
+    names = tuple(str(label) for label in range(classes or 0))
+    dataset = Dataset(
+        address=str(where),
+        name=where.name,
+        task="regression" if classes is None else "classification",
+        shape=(features,),
+        features=features,
+        x_dtype=dtype,  # type: ignore[arg-type]
+        x_scale=scale,
+        x_offset=offset,
+        classes=names,
+        rows=len(x),
+        row_group_rows=row_group_rows,
+        columns=kinds,
+        shards=tuple(written),
+        encoding=plain_encoding(features, dtype, label="y", classes=names, scale=scale, offset=offset),  # type: ignore[arg-type]
+    )
+    (where / MANIFEST).write_text(json.dumps(dataset.to_json()))
+    return dataset
