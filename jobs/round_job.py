@@ -18,12 +18,13 @@ from jobs.compat import prepare_mrjob
 prepare_mrjob()
 
 from mrjob.job import MRJob  # noqa: E402  (needs the shims above on Python 3.13)
-from mrjob.protocol import RawProtocol, RawValueProtocol  # noqa: E402
+from mrjob.protocol import RawValueProtocol  # noqa: E402
 
 from jobs.tasks import Line, Models, map_task, reduce_task  # noqa: E402
 from nnlib.checkpoint import flat_vector, unpack  # noqa: E402
 from nnlib.plan import JobSpec, WorkerPlan  # noqa: E402
 from nnlib.training import partial_layout  # noqa: E402
+from nnlib.wire import LineProtocol  # noqa: E402
 
 _specs: dict[bytes, JobSpec] = {}
 """The last spec read in this process: inline, every task of every round reads the same one."""
@@ -33,8 +34,8 @@ class RoundJob(MRJob):  # type: ignore[misc]
     """Train (or score, or fit scaling) every active trial for one round."""
 
     INPUT_PROTOCOL = RawValueProtocol
-    INTERNAL_PROTOCOL = RawProtocol
-    OUTPUT_PROTOCOL = RawProtocol
+    INTERNAL_PROTOCOL = LineProtocol
+    OUTPUT_PROTOCOL = LineProtocol
     SORT_VALUES = True  # values begin with the worker: reducers get them in worker order
 
     def configure_args(self) -> None:

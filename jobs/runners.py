@@ -29,7 +29,8 @@ from mrjob.util import to_lines  # noqa: E402
 from jobs import round_job  # noqa: E402
 from nnlib.errors import JobError, NnjobsError  # noqa: E402
 
-log = logging.getLogger("nnjobs.jobs")
+# What mrjob logs, our errors say; without a handler Python would print its warnings on the terminal.
+logging.getLogger("mrjob").addHandler(logging.NullHandler())
 
 Line = tuple[bytes, bytes]
 
@@ -99,7 +100,9 @@ class LocalRunner(_ReducersByKey, LocalMRJobRunner):  # type: ignore[misc]
 
     def _invoke_task_func(self, task_type: str, step_num: int, task_num: int) -> Callable[..., None]:
         arguments = self._substep_args(step_num, task_type)
-        return partial(_run_task, self.retries, self.note, arguments, f"{task_type} {task_num}")
+        # Plan files are given in worker order, one line each, so map task k is worker k's.
+        name = f"worker {task_num}" if task_type == "mapper" else f"{task_type} {task_num}"
+        return partial(_run_task, self.retries, self.note, arguments, name)
 
     def _run_multiple(self, funcs: Iterable[Callable[[], None]], num_processes: int | None = None) -> None:
         """Threads wait for the tasks' processes; forking this process, as mrjob does, is unsafe beside threads."""
@@ -140,8 +143,7 @@ def _run_task(
     raise JobError(
         f"{name} failed {retries + 1} times; the last lines it wrote:\n"
         + "\n".join(f"    {line}" for line in text[-12:]),
-        hint="the run can go on from its last round with --resume",
-        exit_code=code,
+        code=code,
     )
 
 
@@ -184,7 +186,6 @@ def run_job(runner: str, request: JobRequest) -> Iterator[Line]:
         except (NnjobsError, KeyboardInterrupt):
             raise
         except Exception as error:
-            log.exception("the %s job of round %d failed", request.phase, request.round)
             raise JobError(f"the {request.phase} job failed: {type(error).__name__}: {error}") from error
         for line in to_lines(job.cat_output()):
             key, _, value = line.rstrip(b"\r\n").partition(b"\t")

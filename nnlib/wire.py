@@ -27,6 +27,18 @@ ERROR_KEY = b"!error"
 _WIDTH = 8
 
 
+class LineProtocol:
+    """Key and value of a line as bytes, in mrjob's form of two methods. A tab that Hadoop adds behind a line does not
+    matter: decoders take it off."""
+
+    def read(self, line: bytes) -> tuple[bytes, bytes]:
+        key, _, value = line.partition(b"\t")
+        return key, value
+
+    def write(self, key: bytes, value: bytes) -> bytes:
+        return key + b"\t" + value
+
+
 @dataclass(frozen=True, order=True)
 class SliceKey:
     """Slice ``index`` of a trial's flat vector."""

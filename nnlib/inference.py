@@ -1,0 +1,221 @@
+"""Use a trained model: from Python (`TrainedModel`), or over a whole dataset into a Parquet file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from nnlib.checkpoint import flat_vector
+from nnlib.data.converter import Converter
+from nnlib.data.dataset import MANIFEST, Dataset
+from nnlib.data.raw import read_raw
+from nnlib.data.reader import ShardReader
+from nnlib.errors import DataError, DivergedError, UsageError
+from nnlib.metrics import new_score
+from nnlib.plan import JobSpec, Trial
+from nnlib.rundir import RunDirectory
+from nnlib.storage import storage
+
+Array = npt.NDArray[Any]
+
+CHUNK_ROWS = 1024
+"""Rows predicted at once: fixed, so that a row's bits do not depend on how many stand beside it."""
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """One trial's kept model of a run, with the feature scaling and the class names it was trained with."""
+
+    spec: JobSpec
+    trial: Trial
+    weights: Array
+
+    @classmethod
+    def load(cls, run: str, *, trial: int = 0) -> TrainedModel:
+        """The final model of a run, or of its newest round if it is not finished.
+
+        Raises `UsageError` if there is no run or no such trial.
+        """
+        directory = RunDirectory.open(run)
+        spec = directory.spec()
+        if not 0 <= trial < len(spec.trials):
+            raise UsageError(f"the run has trials 0 to {len(spec.trials) - 1}, not {trial}", run=directory.address)
+        chosen = spec.trials[trial]
+        layout = spec.model(chosen).layout
+        if directory.final() is not None:
+            weights = flat_vector(trial, directory.final_arrays(), layout, directory.address)
+        else:
+            store = directory.rounds(spec)
+            committed = store.rounds()
+            if not committed:
+                raise UsageError("this run has no model yet", run=directory.address)
+            weights = store.load(committed[-1]).trials[trial].weights
+        return cls(spec, chosen, weights)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in the order of `predict_proba`'s columns; () for regression."""
+        return self.spec.dataset.classes
+
+    @property
+    def features(self) -> int:
+        return self.spec.dataset.features
+
+    def predict(self, X: npt.ArrayLike) -> Array:
+        """Predicted classes, shape (n,): integers if every class name is one, else text. Values for regression.
+
+        ``X`` (n, features): feature values as the model was trained on them; an integer array for a dataset that
+        stores small integers (`x_dtype` uint8) is taken as stored, so 0-255 pixels need no dividing.
+        """
+        outputs = self._outputs(X)
+        if not self.classes:
+            return outputs[:, 0].astype(np.float64)
+        return class_labels(self.classes)[np.argmax(outputs, axis=1)]
+
+    def predict_proba(self, X: npt.ArrayLike) -> Array:
+        """Class probabilities, shape (n, classes). With independent sigmoids a row need not sum to 1."""
+        if not self.classes:
+            raise UsageError("a regression model has no class probabilities: use predict")
+        return self._outputs(X)
+
+    def _outputs(self, X: npt.ArrayLike) -> Array:
+        x = np.asarray(X)
+        if x.ndim != 2 or x.shape[1] != self.features:
+            raise DataError(f"X has shape {x.shape}, expected (rows, {self.features})")
+        stored = self.spec.dataset.x_dtype == "uint8" and np.issubdtype(x.dtype, np.integer)
+        return np.concatenate(
+            [np.empty((0, max(len(self.classes), 1)), self.weights.dtype), *self.outputs(x, stored=stored)]
+        )
+
+    def outputs(self, x: Array, *, stored: bool) -> Iterator[Array]:
+        """Model outputs of rows (n, features), in fixed chunks; each is a copy. ``stored``: as shards store them."""
+        dataset = self.spec.dataset
+        scale, offset = (dataset.x_scale, dataset.x_offset) if stored else (1.0, 0.0)
+        convert = Converter(scale, offset, self.trial.scaler, self.weights.dtype)
+        bound = self.spec.model(self.trial).bind(self.weights, None, CHUNK_ROWS)
+        for start in range(0, len(x), CHUNK_ROWS):
+            yield bound.outputs(convert(x[start : start + CHUNK_ROWS])).copy()
+
+    def losses(self, x: Array, y: Array, *, stored: bool) -> tuple[Array, npt.NDArray[np.float64]]:
+        """Outputs and per-row losses of at most `CHUNK_ROWS` rows."""
+        dataset = self.spec.dataset
+        scale, offset = (dataset.x_scale, dataset.x_offset) if stored else (1.0, 0.0)
+        convert = Converter(scale, offset, self.trial.scaler, self.weights.dtype)
+        outputs, losses = self.spec.model(self.trial).bind(self.weights, None, len(x)).score(convert(x), y)
+        return outputs.copy(), losses
+
+
+def class_labels(classes: tuple[str, ...]) -> Array:
+    """Class names as an array: of integers if every name is one."""
+    if all(name.removeprefix("-").isdecimal() and str(int(name)) == name for name in classes):
+        return np.array([int(name) for name in classes])
+    return np.array(classes)
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Rows to predict: ids (n,), stored or raw features (n, features), targets (n,) or None."""
+
+    row: Array
+    x: Array
+    y: Array | None
+    stored: bool
+
+
+def predict_to_parquet(run: str, source: str, output: str, *, trial: int = 0) -> dict[str, Any]:
+    """Predict every row of a dataset, Parquet or CSV file into one Parquet file.
+
+    Columns: ``row`` (position in the source), for classes ``class``, ``probability`` and ``probabilities`` (in the
+    order of the file metadata's ``classes``), else ``prediction``. Returns rows, output and, where the source has
+    labels, the score. Nothing is left at ``output`` if it fails.
+    """
+    model = TrainedModel.load(run, trial=trial)
+    folder, _, name = output.rpartition("/")
+    if not name:
+        raise UsageError("the output is a directory: name a file, such as predictions.parquet", output=output)
+    place = storage(folder or ("." if not output.startswith("/") else "/"))
+    dataset = model.spec.dataset
+    score = new_score(dataset.task, len(dataset.classes))
+    schema = _schema(model)
+    rows = labelled = 0
+    with place.writing(name) as stream, pq.ParquetWriter(stream, schema, compression="zstd") as writer:
+        for chunk in _source(model, source):
+            for start in range(0, len(chunk.x), CHUNK_ROWS):
+                part = slice(start, start + CHUNK_ROWS)
+                x = chunk.x[part]
+                if chunk.y is None:
+                    (outputs,) = model.outputs(x, stored=chunk.stored)
+                else:
+                    outputs, losses = model.losses(x, chunk.y[part], stored=chunk.stored)
+                    score.add(outputs, losses, chunk.y[part])
+                    labelled += len(x)
+                writer.write_table(_table(model, schema, chunk.row[part], outputs))
+                rows += len(x)
+        if rows == 0:
+            raise DataError("there are no rows to predict", source=source)
+    result: dict[str, Any] = {"rows": rows, "output": f"{place.root}/{name}", "trial": trial}
+    if labelled:
+        summary = score.summary()
+        result |= {f"test_{key}": value for key, value in summary.items() if key not in ("rows", "confusion")}
+        result["labelled_rows"] = labelled
+    return result
+
+
+def _source(model: TrainedModel, source: str) -> Iterator[_Rows]:
+    """The rows of a dataset directory, or of a raw file read as the model's own dataset was imported."""
+    own = model.spec.dataset
+    if not storage(source).exists(MANIFEST):
+        start = 0
+        for raw in read_raw(source, own.encoding):
+            yield _Rows(np.arange(start, start + len(raw.x)), raw.x, raw.y, stored=False)
+            start += len(raw.x)
+        return
+    dataset = Dataset.open(source)
+    if dataset.features != own.features or dataset.x_dtype != own.x_dtype or dataset.task != own.task:
+        raise DataError(
+            f"has {dataset.features} {dataset.x_dtype} features for {dataset.task}, the model wants {own.features} "
+            f"{own.x_dtype} for {own.task}",
+            dataset=source,
+        )
+    index = {name: number for number, name in enumerate(own.classes)}
+    unknown = [name for name in dataset.classes if name not in index]
+    if unknown:
+        raise DataError(f"has classes the model does not know: {', '.join(unknown[:5])}", dataset=source)
+    classes = np.array([index[name] for name in dataset.classes], np.int64)
+    for shard in range(len(dataset.shards)):
+        with ShardReader(dataset, shard) as reader:
+            for number in range(dataset.shards[shard].row_groups):
+                group = reader.row_group(number)
+                yield _Rows(group.row, group.x, classes[group.y] if own.classes else group.y, stored=True)
+
+
+def _schema(model: TrainedModel) -> pa.Schema:
+    if not model.classes:
+        return pa.schema([("row", pa.int64()), ("prediction", pa.float64())])
+    kind = pa.float32() if model.weights.dtype == np.float32 else pa.float64()
+    fields = [
+        ("row", pa.int64()),
+        ("class", pa.string()),
+        ("probability", kind),
+        ("probabilities", pa.list_(kind, len(model.classes))),
+    ]
+    return pa.schema(fields, metadata={"classes": json.dumps(list(model.classes))})
+
+
+def _table(model: TrainedModel, schema: pa.Schema, row: Array, outputs: Array) -> pa.Table:
+    if not np.isfinite(outputs).all():
+        raise DivergedError("the model gives values that are not finite")
+    if not model.classes:
+        return pa.table([pa.array(row, pa.int64()), pa.array(outputs[:, 0].astype(np.float64))], schema=schema)
+    guess = np.argmax(outputs, axis=1)
+    names = pa.array(model.classes).take(pa.array(guess))
+    best = np.take_along_axis(outputs, guess[:, None], axis=1)[:, 0]
+    lists = pa.FixedSizeListArray.from_arrays(pa.array(outputs.reshape(-1)), outputs.shape[1])
+    return pa.table([pa.array(row, pa.int64()), names, pa.array(best), lists], schema=schema)
