@@ -31,9 +31,14 @@ class _Scipy:
         point = np.array(start, dtype=np.float64)
         if iterations <= 0:
             return Minimum(point, float(objective(point)[0]), 0, 1, "no iterations asked for")
+
+        def guarded(at: Float64) -> tuple[float, Float64]:
+            loss, gradient = objective(at)
+            return loss, np.array(gradient, dtype=np.float64)  # scipy keeps gradients; the objective may reuse its own
+
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a failed line search near the optimum: told in `message`
-            found = minimize(objective, point, jac=True, method=self.method, options=self._options(iterations))
+            found = minimize(guarded, point, jac=True, method=self.method, options=self._options(iterations))
         reached = np.array(found.x, dtype=np.float64)
         return Minimum(reached, float(found.fun), int(found.nit), int(found.nfev), str(found.message))
 

@@ -15,7 +15,7 @@ Array = npt.NDArray[Any]
 
 Float64 = npt.NDArray[np.float64]
 Objective = Callable[[Float64], tuple[float, Float64]]
-"""The objective at a point (size,): its value, and its gradient (size,), which the caller may not write to later."""
+"""The objective at a point (size,): its value and its gradient (size,), which may be the same buffer at every call."""
 
 
 class StepOptimizer(Protocol):
