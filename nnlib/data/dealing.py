@@ -28,14 +28,6 @@ def deal(rows: Int64, shards: int, seed: int) -> Int64:
     return ranks[inverse, places]
 
 
-def dealt_sizes(rows: int, shards: int, seed: int) -> list[int]:
-    """Rows of each shard when ``deal`` has dealt rows 0 to ``rows`` - 1."""
-    whole = rows // shards
-    last = deal(np.arange(whole * shards, rows, dtype=np.int64), shards, seed)
-    sizes: list[int] = (np.bincount(last, minlength=shards) + whole).tolist()
-    return sizes
-
-
 class LabelDealer:
     """Deals rows sorted by label (equal labels by row id) in ``shards`` contiguous parts of equal size.
 

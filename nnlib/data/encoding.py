@@ -141,8 +141,8 @@ class Encoding:
                 np.copyto(part, block, casting="unsafe")
             if self.dtype == "uint8":
                 self._check(part == block, block, column, place, "is not a whole number from 0 to 255")
-            elif block.dtype != np.float32 and not np.isfinite(part).all():
-                self._check(np.isfinite(part), block, column, place, "does not fit float32")
+            elif block.dtype == np.float64:
+                self._check(np.isinf(block) | ~np.isinf(part), block, column, place, "does not fit float32")
             start += column.width
         return x
 
@@ -179,7 +179,7 @@ class Encoding:
                 raise _bad_value(targets[row], name, place, row)
             return targets
         known = {label: index for index, label in enumerate(self.classes)}
-        encoded = pc.dictionary_encode(_plain(column, name, place))
+        encoded = pc.dictionary_encode(plain(column, name, place))
         if encoded.null_count:
             raise DataError(
                 "the label is missing",
@@ -298,7 +298,7 @@ def _parsed(column: pa.Array, name: str, place: Place) -> npt.NDArray[np.float64
         parsed = pc.utf8_trim_whitespace(column).cast(pa.float64())
     except pa.ArrowInvalid:
         for row, value in enumerate(column.to_pylist()):
-            if value is not None and not _is_number(value):
+            if value is not None and not is_number(value):
                 raise DataError(
                     f"{value!r} is not a number",
                     file=place.file,
@@ -311,7 +311,8 @@ def _parsed(column: pa.Array, name: str, place: Place) -> npt.NDArray[np.float64
     return values
 
 
-def _is_number(text: str) -> bool:
+def is_number(text: str) -> bool:
+    """Whether Arrow reads the text as a number (NaN and infinity included)."""
     try:
         pa.scalar(text.strip()).cast(pa.float64())
     except pa.ArrowInvalid:
@@ -321,10 +322,10 @@ def _is_number(text: str) -> bool:
 
 def texts(column: Column, name: str, place: Place) -> pa.Array:
     """A column as Arrow strings, trimmed; whole numbers and booleans by their shortest text."""
-    return pc.utf8_trim_whitespace(_plain(column, name, place).cast(pa.string()))
+    return pc.utf8_trim_whitespace(plain(column, name, place).cast(pa.string()))
 
 
-def _plain(column: Column, name: str, place: Place) -> pa.Array:
+def plain(column: Column, name: str, place: Place) -> pa.Array:
     """A one-dimensional Arrow array of strings, numbers or booleans."""
     if isinstance(column, np.ndarray):
         if column.ndim == 2 and column.shape[1] == 1:

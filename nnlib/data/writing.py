@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -88,29 +88,36 @@ class ShardWriter:
         self._waiting, self._count = [], 0
 
 
-@contextlib.contextmanager
-def writing_shard(
-    files: Storage, index: int, schema: pa.Schema, row_group_rows: int, classes: int
-) -> Iterator[tuple[ShardWriter, list[Shard]]]:
-    """A writer of shard ``index``; the list gets its `Shard` once the file is durable."""
-    name = shard_name(index)
-    done: list[Shard] = []
-    with files.writing(name) as stream:
-        hashed = _Hashed(stream)
-        with pq.ParquetWriter(
-            hashed,
-            schema,
-            compression="zstd",
-            # A dictionary stores bytes as bytes (Parquet's own uint8 is 4 bytes wide: half again as large and twice
-            # as slow to read); floats rarely repeat. Every Parquet reader knows dictionaries.
-            use_dictionary=["x.list.element"] if schema.field("x").type.value_type == pa.uint8() else False,
-            write_statistics=["row", "y"],
-        ) as parquet:
-            writer = ShardWriter(parquet, schema, row_group_rows, classes)
-            yield writer, done
-            writer.flush()
-    counts = tuple(int(count) for count in writer.class_counts)
-    done.append(Shard(name, writer.rows, writer.row_groups, hashed.bytes, hashed.digest.hexdigest(), counts))
+def write_shards(
+    files: Storage, schema: pa.Schema, row_group_rows: int, classes: int, shards: Iterable[Iterable[pa.RecordBatch]]
+) -> tuple[Shard, ...]:
+    """Write the batches of each shard in turn; every file is durable before the next begins."""
+    done = []
+    for index, batches in enumerate(shards):
+        name = shard_name(index)
+        with files.writing(name) as stream:
+            hashed = _Hashed(stream)
+            with pq.ParquetWriter(hashed, schema, **_parquet_options(schema)) as parquet:
+                writer = ShardWriter(parquet, schema, row_group_rows, classes)
+                for batch in batches:
+                    writer.write(batch)
+                writer.flush()
+        counts = tuple(int(count) for count in writer.class_counts)
+        done.append(Shard(name, writer.rows, writer.row_groups, hashed.bytes, hashed.digest.hexdigest(), counts))
+    return tuple(done)
+
+
+def _parquet_options(schema: pa.Schema) -> dict[str, Any]:
+    """Bytes get a dictionary: Parquet's own uint8 is 4 bytes wide, half again as large and twice as slow to read.
+
+    Floats get none, for they rarely repeat.
+    """
+    pixels = schema.field("x").type.value_type == pa.uint8()
+    return {
+        "compression": "zstd",
+        "use_dictionary": ["x.list.element"] if pixels else False,
+        "write_statistics": ["row", "y"],
+    }
 
 
 def record_batch(
@@ -131,7 +138,7 @@ def matrix(batch: pa.RecordBatch) -> npt.NDArray[Any]:
 
 def reordered(batch: pa.RecordBatch, order: npt.NDArray[np.int64]) -> pa.RecordBatch:
     """The batch's rows in another order. ``x`` goes through numpy: faster than Arrow's take of lists."""
-    rest = batch.drop_columns(["x"]).take(pa.array(order))
+    rest = batch.select([name for name in batch.schema.names if name != "x"]).take(pa.array(order))
     kept = {name: rest.column(name) for name in rest.schema.names[2:]}
     x = matrix(batch)[order]
     return record_batch(batch.schema, rest.column("row").to_numpy(), x, rest.column("y").to_numpy(), kept)

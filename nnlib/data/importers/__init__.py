@@ -6,7 +6,7 @@ import gzip
 import re
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nnlib.data.builtin import BUILTIN
@@ -45,7 +45,8 @@ def open_tables(sources: Sequence[str], options: ReadOptions) -> list[Table]:
     if any(_builtin(source) for source in sources):
         if len(sources) > 1:
             raise UsageError(f"a built-in data set ({', '.join(BUILTIN)}) is imported alone")
-        return [BUILTIN[sources[0]]()]
+        table = BUILTIN[sources[0]]()
+        return [replace(table, label=table.column(options.label, "--label")) if options.label else table]
     for source in sources:
         if not Path(source).exists():
             raise DataError("there is no such file", hint=f"built-in data sets: {', '.join(BUILTIN)}", file=source)

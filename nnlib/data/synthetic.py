@@ -1,0 +1,169 @@
+"""Made-up data of any size, streamed: jittered digits and Gaussian blobs, for tests of scale.
+
+Rows are independent, so they go straight to their shards; row ``i`` is the same for any number of shards.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from nnlib.data.builtin import CROPPED, SIDE, cropped, digits
+from nnlib.data.dataset import Dataset, XType, shard_schema
+from nnlib.data.dealing import even_edges
+from nnlib.data.encoding import plain_encoding
+from nnlib.data.importing import PIXEL_SCALE, Progress, write_manifest
+from nnlib.data.writing import check_free, default_row_group_rows, record_batch, replacing, write_shards
+from nnlib.errors import UsageError
+from nnlib.seeds import Purpose, generator
+from nnlib.storage import storage
+
+CHUNK_ROWS = 4096
+"""Rows made by one generator: part of every synthetic data set, never change it."""
+
+BLOB_DISTANCE = 4.0
+"""Expected distance of two blobs' centres, in standard deviations of a blob."""
+
+BLOB_STEP = 1 / 16
+"""uint8 blobs: value = stored * BLOB_STEP - 8."""
+
+Chunk = tuple[npt.NDArray[Any], npt.NDArray[np.int32]]
+
+
+@dataclass(frozen=True)
+class SynthOptions:
+    kind: Literal["digits", "blobs"]
+    rows: int
+    shards: int = 1
+    features: int | None = None
+    classes: int = 10
+    dtype: Literal["auto", "float32", "uint8"] = "auto"
+    seed: int = 0
+    row_group_rows: int | None = None
+    name: str | None = None
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class _Source:
+    """``chunk(index)`` makes rows index * CHUNK_ROWS and on: x (CHUNK_ROWS, features), y (CHUNK_ROWS,)."""
+
+    shape: tuple[int, ...]
+    classes: int
+    dtype: XType
+    scale: float
+    offset: float
+    chunk: Callable[[int], Chunk]
+
+
+def synthesize(output: str, options: SynthOptions, progress: Progress | None = None) -> Dataset:
+    """Write a synthetic dataset to the address ``output``; memory does not grow with the rows."""
+    files = storage(output)
+    check_free(files, options.overwrite)
+    if not 1 <= options.shards <= options.rows:
+        raise UsageError(f"--rows {options.rows} must be at least --shards {options.shards}, and both above 0")
+    source = SOURCES[options.kind](options)
+    features = math.prod(source.shape)
+    schema = shard_schema("classification", source.dtype, features, {})
+    group = options.row_group_rows or default_row_group_rows(features * np.dtype(source.dtype).itemsize)
+    edges = even_edges(options.rows, options.shards)
+    tell = progress or (lambda done, total: None)
+
+    def batches(shard: int) -> Iterator[pa.RecordBatch]:
+        first, end = edges[shard], edges[shard + 1]
+        for index in range(first // CHUNK_ROWS, math.ceil(end / CHUNK_ROWS)):
+            start = index * CHUNK_ROWS
+            part = slice(max(first - start, 0), min(end - start, CHUNK_ROWS))
+            x, y = source.chunk(index)
+            rows = np.arange(start + part.start, start + part.stop, dtype=np.int64)
+            yield record_batch(schema, rows, x[part], y[part], {})
+            tell(start + part.stop, options.rows)
+
+    with replacing(files):
+        shards = write_shards(files, schema, group, source.classes, map(batches, range(options.shards)))
+        names = tuple(str(index) for index in range(source.classes))
+        encoding = plain_encoding(
+            features, source.dtype, label="y", classes=names, scale=source.scale, offset=source.offset
+        )
+        dataset = Dataset(
+            address=output,
+            name=options.name or options.kind,
+            task="classification",
+            shape=source.shape,
+            features=features,
+            x_dtype=source.dtype,
+            x_scale=source.scale,
+            x_offset=source.offset,
+            classes=names,
+            rows=options.rows,
+            row_group_rows=group,
+            columns={},
+            shards=shards,
+            encoding=encoding,
+        )
+        write_manifest(files, dataset)
+    return dataset
+
+
+def _digits(options: SynthOptions) -> _Source:
+    """MNIST digits shifted by up to two pixels each way, dimmed and noised."""
+    features = options.features or SIDE * SIDE
+    if features not in (SIDE * SIDE, CROPPED * CROPPED):
+        raise UsageError(f"digits have {SIDE * SIDE} features, or {CROPPED * CROPPED} cropped; not {features}")
+    if options.dtype == "float32" or options.classes != 10:
+        raise UsageError("digits are uint8 and have 10 classes")
+    images, labels = digits()
+    reach = 2
+    padded = np.pad(images, ((0, 0), (reach, reach), (reach, reach)))
+
+    def chunk(index: int) -> Chunk:
+        random = generator(options.seed, Purpose.SYNTH, epoch=index)
+        picked = random.integers(0, len(images), CHUNK_ROWS)
+        shifts = random.integers(0, 2 * reach + 1, (CHUNK_ROWS, 2))
+        made = np.empty((CHUNK_ROWS, SIDE, SIDE), np.uint8)
+        for down in range(2 * reach + 1):
+            for right in range(2 * reach + 1):
+                moved = np.flatnonzero((shifts == (down, right)).all(axis=1))
+                made[moved] = padded[picked[moved], down : down + SIDE, right : right + SIDE]
+        made -= made >> random.integers(2, 6, (CHUNK_ROWS, 1, 1), np.uint8)
+        noise = random.integers(0, 32, made.shape, np.uint8)
+        made += np.minimum(noise, 255 - made)
+        x = made if features == SIDE * SIDE else cropped(made)
+        return x.reshape(CHUNK_ROWS, features), labels[picked].astype(np.int32)
+
+    shape = (SIDE, SIDE) if features == SIDE * SIDE else (CROPPED, CROPPED)
+    return _Source(shape, 10, "uint8", PIXEL_SCALE, 0.0, chunk)
+
+
+def _blobs(options: SynthOptions) -> _Source:
+    """One Gaussian blob of unit variance a class, centres drawn about `BLOB_DISTANCE` apart."""
+    features = options.features or 20
+    if features < 1 or options.classes < 2:
+        raise UsageError("blobs need at least 1 feature and 2 classes")
+    dtype: XType = "uint8" if options.dtype == "uint8" else "float32"
+    spread = np.float32(BLOB_DISTANCE / math.sqrt(2 * features))
+    # split=1 keeps the centres' stream apart from the chunks' (split=0)
+    random = generator(options.seed, Purpose.SYNTH, split=1)
+    centres = random.standard_normal((options.classes, features), np.float32) * spread
+
+    def chunk(index: int) -> Chunk:
+        random = generator(options.seed, Purpose.SYNTH, epoch=index)
+        y = random.integers(0, options.classes, CHUNK_ROWS, np.int32)
+        x = random.standard_normal((CHUNK_ROWS, features), np.float32)
+        x += centres[y]
+        if dtype == "uint8":
+            return np.clip(np.rint(x / np.float32(BLOB_STEP)) + 128, 0, 255).astype(np.uint8), y
+        return x, y
+
+    if dtype == "uint8":
+        return _Source((features,), options.classes, dtype, BLOB_STEP, -8.0, chunk)
+    return _Source((features,), options.classes, dtype, 1.0, 0.0, chunk)
+
+
+SOURCES: dict[str, Callable[[SynthOptions], _Source]] = {"digits": _digits, "blobs": _blobs}
