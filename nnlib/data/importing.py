@@ -23,9 +23,9 @@ import pyarrow as pa
 from nnlib.data.dataset import MANIFEST, Dataset, Task, shard_schema
 from nnlib.data.dealing import LabelDealer, bucket_of, deal, order_hash
 from nnlib.data.encoding import Encoding, FeatureColumn
-from nnlib.data.importers import open_tables
 from nnlib.data.importers.arrays import ArrayColumn, array_table
 from nnlib.data.importers.table import ReadOptions, Table
+from nnlib.data.sources import open_tables
 from nnlib.data.spool import Spool
 from nnlib.data.survey import Choice, Survey, survey
 from nnlib.data.writing import (

@@ -12,8 +12,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from nnlib.data.encoding import Columns, Encoding, Place
-from nnlib.data.importers import open_tables
 from nnlib.data.importers.table import ReadOptions, Role, Table, chunk_rows, length, rechunk
+from nnlib.data.sources import open_tables
 from nnlib.errors import DataError
 
 _VALUE: Role = "value"
