@@ -13,7 +13,6 @@ import pytest
 from shards import write_dataset
 
 from nnlib.config.schema import Split
-from nnlib.data.converter import Converter
 from nnlib.data.dataset import Dataset
 from nnlib.data.reader import label_chunks
 from nnlib.data.rows import BLOCKS, CONVERTED
@@ -201,37 +200,3 @@ def test_memory_stays_small_for_a_shard_ten_times_larger(tmp_path: Path) -> None
         pa.set_memory_pool(before)
     assert peak < 2_000_000  # a window is 384 kB; besides: permutations, one batch, pyarrow's Python side
     assert arrow.max_memory() < 4_000_000  # one row group, decompressed and decoded
-
-
-def test_rows_are_decoded_once_a_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    dataset, _, _ = made(tmp_path, "uint8")
-    first = WorkerData(dataset, [0, 1], [0], memory_bytes=LARGE)
-    monkeypatch.setattr("nnlib.data.rows.ShardReader", None)
-    again = WorkerData(dataset, [1, 0], [1], memory_bytes=LARGE)
-    assert again.rows.block is first.rows.block
-    rule = split_of(dataset)
-    assert first.trial(rule, None, "float32")._ready is again.trial(rule, None, "float32")._ready
-
-
-def test_held_rows_are_bounded(tmp_path: Path) -> None:
-    dataset, _, _ = made(tmp_path, "float32")
-    one = dataset.shards[0].rows * (FEATURES * 4 + 16)
-    for shard in (0, 1, 2):
-        data = WorkerData(dataset, [shard], [shard], memory_bytes=2 * one)
-        assert data.rows.block is not None
-        assert BLOCKS.size <= 2 * one
-        data.trial(split_of(dataset), None, "float64").sample()
-        assert BLOCKS.size + CONVERTED.size <= 2 * one
-
-
-def test_the_converter_does_what_it_says() -> None:
-    stored = np.array([[0, 51, 255]], np.uint8)
-    scaler = Scaler("standard", np.array([0.5, 0.25, 0.0]), np.array([2.0, 4.0, 1.0]))
-    converter = Converter(1 / 255, -0.5, scaler, "float64")
-    np.testing.assert_allclose(converter(stored), [[-2.0, (0.2 - 0.5 - 0.25) * 4, 0.5]], rtol=1e-15)
-    assert not converter.identity("uint8")
-    assert Converter(1.0, 0.0, None, "float32").identity("float32")
-    assert not Converter(1.0, 0.0, None, "float64").identity("float32")
-    rows = np.random.default_rng(0).integers(0, 256, (50, 3), dtype=np.uint8)
-    single = Converter(1 / 255, 0.1, scaler, "float32")
-    np.testing.assert_array_equal(single(rows), np.concatenate([single(rows[i : i + 1]) for i in range(50)]))

@@ -53,11 +53,15 @@ class Cache(Generic[T]):
     def get(self, key: Hashable, size: int, limit: int, make: Callable[[], T]) -> T:
         """The item of ``size`` bytes; if it must be made, others go first until it fits in ``limit``."""
         if key not in self._items:
-            while self._items and self.size + size > limit:
-                self._items.popitem(last=False)
+            self.shrink(limit - size)
             self._items[key] = (size, make())
         self._items.move_to_end(key)
         return self._items[key][1]
+
+    def shrink(self, limit: int) -> None:
+        """Give up items until at most ``limit`` bytes are left."""
+        while self._items and self.size > limit:
+            self._items.popitem(last=False)
 
     def clear(self) -> None:
         self._items.clear()
@@ -147,6 +151,7 @@ class ShardRows:
         return tuple(groups)
 
     def _decode(self) -> Block:
+        CONVERTED.shrink(self.memory_bytes - BLOCKS.size - self._bytes)
         groups = self._open()
         x = aligned_matrix(self.rows, self.dataset.features, self.stored)
         row = np.empty(self.rows, np.int64)

@@ -16,7 +16,7 @@ BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int64]
 
 EVERYTHING = 2**64
-_TABLE = 2**20
+_TABLE = 2**17
 
 
 def before(hashes: UInt64, cut: int) -> BoolArray:
@@ -47,6 +47,7 @@ class RankSelector:
         self._shift = 64 - bits
         self._histogram = np.zeros((strata, 2**bits), np.int64)
         self._ranks: Sequence[Sequence[int]] = ()
+        self._cumulative: IntArray = self._histogram
         self._wanted: BoolArray = np.zeros(0, np.bool_)
         self._found: list[tuple[IntArray, UInt64, IntArray]] = []
 
@@ -66,13 +67,12 @@ class RankSelector:
     def seek(self, ranks: Sequence[Sequence[int]]) -> None:
         """Between the passes: the ranks (rows before the cut) wanted in each stratum."""
         self._ranks = ranks
+        self._cumulative = np.cumsum(self._histogram, axis=1)
         wanted = np.zeros(self._histogram.shape, np.bool_)
-        for stratum, (cumulative, stratum_ranks) in enumerate(
-            zip(np.cumsum(self._histogram, axis=1), ranks, strict=True)
-        ):
+        for stratum, stratum_ranks in enumerate(ranks):
             for rank in stratum_ranks:
-                if rank < cumulative[-1]:
-                    wanted[stratum, np.searchsorted(cumulative, rank, side="right")] = True
+                if rank < self._cumulative[stratum, -1]:
+                    wanted[stratum, np.searchsorted(self._cumulative[stratum], rank, side="right")] = True
         self._wanted = wanted.reshape(-1)
 
     def collect(self, stratum: IntArray, hashes: UInt64) -> None:
@@ -96,7 +96,7 @@ class RankSelector:
         return result
 
     def _cut(self, stratum: int, rank: int, hashes: UInt64, counts: IntArray) -> int:
-        cumulative = np.cumsum(self._histogram[stratum])
+        cumulative = self._cumulative[stratum]
         if rank >= cumulative[-1]:
             return EVERYTHING
         bucket = int(np.searchsorted(cumulative, rank, side="right"))

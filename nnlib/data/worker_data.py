@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -200,7 +200,7 @@ class _HeldRows:
         if not self.count:
             return self
         chosen = sample_mask(self._block.row[self._positions], fraction, key)
-        sizes = [int(np.count_nonzero(chosen[a:b])) for a, b in zip(self._starts, self._starts[1:], strict=False)]
+        sizes = [int(np.count_nonzero(chosen[a:b])) for a, b in pairwise(self._starts)]
         return _HeldRows(self._block, self._x, self._positions[chosen], sizes)
 
     def stored_order(self) -> Iterator[_Picked]:
