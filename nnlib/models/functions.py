@@ -14,7 +14,10 @@ Float64 = npt.NDArray[np.float64]
 
 
 class Activation(Protocol):
-    """A hidden layer's function, for one number of rows b, with that shape's scratch. ``z``, ``a``, ``delta``: (b, width)."""
+    """A hidden layer's function, for one number of rows b, with that shape's scratch.
+
+    ``z``, ``a`` and ``delta`` have shape (b, width).
+    """
 
     def __init__(self, rows: int, width: int, dtype: str) -> None: ...
 

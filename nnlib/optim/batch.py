@@ -61,7 +61,7 @@ class LBFGS(_Scipy):
         return {
             "maxiter": iterations,
             "maxcor": self._train.history,
-            "maxfun": 1_000 * iterations,  # the line search has its own bound; scipy's default of 15000 is for all
+            "maxfun": 1_000 * iterations,  # scipy's 15000 would cut long runs short
             "gtol": 0.0,
             "ftol": 0.0,
         }

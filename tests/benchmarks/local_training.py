@@ -100,15 +100,15 @@ def sgemm() -> Epoch:
 
 
 def best_seconds(first: Epoch, second: Epoch, *, turns: int, epochs: int = 1) -> tuple[float, float]:
-    """The least seconds of either's ``epochs``, per epoch, measured in turns after a burn-in of one turn each."""
+    """The least seconds of an epoch of either, measured in turns of ``epochs`` after a burn-in of one turn each."""
     best = [float("inf"), float("inf")]
     for turn in range(turns + 1):
         for which, epoch in enumerate((first, second)):
-            start = time.perf_counter()
             for _ in range(epochs):
+                start = time.perf_counter()
                 epoch()
-            if turn:
-                best[which] = min(best[which], (time.perf_counter() - start) / epochs)
+                if turn:
+                    best[which] = min(best[which], time.perf_counter() - start)
     return best[0], best[1]
 
 
