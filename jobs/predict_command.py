@@ -27,7 +27,7 @@ def predict(run: str, dataset: str, output: str, trial: int, as_json: bool) -> N
 
     with contextlib.redirect_stdout(sys.stderr):
         result = predict_to_parquet(run, dataset, output, trial=trial)
-    score = score_text(result)
+    score = score_text(result).removeprefix("test ")  # the rows may be those of the training
     rows = f"{result['rows']:,} rows" if "rows" in result else "predictions"
     click.echo(f"{rows} in {shown_path(output)}{f', {score}' if score else ''}", err=True)
     if as_json:

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 EVERY_SECONDS = 2.0
 """Rounds faster than this share a line where there is no terminal."""
 
+BAR = 8
+"""Columns of the progress bar."""
+
 
 def display(stream: TextIO, *, quiet: bool = False) -> Display:
     """The display that suits a stream."""
@@ -139,7 +142,7 @@ class LiveDisplay(Display):
 
         self._progress = Progress(
             TextColumn("round {task.completed:.0f}/{task.total:.0f}"),
-            BarColumn(bar_width=12),
+            BarColumn(BAR),
             TextColumn("{task.fields[facts]}", markup=False),
             TimeElapsedColumn(),
             TextColumn("left", style="dim"),
@@ -154,7 +157,7 @@ class LiveDisplay(Display):
         if self._progress is None or not self._progress.tasks:
             return
         # On a narrow terminal the least telling facts go first: a line that wraps cannot be redrawn.
-        room = self.console.width - len(f"round {event.rounds}/{event.rounds}") - 12 - len("0:00:00 left 0:00:00") - 5
+        room = self.console.width - len(f"round {event.rounds}/{event.rounds}") - BAR - len("0:00:00 left 0:00:00") - 4
         facts = round_facts(event)
         while len(facts) > 1 and len("  ".join(facts)) > room:
             facts.pop()
@@ -197,14 +200,14 @@ def header_lines(event: RunStarted) -> list[str]:
 
 
 def round_facts(event: RoundDone) -> list[str]:
-    """A round's numbers, the most telling first."""
+    """A round's numbers, the most telling first. Scores are those of the model the round started from: "before"."""
     facts = []
     if event.train_loss is not None:
         facts.append(f"loss {event.train_loss:.4f}")
     if event.test_accuracy is not None:
-        facts.append(f"accuracy {percent(event.test_accuracy)}")
+        facts.append(f"accuracy before {percent(event.test_accuracy)}")
     elif event.test_metric is not None:
-        facts.append(f"{event.test_metric[0]} {event.test_metric[1]:.4g}")
+        facts.append(f"{event.test_metric[0]} before {event.test_metric[1]:.4g}")
     facts.append(f"epoch {event.epoch}/{event.epochs}")
     if event.drift is not None:
         facts.append(f"drift {event.drift:.3f}")

@@ -56,7 +56,7 @@ def test_plain_lines_one_a_round() -> None:
     lines = plain_text(seconds_a_round=60.0).splitlines()
     rounds = [line for line in lines if line.startswith("round")]
     assert len(rounds) == 20
-    assert rounds[6] == "round  7/20  loss 0.1234  accuracy 90.00 %  epoch 35/100  drift 0.034  0.05 s"
+    assert rounds[6] == "round  7/20  loss 0.1234  accuracy before 90.00 %  epoch 35/100  drift 0.034  0.05 s"
     assert lines[1] == "digits: 2 trials, 4 workers, inline"
     assert "warning: task 3 was tried again" in lines and "split 1 (trial 1) stopped at round 7: diverged" in lines
     assert all(line.isprintable() for line in lines)
@@ -108,7 +108,7 @@ def test_live_display_fits_the_terminal_and_ends_with_the_summary(width: int) ->
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue())
     last = [line for line in re.split(r"[\r\n]", text) if line.startswith("round 20/20")][-1]
     assert "loss 0.1234" in last and len(last) <= width
-    assert ("accuracy 90.00 %" in last) == (width >= 80) and ("drift 0.034" in last) == (width == 120)
+    assert ("accuracy before 90.00 %" in last) == (width >= 80) and ("drift 0.034" in last) == (width == 120)
     assert text.index("test accuracy 93.41 %") < text.index("what to do next")
 
 
