@@ -9,6 +9,7 @@ from importlib.machinery import ModuleSpec
 
 import pytest
 
+from jobs import compat
 from jobs.compat import prepare_mrjob
 from nnlib.errors import JobError
 
@@ -34,6 +35,7 @@ def test_pipes_is_supplied(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_distutils_cannot_be_supplied(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compat, "_use_own_distutils", lambda: None)
     hide(monkeypatch, "distutils")
     with pytest.raises(JobError, match="pip install setuptools"):
         prepare_mrjob()
