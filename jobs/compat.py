@@ -6,6 +6,7 @@ import importlib.util
 import shlex
 import sys
 import types
+import warnings
 
 from nnlib.errors import JobError
 
@@ -20,8 +21,25 @@ def prepare_mrjob() -> None:
         pipes = types.ModuleType("pipes", "The one function of the former standard module that mrjob uses.")
         pipes.quote = shlex.quote  # type: ignore[attr-defined]
         sys.modules["pipes"] = pipes
+    if sys.version_info < (3, 12) and "distutils" not in sys.modules:
+        _use_own_distutils()
     if "distutils" not in sys.modules and importlib.util.find_spec("distutils") is None:
         raise JobError(
             f"mrjob needs the module distutils, which Python {sys.version_info[0]}.{sys.version_info[1]} no longer has",
             hint=f"{sys.executable} -m pip install setuptools",
         )
+
+
+def _use_own_distutils() -> None:
+    """Import Python's own distutils, not setuptools' copy of it: the copy loads all of setuptools, 0.2 s a process."""
+    try:
+        import _distutils_hack
+    except ImportError:
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        _distutils_hack.remove_shim()
+        try:
+            importlib.import_module("distutils")
+        finally:
+            _distutils_hack.add_shim()

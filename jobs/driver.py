@@ -20,7 +20,7 @@ import numpy as np
 from jobs.prepare import make_spec
 from jobs.rounds import JobSite, TrialOutput
 from jobs.tasks import merge_stats
-from nnlib.checkpoint import Checkpoint, RoundStore, TrialState, flat_vector, named_arrays
+from nnlib.checkpoint import ROUNDS, Checkpoint, RoundStore, TrialState, flat_vector, named_arrays
 from nnlib.config.identity import resume_problems
 from nnlib.config.schema import Config
 from nnlib.data.dataset import Dataset
@@ -65,8 +65,8 @@ class Driver:
     def __init__(self, run: RunDirectory, listen: Listener) -> None:
         self.directory = run
         self._listen = listen
-        self._log = Journal(run.storage, LOG)
-        self._events = Journal(run.storage, EVENTS)
+        self._log = Journal(run.storage, LOG, held=not run.exists())
+        self._events = Journal(run.storage, EVENTS, held=not run.exists())
         self._viewed = time.monotonic()
 
     def tell(self, event: Event) -> None:
@@ -79,7 +79,7 @@ class Driver:
         self._events.flush()
 
     def begin(self, config: Config, start_from: str | None) -> tuple[JobSpec, list[WorkerPlan]]:
-        """A new run: find the splits, fit the scaling, store the spec, commit round 0."""
+        """A new run: find the splits, fit the scaling, commit round 0; last the spec, because with it the run exists."""
         dataset = Dataset.open(config.data.path)
         self.tell(PhaseStarted("split", "finding the splits"))
         spec, plans = make_spec(config, dataset)
@@ -88,8 +88,10 @@ class Driver:
         states = [self._initial(spec, index) for index in range(len(spec.trials))]
         if start_from is not None:
             self._warm_start(spec, states, start_from)
-        self.directory.write_spec(spec)
+        self.directory.storage.delete(ROUNDS)  # of a start that was killed before there was a spec
         self.directory.rounds(spec).commit(Checkpoint(0, states, {"round": 0, "epoch": 0, "from": start_from}))
+        self.directory.write_spec(spec)
+        self._log.held = self._events.held = False
         return spec, plans
 
     def reopen(self, config: Config) -> tuple[JobSpec, list[WorkerPlan]]:
@@ -110,10 +112,6 @@ class Driver:
                 dataset=dataset.address,
             )
         spec = replace(spec, config=config, dataset=dataset)
-        store = self.directory.rounds(spec)
-        if not store.rounds():
-            states = [self._initial(spec, index) for index in range(len(spec.trials))]
-            store.commit(Checkpoint(0, states, {"round": 0, "epoch": 0, "from": None}))
         self.directory.write_spec(spec)
         return spec, assign_shards([shard.rows for shard in dataset.shards], config.workers)
 

@@ -97,10 +97,14 @@ class RunDirectory:
 
 
 class Journal:
-    """A file of lines that grows while the run does, rewritten as a whole every two seconds and at the end."""
+    """A file of lines that grows while the run does, rewritten as a whole every two seconds and at the end.
 
-    def __init__(self, place: Storage, name: str) -> None:
+    While ``held`` nothing is written: a run that is refused before it exists leaves no file.
+    """
+
+    def __init__(self, place: Storage, name: str, *, held: bool = False) -> None:
         self._storage, self._name = place, name
+        self.held = held
         self._text = place.read(name) if place.exists(name) else b""
         self._written = 0.0
         self._dirty = False
@@ -118,7 +122,7 @@ class Journal:
     def flush(self) -> None:
         """Write what is new. A journal that cannot be written must not end a run: rounds tell of a full disk."""
         self._written = time.monotonic()
-        if self._dirty:
+        if self._dirty and not self.held:
             try:
                 self._storage.write(self._name, self._text)
                 self._dirty = False
