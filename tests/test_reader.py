@@ -31,8 +31,11 @@ def promised(dataset: Dataset) -> Dataset:
     return replace(dataset, shards=tuple(shards))
 
 
+@pytest.mark.parametrize("decoded", [2**19, 9, 1])
 @pytest.mark.parametrize("dtype", ["float32", "uint8"])
-def test_reads_what_was_written(tmp_path: Path, dtype: str) -> None:
+def test_reads_what_was_written(tmp_path: Path, dtype: str, decoded: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whole row groups at once, in pieces of three rows, row by row."""
+    monkeypatch.setattr("nnlib.data.reader._DECODED", decoded)
     x, y = rows(50).astype(dtype), np.arange(50) % 4
     extra = {"who": [f"p{i % 7}" for i in range(50)], "site": list(range(50))}
     written = write_dataset(tmp_path, x, y, shards=2, row_group_rows=8, classes=4, extra=extra, dtype=dtype)
@@ -48,6 +51,7 @@ def test_reads_what_was_written(tmp_path: Path, dtype: str) -> None:
                 assert (group.shard, group.index) == (shard, index)
                 assert group.x.dtype == dtype
                 assert group.x.flags.c_contiguous
+                assert not group.x.flags.writeable
                 np.testing.assert_array_equal(group.x, x[group.row])
                 np.testing.assert_array_equal(group.y, y[group.row])
                 assert group.extra["who"].tolist() == [extra["who"][row] for row in group.row]
@@ -147,7 +151,11 @@ def test_a_file_that_is_not_parquet_is_refused(tmp_path: Path) -> None:
         ([[1, 2], [3, 4]], [0.5, float("inf")], None, "row 71: the target is inf"),
     ],
 )
-def test_bad_values_name_the_row(tmp_path: Path, x: Any, y: Any, classes: int | None, message: str) -> None:
+@pytest.mark.parametrize("decoded", [2**19, 2])
+def test_bad_values_name_the_row(
+    tmp_path: Path, x: Any, y: Any, classes: int | None, message: str, decoded: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nnlib.data.reader._DECODED", decoded)
     dataset = write_dataset(tmp_path, x, y, classes=classes, row=[70, 71])
     with ShardReader(dataset, 0) as reader, pytest.raises(DataError, match=f"part-00000.parquet, {message}"):
         reader.row_group(0)

@@ -24,6 +24,10 @@ Columns = Mapping[str, npt.NDArray[Any]]
 _VERIFIED: set[tuple[str, str, int, int | None, str]] = set()
 """Shards whose hash this process has already checked: (root, name, bytes, modification time if known, sha256)."""
 
+_DECODED = 2**19
+"""Features decoded at once. Arrow takes about 13 bytes for each while it decodes, so a row group of images goes in
+pieces: that saves 35 MB on 4096 rows of 784 and costs no time."""
+
 _REPAIR = "`nnjobs data verify` shows all that is wrong; copy the dataset again, or import it again"
 
 
@@ -88,9 +92,24 @@ class ShardReader:
 
     def row_group(self, index: int) -> RowGroup:
         """Decode one row group."""
-        table = self._read(index, ["row", "x", "y", *self._extra])
-        labels = self._labels(table)
-        return RowGroup(self.index, index, labels.row, self._features(table, labels.row), labels.y, labels.extra)
+        columns = ["row", "x", "y", *self._extra]
+        rows, features = self.group_rows[index], self.dataset.features
+        if rows * features <= _DECODED:
+            table = self._read(index, columns)
+            labels = self._labels(table)
+            return RowGroup(self.index, index, labels.row, self._features(table, labels.row), labels.y, labels.extra)
+        x = np.empty((rows, features), self.dataset.x_dtype)
+        parts: list[RowLabels] = []
+        filled = 0
+        for table in self._read_pieces(index, columns, max(1, _DECODED // features)):
+            parts.append(self._labels(table))
+            piece = self._features(table, parts[-1].row)
+            x[filled : filled + len(piece)] = piece
+            filled += len(piece)
+        x.flags.writeable = False
+        extra = {name: np.concatenate([part.extra[name] for part in parts]) for name in self._extra}
+        row, y = np.concatenate([part.row for part in parts]), np.concatenate([part.y for part in parts])
+        return RowGroup(self.index, index, row, x, y, extra)
 
     def labels(self) -> Iterator[RowLabels]:
         """The labels of each row group in order; the features are not read."""
@@ -100,6 +119,13 @@ class ShardReader:
     def _read(self, index: int, columns: list[str]) -> pa.Table:
         try:
             return self._file.read_row_group(index, columns=columns, use_threads=False)
+        except (pa.ArrowException, OSError) as error:
+            raise self._mismatch(f"row group {index} cannot be read: {error}") from error
+
+    def _read_pieces(self, index: int, columns: list[str], rows: int) -> Iterator[pa.Table]:
+        try:
+            for batch in self._file.iter_batches(rows, row_groups=[index], columns=columns, use_threads=False):
+                yield pa.Table.from_batches([batch])
         except (pa.ArrowException, OSError) as error:
             raise self._mismatch(f"row group {index} cannot be read: {error}") from error
 

@@ -95,11 +95,13 @@ class ShardRows:
         self._readers: dict[int, ShardReader] = {}
         self.block: Block | None = None
         """All rows, if they fit."""
-        if self._bytes <= memory_bytes:
-            self.block = BLOCKS.get(self._key, self._bytes, memory_bytes, self._decode)
-            self.groups = self.block.groups
-        else:
-            self.groups = self._open()
+        try:
+            if self._bytes <= memory_bytes:
+                self.block = BLOCKS.get(self._key, self._bytes, memory_bytes, self._decode)
+            self.groups = self._open() if self.block is None else self.block.groups
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         for reader in self._readers.values():
