@@ -9,6 +9,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from nnlib.data.converter import Converter
 from nnlib.data.dataset import Dataset
@@ -165,6 +166,7 @@ class ShardRows:
             x[part], row[part], y[part] = rows.x, rows.row, rows.y
             extras.append(rows.extra)
         self.close()
+        pa.default_memory_pool().release_unused()  # else Arrow keeps some 30 MB of decoding buffers for itself
         extra = {name: np.concatenate([columns[name] for columns in extras]) for name in self.extra_columns}
         return Block(groups, _frozen(x), _frozen(row), _frozen(y), extra)
 

@@ -116,12 +116,13 @@ class SplitRule:
         """The part that the official column names for each row, shape (n,)."""
         if self.column is None:
             return np.full(len(row), TRAIN, np.uint8)
-        values = _column(extra, self.column, "split.column")
-        codes = [OFFICIAL.get(str(value).strip().lower(), -1) for value in values.tolist()]
+        values = _column(extra, self.column, "split.column").tolist()
+        known = {value: OFFICIAL.get(str(value).strip().lower(), -1) for value in set(values)}
+        codes = [known[value] for value in values]
         if -1 in codes:
             place = codes.index(-1)
             raise DataError(
-                f"the official split's column {self.column} says {values.tolist()[place]!r}",
+                f"the official split's column {self.column} says {values[place]!r}",
                 hint="its values must be train, validation or test",
                 row=int(row[place]),
             )
