@@ -27,7 +27,7 @@ check "ruff check" "$main/ruff" check .
 check "ruff format" "$main/ruff" format --check .
 check "mypy" "$main/mypy"
 
-# The other Pythons run without torch and scikit-learn, which are large: the tests that compare with them skip there.
+# The other Pythons run without torch, which weighs gigabytes: the tests that compare with it skip there.
 for minor in 11 12 13; do
     [ "$minor" != "$own" ] || continue
     if python=$(find_python "$minor"); then
