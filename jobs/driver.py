@@ -79,7 +79,7 @@ class Driver:
         self._events.flush()
 
     def begin(self, config: Config, start_from: str | None) -> tuple[JobSpec, list[WorkerPlan]]:
-        """A new run: find the splits, fit the scaling, commit round 0; last the spec, because with it the run exists."""
+        """A new run: find the splits, fit the scaling, commit round 0; the spec last: with it the run exists."""
         dataset = Dataset.open(config.data.path)
         self.tell(PhaseStarted("split", "finding the splits"))
         spec, plans = make_spec(config, dataset)
