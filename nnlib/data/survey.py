@@ -72,8 +72,9 @@ class Choice:
 class LabelFacts:
     """The distinct labels and their counts, as long as they may be classes."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, file: str) -> None:
         self.name = name
+        self.file = file
         self.counts: Counter[str] = Counter()
         self.too_many = False
 
@@ -99,10 +100,11 @@ class LabelFacts:
             raise DataError(
                 f"has more than {MOST_CLASSES} distinct labels",
                 hint="is it the right --label column? For a numeric target use --task regression",
+                file=self.file,
                 column=self.name,
             )
         if task == "regression" and text is not None:
-            raise DataError(f"a numeric target is wanted, found {text!r}", column=self.name)
+            raise DataError(f"a numeric target is wanted, found {text!r}", file=self.file, column=self.name)
         return task
 
     def classes(self, label_map: Mapping[str, str]) -> tuple[str, ...]:
@@ -114,7 +116,7 @@ class LabelFacts:
         classes = class_order([label_map.get(name, name) for name in self.counts])
         if len(classes) < 2:
             raise DataError(
-                f"all rows have the same label {classes[0]!r}", hint="nothing can be learned", column=self.name
+                f"all rows have the same label {classes[0]!r}: nothing can be learned", file=self.file, column=self.name
             )
         return classes
 
@@ -163,7 +165,7 @@ def survey(tables: Sequence[Table], choice: Choice, spool: Spool, tell: Callable
     found = Survey(
         0,
         [],
-        LabelFacts(choice.label),
+        LabelFacts(choice.label, tables[0].file),
         {name: Counter() for name in choice.categorical},
         np.zeros(width),
         np.zeros(width, np.int64),

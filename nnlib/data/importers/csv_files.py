@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
 from nnlib.data.encoding import Columns
@@ -109,17 +110,13 @@ def _explained(
 
 
 def _first_bad(column: pa.Array, kind: pa.DataType) -> int | None:
-    text = pa.string()
     try:
-        column.cast(text)
-        if kind == text:
-            return None
+        text = column.cast(pa.string())
+        pc.utf8_trim_whitespace(text).cast(kind)
+        return None
     except pa.ArrowInvalid:
-        pass
-    for row, value in enumerate(column.to_pylist()):
-        if value is not None and not _converts(value, kind):
-            return row
-    return None
+        values = enumerate(column.to_pylist())
+        return next((row for row, value in values if value is not None and not _converts(value, kind)), None)
 
 
 def _converts(value: bytes, kind: pa.DataType) -> bool:
@@ -154,8 +151,6 @@ def _first_records(file: str, delimiter: str) -> tuple[list[str], list[str], int
             sample: bytes = stream.read(_SAMPLE_BYTES)
     except OSError as error:
         raise DataError(f"is not readable ({error})", file=file) from None
-    if not sample.strip():
-        raise DataError("the file is empty", file=file)
     if sample[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
         raise DataError("is UTF-16", hint="convert it to UTF-8 first", file=file)
     try:
@@ -178,6 +173,8 @@ def _first_records(file: str, delimiter: str) -> tuple[list[str], list[str], int
                 break
     except csv.Error as error:
         raise DataError(f"is not readable as CSV ({error})", file=file) from None
+    if not records:
+        raise DataError("the file is empty", file=file)
     return records[0], records[1] if len(records) > 1 else [], skip
 
 

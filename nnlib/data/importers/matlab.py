@@ -26,6 +26,8 @@ def _open(file: str, options: ReadOptions) -> Table:
 
     try:
         kinds = {name: kind for name, _, kind in whosmat(file)}
+        if not kinds:
+            raise DataError("holds no arrays", file=file)
         wanted = [name for name in (*options.features, options.label) if name] or [*FEATURES, *LABELS]
         for name in wanted:
             if kinds.get(name, "double") not in _NUMERIC:
