@@ -21,6 +21,9 @@ from nnlib.errors import DivergedError, MismatchError
 Vector = npt.NDArray[Any]
 Weighting = Literal["examples", "equal"]
 
+MOST_EXAMPLES = 2**53
+"""Up to here every whole number is a float64, so no weight of an average is rounded."""
+
 
 @dataclass(frozen=True)
 class Partial:
@@ -37,8 +40,13 @@ class Partial:
 
     def check(self) -> None:
         """Refuse what must never enter an average."""
-        if self.examples <= 0:
-            raise MismatchError(f"a partial needs at least 1 example, got {self.examples}", worker=self.worker)
+        if not 0 < self.examples <= MOST_EXAMPLES:
+            raise MismatchError(f"a partial needs 1 to 2**53 examples, got {self.examples}", worker=self.worker)
+        if self.weights.ndim != 1 or self.weights.dtype not in (np.float32, np.float64):
+            raise MismatchError(
+                f"expected a vector of float32 or float64, got shape {self.weights.shape} {self.weights.dtype}",
+                worker=self.worker,
+            )
         finite = np.isfinite(self.weights)
         if not finite.all():
             index = int(np.argmin(finite))
@@ -58,6 +66,7 @@ class Average:
             raise ValueError(f"workers must be distinct and at least one, got {list(workers)}")
         self.fingerprint = fingerprint
         self.weighting = weighting
+        self._places = {worker: place for place, worker in enumerate(self.workers)}
         self._sum: npt.NDArray[np.float64] | None = None
         self._single: Vector | None = None
         self._summed = 0
@@ -74,9 +83,9 @@ class Average:
                 f"layout {partial.fingerprint} does not match {self.fingerprint}: another model's weights",
                 worker=partial.worker,
             )
-        if partial.worker not in self.workers:
+        if partial.worker not in self._places:
             raise MismatchError("a partial from a worker that is not in the plan", worker=partial.worker)
-        if partial.worker in self._waiting or partial.worker in self.workers[: self._summed]:
+        if self._holds(partial.worker):
             raise MismatchError("two partials from the same worker", worker=partial.worker)
         shape = (partial.weights.shape, partial.weights.dtype)
         if self._shape is not None and shape != self._shape:
@@ -86,15 +95,17 @@ class Average:
         self._sum_ready()
 
     def merge(self, other: Average) -> Average:
-        """Take another average's partials; it must be of the same plan and have none of ours.
+        """Take another average's partials; it must be of the same plan and have none of ours. Do not use it afterwards.
 
-        Only a sum that began with the first worker is a prefix of the whole, so of two averages with a summed prefix
-        one holds a twin and is refused.
+        At most one of the two holds the first worker, and only that one has begun to sum.
         """
         if (other.workers, other.fingerprint, other.weighting) != (self.workers, self.fingerprint, self.weighting):
             raise MismatchError("averages of different plans or layouts cannot be merged")
-        if self._summed and other._summed:
-            raise MismatchError("two partials from the same worker", worker=self.workers[0])
+        for worker in self.workers:
+            if self._holds(worker) and other._holds(worker):
+                raise MismatchError("two partials from the same worker", worker=worker)
+        if self._shape is not None and other._shape is not None and self._shape != other._shape:
+            raise MismatchError(f"shape and dtype {other._shape} differ from {self._shape}")
         if other._summed:
             self._sum, self._single, self._summed = other._sum, other._single, other._summed
             self._weight, self.examples, self._shape = other._weight, other.examples, other._shape
@@ -102,6 +113,9 @@ class Average:
             self.add(partial)
         self._sum_ready()
         return self
+
+    def _holds(self, worker: int) -> bool:
+        return worker in self._waiting or self._places[worker] < self._summed
 
     def _sum_ready(self) -> None:
         while self._summed < len(self.workers) and self.workers[self._summed] in self._waiting:
