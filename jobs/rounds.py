@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import glob
 import os
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from jobs import tasks
-from jobs.runners import JobRequest, Line, run_job
+from jobs.runners import JobRequest, Line, TaskCall, run_job, task_environment
+from jobs.task_server import TaskServer
 from nnlib.averaging import Partial
 from nnlib.checkpoint import json_bytes
 from nnlib.errors import JobError, NnjobsError, from_record
@@ -65,8 +69,13 @@ class JobSite:
     def __init__(self, spec: JobSpec, plans: Sequence[WorkerPlan], note: Callable[[str], None]) -> None:
         self.spec = spec
         self._note = note
-        self._folder = tempfile.TemporaryDirectory(prefix="nnjobs-")
-        folder = Path(self._folder.name)
+        self._stack = ExitStack()
+        self._call: TaskCall = subprocess.call
+        runtime = spec.config.runtime
+        if runtime.runner == "local" and sys.platform == "linux":  # elsewhere a fork of a loaded BLAS is not safe
+            server = self._stack.enter_context(TaskServer(task_environment(runtime.blas_threads)))
+            self._call = server.call
+        folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="nnjobs-")))
         self._spec = folder / "spec.json"
         self._spec.write_bytes(json_bytes(spec.to_json()))
         self._plan = []
@@ -81,7 +90,7 @@ class JobSite:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._folder.cleanup()
+        self._stack.close()
 
     def run(
         self, phase: str, round_: int, active: Sequence[int], model: str | None = None, state: str | None = None
@@ -104,6 +113,7 @@ class JobSite:
             cores=runtime.cores or os.cpu_count() or 1,
             retries=runtime.retries,
             blas_threads=runtime.blas_threads,
+            call=self._call,
             note=self._note,
         )
         outputs = collect(run_job(runtime.runner, request), active)

@@ -35,6 +35,18 @@ logging.getLogger("mrjob").addHandler(logging.NullHandler())
 Line = tuple[bytes, bytes]
 
 
+TaskCall = Callable[..., int]
+"""How the local runner starts a task's process: `subprocess.call`, or the same by a `TaskServer`."""
+
+
+def task_environment(blas_threads: int) -> dict[str, str]:
+    """What tasks' processes need: BLAS threads are fixed before numpy is loaded, and nnjobs must be importable."""
+    root = str(Path(__file__).resolve().parent.parent)
+    path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+    names = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+    return {**dict.fromkeys(names, str(blas_threads)), "PYTHONPATH": path}
+
+
 @dataclass(frozen=True)
 class JobRequest:
     """One job to run: files are local paths; ``plan`` has one file of one line per worker."""
@@ -50,6 +62,7 @@ class JobRequest:
     cores: int
     retries: int
     blas_threads: int
+    call: TaskCall = subprocess.call
     note: Callable[[str], None] = field(default=lambda text: None)
 
     def arguments(self) -> list[Any]:
@@ -96,13 +109,14 @@ class LocalRunner(_ReducersByKey, LocalMRJobRunner):  # type: ignore[misc]
     """Every task a process of its own, as many at once as there are cores; a failed task is tried again."""
 
     retries = 0
+    call: TaskCall
     note: Callable[[str], None]
 
     def _invoke_task_func(self, task_type: str, step_num: int, task_num: int) -> Callable[..., None]:
         arguments = self._substep_args(step_num, task_type)
         # Plan files are given in worker order, one line each, so map task k is worker k's.
         name = f"worker {task_num}" if task_type == "mapper" else f"{task_type} {task_num}"
-        return partial(_run_task, self.retries, self.note, arguments, name)
+        return partial(_run_task, self.call, self.retries, self.note, arguments, name)
 
     def _run_multiple(self, funcs: Iterable[Callable[[], None]], num_processes: int | None = None) -> None:
         """Threads wait for the tasks' processes; forking this process, as mrjob does, is unsafe beside threads."""
@@ -118,6 +132,7 @@ class LocalRunner(_ReducersByKey, LocalMRJobRunner):  # type: ignore[misc]
 
 
 def _run_task(
+    call: TaskCall,
     retries: int,
     note: Callable[[str], None],
     arguments: Sequence[str],
@@ -134,7 +149,7 @@ def _run_task(
             stream.seek(0)
         stdout.truncate()
         stderr.truncate()
-        code = subprocess.call(arguments, stdin=stdin, stdout=stdout, stderr=stderr, cwd=directory, env=environment)
+        code = call(arguments, stdin=stdin, stdout=stdout, stderr=stderr, cwd=directory, env=environment)
         if code == 0:
             return
         if attempt < retries:
@@ -156,7 +171,6 @@ def run_job(runner: str, request: JobRequest) -> Iterator[Line]:
     Raises `JobError` when a task fails for good. Errors the tasks foresaw come as lines of `nnlib.wire.ERROR_KEY`.
     """
     kind = RUNNERS[runner]
-    threads = str(request.blas_threads)
     options: dict[str, Any] = {
         "mr_job_script": round_job.__file__,
         "conf_paths": [],
@@ -165,7 +179,7 @@ def run_job(runner: str, request: JobRequest) -> Iterator[Line]:
         "steps": round_job.RoundJob(["--spec", ""])._steps_desc(),
         "sort_values": True,
         "num_cores": request.cores,
-        "cmdenv": dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), threads),
+        "cmdenv": task_environment(request.blas_threads),
         "check_input_paths": False,
         "read_logs": False,
     }
@@ -173,13 +187,11 @@ def run_job(runner: str, request: JobRequest) -> Iterator[Line]:
         options["mrjob_cls"] = round_job.RoundJob
         del options["read_logs"]
     else:
-        root = str(Path(__file__).resolve().parent.parent)
-        options["cmdenv"]["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
         options |= {"python_bin": [sys.executable], "bootstrap_mrjob": False}
     job = kind(**options)
     job.reducers = request.reducers
     if isinstance(job, LocalRunner):
-        job.retries, job.note = request.retries, request.note
+        job.call, job.retries, job.note = request.call, request.retries, request.note
     with job:
         try:
             job.run()
