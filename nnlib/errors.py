@@ -89,6 +89,8 @@ ERRORS: dict[str, type[NnjobsError]] = {
 
 def from_record(record: dict[str, Any]) -> NnjobsError:
     """Rebuild an error from `NnjobsError.to_record`; an unknown kind becomes a `JobError`."""
-    kind = ERRORS.get(str(record.get("kind")), JobError)
-    where = {str(key): value for key, value in dict(record.get("where") or {}).items()}
-    return kind(str(record.get("message")), hint=record.get("hint"), **where)
+    error = ERRORS.get(str(record.get("kind")), JobError)(str(record.get("message")), hint=record.get("hint"))
+    where = record.get("where")
+    if isinstance(where, dict):
+        error.where = where
+    return error

@@ -25,7 +25,7 @@ TOP_K = 5
 class ClassificationScore:
     """Counts over scored rows. ``counts`` maps true class -> {predicted class: rows} (sparse confusion matrix), or for
     more than 200 classes true class -> {-1: rows, true class: hits}; ``top_k`` counts rows whose true class is among
-    the k most probable."""
+    the k most probable (of equals the lower class comes first, as it does for argmax)."""
 
     classes: int
     rows: int = 0
@@ -43,7 +43,9 @@ class ClassificationScore:
         self.losses.append(exact_sum(losses.tolist()))
         k = min(TOP_K, self.classes)
         own = np.take_along_axis(outputs, np.asarray(y, np.intp)[:, None], axis=1)
-        self.top_k += int(np.count_nonzero(np.count_nonzero(outputs > own, axis=1) < k))
+        ahead = ~(outputs <= own)  # NaN is ahead of everything: outputs that are not numbers score no hit
+        ahead |= (outputs == own) & (np.arange(outputs.shape[1]) < np.asarray(y)[:, None])
+        self.top_k += int(np.count_nonzero(np.count_nonzero(ahead, axis=1) < k))
         if self.classes <= CONFUSION_CLASSES:
             pairs, numbers = np.unique(np.asarray(y, np.int64) * self.classes + guess, return_counts=True)
             for pair, number in zip(pairs.tolist(), numbers.tolist(), strict=True):
@@ -208,7 +210,7 @@ def merge_scores(parts: list[dict[str, Any]], task: str, classes: int) -> dict[s
 
 
 def exact_sum(values: Sequence[float]) -> float:
-    """The correctly rounded sum, whatever the order; NaN where it is not finite."""
+    """The correctly rounded sum, whatever the order; not a finite number where a value or the sum is none."""
     try:
         return math.fsum(values)
     except (ValueError, OverflowError):
