@@ -77,7 +77,8 @@ class TrainedModel:
         outputs = self._outputs(X)
         if not self.classes:
             return outputs[:, 0].astype(np.float64)
-        return np.take(class_labels(self.classes), np.argmax(outputs, axis=1))
+        guess: Array = np.take(class_labels(self.classes), np.argmax(outputs, axis=1))
+        return guess
 
     def predict_proba(self, X: npt.ArrayLike) -> Array:
         """Class probabilities, shape (n, classes). With independent sigmoids a row need not sum to 1."""

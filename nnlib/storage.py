@@ -19,6 +19,10 @@ from typing import BinaryIO
 from nnlib.errors import StorageError, UsageError
 
 
+TEMPORARY = ".tmp"
+"""Ends the names of files that are being written; they are hidden from `Storage.names`."""
+
+
 class Storage(ABC):
     """A directory tree at one root address; names are relative, with ``/`` between the parts."""
 
@@ -49,6 +53,100 @@ class Storage(ABC):
 
     @abstractmethod
     def size(self, name: str) -> int: ...
+
+    @abstractmethod
+    def sweep(self, under: str = "") -> None:
+        """Delete what killed writers have left under a directory; call only while no other writes there."""
+
+    @abstractmethod
+    def delete(self, name: str) -> None:
+        """Delete a file or a directory tree; not being there is fine."""
+
+    @abstractmethod
+    @contextlib.contextmanager
+    def writing(self, name: str) -> Iterator[BinaryIO]:
+        """A stream that becomes the file, durably, when the block ends without an error; else nothing is left."""
+
+
+class LocalStorage(Storage):
+    """A directory on this machine."""
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self.path = Path(root).expanduser().absolute()
+        self.root = str(self.path)
+
+    def _at(self, name: str) -> Path:
+        return self.path / name if name else self.path
+
+    def read(self, name: str) -> bytes:
+        with _explained("read", self._at(name)):
+            return self._at(name).read_bytes()
+
+    def open(self, name: str) -> BinaryIO:
+        with _explained("read", self._at(name)):
+            return self._at(name).open("rb")
+
+    @contextlib.contextmanager
+    def writing(self, name: str) -> Iterator[BinaryIO]:
+        target = self._at(name)
+        with _explained("write", target), self._temporary(target) as (temporary, stream):
+            yield stream
+            _durable(stream)
+            step("rename", target)
+            temporary.replace(target)
+            _sync_directory(target.parent)
+
+    def write(self, name: str, data: bytes) -> None:
+        with self.writing(name) as stream:
+            stream.write(data)
+
+    def create(self, name: str, data: bytes) -> bool:
+        target = self._at(name)
+        with _explained("write", target), self._temporary(target) as (temporary, stream):
+            stream.write(data)
+            _durable(stream)
+            step("link", target)
+            try:
+                os.link(temporary, target)  # atomic, and fails if the target exists: rename would overwrite
+            except FileExistsError:
+                return False
+            _sync_directory(target.parent)
+            return True
+
+    @contextlib.contextmanager
+    def _temporary(self, target: Path) -> Iterator[tuple[Path, BinaryIO]]:
+        """A new file beside the target, gone when the block ends (unless it became the target)."""
+        if not target.parent.is_dir():
+            step("mkdir", target.parent)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _sync_directory(target.parent.parent)
+        temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}{TEMPORARY}")
+        try:
+            step("create", temporary)
+            with temporary.open("xb") as stream:
+                yield temporary, stream
+        finally:
+            step("clean", temporary)
+            temporary.unlink(missing_ok=True)
+
+    def sweep(self, under: str = "") -> None:
+        """Delete what writers that were killed have left; call only while no other writes here."""
+        for path in sorted(self._at(under).rglob(f".*{TEMPORARY}")):
+            step("sweep", path)
+            path.unlink(missing_ok=True)
+
+    def names(self, under: str = "") -> list[str]:
+        """Sorted names of files and directories directly under a directory ([] if it is not there)."""
+
+    @abstractmethod
+    def exists(self, name: str) -> bool: ...
+
+    @abstractmethod
+    def size(self, name: str) -> int: ...
+
+    @abstractmethod
+    def sweep(self, under: str = "") -> None:
+        """Delete what killed writers have left under a directory; call only while no other writes there."""
 
     @abstractmethod
     def delete(self, name: str) -> None:
@@ -119,7 +217,7 @@ class LocalStorage(Storage):
 
     def names(self, under: str = "") -> list[str]:
         try:
-            return sorted(entry for entry in os.listdir(self._at(under)) if not entry.endswith(".tmp"))
+            return sorted(entry for entry in os.listdir(self._at(under)) if not entry.endswith(TEMPORARY))
         except (FileNotFoundError, NotADirectoryError):
             return []
 
@@ -132,6 +230,7 @@ class LocalStorage(Storage):
 
     def delete(self, name: str) -> None:
         path = self._at(name)
+        step("delete", path)
         with _explained("delete", path):
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
@@ -151,8 +250,19 @@ def _explained(action: str, path: Path) -> Iterator[None]:
         raise StorageError(f"cannot {action}: {error.strerror or error}", hint=hint, file=str(path)) from error
 
 
+def step(action: str, path: Path) -> None:
+    """Called before every single change to the disk: a test counts them here, and kills the process at any one."""
+
+
+def _durable(stream: BinaryIO) -> None:
+    stream.flush()
+    step("sync", Path(stream.name))
+    os.fsync(stream.fileno())
+
+
 def _sync_directory(path: Path) -> None:
     """Make a rename or link in this directory survive a power cut."""
+    step("sync", path)
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
