@@ -18,7 +18,6 @@ from typing import BinaryIO
 
 from nnlib.errors import StorageError, UsageError
 
-
 TEMPORARY = ".tmp"
 """Ends the names of files that are being written; they are hidden from `Storage.names`."""
 
@@ -134,86 +133,6 @@ class LocalStorage(Storage):
         for path in sorted(self._at(under).rglob(f".*{TEMPORARY}")):
             step("sweep", path)
             path.unlink(missing_ok=True)
-
-    def names(self, under: str = "") -> list[str]:
-        """Sorted names of files and directories directly under a directory ([] if it is not there)."""
-
-    @abstractmethod
-    def exists(self, name: str) -> bool: ...
-
-    @abstractmethod
-    def size(self, name: str) -> int: ...
-
-    @abstractmethod
-    def sweep(self, under: str = "") -> None:
-        """Delete what killed writers have left under a directory; call only while no other writes there."""
-
-    @abstractmethod
-    def delete(self, name: str) -> None:
-        """Delete a file or a directory tree; not being there is fine."""
-
-    @abstractmethod
-    @contextlib.contextmanager
-    def writing(self, name: str) -> Iterator[BinaryIO]:
-        """A stream that becomes the file, durably, when the block ends without an error; else nothing is left."""
-
-
-class LocalStorage(Storage):
-    """A directory on this machine."""
-
-    def __init__(self, root: str | os.PathLike[str]) -> None:
-        self.path = Path(root).expanduser().absolute()
-        self.root = str(self.path)
-
-    def _at(self, name: str) -> Path:
-        return self.path / name if name else self.path
-
-    def read(self, name: str) -> bytes:
-        with _explained("read", self._at(name)):
-            return self._at(name).read_bytes()
-
-    def open(self, name: str) -> BinaryIO:
-        with _explained("read", self._at(name)):
-            return self._at(name).open("rb")
-
-    @contextlib.contextmanager
-    def writing(self, name: str) -> Iterator[BinaryIO]:
-        target = self._at(name)
-        temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
-        with _explained("write", target):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                with temporary.open("xb") as stream:
-                    yield stream
-                    stream.flush()
-                    os.fsync(stream.fileno())
-                temporary.replace(target)
-                _sync_directory(target.parent)
-            finally:
-                temporary.unlink(missing_ok=True)
-
-    def write(self, name: str, data: bytes) -> None:
-        with self.writing(name) as stream:
-            stream.write(data)
-
-    def create(self, name: str, data: bytes) -> bool:
-        target = self._at(name)
-        temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
-        with _explained("write", target):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                with temporary.open("xb") as stream:
-                    stream.write(data)
-                    stream.flush()
-                    os.fsync(stream.fileno())
-                try:
-                    os.link(temporary, target)  # atomic, and fails if the target exists: rename would overwrite
-                except FileExistsError:
-                    return False
-                _sync_directory(target.parent)
-                return True
-            finally:
-                temporary.unlink(missing_ok=True)
 
     def names(self, under: str = "") -> list[str]:
         try:
