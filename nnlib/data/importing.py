@@ -43,8 +43,9 @@ from nnlib.storage import LocalStorage, Storage, storage
 Progress = Callable[[int, int | None], None]
 """Called with rows done and rows in all (None while unknown)."""
 
-BUCKET_BYTES = 32 << 20
-SPOOL_BYTES = 64 << 20
+BUCKET_BYTES = 16 << 20
+"""Raw bytes sorted at a time; a process holds several times this."""
+SPOOL_BYTES = 32 << 20
 PIXEL_SCALE = 1 / 255
 
 

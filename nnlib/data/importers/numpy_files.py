@@ -7,8 +7,7 @@ import shutil
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
 from typing import IO, Any
 
 import numpy as np
@@ -29,13 +28,12 @@ def open_npy(files: Sequence[str], options: ReadOptions) -> list[Table]:
     for file in files:
         matrix = _mapped(file)
         if options.label is None:
-            tables.append(array_table(file, {"x": ArrayColumn.of(matrix)}, ["x"], None))
+            tables.append(array_table(file, {"x": _column(file, matrix)}, ["x"], None))
         elif options.label.endswith(".npy"):
             if len(files) > 1:
                 raise UsageError("a label file goes with one feature file only", file=options.label)
-            labels = _mapped(options.label)
-            arrays = {"x": ArrayColumn.of(matrix), "y": ArrayColumn.of(labels)}
-            tables.append(array_table(file, arrays, ["x"], "y"))
+            labels = _column(options.label, _mapped(options.label))
+            tables.append(array_table(file, {"x": _column(file, matrix), "y": labels}, ["x"], "y"))
         else:
             tables.append(_with_label_column(file, matrix, options.label))
     return tables
@@ -50,16 +48,27 @@ def _with_label_column(file: str, matrix: npt.NDArray[Any], label: str) -> Table
             f"--label {label}: a .npy file needs a column number below {width} (-1: the last) or a .npy file of labels",
             file=file,
         ) from None
-
-    def features(rows: int) -> Iterator[npt.NDArray[Any]]:
-        for start in range(0, len(matrix), rows):
-            yield np.delete(matrix[start : start + rows], column, axis=1)
-
     arrays = {
-        "x": ArrayColumn((len(matrix), width - 1), matrix.dtype, features),
-        "y": ArrayColumn.of(matrix[:, column]),
+        "x": _column(file, matrix, (width - 1,), lambda block: np.delete(block, column, axis=1)),
+        "y": _column(file, matrix, (), lambda block: block[:, column].copy()),
     }
     return array_table(file, arrays, ["x"], "y")
+
+
+def _column(
+    file: str,
+    matrix: npt.NDArray[Any],
+    row_shape: tuple[int, ...] | None = None,
+    part: Callable[[npt.NDArray[Any]], npt.NDArray[Any]] = np.array,
+) -> ArrayColumn:
+    """``part`` (a copy) of each row. The file is mapped anew for every block: read pages stay while it is mapped."""
+
+    def blocks(rows: int) -> Iterator[npt.NDArray[Any]]:
+        for start in range(0, len(matrix), rows):
+            yield part(_mapped(file)[start : start + rows])
+
+    shape = matrix.shape if row_shape is None else (len(matrix), *row_shape)
+    return ArrayColumn(shape, matrix.dtype, blocks)
 
 
 def _mapped(file: str) -> npt.NDArray[Any]:
@@ -135,9 +144,9 @@ def _column_major(
     stream: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any], rows: int
 ) -> Iterator[npt.NDArray[Any]]:
     """Rows of an array stored column by column: unpacked to a temporary file, for rows lie all over it."""
-    with tempfile.TemporaryFile(dir=Path(tempfile.gettempdir())) as unpacked:
+    with tempfile.TemporaryFile() as unpacked:
         shutil.copyfileobj(stream, unpacked)
         unpacked.flush()
-        array = np.memmap(unpacked, dtype, "r", shape=shape, order="F")
         for start in range(0, shape[0], rows):
-            yield np.ascontiguousarray(array[start : start + rows])
+            array = np.memmap(unpacked, dtype, "r", shape=shape, order="F")  # anew: see _column
+            yield np.array(array[start : start + rows], order="C")
