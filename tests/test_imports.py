@@ -22,6 +22,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "nnlib.plan",
         "nnlib.training",
         "nnlib.checkpoint",
+        "nnlib.ledger",
+        "nnlib.lock",
         "nnlib.rundir",
         "nnlib.inference",
     ),
