@@ -71,7 +71,7 @@ class LocalStorage(Storage):
     """A directory on this machine."""
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
-        self.path = Path(root).expanduser().absolute()
+        self.path = Path(os.path.expanduser(root)).absolute()  # noqa: PTH111  (pathlib's fails for an unknown ~user)
         self.root = str(self.path)
 
     def _at(self, name: str) -> Path:
@@ -135,13 +135,15 @@ class LocalStorage(Storage):
             path.unlink(missing_ok=True)
 
     def names(self, under: str = "") -> list[str]:
-        try:
-            return sorted(entry for entry in os.listdir(self._at(under)) if not entry.endswith(TEMPORARY))
-        except (FileNotFoundError, NotADirectoryError):
-            return []
+        with _explained("list", self._at(under)):
+            try:
+                return sorted(entry for entry in os.listdir(self._at(under)) if not entry.endswith(TEMPORARY))
+            except (FileNotFoundError, NotADirectoryError):
+                return []
 
     def exists(self, name: str) -> bool:
-        return self._at(name).exists()
+        with _explained("read", self._at(name)):
+            return self._at(name).exists()
 
     def size(self, name: str) -> int:
         with _explained("read", self._at(name)):

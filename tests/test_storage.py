@@ -1,0 +1,250 @@
+"""What every storage promises (`StorageContract`, to be inherited by the test of each backend), and local files."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+import threading
+from abc import ABC, abstractmethod
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from nnlib.errors import StorageError, UsageError
+from nnlib.storage import LocalStorage, Storage, storage
+
+NAMES = [
+    "plain.txt",
+    "with space.txt",
+    "-rf",
+    "--option=1",
+    "Größe-数据-😀",
+    "100%25#a?b&c=d",
+    "a'b\"c\\d",
+    "deep/er/than this/x",
+    "{brace}[1]*",
+]
+
+
+class StorageContract(ABC):
+    """Every backend's test class inherits these and gives an empty ``store``."""
+
+    @pytest.fixture
+    @abstractmethod
+    def store(self, tmp_path: Path) -> Storage: ...
+
+    @pytest.mark.parametrize("name", NAMES)
+    @pytest.mark.parametrize("data", [b"", b"x", bytes(range(256)) * 1000], ids=["empty", "byte", "large"])
+    def test_reads_what_was_written(self, store: Storage, name: str, data: bytes) -> None:
+        assert not store.exists(name)
+        store.write(name, data)
+        assert store.exists(name)
+        assert store.size(name) == len(data)
+        assert store.read(name) == data
+        with store.open(name) as stream:
+            assert stream.read() == data
+            stream.seek(len(data) // 2)
+            assert stream.read() == data[len(data) // 2 :]
+        folder, _, last = name.rpartition("/")
+        assert store.names(folder) == [last]
+        store.write(name, b"new")
+        assert store.read(name) == b"new"
+        store.delete(name)
+        assert not store.exists(name)
+        assert store.names(folder) == []
+
+    def test_names_are_sorted_and_of_one_level(self, store: Storage) -> None:
+        for name in ("b", "a/2", "a/10", "a/1/x", "c"):
+            store.write(name, b"")
+        assert store.names() == ["a", "b", "c"]
+        assert store.names("a") == ["1", "10", "2"]
+        assert store.names("nowhere") == store.names("nowhere/else") == store.names("b") == []
+
+    def test_what_is_not_there(self, store: Storage) -> None:
+        for read in (store.read, store.open, store.size):
+            for name in ("none", "no/ne"):
+                with pytest.raises(StorageError, match="no such file") as caught:
+                    read(name)
+                assert name in caught.value.where["file"]
+        assert not store.exists("none") and not store.exists("no/ne")
+        store.delete("none")
+
+    def test_delete_takes_a_tree(self, store: Storage) -> None:
+        for name in ("a/b/c", "a/d", "ab"):
+            store.write(name, b"")
+        store.delete("a")
+        assert store.names() == ["ab"]
+        assert not store.exists("a/b/c")
+
+    def test_create_does_not_overwrite(self, store: Storage) -> None:
+        assert store.create("new/manifest", b"first") is True
+        assert store.create("new/manifest", b"second") is False
+        assert store.read("new/manifest") == b"first"
+        assert store.names("new") == ["manifest"]
+        store.write("new/other", b"x")
+        assert store.create("new/other", b"y") is False
+
+    def test_exactly_one_creator_wins(self, store: Storage) -> None:
+        for attempt in range(20):
+            gate = threading.Barrier(8)
+
+            def create(worker: int, name: str = f"race-{attempt}/m", gate: threading.Barrier = gate) -> bool:
+                gate.wait()
+                return store.create(name, b"%d" % worker * 10_000)
+
+            with ThreadPoolExecutor(8) as pool:
+                won = list(pool.map(create, range(8)))
+            assert won.count(True) == 1
+            assert store.read(f"race-{attempt}/m") == b"%d" % won.index(True) * 10_000
+            assert store.names(f"race-{attempt}") == ["m"]
+
+    def test_readers_see_a_whole_file(self, store: Storage) -> None:
+        contents = [bytes([byte]) * 300_000 for byte in (1, 2)]
+        store.write("file", contents[0])
+        done = threading.Event()
+
+        def write() -> None:
+            try:
+                for turn in range(60):
+                    store.write("file", contents[turn % 2])
+            finally:
+                done.set()
+
+        with ThreadPoolExecutor(1) as pool:
+            writer = pool.submit(write)
+            while not done.is_set():
+                assert store.read("file") in contents
+            writer.result()
+
+    def test_a_stream_becomes_the_file_at_its_end(self, store: Storage) -> None:
+        store.write("out", b"old")
+        with store.writing("out") as stream:
+            for part in (b"one ", b"two ", b"three"):
+                stream.write(part)
+            assert store.read("out") == b"old"
+        assert store.read("out") == b"one two three"
+
+    @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, GeneratorExit])
+    def test_a_failing_block_leaves_the_old_file(self, store: Storage, error: type[BaseException]) -> None:
+        store.write("folder/out", b"old")
+        for name in ("folder/out", "folder/new"):
+            with pytest.raises(error), store.writing(name) as stream:
+                stream.write(b"half")
+                raise error
+        assert store.names("folder") == ["out"]
+        assert store.read("folder/out") == b"old"
+
+    def test_a_file_is_no_directory(self, store: Storage) -> None:
+        store.write("file", b"x")
+        for write in (store.write, store.create):
+            with pytest.raises(StorageError):
+                write("file/below", b"y")
+        assert store.names() == ["file"]
+        assert store.read("file") == b"x"
+
+
+def left(root: Path) -> list[str]:
+    """All that lies below a directory, temporary files too."""
+    return sorted(str(path.relative_to(root)) for path in root.rglob("*"))
+
+
+class TestLocalStorage(StorageContract):
+    @pytest.fixture
+    def store(self, tmp_path: Path) -> Storage:
+        return LocalStorage(tmp_path / "root of it")
+
+    def test_a_full_disk_leaves_nothing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        store = LocalStorage(tmp_path)
+        store.write("file", b"old")
+
+        def full(handle: int) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        monkeypatch.setattr(os, "fsync", full)
+        for write in (store.write, store.create):
+            for name in ("file", "other"):
+                with pytest.raises(StorageError, match="No space left") as caught:
+                    write(name, b"new")
+                assert "--resume" in str(caught.value)
+                assert caught.value.where == {"file": str(tmp_path / name)}
+        assert left(tmp_path) == ["file"]
+        assert store.read("file") == b"old"
+
+    def test_a_directory_is_no_file(self, tmp_path: Path) -> None:
+        store = LocalStorage(tmp_path)
+        store.write("folder/x", b"")
+        with pytest.raises(StorageError, match="cannot write"):
+            store.write("folder", b"y")
+        assert store.create("folder", b"y") is False
+        with pytest.raises(StorageError, match="cannot read"):
+            store.read("folder")
+        assert left(tmp_path) == ["folder", "folder/x"]
+
+    @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+    def test_a_read_only_directory(self, tmp_path: Path) -> None:
+        store = LocalStorage(tmp_path)
+        store.write("kept", b"x")
+        tmp_path.chmod(0o500)
+        try:
+            for write in (store.write, store.create):
+                with pytest.raises(StorageError, match="Permission denied"):
+                    write("file", b"y")
+            assert left(tmp_path) == ["kept"]
+        finally:
+            tmp_path.chmod(0o700)
+
+    def test_a_killed_writer_leaves_the_old_file(self, tmp_path: Path) -> None:
+        store = LocalStorage(tmp_path)
+        store.write("file", b"old")
+        code = (
+            "import os, sys; from nnlib.storage import LocalStorage\n"
+            "with LocalStorage(sys.argv[1]).writing('file') as stream:\n"
+            "    stream.write(b'half'); stream.flush(); os._exit(9)"
+        )
+        root = str(Path(__file__).parents[1])
+        process = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=root, check=False)
+        assert process.returncode == 9
+        assert store.names() == ["file"]
+        assert store.read("file") == b"old"
+        assert len(left(tmp_path)) == 2
+        store.sweep()
+        assert left(tmp_path) == ["file"]
+
+    def test_an_unusable_name_is_a_storage_error(self, tmp_path: Path) -> None:
+        store = LocalStorage(tmp_path)
+        for use in (store.read, store.exists, store.names, lambda name: store.write(name, b"")):
+            with pytest.raises(StorageError):
+                use("x" * 5000)
+
+    def test_a_dangling_link_can_be_deleted_and_a_link_is_not_followed(self, tmp_path: Path) -> None:
+        store = LocalStorage(tmp_path)
+        store.write("target/x", b"1")
+        (tmp_path / "link").symlink_to(tmp_path / "target")
+        (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+        store.delete("link")
+        store.delete("dangling")
+        assert left(tmp_path) == ["target", "target/x"]
+
+
+def test_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert storage("runs/a").root == str(tmp_path / "runs/a")
+    assert storage(f"file://{tmp_path}/b").root == str(tmp_path / "b")
+    assert storage("~/c").root == str(tmp_path / "home/c")
+    assert storage("~no such user/d").root == str(tmp_path / "~no such user/d")
+    assert storage(str(tmp_path)).root == str(tmp_path)
+    with pytest.raises(UsageError, match="cannot use gopher://"):
+        storage("gopher://x/y")
+
+
+def test_a_root_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"x")
+    store = storage(str(tmp_path / "file"))
+    assert store.names() == [] and not store.exists("x")
+    with pytest.raises(StorageError):
+        store.write("x", b"")
+    assert left(tmp_path) == ["file"]
