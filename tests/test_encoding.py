@@ -7,7 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from nnlib.data.encoding import Encoding, FeatureColumn, Place, class_name, class_order, plain_encoding
+from nnlib.data.columns import Place, class_name, class_order
+from nnlib.data.encoding import Encoding, FeatureColumn, plain_encoding
 from nnlib.errors import DataError
 
 MIXED = Encoding(

@@ -239,3 +239,13 @@ class TestOptions:
         import_tables([source()], str(tmp_path / "d"), ImportOptions(), lambda *args: told.append(args))
         assert told[-1] == (2000, 2000)
         assert [done for done, _ in told] == sorted(done for done, _ in told)
+
+    def test_wide_one_hot_is_encoded_piece_by_piece(self, tmp_path: Path) -> None:
+        codes = RANDOM.integers(0, 700, 3000)
+        text = "a,c,y\n" + "".join(f"{row},{code},{row % 2}\n" for row, code in enumerate(codes))
+        dataset = self.csv(tmp_path, text, categorical=("c",), shards=2)
+        names = dataset.encoding.feature_names
+        for shard in (0, 1):
+            for row in table(dataset, shard).to_pylist():
+                assert row["x"][0] == row["row"]
+                assert [names[1 + index] for index, one in enumerate(row["x"][1:]) if one] == [f"c={codes[row['row']]}"]

@@ -20,11 +20,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from nnlib.data.columns import Column, Place
 from nnlib.data.dataset import MANIFEST, Dataset, Task, shard_schema
 from nnlib.data.dealing import LabelDealer, bucket_of, deal, order_hash
 from nnlib.data.encoding import Encoding, FeatureColumn
 from nnlib.data.importers.arrays import ArrayColumn, array_table
-from nnlib.data.importers.table import ReadOptions, Table
+from nnlib.data.importers.table import ReadOptions, Table, chunk_rows
 from nnlib.data.sources import open_tables
 from nnlib.data.spool import Spool
 from nnlib.data.survey import Choice, Survey, survey
@@ -100,6 +101,8 @@ def import_tables(
 ) -> Dataset:
     """Import opened tables of equal columns."""
     files = storage(output)
+    if options.shards < 1 or (options.row_group_rows or 1) < 1:
+        raise UsageError("shards and row_group_rows must be at least 1")
     choice = choose(tables[0], options)
     total = sum(table.rows or 0 for table in tables) if all(table.rows for table in tables) else None
     beside = _beside(files)
@@ -217,20 +220,30 @@ def _encoded(
     raw: Spool, choice: Choice, found: Survey, encoding: Encoding, schema: pa.Schema
 ) -> Iterator[pa.RecordBatch]:
     """The spooled rows as batches of the shards' schema."""
+    size = chunk_rows(encoding.features * 8)  # one-hot columns are wider than what was spooled
+    first = 0
+    for place, spooled in zip(found.places, raw.take(0), strict=True):
+        for start in range(0, len(spooled), size):
+            batch = spooled.slice(start, size)
+            here = Place(place.file, place.row + start)
+            rows = np.arange(first, first + len(batch), dtype=np.int64)
+            x = encoding.stored(_columns(batch, choice), here)
+            y = encoding.labels(batch.column("label"), here)
+            kept = {name: batch.column(f"kept {name}").cast(schema.field(name).type) for name in found.kept}
+            yield record_batch(schema, rows, x, y, kept)
+            first += len(batch)
+
+
+def _columns(batch: pa.RecordBatch, choice: Choice) -> dict[str, Column]:
+    """The feature columns of a spooled batch by their raw names."""
+    columns: dict[str, Column] = {name: batch.column(f"text {name}") for name in choice.categorical}
+    dense = matrix(batch) if "x" in batch.schema.names else np.empty((len(batch), 0))
     start = 0
-    for place, batch in zip(found.places, raw.take(0), strict=True):
-        columns: dict[str, Any] = {name: batch.column(f"text {name}") for name in choice.categorical}
-        position = 0
-        dense = matrix(batch) if "x" in batch.schema.names else np.empty((len(batch), 0))
-        for column in choice.features:
-            if column.kind != "categorical":
-                columns[column.name] = dense[:, position : position + column.width]
-                position += column.width
-        rows = np.arange(start, start + len(batch), dtype=np.int64)
-        y = encoding.labels(batch.column("label"), place)
-        kept = {name: batch.column(f"kept {name}").cast(schema.field(name).type) for name in found.kept}
-        yield record_batch(schema, rows, encoding.stored(columns, place), y, kept)
-        start += len(batch)
+    for column in choice.features:
+        if column.kind != "categorical":
+            columns[column.name] = dense[:, start : start + column.width]
+            start += column.width
+    return columns
 
 
 class _Dealer:

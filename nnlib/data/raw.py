@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from nnlib.data.encoding import Columns, Encoding, Place
+from nnlib.data.columns import Columns, Place
+from nnlib.data.encoding import Encoding
 from nnlib.data.importers.table import ReadOptions, Role, Table, chunk_rows, length, rechunk
 from nnlib.data.sources import open_tables
 from nnlib.errors import DataError

@@ -12,24 +12,15 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from nnlib.data.columns import Column, Columns, Place, class_name, class_order, is_number, plain, texts
 from nnlib.data.dataset import Task
-from nnlib.data.encoding import (
-    Column,
-    Columns,
-    Encoding,
-    FeatureColumn,
-    Place,
-    class_name,
-    class_order,
-    is_number,
-    plain,
-    texts,
-)
+from nnlib.data.encoding import Encoding, FeatureColumn
 from nnlib.data.importers.table import Role, Table, chunk_rows, length, rechunk
 from nnlib.data.spool import Spool
 from nnlib.errors import DataError, UsageError
 
 MOST_CLASSES = 65_536
+MOST_CATEGORIES = 10_000
 MOST_AUTO_CLASSES = 1_000
 """Whole-number labels with more distinct values than this are taken as a numeric target."""
 
@@ -187,8 +178,8 @@ def survey(tables: Sequence[Table], choice: Choice, spool: Spool, tell: Callable
             arrays[f"text {name}"] = text = texts(columns[name], name, place)
             for entry in pc.value_counts(text.drop_null()).to_pylist():
                 found.categories[name][entry["values"]] += entry["counts"]
-            if len(found.categories[name]) > MOST_CLASSES:
-                raise DataError(f"has more than {MOST_CLASSES} categories", file=place.file, column=name)
+            if len(found.categories[name]) > MOST_CATEGORIES:
+                raise DataError(f"has more than {MOST_CATEGORIES} categories", file=place.file, column=name)
         arrays["label"] = _plain_label(columns[choice.label], choice.label, place)
         found.label.add(arrays["label"], place)
         for name in choice.keep:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from nnlib.data.encoding import Columns
+from nnlib.data.columns import Columns
 from nnlib.data.importers.table import ReadOptions, Role, Table, chunk_rows
 from nnlib.errors import DataError, UsageError
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
-from nnlib.data.encoding import Columns
+from nnlib.data.columns import Columns
 from nnlib.data.importers.table import ReadOptions, Role, Table
 from nnlib.errors import DataError
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from nnlib.data.encoding import Columns
+from nnlib.data.columns import Columns
 from nnlib.data.importers.table import ReadOptions, Role, Table, chunk_rows
 from nnlib.errors import DataError
 

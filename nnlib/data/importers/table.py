@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 
-from nnlib.data.encoding import Columns
+from nnlib.data.columns import Columns
 from nnlib.errors import DataError, UsageError
 
 Role = Literal["number", "text", "value"]
@@ -110,5 +110,5 @@ def _joined(chunks: list[Columns]) -> Columns:
 
 
 def chunk_rows(row_bytes: int) -> int:
-    """Rows of about 4 MiB, between 256 and 65,536."""
-    return min(65_536, max(256, (4 << 20) // max(1, row_bytes)))
+    """Rows of about 4 MiB, between 16 and 65,536."""
+    return min(65_536, max(16, (4 << 20) // max(1, row_bytes)))
