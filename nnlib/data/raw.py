@@ -24,6 +24,7 @@ _VALUE: Role = "value"
 class RawChunk:
     """Consecutive rows: ``row`` is the first one's position in the input, ``x`` (n, features) float32 values.
 
+    ``stored`` is ``x`` as a shard would store it, for a model that converts to another dtype than float32.
     ``y`` (n,) holds int32 class indices or float64 targets, or is None if the source has no label column. ``kept``
     holds the columns asked for, as Arrow arrays.
     """
@@ -32,6 +33,7 @@ class RawChunk:
     x: npt.NDArray[np.float32]
     y: npt.NDArray[Any] | None
     kept: dict[str, pa.Array]
+    stored: npt.NDArray[Any]
 
 
 def read_raw(
@@ -62,9 +64,10 @@ def read_raw(
         first = 0
         for columns in rechunk(iter(table.chunks(wanted)), rows):
             place = Place(table.file, first)
-            x = encoding.encode(_gathered(columns, encoding, spread), place)
+            stored = encoding.stored(_gathered(columns, encoding, spread), place)
             y = None if label is None else replace(encoding, label=label).labels(columns[label], place)
-            yield RawChunk(start + first, x, y, {name: pa.array(columns[table.column(name, "kept")]) for name in keep})
+            kept = {name: pa.array(columns[table.column(name, "kept")]) for name in keep}
+            yield RawChunk(start + first, encoding.decoded(stored), y, kept, stored)
             first += length(columns)
         start += first
 
