@@ -77,3 +77,14 @@ def test_images_from_other_files_than_at_import(tmp_path: Path) -> None:
     np.save(tmp_path / "e.npy", pixels[:, :3])
     with pytest.raises(DataError, match="12 numbers, the model wants 16"):
         list(read_raw(str(tmp_path / "e.npy"), encoding))
+
+
+def test_arrays_are_found_by_their_names_at_import(tmp_path: Path) -> None:
+    pixels, labels = np.arange(24, dtype=np.uint8).reshape(6, 2, 2), np.arange(6) % 2
+    np.savez(tmp_path / "a.npz", pictures=pixels, kinds=labels, X=np.zeros(3))
+    options = ImportOptions(features=("pictures",), label="kinds")
+    encoding = import_dataset([str(tmp_path / "a.npz")], str(tmp_path / "d"), options).encoding
+    (chunk,) = read_raw(str(tmp_path / "a.npz"), encoding)
+    assert np.array_equal(chunk.stored, pixels.reshape(6, 4))
+    assert chunk.y is not None
+    assert np.array_equal(chunk.y, labels)

@@ -52,7 +52,9 @@ def read_raw(
     any table with as many numbers a row will do. Raises `DataError` for missing columns, unseen categories or labels.
     """
     sources = [source] if isinstance(source, str) else list(source)
-    tables = open_tables(sources, ReadOptions(format, delimiter, header))
+    likely = tuple(column.name for column in encoding.columns)
+    options = ReadOptions(format, delimiter, header, likely_features=likely, likely_label=encoding.label)
+    tables = open_tables(sources, options)
     rows = chunk or chunk_rows(encoding.features * 4)
     start = 0
     for table in tables:

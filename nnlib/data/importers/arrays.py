@@ -113,16 +113,16 @@ def array_table(
     )
 
 
-def keyed_table(
-    file: str, arrays: Mapping[str, ArrayColumn], options: ReadOptions, label_needed: bool = False
-) -> Table:
+def keyed_table(file: str, arrays: Mapping[str, ArrayColumn], options: ReadOptions) -> Table:
     """A table of named arrays, features and label by their usual names or those in ``options``."""
     names = list(arrays)
-    features = list(options.features) or [pick(names, None, FEATURES, "features", "--features", file)]
-    for name in options.features:
+    features = list(options.features) or [name for name in options.likely_features if name in names]
+    features = features or [pick(names, None, FEATURES, "features", "--features", file)]
+    for name in features:
         pick(names, name, (), "features", "--features", file)
     label: str | None = None
-    if options.label is not None or label_needed or any(name in names for name in LABELS):
+    labels = (options.likely_label, *LABELS) if options.likely_label else LABELS
+    if options.label is not None or any(name in names for name in labels):
         rest = [name for name in names if name not in features]
-        label = pick(rest, options.label, LABELS, "labels", "--label", file)
+        label = pick(rest, options.label, labels, "labels", "--label", file)
     return array_table(file, arrays, features, label)

@@ -18,13 +18,18 @@ Role = Literal["number", "text", "value"]
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """How to read raw files; None means by looking. ``features`` and ``label`` name arrays or columns."""
+    """How to read raw files; None means by looking. ``features`` and ``label`` name arrays or columns.
+
+    ``likely_features`` and ``likely_label`` are names to look for before the usual ones, where the user gave none.
+    """
 
     format: str | None = None
     delimiter: str | None = None
     header: bool | None = None
     features: tuple[str, ...] = ()
     label: str | None = None
+    likely_features: tuple[str, ...] = ()
+    likely_label: str | None = None
 
 
 @dataclass(frozen=True)
