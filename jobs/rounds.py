@@ -21,9 +21,10 @@ from jobs import tasks
 from jobs.runners import JobRequest, Line, TaskCall, run_job, task_environment
 from jobs.task_server import TaskServer
 from nnlib.averaging import Partial
-from nnlib.checkpoint import json_bytes
+from nnlib.checkpoint import Checkpoint, RoundStore
 from nnlib.errors import JobError, NnjobsError, from_record
 from nnlib.layout import slices
+from nnlib.ledger import canonical
 from nnlib.metrics import merge_scores
 from nnlib.plan import JobSpec, WorkerPlan
 from nnlib.training import partial_layout
@@ -77,7 +78,7 @@ class JobSite:
             self._call = server.call
         folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="nnjobs-")))
         self._spec = folder / "spec.json"
-        self._spec.write_bytes(json_bytes(spec.to_json()))
+        self._spec.write_bytes(canonical(spec.to_json()))
         self._plan = []
         for plan in plans:
             path = folder / f"worker-{plan.worker:06d}.plan"
@@ -164,6 +165,14 @@ class JobSite:
                     trial=trial,
                 )
         return np.concatenate([output.parts[index].weights for index in range(len(parts))])
+
+
+def model_files(store: RoundStore, checkpoint: Checkpoint) -> tuple[str, str | None]:
+    """Paths of a round's model, and of the averaged optimizer state if there is any, for a job's tasks."""
+    state = any(trial.optimizer.size for trial in checkpoint.trials)
+    root = store.storage.root
+    model = f"{root}/{store.model_file(checkpoint.round)}"
+    return model, f"{root}/{store.state_file(checkpoint.round)}" if state else None
 
 
 def collect(lines: Iterable[Line], active: Sequence[int]) -> dict[int, TrialOutput]:

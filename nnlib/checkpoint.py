@@ -2,14 +2,14 @@
 
 ``rounds/000007/`` holds the state after 7 rounds: ``model.safetensors`` (each trial's parameters by name),
 ``state.safetensors`` (outer steps' and averaged optimizers' vectors; absent if there are none), ``trials.json`` (who
-is active, the best so far), ``metrics.json``, and last ``manifest.json`` with the size and SHA-256 of each. The
-manifest is made by conditional create: of two drivers that commit the same round one is refused, and a directory
-without a manifest is no round. Version 0 means initialised; a run loops from the newest version to its last.
+is active, the best so far), ``metrics.json``, ``ledger.json`` (see `nnlib.ledger`), and last ``manifest.json`` with the
+size and SHA-256 of each. The manifest is made by conditional create: of two drivers that commit the same round one is
+refused, and a directory without a manifest is no round. Version 0 means initialised; a run loops from the newest
+version to its last.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +21,7 @@ import numpy.typing as npt
 from nnlib import FORMAT_VERSION
 from nnlib.errors import MismatchError, StorageError
 from nnlib.layout import Layout
+from nnlib.ledger import canonical, digest, ledger_line
 from nnlib.storage import Storage
 
 Vector = npt.NDArray[Any]
@@ -31,6 +32,7 @@ MODEL = "model.safetensors"
 STATE = "state.safetensors"
 TRIALS = "trials.json"
 METRICS = "metrics.json"
+LEDGER = "ledger.json"
 
 
 @dataclass
@@ -65,11 +67,16 @@ class TrialState:
 
 @dataclass
 class Checkpoint:
-    """All trials after ``round`` rounds, and the metrics of the job that led here."""
+    """All trials after ``round`` rounds, the metrics of the job that led here, and what the ledger says of it.
+
+    ``line`` is the round's line of the ledger, known once it is committed or loaded.
+    """
 
     round: int
     trials: list[TrialState]
     metrics: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+    line: bytes | None = None
 
 
 class RoundStore:
@@ -79,11 +86,30 @@ class RoundStore:
         self.storage = storage
         self.layouts = list(layouts)
 
-    def commit(self, checkpoint: Checkpoint) -> None:
-        """Write the round; visible, whole and durable when this returns.
+    def commit(self, checkpoint: Checkpoint, before: Checkpoint | None = None) -> None:
+        """Write the round that follows ``before`` (None: round 0); visible, whole and durable when this returns.
 
         Raises `StorageError` if another driver has committed this round.
         """
+        files = self._encoded(checkpoint)
+        checkpoint.line = ledger_line(checkpoint.facts, files, None if before is None else before.line)
+        files[LEDGER] = checkpoint.line
+        for name, data in files.items():
+            self.storage.write(self._at(checkpoint.round, name), data)
+        manifest = {
+            "format_version": FORMAT_VERSION,
+            "round": checkpoint.round,
+            "files": {name: _entry(data) for name, data in sorted(files.items())},
+        }
+        if not self.storage.create(self._at(checkpoint.round, MANIFEST), canonical(manifest)):
+            raise StorageError(
+                f"round {checkpoint.round} was committed by another driver: two drivers write this run",
+                hint="let the other one finish, or train into another --run-dir",
+                run=self.storage.root,
+            )
+
+    def _encoded(self, checkpoint: Checkpoint) -> dict[str, bytes]:
+        """The round's files but its ledger line and manifest; equal checkpoints, equal bytes."""
         arrays: dict[str, Vector] = {}
         state: dict[str, Vector] = {}
         for index, (trial, layout) in enumerate(zip(checkpoint.trials, self.layouts, strict=True)):
@@ -95,24 +121,12 @@ class RoundStore:
         trials = {"format_version": FORMAT_VERSION, "trials": [trial.to_json() for trial in checkpoint.trials]}
         files = {
             MODEL: pack(arrays),
-            TRIALS: json_bytes(trials),
-            METRICS: json_bytes({"format_version": FORMAT_VERSION, **checkpoint.metrics}),
+            TRIALS: canonical(trials),
+            METRICS: canonical({"format_version": FORMAT_VERSION, **checkpoint.metrics}),
         }
         if state:
             files[STATE] = pack(state)
-        for name, data in files.items():
-            self.storage.write(self._at(checkpoint.round, name), data)
-        manifest = {
-            "format_version": FORMAT_VERSION,
-            "round": checkpoint.round,
-            "files": {name: _entry(data) for name, data in sorted(files.items())},
-        }
-        if not self.storage.create(self._at(checkpoint.round, MANIFEST), json_bytes(manifest)):
-            raise StorageError(
-                f"round {checkpoint.round} was committed by another driver: two drivers write this run",
-                hint="let the other one finish, or train into another --run-dir",
-                run=self.storage.root,
-            )
+        return files
 
     def rounds(self) -> list[int]:
         """Committed rounds, ascending."""
@@ -158,7 +172,7 @@ class RoundStore:
                     **entry,
                 )
             )
-        return Checkpoint(round_, trials, metrics)
+        return Checkpoint(round_, trials, metrics, line=self._checked(round_, LEDGER, manifest))
 
     def metrics(self, round_: int) -> dict[str, Any]:
         """The metrics of one committed round."""
@@ -168,6 +182,25 @@ class RoundStore:
         )
         data.pop("format_version", None)
         return data
+
+    def ledger(self, round_: int) -> bytes:
+        """The ledger's line of one committed round, as it stands (`nnjobs verify` judges it)."""
+        return self.storage.read(self._at(round_, LEDGER))
+
+    def damaged(self, round_: int) -> list[str]:
+        """Files of a round that do not match its manifest; a pruned model is not missing."""
+        found = []
+        manifest = self.manifest(round_)
+        pruned = not self.has_model(round_)
+        for name, entry in manifest["files"].items():
+            if pruned and name in (MODEL, STATE):
+                continue
+            path = self._at(round_, name)
+            if not self.storage.exists(path):
+                found.append(f"{path} is missing")
+            elif _entry(self.storage.read(path)) != entry:
+                found.append(f"{path} does not match {MANIFEST}")
+        return found
 
     def model_file(self, round_: int) -> str:
         """Address of the round's model, inside the run directory."""
@@ -235,12 +268,6 @@ def unpack(data: bytes, file: str) -> dict[str, Vector]:
         raise MismatchError(f"not a readable safetensors file: {error}", file=file) from error
 
 
-def json_bytes(data: dict[str, Any]) -> bytes:
-    """Canonical JSON: sorted keys, no NaN, one line, a newline at the end."""
-    text = json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return text.encode() + b"\n"
-
-
 def parse_json(data: bytes, file: str) -> dict[str, Any]:
     try:
         parsed = json.loads(data)
@@ -252,4 +279,4 @@ def parse_json(data: bytes, file: str) -> dict[str, Any]:
 
 
 def _entry(data: bytes) -> dict[str, Any]:
-    return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    return {"bytes": len(data), "sha256": digest(data)}

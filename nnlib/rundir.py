@@ -14,10 +14,11 @@ from collections.abc import Iterable
 from typing import Any
 
 from nnlib import FORMAT_VERSION
-from nnlib.checkpoint import RoundStore, json_bytes, pack, parse_json, unpack
+from nnlib.checkpoint import RoundStore, pack, parse_json, unpack
 from nnlib.config.render import from_resolved, to_yaml
 from nnlib.config.schema import Config
 from nnlib.errors import StorageError, UsageError
+from nnlib.ledger import canonical
 from nnlib.plan import JobSpec
 from nnlib.storage import Storage, storage
 
@@ -39,22 +40,14 @@ class RunDirectory:
         self.storage: Storage = storage(address)
         self.address = self.storage.root
 
-    @classmethod
-    def create(cls, address: str | None, name: str) -> RunDirectory:
-        """A new run directory: at the address, or the first free ``runs/NAME-N``. Refuses one that holds a run."""
-        if address is not None:
-            run = cls(address)
-            if run.exists():
-                raise UsageError(
-                    "this directory holds a run already",
-                    hint="go on with it by --resume, start another elsewhere by --run-dir, or from its model by --from",
-                    run=run.address,
-                )
-            return run
-        number = 1
-        while cls(f"runs/{name}-{number}").storage.names():
-            number += 1
-        return cls(f"runs/{name}-{number}")
+    def refuse_if_exists(self) -> None:
+        """Raise `UsageError` if there is a run here: a new one must not write over it."""
+        if self.exists():
+            raise UsageError(
+                "this directory holds a run already",
+                hint="go on with it by --resume, start another elsewhere by --run-dir, or from its model by --from",
+                run=self.address,
+            )
 
     @classmethod
     def open(cls, address: str) -> RunDirectory:
@@ -70,7 +63,7 @@ class RunDirectory:
     def write_spec(self, spec: JobSpec) -> None:
         """Store what every task reads; the spec last, because with it the run exists."""
         self.storage.write(CONFIG, to_yaml(spec.config).encode())
-        self.storage.write(SPEC, json_bytes(spec.to_json()))
+        self.storage.write(SPEC, canonical(spec.to_json()))
 
     def config(self) -> Config:
         return from_resolved(self.storage.read(CONFIG).decode(), f"{self.address}/{CONFIG}")
@@ -84,7 +77,7 @@ class RunDirectory:
     def finish(self, metrics: dict[str, Any], arrays: dict[str, Any]) -> None:
         """Store the kept models, then their scores: a run is finished when ``final/metrics.json`` is there."""
         self.storage.write(FINAL_MODEL, pack(arrays))
-        self.storage.write(FINAL_METRICS, json_bytes({"format_version": FORMAT_VERSION, **metrics}))
+        self.storage.write(FINAL_METRICS, canonical({"format_version": FORMAT_VERSION, **metrics}))
 
     def final(self) -> dict[str, Any] | None:
         """The scores of a finished run, or None."""
@@ -97,14 +90,10 @@ class RunDirectory:
 
 
 class Journal:
-    """A file of lines that grows while the run does, rewritten as a whole every two seconds and at the end.
+    """A file of lines that grows while the run does, rewritten as a whole every two seconds and at the end."""
 
-    While ``held`` nothing is written: a run that is refused before it exists leaves no file.
-    """
-
-    def __init__(self, place: Storage, name: str, *, held: bool = False) -> None:
+    def __init__(self, place: Storage, name: str) -> None:
         self._storage, self._name = place, name
-        self.held = held
         self._text = place.read(name) if place.exists(name) else b""
         self._written = 0.0
         self._dirty = False
@@ -122,7 +111,7 @@ class Journal:
     def flush(self) -> None:
         """Write what is new. A journal that cannot be written must not end a run: rounds tell of a full disk."""
         self._written = time.monotonic()
-        if self._dirty and not self.held:
+        if self._dirty:
             try:
                 self._storage.write(self._name, self._text)
                 self._dirty = False

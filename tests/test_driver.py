@@ -63,7 +63,9 @@ def deterministic_files(run: Path) -> dict[str, str]:
     return {
         str(path.relative_to(run)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(run.rglob("*"))
-        if path.is_file() and path.name not in ("log", "events.jsonl", "config.yaml", "spec.json")
+        if path.is_file()
+        and path.name not in ("log", "events.jsonl", "config.yaml", "spec.json")
+        and path.parent.name != "lock"
     }
 
 

@@ -1,0 +1,150 @@
+"""How a run begins, or goes on: its plan, its first weights, its directory."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from jobs.prepare import make_spec
+from jobs.rounds import JobSite
+from jobs.tasks import merge_stats
+from nnlib.checkpoint import ROUNDS, Checkpoint, TrialState, flat_vector
+from nnlib.config.identity import resume_problems
+from nnlib.config.schema import Config
+from nnlib.data.dataset import Dataset
+from nnlib.data.scaling import Scaler
+from nnlib.errors import ConfigError, MismatchError, StorageError
+from nnlib.events import Listener, Note, PhaseStarted
+from nnlib.ledger import digest, first_facts
+from nnlib.lock import RunLock
+from nnlib.optim import build_outer
+from nnlib.plan import JobSpec, WorkerPlan, assign_shards
+from nnlib.rundir import RunDirectory
+from nnlib.training import initial_vector, partial_layout
+
+
+def prepare(config: Config, listen: Listener) -> tuple[JobSpec, list[WorkerPlan]]:
+    """The spec of a new run, with its splits found and its feature scaling fitted. Writes nothing."""
+    dataset = Dataset.open(config.data.path)
+    listen(PhaseStarted("split", "finding the splits"))
+    spec, plans = make_spec(config, dataset)
+    if config.data.scale != "none":
+        listen(PhaseStarted("scale", "fitting the feature scaling"))
+        spec = fit_scaling(spec, plans, lambda text: listen(Note(text, "warning")))
+    return spec, plans
+
+
+def claim(config: Config, stack: ExitStack) -> RunDirectory:
+    """The new run's directory, locked until ``stack`` ends: the one configured, or the first free ``runs/NAME-N``."""
+    if config.run_dir is not None:
+        run = RunDirectory(config.run_dir)
+        run.refuse_if_exists()
+        stack.enter_context(RunLock(run.storage))
+        run.refuse_if_exists()  # it may have been made while we waited for nothing but the lock's files
+        return run
+    for number in itertools.count(1):
+        run = RunDirectory(f"runs/{config.name}-{number}")
+        if run.storage.names():
+            continue
+        try:
+            stack.enter_context(RunLock(run.storage))
+        except StorageError:
+            if run.storage.names():
+                continue  # another driver was quicker
+            raise
+        if not run.exists():
+            return run
+    raise AssertionError("unreachable")
+
+
+def found(run: RunDirectory, spec: JobSpec, states: list[TrialState], parent: dict[str, Any] | None) -> None:
+    """Commit round 0, and then the spec: with it the run exists."""
+    run.storage.delete(ROUNDS)  # of a start that was killed before there was a spec
+    run.storage.sweep()
+    run.rounds(spec).commit(Checkpoint(0, states, {"round": 0, "epoch": 0}, first_facts(spec, parent)))
+    run.write_spec(spec)
+
+
+def reopen(run: RunDirectory, config: Config) -> tuple[JobSpec, list[WorkerPlan]]:
+    """An existing run, under a configuration that may differ only in what does not touch its mathematics."""
+    spec = run.spec()
+    problems = resume_problems(spec.config, config)
+    if problems:
+        raise ConfigError(
+            "this run cannot go on with a changed configuration:\n" + "\n".join(f"    {line}" for line in problems),
+            hint=f"train a new run from its model: --from {run.address}",
+            run=run.address,
+        )
+    dataset = Dataset.open(config.data.path)
+    if dataset.fingerprint != spec.dataset.fingerprint:
+        raise MismatchError(
+            "the dataset is not the one this run was started with",
+            hint=f"bring the old one back, or train a new run: --from {run.address}",
+            dataset=dataset.address,
+        )
+    spec = replace(spec, config=config, dataset=dataset)
+    run.write_spec(spec)
+    return spec, assign_shards([shard.rows for shard in dataset.shards], config.workers)
+
+
+def initial_states(spec: JobSpec) -> list[TrialState]:
+    """The trials before round 0: weights by their seeds, all other state zero."""
+    states = []
+    for trial in spec.trials:
+        weights = initial_vector(spec, trial)
+        rest = partial_layout(spec.config, spec.model(trial)).size - weights.size
+        outer = build_outer(spec.config.sync.outer, weights.size).initial()
+        states.append(TrialState(weights, np.zeros(rest, weights.dtype), outer))
+    return states
+
+
+def fit_scaling(spec: JobSpec, plans: Sequence[WorkerPlan], note: Callable[[str], None]) -> JobSpec:
+    """The spec with every trial's feature scaling fitted on its training rows, by one job."""
+    with JobSite(spec, plans, note) as site:
+        outputs = site.run("scale", 0, range(len(spec.trials)))
+    kind = spec.config.data.scale
+    trials = [
+        replace(trial, scaler=Scaler.from_stats(kind, merge_stats(outputs[trial.index].stats))) for trial in spec.trials
+    ]
+    return replace(spec, trials=tuple(trials))
+
+
+def warm_start(spec: JobSpec, states: Sequence[TrialState], address: str) -> dict[str, Any]:
+    """Put another run's weights (``RUN``: its final models, ``RUN@N``: those of round N) into ``states``, trial by
+    trial with the same split. Returns what the ledger says of the parent."""
+    place, separator, number = address.rpartition("@")
+    if not separator or not number.isdigit():
+        place, number = address, ""
+    parent = RunDirectory.open(place)
+    old = parent.spec()
+    store = parent.rounds(old)
+    committed = store.rounds()
+    round_ = int(number) if number else committed[-1]
+    if round_ not in committed or not store.has_model(round_):
+        kept = ", ".join(str(known) for known in committed if store.has_model(known))
+        raise ConfigError(f"that run keeps no model of round {round_} (kept: {kept})", run=parent.address)
+    checkpoint = store.load(round_) if number or parent.final() is None else None
+    arrays = parent.final_arrays() if checkpoint is None else {}
+    by_split = {(trial.split, trial.fold): trial.index for trial in old.trials}
+    for state, trial in zip(states, spec.trials, strict=True):
+        index = by_split.get((trial.split, trial.fold))
+        if index is None:
+            raise ConfigError(
+                f"that run has no trial of split {trial.split} (it has {', '.join(str(key[0]) for key in by_split)}): "
+                "another split's model has seen this split's test rows",
+                run=parent.address,
+                key="split.seeds",
+            )
+        layout = spec.model(trial).layout
+        if old.model(old.trials[index]).layout != layout:
+            raise ConfigError("that run's model has another shape or dtype", run=parent.address, key="model")
+        if checkpoint is not None:
+            state.weights = checkpoint.trials[index].weights
+        else:
+            state.weights = flat_vector(index, arrays, layout, parent.address)
+    return {"round": round_, "final": checkpoint is None, "ledger": digest(store.ledger(round_))}

@@ -1,0 +1,102 @@
+"""The end of a run: score the last models, choose which to keep."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from jobs.advance import watch
+from jobs.rounds import JobSite, model_files
+from nnlib.checkpoint import Checkpoint, RoundStore, named_arrays
+from nnlib.errors import MismatchError
+
+
+def final_scores(
+    site: JobSite, store: RoundStore, last: Checkpoint, rounds: int
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Scores of the kept models by a job of 0 epochs, and the models' arrays by name.
+
+    With ``train.keep: best`` a trial's model is the one of the round with the least validation loss.
+    """
+    spec, everyone = site.spec, range(len(site.spec.trials))
+    outputs = site.run("score", last.round, everyone, *model_files(store, last))
+    entries: list[dict[str, Any]] = []
+    arrays: dict[str, Any] = {}
+    digest = hashlib.sha256()
+    for index in everyone:
+        state, trial, scores = replace(last.trials[index]), spec.trials[index], outputs[index].scores
+        weights, round_ = state.weights, state.round
+        if spec.config.train.keep == "best" and state.status != "diverged":
+            if state.status == "active":
+                watch(state, state.round, scores["validation"]["loss"], spec.config)
+            if state.best_round is not None and state.best_round != state.round:
+                round_ = state.best_round
+                weights = store.load(round_).trials[index].weights
+                scores = _scores_of(store, index, round_)
+        arrays |= named_arrays(index, weights, spec.model(trial).layout)
+        digest.update(np.ascontiguousarray(weights, weights.dtype.newbyteorder("<")).tobytes())
+        entries.append(
+            {
+                "trial": index,
+                "split": trial.split,
+                "fold": trial.fold,
+                "status": state.status,
+                "reason": state.reason,
+                "round": round_,
+                "test": scores["test"],
+                "validation": scores["validation"],
+            }
+        )
+    final = {
+        "rounds": last.round,
+        "rounds_planned": rounds,
+        "task": spec.dataset.task,
+        "model_sha256": digest.hexdigest(),
+        "trials": entries,
+    }
+    return final, arrays
+
+
+def _scores_of(store: RoundStore, trial: int, round_: int) -> dict[str, dict[str, Any]]:
+    """The scores of a trial's model after ``round_`` rounds: the next round's job made them."""
+    for entry in store.metrics(round_ + 1)["trials"]:
+        if entry["trial"] == trial and entry["scored_round"] == round_:
+            return {"test": entry["test"], "validation": entry["validation"]}
+    raise MismatchError("the scores of the best round are not there", round=round_, trial=trial)
+
+
+def result_of(final: dict[str, Any], run_dir: str, seconds: float) -> dict[str, Any]:
+    """The object that ``--json`` prints."""
+    classes = final["task"] == "classification"
+    trials = []
+    for entry in final["trials"]:
+        test = entry["test"]
+        line = {"split": entry["split"], "test_accuracy": test.get("accuracy"), "test_loss": test["loss"]}
+        if not classes:
+            line |= {"test_r2": test["r2"], "test_mse": test["mse"], "test_mae": test["mae"]}
+        trials.append(line | {"status": entry["status"], "round": entry["round"]})
+    result: dict[str, Any] = {
+        "test_accuracy": mean([line["test_accuracy"] for line in trials]) if classes else None,
+        "trials": trials,
+        "model_sha256": final["model_sha256"],
+        "rounds": final["rounds"],
+        "seconds": round(seconds, 3),
+        "run_dir": run_dir,
+        "diverged": [
+            {"trial": entry["trial"], "split": entry["split"], "reason": entry["reason"]}
+            for entry in final["trials"]
+            if entry["status"] == "diverged"
+        ],
+    }
+    if not classes:
+        result["test_metric"] = {"name": "r2", "value": mean([line["test_r2"] for line in trials])}
+    return result
+
+
+def mean(values: list[float | None]) -> float | None:
+    """Of the values that are known; None if none is."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
