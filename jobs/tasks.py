@@ -22,7 +22,7 @@ from nnlib.data.splits import TEST, VALIDATION
 from nnlib.data.worker_data import SCORE_ROWS, TrialData, WorkerData
 from nnlib.errors import DivergedError, MismatchError, NnjobsError
 from nnlib.layout import BLOCK, slices
-from nnlib.metrics import new_score
+from nnlib.metrics import exact_sum, new_score
 from nnlib.models.protocol import Model
 from nnlib.plan import JobSpec, Trial, WorkerPlan, arrays_from_json, arrays_to_json
 from nnlib.training import local_training, partial_layout
@@ -73,48 +73,50 @@ def worker_data(spec: JobSpec, plan: WorkerPlan) -> WorkerData:
 
 def _train(spec: JobSpec, plan: WorkerPlan, round_: int, active: Sequence[int], models: Models) -> Iterator[Line]:
     """Score the incoming models, train them, emit partials and metrics."""
-    data = worker_data(spec, plan)
-    for index in active:
-        trial = spec.trials[index]
-        started = time.perf_counter()
-        view = data.trial(trial.rule, trial.scaler, spec.config.model.dtype)
-        read = time.perf_counter()
-        record = _scores(spec, trial, plan.worker, view, models[index])
-        scored = time.perf_counter()
-        try:
-            result = next(local_training(spec, trial, plan.worker, view, models[index], round_))
-        except DivergedError as error:
-            record["diverged"] = error.to_record()
-        else:
-            record["losses"] = list(result.losses)
-            record["examples"] = result.rows
-            record["evaluations"] = result.evaluations
-            for part_index, part in enumerate(slices(result.partial.weights.size, slice_elements(spec))):
-                key = SliceKey(index, part_index).encode()
-                piece = Partial(plan.worker, result.rows, result.partial.weights[part], result.partial.fingerprint)
-                yield key, encode_partial(key, piece)
-        record["seconds"] = {"read": read - started, "score": scored - read, "train": time.perf_counter() - scored}
-        yield _metrics_line(plan.worker, index, record)
+    with worker_data(spec, plan) as data:
+        for index in active:
+            trial = spec.trials[index]
+            started = time.perf_counter()
+            view = data.trial(trial.rule, trial.scaler, spec.config.model.dtype)
+            read = time.perf_counter()
+            record = _scores(spec, trial, plan.worker, view, models[index])
+            scored = time.perf_counter()
+            try:
+                result = next(local_training(spec, trial, plan.worker, view, models[index], round_))
+            except DivergedError as error:
+                record["diverged"] = error.to_record()
+            else:
+                record["losses"] = list(result.losses)
+                record["examples"] = result.rows
+                record["evaluations"] = result.evaluations
+                for part_index, part in enumerate(slices(result.partial.weights.size, slice_elements(spec))):
+                    key = SliceKey(index, part_index).encode()
+                    piece = Partial(plan.worker, result.rows, result.partial.weights[part], result.partial.fingerprint)
+                    yield key, encode_partial(key, piece)
+            record["seconds"] = {"read": read - started, "score": scored - read, "train": time.perf_counter() - scored}
+            yield _metrics_line(plan.worker, index, record)
 
 
 def _score(spec: JobSpec, plan: WorkerPlan, round_: int, active: Sequence[int], models: Models) -> Iterator[Line]:
     """A job of 0 epochs: score the given models."""
-    data = worker_data(spec, plan)
-    for index in active:
-        trial = spec.trials[index]
-        view = data.trial(trial.rule, trial.scaler, spec.config.model.dtype)
-        yield _metrics_line(plan.worker, index, _scores(spec, trial, plan.worker, view, models[index]))
+    with worker_data(spec, plan) as data:
+        for index in active:
+            trial = spec.trials[index]
+            view = data.trial(trial.rule, trial.scaler, spec.config.model.dtype)
+            yield _metrics_line(plan.worker, index, _scores(spec, trial, plan.worker, view, models[index]))
 
 
 def _scale(spec: JobSpec, plan: WorkerPlan, round_: int, active: Sequence[int], models: Models) -> Iterator[Line]:
     """Statistics of the features over the training rows, shard by shard (so they cannot depend on the workers)."""
     memory = spec.config.runtime.memory_mb << 20
-    data = WorkerData(spec.dataset, plan.shards, plan.shards, memory_bytes=memory, extra_columns=spec.extra_columns)
-    for index in active:
-        for shard in plan.shards:
-            stats = data.feature_stats(spec.trials[index].rule, shard)
-            key = SliceKey(index, shard).encode() + STATS
-            yield key, encode_record(plan.worker, arrays_to_json(stats.to_arrays()))
+    with WorkerData(
+        spec.dataset, plan.shards, plan.shards, memory_bytes=memory, extra_columns=spec.extra_columns
+    ) as data:
+        for index in active:
+            for shard in plan.shards:
+                stats = data.feature_stats(spec.trials[index].rule, shard)
+                key = SliceKey(index, shard).encode() + STATS
+                yield key, encode_record(plan.worker, arrays_to_json(stats.to_arrays()))
 
 
 PHASES = {"train": _train, "score": _score, "scale": _scale}
@@ -164,6 +166,8 @@ def reduce_task(spec: JobSpec, key: bytes, values: Iterable[bytes], models: Mode
 def _average(spec: JobSpec, key: bytes, values: Iterable[bytes], models: Models) -> Iterator[Line]:
     """The average of a slice and each worker's drift from it; a slice that lacks a worker says so."""
     name = SliceKey.decode(key)
+    if name.trial not in models:
+        raise MismatchError(f"trial {name.trial} is not in this job")
     model = spec.model(spec.trials[name.trial])
     layout = partial_layout(spec.config, model)
     parts = slices(layout.size, slice_elements(spec))
@@ -204,11 +208,15 @@ def _drift(partials: list[Partial], mean: Vector, start: Vector, offset: int, mo
 
 def drift_summary(blocks: Sequence[Sequence[float]]) -> dict[str, float | None]:
     """A worker's drift over all blocks, in any order: distance from the average relative to the average's norm, and
-    the cosine between its step and the average's step."""
-    distance, step, mean_step, dot, norm = (math.fsum(column) for column in zip(*blocks, strict=True))
+    the cosine between its step and the average's step. None where one is not defined, or too large for float64 (before
+    a float64 model diverges, its squares do)."""
+    distance, step, mean_step, dot, norm = (exact_sum(column) for column in zip(*blocks, strict=True))
+    relative = math.sqrt(distance / norm) if norm > 0.0 else math.nan
+    lengths = math.sqrt(step) * math.sqrt(mean_step)  # the product of the squares could vanish
+    cosine = dot / lengths if lengths > 0.0 else math.nan
     return {
-        "relative": math.sqrt(distance / norm) if norm > 0.0 else None,
-        "cosine": dot / math.sqrt(step * mean_step) if step > 0.0 and mean_step > 0.0 else None,
+        "relative": relative if math.isfinite(relative) else None,
+        "cosine": cosine if math.isfinite(cosine) and math.isfinite(lengths) else None,
     }
 
 

@@ -118,11 +118,11 @@ def local_training(
                     weights,
                     config.runtime.memory_mb << 20,
                 )
-        if not (np.isfinite(flat).all() and all(map(math.isfinite, losses))):
-            raise DivergedError("a weight is not finite", round=round_, epoch=epochs.stop - 1, worker=worker)
         given = flat.copy()
         if layout.size > size and optimizer.kind == "step":
             given = np.concatenate([flat, optimizer.state])
+        if not (np.isfinite(given).all() and all(map(math.isfinite, losses))):
+            raise DivergedError("a weight is not finite", round=round_, epoch=epochs.stop - 1, worker=worker)
         partial = Partial(worker, sample.rows, given, layout.fingerprint)
         vector = yield LocalResult(partial, tuple(losses), sample.rows, evaluations)
 
