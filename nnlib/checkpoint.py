@@ -10,8 +10,9 @@ version to its last.
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,6 +34,8 @@ STATE = "state.safetensors"
 TRIALS = "trials.json"
 METRICS = "metrics.json"
 LEDGER = "ledger.json"
+ALWAYS = {MODEL, TRIALS, METRICS, LEDGER}
+"""Files that every round has; `STATE` only some."""
 
 
 @dataclass
@@ -94,6 +97,8 @@ class RoundStore:
         files = self._encoded(checkpoint)
         checkpoint.line = ledger_line(checkpoint.facts, files, None if before is None else before.line)
         files[LEDGER] = checkpoint.line
+        if self.storage.exists(self._at(checkpoint.round, MANIFEST)):
+            raise self._fenced(checkpoint.round)  # before its files are written over
         for name, data in files.items():
             self.storage.write(self._at(checkpoint.round, name), data)
         manifest = {
@@ -102,11 +107,14 @@ class RoundStore:
             "files": {name: _entry(data) for name, data in sorted(files.items())},
         }
         if not self.storage.create(self._at(checkpoint.round, MANIFEST), canonical(manifest)):
-            raise StorageError(
-                f"round {checkpoint.round} was committed by another driver: two drivers write this run",
-                hint="let the other one finish, or train into another --run-dir",
-                run=self.storage.root,
-            )
+            raise self._fenced(checkpoint.round)
+
+    def _fenced(self, round_: int) -> StorageError:
+        return StorageError(
+            f"round {round_} was committed by another driver: two drivers write this run",
+            hint="let the other one finish, or train into another --run-dir",
+            run=self.storage.root,
+        )
 
     def _encoded(self, checkpoint: Checkpoint) -> dict[str, bytes]:
         """The round's files but its ledger line and manifest; equal checkpoints, equal bytes."""
@@ -137,9 +145,13 @@ class RoundStore:
         return sorted(found)
 
     def manifest(self, round_: int) -> dict[str, Any]:
-        data = parse_json(self.storage.read(self._at(round_, MANIFEST)), self._at(round_, MANIFEST))
-        if data.get("round") != round_ or not isinstance(data.get("files"), dict):
-            raise MismatchError("not the manifest of this round", file=self._at(round_, MANIFEST))
+        file = f"{self.storage.root}/{self._at(round_, MANIFEST)}"
+        data = parse_json(self.storage.read(self._at(round_, MANIFEST)), file)
+        if data.get("format_version") != FORMAT_VERSION or data.get("round") != round_:
+            raise MismatchError(f"not the manifest of round {round_} in format {FORMAT_VERSION}", file=file)
+        files = data.get("files")
+        if not isinstance(files, dict) or not ALWAYS <= set(files) <= {*ALWAYS, STATE}:
+            raise MismatchError("does not name the files of a round", file=file)
         return data
 
     def has_model(self, round_: int) -> bool:
@@ -210,11 +222,12 @@ class RoundStore:
         return self._at(round_, STATE)
 
     def prune(self, keep: int | str, needed: set[int]) -> None:
-        """Delete the models of old rounds, but for the newest ``keep`` and those ``needed``; metrics stay."""
+        """Delete the models of old rounds; metrics stay. Kept are the newest ``keep``, those ``needed``, and round 0,
+        from which any round can be recomputed."""
         if keep == "all":
             return
         for round_ in self.rounds()[: -int(keep)]:
-            if round_ not in needed:
+            if round_ > 0 and round_ not in needed:
                 for name in (MODEL, STATE):
                     self.storage.delete(self._at(round_, name))
 
@@ -248,6 +261,14 @@ def flat_vector(trial: int, arrays: Mapping[str, Vector], layout: Layout, file: 
             raise MismatchError(f"array {trial}.{name}: expected {view.dtype} {view.shape}, found {found}", file=file)
         view[...] = array
     return flat
+
+
+def model_digest(vectors: Iterable[Vector]) -> str:
+    """SHA-256 over the little-endian bytes of all trials' weights, in trial order: ``model_sha256``."""
+    hashed = hashlib.sha256()
+    for vector in vectors:
+        hashed.update(np.ascontiguousarray(vector, vector.dtype.newbyteorder("<")).tobytes())
+    return hashed.hexdigest()
 
 
 def pack(arrays: Mapping[str, Vector]) -> bytes:

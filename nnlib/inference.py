@@ -12,7 +12,6 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from nnlib.checkpoint import flat_vector
 from nnlib.data.converter import Converter
 from nnlib.data.dataset import MANIFEST, Dataset
 from nnlib.data.raw import read_raw
@@ -48,9 +47,8 @@ class TrainedModel:
         if not 0 <= trial < len(spec.trials):
             raise UsageError(f"the run has trials 0 to {len(spec.trials) - 1}, not {trial}", run=directory.address)
         chosen = spec.trials[trial]
-        layout = spec.model(chosen).layout
         if directory.final() is not None:
-            weights = flat_vector(trial, directory.final_arrays(), layout, directory.address)
+            weights = directory.final_weights(spec)[trial]
         else:
             store = directory.rounds(spec)
             committed = store.rounds()
@@ -122,12 +120,11 @@ def class_labels(classes: tuple[str, ...]) -> Array:
 
 @dataclass(frozen=True)
 class _Rows:
-    """Rows to predict: ids (n,), stored or raw features (n, features), targets (n,) or None."""
+    """Rows to predict: ids (n,), features as shards store them (n, features), targets (n,) or None."""
 
     row: Array
     x: Array
     y: Array | None
-    stored: bool
 
 
 def predict_to_parquet(run: str, source: str, output: str, *, trial: int = 0) -> dict[str, Any]:
@@ -152,9 +149,9 @@ def predict_to_parquet(run: str, source: str, output: str, *, trial: int = 0) ->
                 part = slice(start, start + CHUNK_ROWS)
                 x = chunk.x[part]
                 if chunk.y is None:
-                    (outputs,) = model.outputs(x, stored=chunk.stored)
+                    (outputs,) = model.outputs(x, stored=True)
                 else:
-                    outputs, losses = model.losses(x, chunk.y[part], stored=chunk.stored)
+                    outputs, losses = model.losses(x, chunk.y[part], stored=True)
                     score.add(outputs, losses, chunk.y[part])
                     labelled += len(x)
                 writer.write_table(_table(model, schema, chunk.row[part], outputs))
@@ -173,10 +170,8 @@ def _source(model: TrainedModel, source: str) -> Iterator[_Rows]:
     """The rows of a dataset directory, or of a raw file read as the model's own dataset was imported."""
     own = model.spec.dataset
     if not storage(source).exists(MANIFEST):
-        start = 0
         for raw in read_raw(source, own.encoding):
-            yield _Rows(np.arange(start, start + len(raw.x)), raw.x, raw.y, stored=False)
-            start += len(raw.x)
+            yield _Rows(np.arange(raw.row, raw.row + len(raw.x)), raw.stored, raw.y)
         return
     dataset = Dataset.open(source)
     if dataset.features != own.features or dataset.x_dtype != own.x_dtype or dataset.task != own.task:
@@ -194,7 +189,7 @@ def _source(model: TrainedModel, source: str) -> Iterator[_Rows]:
         with ShardReader(dataset, shard) as reader:
             for number in range(dataset.shards[shard].row_groups):
                 group = reader.row_group(number)
-                yield _Rows(group.row, group.x, classes[group.y] if own.classes else group.y, stored=True)
+                yield _Rows(group.row, group.x, classes[group.y] if own.classes else group.y)
 
 
 def _schema(model: TrainedModel) -> pa.Schema:

@@ -40,6 +40,7 @@ def first_facts(spec: JobSpec, parent: Mapping[str, Any] | None) -> dict[str, An
         "seed": spec.config.seed,
         "splits": [trial.split for trial in spec.trials],
         "folds": [trial.fold for trial in spec.trials],
+        "trials": digest(canonical({"trials": [trial.to_json() for trial in spec.trials]})),
         "shards": {shard.name: shard.sha256 for shard in spec.dataset.shards},
         "parent": parent,
     }
