@@ -13,7 +13,7 @@ import numpy as np
 from jobs.prepare import make_spec
 from jobs.rounds import JobSite
 from jobs.tasks import merge_stats
-from nnlib.checkpoint import ROUNDS, Checkpoint, TrialState, flat_vector
+from nnlib.checkpoint import ROUNDS, Checkpoint, TrialState, Vector
 from nnlib.config.identity import resume_problems
 from nnlib.config.schema import Config
 from nnlib.data.dataset import Dataset
@@ -114,9 +114,18 @@ def fit_scaling(spec: JobSpec, plans: Sequence[WorkerPlan], note: Callable[[str]
     return replace(spec, trials=tuple(trials))
 
 
-def warm_start(spec: JobSpec, states: Sequence[TrialState], address: str) -> dict[str, Any]:
-    """Put another run's weights (``RUN``: its final models, ``RUN@N``: those of round N) into ``states``, trial by
-    trial with the same split. Returns what the ledger says of the parent."""
+def warm_start(spec: JobSpec, states: Sequence[TrialState], start: str | Sequence[Vector]) -> dict[str, Any]:
+    """Put weights into ``states``: given flat vectors, one a trial, or another run's (``RUN``: its final models,
+    ``RUN@N``: those of round N), trial by trial with the same split. Returns what the ledger says of their origin."""
+    if isinstance(start, str):
+        return _start_from_run(spec, states, start)
+    for state, trial, vector in zip(states, spec.trials, start, strict=True):
+        spec.model(trial).layout.check(vector)
+        state.weights = vector.copy()
+    return {"weights": [digest(vector.astype(vector.dtype.newbyteorder("<")).tobytes()) for vector in start]}
+
+
+def _start_from_run(spec: JobSpec, states: Sequence[TrialState], address: str) -> dict[str, Any]:
     place, separator, number = address.rpartition("@")
     if not separator or not number.isdigit():
         place, number = address, ""
@@ -129,7 +138,10 @@ def warm_start(spec: JobSpec, states: Sequence[TrialState], address: str) -> dic
         kept = ", ".join(str(known) for known in committed if store.has_model(known))
         raise ConfigError(f"that run keeps no model of round {round_} (kept: {kept})", run=parent.address)
     checkpoint = store.load(round_) if number or parent.final() is None else None
-    arrays = parent.final_arrays() if checkpoint is None else {}
+    if checkpoint is not None:
+        weights = [trial.weights for trial in checkpoint.trials]
+    else:
+        weights = parent.final_weights(old)
     by_split = {(trial.split, trial.fold): trial.index for trial in old.trials}
     for state, trial in zip(states, spec.trials, strict=True):
         index = by_split.get((trial.split, trial.fold))
@@ -143,8 +155,5 @@ def warm_start(spec: JobSpec, states: Sequence[TrialState], address: str) -> dic
         layout = spec.model(trial).layout
         if old.model(old.trials[index]).layout != layout:
             raise ConfigError("that run's model has another shape or dtype", run=parent.address, key="model")
-        if checkpoint is not None:
-            state.weights = checkpoint.trials[index].weights
-        else:
-            state.weights = flat_vector(index, arrays, layout, parent.address)
+        state.weights = weights[index]
     return {"round": round_, "final": checkpoint is None, "ledger": digest(store.ledger(round_))}

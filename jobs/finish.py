@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from jobs.advance import watch
 from jobs.rounds import JobSite, model_files
-from nnlib.checkpoint import Checkpoint, RoundStore, named_arrays
+from nnlib.checkpoint import Checkpoint, RoundStore, model_digest, named_arrays
 from nnlib.errors import MismatchError
 
 
@@ -25,7 +22,7 @@ def final_scores(
     outputs = site.run("score", last.round, everyone, *model_files(store, last))
     entries: list[dict[str, Any]] = []
     arrays: dict[str, Any] = {}
-    digest = hashlib.sha256()
+    kept = []
     for index in everyone:
         state, trial, scores = replace(last.trials[index]), spec.trials[index], outputs[index].scores
         weights, round_ = state.weights, state.round
@@ -37,7 +34,7 @@ def final_scores(
                 weights = store.load(round_).trials[index].weights
                 scores = _scores_of(store, index, round_)
         arrays |= named_arrays(index, weights, spec.model(trial).layout)
-        digest.update(np.ascontiguousarray(weights, weights.dtype.newbyteorder("<")).tobytes())
+        kept.append(weights)
         entries.append(
             {
                 "trial": index,
@@ -54,7 +51,7 @@ def final_scores(
         "rounds": last.round,
         "rounds_planned": rounds,
         "task": spec.dataset.task,
-        "model_sha256": digest.hexdigest(),
+        "model_sha256": model_digest(kept),
         "trials": entries,
     }
     return final, arrays

@@ -14,10 +14,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from nnlib import FORMAT_VERSION
-from nnlib.checkpoint import RoundStore, pack, parse_json, unpack
+from nnlib.checkpoint import RoundStore, Vector, flat_vector, model_digest, pack, parse_json, unpack
 from nnlib.config.render import from_resolved, to_yaml
 from nnlib.config.schema import Config
-from nnlib.errors import StorageError, UsageError
+from nnlib.errors import MismatchError, StorageError, UsageError
 from nnlib.ledger import canonical
 from nnlib.plan import JobSpec
 from nnlib.storage import Storage, storage
@@ -69,7 +69,20 @@ class RunDirectory:
         return from_resolved(self.storage.read(CONFIG).decode(), f"{self.address}/{CONFIG}")
 
     def spec(self) -> JobSpec:
-        return JobSpec.from_json(parse_json(self.storage.read(SPEC), f"{self.address}/{SPEC}"))
+        file = f"{self.address}/{SPEC}"
+        data = parse_json(self.storage.read(SPEC), file)
+        if data.get("format_version") != FORMAT_VERSION:
+            raise MismatchError(
+                f"has format_version {data.get('format_version')}, this nnjobs reads {FORMAT_VERSION}",
+                hint="use the nnjobs that trained the run",
+                file=file,
+            )
+        try:
+            return JobSpec.from_json(data)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise MismatchError(
+                f"lacks or garbles {error}", hint="the file was altered or damaged", file=file
+            ) from error
 
     def rounds(self, spec: JobSpec) -> RoundStore:
         return RoundStore(self.storage, [spec.model(trial).layout for trial in spec.trials])
@@ -87,6 +100,19 @@ class RunDirectory:
 
     def final_arrays(self) -> dict[str, Any]:
         return unpack(self.storage.read(FINAL_MODEL), f"{self.address}/{FINAL_MODEL}")
+
+    def final_weights(self, spec: JobSpec) -> list[Vector]:
+        """The kept weights of every trial; raises `MismatchError` if they are not those that were scored."""
+        file = f"{self.address}/{FINAL_MODEL}"
+        arrays = self.final_arrays()
+        vectors = [flat_vector(trial.index, arrays, spec.model(trial).layout, file) for trial in spec.trials]
+        if model_digest(vectors) != (self.final() or {}).get("model_sha256"):
+            raise MismatchError(
+                f"does not match the model_sha256 of {FINAL_METRICS}: one of them was altered or damaged",
+                hint="delete final/ and run the same training with --resume: it is made again from the last round",
+                file=file,
+            )
+        return vectors
 
 
 class Journal:
