@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -17,7 +17,7 @@ from jobs.advance import advance
 from jobs.begin import claim, found, initial_states, prepare, reopen, warm_start
 from jobs.finish import final_scores, mean, result_of
 from jobs.rounds import JobSite, TrialOutput, model_files
-from nnlib.checkpoint import Checkpoint, RoundStore
+from nnlib.checkpoint import Checkpoint, RoundStore, Vector
 from nnlib.config.schema import Config
 from nnlib.errors import ConfigError
 from nnlib.events import Event, Listener, Note, PhaseStarted, RoundDone, RunDone, RunStarted, TrialStopped, ignore
@@ -28,13 +28,18 @@ from nnlib.rundir import EVENTS, LOG, METRICS_VIEW, WRITE_SECONDS, Journal, RunD
 
 
 def train(
-    config: Config, *, resume: bool = False, start_from: str | None = None, listen: Listener = ignore
+    config: Config,
+    *,
+    resume: bool = False,
+    start_from: str | Sequence[Vector] | None = None,
+    listen: Listener = ignore,
 ) -> dict[str, Any]:
     """Train all trials of a configuration; returns what ``--json`` prints.
 
     ``resume`` goes on with the run in ``config.run_dir`` (or starts it, if it never got so far); ``start_from``
-    (``RUN`` or ``RUN@ROUND``) takes the first weights from another run. Raises the typed errors of `nnlib.errors`; a
-    diverged trial is no exception but listed under ``diverged`` in the result.
+    (``RUN`` or ``RUN@ROUND``) takes the first weights from another run, or is the flat vectors themselves, one a
+    trial. Raises the typed errors of `nnlib.errors`; a diverged trial is no exception but listed under ``diverged`` in
+    the result.
     """
     started = time.monotonic()
     if resume and config.run_dir is None:

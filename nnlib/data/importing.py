@@ -52,7 +52,10 @@ PIXEL_SCALE = 1 / 255
 
 @dataclass(frozen=True)
 class ImportOptions:
-    """How to import; see `nnjobs data import --help`. Columns are given by name or by number (0 first, -1 last)."""
+    """How to import; see `nnjobs data import --help`. Columns are given by name or by number (0 first, -1 last).
+
+    ``classes`` are all the classes there are, in index order, where the rows at hand may lack some; none: those found.
+    """
 
     label: str | None = None
     shards: int = 1
@@ -63,6 +66,7 @@ class ImportOptions:
     task: Literal["auto", "classification", "regression"] = "auto"
     dtype: Literal["auto", "float32", "uint8"] = "auto"
     shape: tuple[int, ...] | None = None
+    classes: tuple[str, ...] = ()
     label_map: Mapping[str, str] = field(default_factory=dict)
     by_label: bool = False
     seed: int = 0
@@ -200,7 +204,7 @@ def _encoding(choice: Choice, found: Survey, task: Task, options: ImportOptions)
     return Encoding(
         found.features(choice),
         choice.label,
-        found.label.classes(label_map) if task == "classification" else (),
+        found.label.classes(label_map, options.classes) if task == "classification" else (),
         label_map,
         choice.dtype,
         PIXEL_SCALE if choice.dtype == "uint8" else 1.0,

@@ -98,13 +98,22 @@ class LabelFacts:
             raise DataError(f"a numeric target is wanted, found {text!r}", file=self.file, column=self.name)
         return task
 
-    def classes(self, label_map: Mapping[str, str]) -> tuple[str, ...]:
-        """Class names in index order, after renaming."""
+    def classes(self, label_map: Mapping[str, str], declared: Sequence[str] = ()) -> tuple[str, ...]:
+        """Class names in index order, after renaming: the ``declared`` ones, if any, which must hold all found."""
         unknown = [name for name in label_map if name not in self.counts]
         if unknown:
             known = ", ".join(class_order(list(self.counts))[:20])
             raise UsageError(f"--map-label: there is no label {unknown[0]!r}; labels: {known}")
         classes = class_order([label_map.get(name, name) for name in self.counts])
+        if declared:
+            unknown = [name for name in classes if name not in declared]
+            if unknown:
+                raise DataError(
+                    f"label {unknown[0]!r} is none of the {len(declared)} classes declared",
+                    file=self.file,
+                    column=self.name,
+                )
+            classes = tuple(declared)
         if len(classes) < 2:
             raise DataError(
                 f"all rows have the same label {classes[0]!r}: nothing can be learned", file=self.file, column=self.name
