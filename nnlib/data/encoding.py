@@ -10,7 +10,6 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from nnlib.data.columns import Column, Columns, Place, bad_value, class_name, numbers, plain, texts
 from nnlib.errors import DataError, MismatchError
@@ -61,6 +60,8 @@ class FeatureColumn:
         return np.where(missing, np.asarray(self.fill, np.float64), values)
 
     def _indicators(self, column: Column, place: Place) -> npt.NDArray[np.float64]:
+        import pyarrow.compute as pc  # as in `nnlib.data.columns`
+
         text = texts(column, self.name, place)
         codes = pc.index_in(text, value_set=pa.array(self.categories, pa.string()))
         missing = np.asarray(text.is_null())
@@ -162,7 +163,7 @@ class Encoding:
                 raise bad_value(targets[row], name, place, row)
             return targets
         known = {label: index for index, label in enumerate(self.classes)}
-        encoded = pc.dictionary_encode(plain(column, name, place))
+        encoded = plain(column, name, place).dictionary_encode()
         if encoded.null_count:
             raise DataError(
                 "the label is missing",

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from nnlib.data.arrow import as_numpy
 from nnlib.data.dataset import Dataset, Shard
 from nnlib.data.selection import IntArray
 from nnlib.data.splits import LabelChunks, Labels
@@ -152,8 +153,7 @@ class ShardReader:
         if column.null_count:
             place = column.is_null().to_numpy().argmax()
             raise self._bad(f"column {name} has no value", None if row is None else row[place])
-        values: npt.NDArray[Any] = column.to_numpy()
-        return values
+        return as_numpy(column)
 
     def _features(self, table: pa.Table, row: IntArray) -> npt.NDArray[Any]:
         width = self.dataset.features
@@ -165,7 +165,7 @@ class ShardReader:
         if values.null_count:
             place = int(values.is_null().to_numpy(zero_copy_only=False).argmax())
             raise self._bad(f"feature {place % width} has no value", row[place // width])
-        x: npt.NDArray[Any] = values.to_numpy(zero_copy_only=True).reshape(len(row), width)
+        x = as_numpy(values).reshape(len(row), width)
         if x.dtype.kind == "f":
             finite = np.isfinite(x)
             if not finite.all():
