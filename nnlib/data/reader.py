@@ -70,7 +70,7 @@ class ShardReader:
             self._check_bytes(files.root, self._stream)
             self._file = pq.ParquetFile(self._stream)
             self._check_schema()
-        except pa.ArrowException as error:
+        except (pa.ArrowException, OSError) as error:
             self.close()
             raise self._mismatch(f"not a readable Parquet file: {error}") from error
         except BaseException:
@@ -161,7 +161,7 @@ class ShardReader:
         lists = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
         if lists.null_count:
             raise self._bad("column x has no value", row[lists.is_null().to_numpy(zero_copy_only=False).argmax()])
-        values = lists.values.slice(lists.offset * width, len(lists) * width)  # as flatten, which imports Arrow's compute
+        values = lists.values.slice(lists.offset * width, len(lists) * width)  # flatten imports pyarrow.compute
         if values.null_count:
             place = int(values.is_null().to_numpy(zero_copy_only=False).argmax())
             raise self._bad(f"feature {place % width} has no value", row[place // width])
