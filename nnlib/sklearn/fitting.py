@@ -1,0 +1,179 @@
+"""From arrays through a run of the driver to arrays: what `fit` and `partial_fit` do between their checks.
+
+This is the library's one door to ``jobs``: training is driven there, and an estimator that trained in another way
+would not be the same model. The import stands within `train_arrays`, so no other use of the library loads mrjob.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nnlib.config.load import parse_config
+from nnlib.config.schema import Config
+from nnlib.data.importing import from_arrays
+from nnlib.data.scaling import Scaler
+from nnlib.errors import DataError, DivergedError, UsageError
+from nnlib.events import Event, Listener, RoundDone, ignore
+from nnlib.inference import TrainedModel
+from nnlib.models.protocol import Array, Model
+from nnlib.rundir import RunDirectory
+
+PARAMETERS: dict[str, str] = {
+    "hidden_layer_sizes": "model.hidden",
+    "activation": "model.activation",
+    "dtype": "model.dtype",
+    "solver": "train.optimizer",
+    "alpha": "train.l2",
+    "batch_size": "train.batch_size",
+    "learning_rate_init": "train.lr",
+    "momentum": "train.momentum",
+    "max_iter": "train.epochs",
+    "epochs_per_round": "train.epochs_per_round",
+    "validation_fraction": "split.validation",
+    "n_iter_no_change": "train.stop.patience",
+    "tol": "train.stop.min_delta",
+    "class_weight": "train.class_weights",
+    "scale": "data.scale",
+    "workers": "workers",
+    "runner": "runtime.runner",
+    "random_state": "seed",
+}
+"""An estimator's parameter -> the configuration's key."""
+
+OWNED = (*PARAMETERS.values(), "data.path", "run_dir", "split", "model.kind", "train.keep", "train.stop")
+"""Keys that the parameter ``config`` may not set."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a run leaves to an estimator. ``weights`` is the flat vector; ``losses`` one mean training loss an epoch
+    (for cg and lbfgs: a round)."""
+
+    model: Model
+    weights: Array
+    scaler: Scaler | None
+    losses: list[float]
+    epochs: int
+    sha256: str
+
+
+def configuration(name: str, values: Mapping[str, Any], extra: Mapping[str, Any] | None) -> Config:
+    """The configuration of an estimator's fit; ``values`` and ``extra`` are by dotted key.
+
+    Raises `ValueError` naming the parameter and its key.
+    """
+    overrides = []
+    for key, value in (extra or {}).items():
+        parameter = next((own for own in OWNED if f"{key}.".startswith(f"{own}.") or own.startswith(f"{key}.")), None)
+        if parameter is not None:
+            raise ValueError(f"config: {key} is set by {name} itself{_instead(parameter)}")
+        overrides.append(f"{key}={json.dumps(value, default=_plain)}")
+    document: dict[str, Any] = {}
+    for key, value in values.items():
+        *path, last = key.split(".")
+        section = document
+        for part in path:
+            section = section.setdefault(part, {})
+        section[last] = value
+    try:
+        return parse_config(json.dumps(document, default=_plain), name, overrides)
+    except UsageError as error:
+        raise ValueError(_named(str(error))) from error
+
+
+def train_arrays(
+    config: Config,
+    X: npt.NDArray[np.float32],
+    y: npt.NDArray[Any],
+    *,
+    classes: int | None,
+    start: Array | None,
+    verbose: bool,
+) -> Fitted:
+    """Train on all rows: ``X`` (n, features), ``y`` (n,) class indices below ``classes``, or targets if it is None.
+
+    ``start`` is the flat vector to go on from. The dataset and the run live in a temporary directory. Bad parameters,
+    bad data and divergence raise `ValueError`; a failing disk or job raises `nnlib.errors.NnjobsError`.
+    """
+    from jobs.driver import train
+
+    listen: Listener = _print_round if verbose else ignore
+    with tempfile.TemporaryDirectory(prefix="nnjobs-") as folder:
+        config = config.model_copy(
+            update={
+                "data": config.data.model_copy(update={"path": f"{folder}/data"}),
+                "run_dir": f"{folder}/run",
+                "workers": min(config.workers, len(X)),
+            }
+        )
+        try:
+            from_arrays(
+                X,
+                y,
+                config.data.path,
+                shards=config.workers,
+                dtype="float32",
+                task="regression" if classes is None else "classification",
+                classes=tuple(map(str, range(classes or 0))),
+            )
+            result = train(config, start_from=None if start is None else [start], listen=listen)
+        except (UsageError, DataError, DivergedError) as error:
+            raise ValueError(_named(str(error))) from error
+        if result["diverged"]:
+            raise ValueError(
+                f"training diverged: {result['diverged'][0]['reason']}; scale the features (and a regression's "
+                "targets), or lower learning_rate_init"
+            )
+        losses, epochs = _history(f"{folder}/run")
+        trained = TrainedModel.load(f"{folder}/run")
+        model = trained.spec.model(trained.trial)
+        return Fitted(model, trained.weights, trained.trial.scaler, losses, epochs, result["model_sha256"])
+
+
+def _history(run: str) -> tuple[list[float], int]:
+    """Mean training losses over all workers' examples, in order, and how many epochs were trained."""
+    directory = RunDirectory.open(run)
+    store = directory.rounds(directory.spec())
+    losses: list[float] = []
+    epochs = 0
+    for round_ in store.rounds()[1:]:
+        metrics = store.metrics(round_)
+        training = metrics["trials"][0]["training"]
+        if training is None:  # the round at which the trial stopped early
+            continue
+        examples = [worker["examples"] for worker in training["workers"]]
+        by_worker = [worker["losses"] for worker in training["workers"]]
+        losses += [float(np.average(epoch, weights=examples)) for epoch in zip(*by_worker, strict=True)]
+        epochs += metrics["epochs"][1] - metrics["epochs"][0]
+    return losses, epochs
+
+
+def _print_round(event: Event) -> None:
+    if isinstance(event, RoundDone):
+        scored = "" if event.validation_loss is None else f", validation loss before it {event.validation_loss:.6g}"
+        loss = "none" if event.train_loss is None else f"{event.train_loss:.6g}"
+        print(f"epoch {event.epoch} of {event.epochs}: training loss {loss}{scored}")
+
+
+def _plain(value: Any) -> Any:
+    """NumPy's numbers and arrays as JSON knows them; anything else as text, for the configuration to refuse."""
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else repr(value)
+
+
+def _named(message: str) -> str:
+    """An error's text with the estimator's parameter beside the configuration's key."""
+    for parameter, key in PARAMETERS.items():
+        message = message.replace(f": {key}: ", f": {parameter} ({key}): ")
+    return message
+
+
+def _instead(key: str) -> str:
+    parameters: Sequence[str] = [parameter for parameter, own in PARAMETERS.items() if own == key]
+    return f"; use the parameter {parameters[0]}" if parameters else ""
