@@ -25,7 +25,8 @@ from nnlib.storage import storage
 Array = npt.NDArray[Any]
 
 CHUNK_ROWS = 1024
-"""Rows predicted at once: fixed, so that a row's bits do not depend on how many stand beside it."""
+"""Rows predicted at once. BLAS rounds a row's last bit by how many stand beside it, so a row predicted alone may differ
+there from the same row in a file."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,8 @@ class TrainedModel:
         """Predicted classes, shape (n,): integers if every class name is one, else text. Values for regression.
 
         ``X`` (n, features): feature values as the model was trained on them; an integer array for a dataset that
-        stores small integers (`x_dtype` uint8) is taken as stored, so 0-255 pixels need no dividing.
+        stores small integers (`x_dtype` uint8) is taken as stored, so 0-255 pixels need no dividing. Raises `DataError`
+        for another shape and for what is not a finite number.
         """
         outputs = self._outputs(X)
         if not self.classes:
@@ -88,6 +90,11 @@ class TrainedModel:
         x = np.asarray(X)
         if x.ndim != 2 or x.shape[1] != self.features:
             raise DataError(f"X has shape {x.shape}, expected (rows, {self.features})")
+        if x.dtype.kind not in "biuf":
+            raise DataError(f"X has dtype {x.dtype}, expected numbers")
+        if not np.isfinite(x).all():
+            row, feature = (int(place[0]) for place in np.nonzero(~np.isfinite(x)))
+            raise DataError(f"feature {feature} is {x[row, feature]}", row=row)
         stored = self.spec.dataset.x_dtype == "uint8" and np.issubdtype(x.dtype, np.integer)
         return np.concatenate(
             [np.empty((0, max(len(self.classes), 1)), self.weights.dtype), *self.outputs(x, stored=stored)]
