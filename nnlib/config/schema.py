@@ -68,14 +68,14 @@ class Sampling(Section):
 
 
 class Model(Section):
-    kind: str = Field("mlp", description="a name in nnlib.models.MODELS")
+    kind: str = Field("mlp", description="mlp: a multi-layer perceptron")
     hidden: list[PositiveInt] = Field([100], max_length=64, description="width of each hidden layer; [] is linear")
-    activation: Literal["sigmoid", "tanh", "relu"] = "relu"
+    activation: Literal["sigmoid", "tanh", "relu"] = Field("relu", description="of every hidden layer")
     output: Literal["auto", "softmax", "sigmoid", "linear"] = Field(
         "auto", description="auto: softmax for classes, linear for a numeric target; sigmoid: one-vs-rest"
     )
     init: Literal["he", "xavier", "normal", "uniform01"] = Field("he", description="uniform01 is the paper's")
-    dtype: Literal["float32", "float64"] = "float32"
+    dtype: Literal["float32", "float64"] = Field("float32", description="of weights and features in training")
 
     @field_validator("hidden", mode="before")
     @classmethod
@@ -84,7 +84,9 @@ class Model(Section):
 
 
 class Schedule(Section):
-    kind: Literal["constant", "step", "exponential", "cosine", "inverse"] = "constant"
+    kind: Literal["constant", "step", "exponential", "cosine", "inverse"] = Field(
+        "constant", description="how lr goes on over the epochs"
+    )
     step_epochs: PositiveInt = Field(30, description="step: epochs between two drops")
     gamma: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
         0.1, description="step, exponential: factor of one drop (exponential: one epoch); inverse: decay a epoch"
@@ -99,8 +101,8 @@ class Stop(Section):
 
 
 class Train(Section):
-    optimizer: str = Field("momentum", description="a name in nnlib.optim.OPTIMIZERS")
-    lr: Annotated[float, Field(gt=0.0, le=1e6)] = 0.05
+    optimizer: str = Field("momentum", description="sgd, momentum, nesterov, adam, cg or lbfgs")
+    lr: Annotated[float, Field(gt=0.0, le=1e6)] = Field(0.05, description="learning rate; cg and lbfgs search theirs")
     momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(0.9, description="momentum and nesterov")
     beta1: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(0.9, description="adam")
     beta2: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(0.999, description="adam")
@@ -113,21 +115,23 @@ class Train(Section):
         0.0, description="lambda: adds lambda/(2m) * sum of squared weights, m = training rows in the objective"
     )
     schedule: Schedule = Schedule()
-    class_weights: Literal["none", "balanced"] | dict[str, Annotated[float, Field(gt=0.0)]] = "none"
+    class_weights: Literal["none", "balanced"] | dict[str, Annotated[float, Field(gt=0.0)]] = Field(
+        "none", description="weight of each class in the loss; balanced: rows / (classes * rows of the class)"
+    )
     optimizer_state: Literal["reset", "average"] = Field("reset", description="what a round does to optimizer state")
     stop: Stop | None = Field(None, description="early stopping by the validation rows")
     keep: Literal["last", "best"] = Field("last", description="best: the round with the least validation loss")
 
 
 class Outer(Section):
-    kind: str = Field("mean", description="a name in nnlib.optim.OUTER")
-    lr: Annotated[float, Field(gt=0.0, le=100.0)] = 1.0
+    kind: str = Field("mean", description="mean, momentum (server momentum) or nesterov (DiLoCo)")
+    lr: Annotated[float, Field(gt=0.0, le=100.0)] = Field(1.0, description="rate of the outer step; 1: the average")
     momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(0.0, description="momentum and nesterov")
 
 
 class Sync(Section):
     mode: Literal["rounds"] = Field("rounds", description="rounds: one MapReduce job a round")
-    weighting: Literal["examples", "equal"] = "examples"
+    weighting: Literal["examples", "equal"] = Field("examples", description="weight of a worker in the average")
     outer: Outer = Outer()
     slice_elements: PositiveInt = Field(1_048_576, description="elements of a slice; rounded up to blocks of 65536")
 
@@ -137,7 +141,7 @@ class Checkpoint(Section):
 
 
 class Runtime(Section):
-    runner: Literal["inline", "local"] = "inline"
+    runner: Literal["inline", "local"] = Field("inline", description="inline: one process; local: one a task")
     cores: PositiveInt | None = Field(None, description="local: tasks at once; default: all cores")
     blas_threads: PositiveInt = Field(1, description="threads of one task's BLAS; part of the mathematics")
     memory_mb: PositiveInt = Field(256, description="a task keeps decoded rows up to this size, else re-reads them")
@@ -150,7 +154,9 @@ class Runtime(Section):
 class Config(Section):
     """One experiment."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] = "run"
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] = Field(
+        "run", description="names the run directory; letters, digits, . _ -"
+    )
     seed: Seed = Field(0, description="of all random numbers, together with the split's own seed")
     workers: Annotated[int, Field(ge=1, le=100_000, strict=True)] = Field(1, description="map tasks")
     reducers: Annotated[int, Field(ge=1, le=100_000, strict=True)] | None = Field(
