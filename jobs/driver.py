@@ -96,8 +96,8 @@ class Driver:
             checkpoint = self._round(site, store, checkpoint, rounds)
         self.tell(PhaseStarted("final", "scoring the final models"))
         final, arrays = final_scores(site, store, checkpoint, rounds)
-        self.directory.finish(final, arrays)
         self._write_view(store, final)
+        self.directory.finish(final, arrays)  # last: with it the run is finished
         result = result_of(final, self.directory.address, time.monotonic() - started)
         self.tell(RunDone(result))
         return result
