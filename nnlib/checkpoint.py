@@ -88,6 +88,7 @@ class RoundStore:
     def __init__(self, storage: Storage, layouts: Sequence[Layout]) -> None:
         self.storage = storage
         self.layouts = list(layouts)
+        self._models: list[int] | None = None  # rounds that keep their model, ascending; None until asked for
 
     def commit(self, checkpoint: Checkpoint, before: Checkpoint | None = None) -> None:
         """Write the round that follows ``before`` (None: round 0); visible, whole and durable when this returns.
@@ -108,6 +109,8 @@ class RoundStore:
         }
         if not self.storage.create(self._at(checkpoint.round, MANIFEST), canonical(manifest)):
             raise self._fenced(checkpoint.round)
+        if self._models is not None:
+            self._models.append(checkpoint.round)
 
     def _fenced(self, round_: int) -> StorageError:
         return StorageError(
@@ -226,10 +229,13 @@ class RoundStore:
         from which any round can be recomputed."""
         if keep == "all":
             return
-        for round_ in self.rounds()[: -int(keep)]:
+        if self._models is None:  # looked up once: else every round would ask the storage for all rounds before it
+            self._models = [round_ for round_ in self.rounds() if self.has_model(round_)]
+        for round_ in self._models[: -int(keep)]:
             if round_ > 0 and round_ not in needed:
                 for name in (MODEL, STATE):
                     self.storage.delete(self._at(round_, name))
+                self._models.remove(round_)
 
     def _checked(self, round_: int, name: str, manifest: dict[str, Any]) -> bytes:
         data = self.storage.read(self._at(round_, name))
