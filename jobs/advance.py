@@ -21,7 +21,7 @@ def advance(spec: JobSpec, before: Checkpoint, outputs: Mapping[int, TrialOutput
     epochs = round_epochs(spec.config, before.round)
     trials, entries = list(before.trials), []
     for index, output in outputs.items():
-        trials[index] = _next_state(spec, before.trials[index], before.round, output)
+        trials[index] = _next_state(spec.settings(spec.trials[index]), before.trials[index], before.round, output)
         entries.append(_entry(spec, index, before.round, output, trials[index]))
     round_ = before.round + 1
     kernels = sorted({record["numerics"] for output in outputs.values() for record in output.records.values()})
@@ -38,9 +38,9 @@ def watch(state: TrialState, round_: int, loss: float | None, config: Config) ->
         state.waited += 1
 
 
-def _next_state(spec: JobSpec, old: TrialState, round_: int, output: TrialOutput) -> TrialState:
+def _next_state(config: Config, old: TrialState, round_: int, output: TrialOutput) -> TrialState:
     """A trial after the job of round ``round_``. A stopped or diverged trial keeps the model it went in with."""
-    config, state = spec.config, replace(old)
+    state = replace(old)
     if config.train.stop is not None or config.train.keep == "best":
         watch(state, round_, output.scores["validation"]["loss"], config)
         if config.train.stop is not None and state.waited >= config.train.stop.patience:

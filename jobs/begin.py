@@ -23,7 +23,7 @@ from nnlib.events import Listener, Note, PhaseStarted
 from nnlib.ledger import digest, first_facts
 from nnlib.lock import RunLock
 from nnlib.optim import build_outer
-from nnlib.plan import JobSpec, WorkerPlan, assign_shards
+from nnlib.plan import JobSpec, Trial, WorkerPlan, assign_shards
 from nnlib.rundir import RunDirectory
 from nnlib.training import initial_vector, partial_layout
 
@@ -33,7 +33,7 @@ def prepare(config: Config, listen: Listener) -> tuple[JobSpec, list[WorkerPlan]
     dataset = Dataset.open(config.data.path)
     listen(PhaseStarted("split", "finding the splits"))
     spec, plans = make_spec(config, dataset)
-    if config.data.scale != "none":
+    if any(spec.settings(trial).data.scale != "none" for trial in spec.trials):
         listen(PhaseStarted("scale", "fitting the feature scaling"))
         spec = fit_scaling(spec, plans, lambda text: listen(Note(text, "warning")))
     return spec, plans
@@ -97,20 +97,21 @@ def initial_states(spec: JobSpec) -> list[TrialState]:
     states = []
     for trial in spec.trials:
         weights = initial_vector(spec, trial)
-        rest = partial_layout(spec.config, spec.model(trial)).size - weights.size
-        outer = build_outer(spec.config.sync.outer, weights.size).initial()
+        rest = partial_layout(spec, trial).size - weights.size
+        outer = build_outer(spec.settings(trial).sync.outer, weights.size).initial()
         states.append(TrialState(weights, np.zeros(rest, weights.dtype), outer))
     return states
 
 
 def fit_scaling(spec: JobSpec, plans: Sequence[WorkerPlan], note: Callable[[str], None]) -> JobSpec:
     """The spec with every trial's feature scaling fitted on its training rows, by one job."""
+    scaled = [trial.index for trial in spec.trials if spec.settings(trial).data.scale != "none"]
     with JobSite(spec, plans, note) as site:
-        outputs = site.run("scale", 0, range(len(spec.trials)))
-    kind = spec.config.data.scale
-    trials = [
-        replace(trial, scaler=Scaler.from_stats(kind, merge_stats(outputs[trial.index].stats))) for trial in spec.trials
-    ]
+        outputs = site.run("scale", 0, scaled)
+    trials = list(spec.trials)
+    for index in scaled:
+        kind = spec.settings(trials[index]).data.scale
+        trials[index] = replace(trials[index], scaler=Scaler.from_stats(kind, merge_stats(outputs[index].stats)))
     return replace(spec, trials=tuple(trials))
 
 
@@ -142,13 +143,13 @@ def _start_from_run(spec: JobSpec, states: Sequence[TrialState], address: str) -
         weights = [trial.weights for trial in checkpoint.trials]
     else:
         weights = parent.final_weights(old)
-    by_split = {(trial.split, trial.fold): trial.index for trial in old.trials}
     for state, trial in zip(states, spec.trials, strict=True):
-        index = by_split.get((trial.split, trial.fold))
+        index = _same_trial(old, trial)
         if index is None:
+            there = ", ".join(sorted({str(known.split) for known in old.trials}))
             raise ConfigError(
-                f"that run has no trial of split {trial.split} (it has {', '.join(str(key[0]) for key in by_split)}): "
-                "another split's model has seen this split's test rows",
+                f"that run has no trial of {trial.label()} (it has splits {there}): another split's model has seen "
+                "this split's test rows",
                 run=parent.address,
                 key="split.seeds",
             )
@@ -157,3 +158,11 @@ def _start_from_run(spec: JobSpec, states: Sequence[TrialState], address: str) -
             raise ConfigError("that run's model has another shape or dtype", run=parent.address, key="model")
         state.weights = weights[index]
     return {"round": round_, "final": checkpoint is None, "ledger": digest(store.ledger(round_))}
+
+
+def _same_trial(spec: JobSpec, wanted: Trial) -> int | None:
+    """The trial of another run with the same split, fold and swept keys; without a sweep there, split and fold do."""
+    for trial in spec.trials:
+        if (trial.split, trial.fold) == (wanted.split, wanted.fold) and trial.overrides in ({}, wanted.overrides):
+            return trial.index
+    return None

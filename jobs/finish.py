@@ -40,6 +40,8 @@ def final_scores(
                 "trial": index,
                 "split": trial.split,
                 "fold": trial.fold,
+                "folds": spec.config.split.folds,
+                "overrides": dict(trial.overrides),
                 "status": state.status,
                 "reason": state.reason,
                 "round": round_,
@@ -71,7 +73,12 @@ def result_of(final: dict[str, Any], run_dir: str, seconds: float) -> dict[str, 
     trials = []
     for entry in final["trials"]:
         test = entry["test"]
-        line = {"split": entry["split"], "test_accuracy": test.get("accuracy"), "test_loss": test["loss"]}
+        line = {
+            "split": entry["split"],
+            **_kind_of(entry),
+            "test_accuracy": test.get("accuracy"),
+            "test_loss": test["loss"],
+        }
         if not classes:
             line |= {"test_r2": test["r2"], "test_mse": test["mse"], "test_mae": test["mae"]}
         trials.append(line | {"status": entry["status"], "round": entry["round"]})
@@ -91,6 +98,12 @@ def result_of(final: dict[str, Any], run_dir: str, seconds: float) -> dict[str, 
     if not classes:
         result["test_metric"] = {"name": "r2", "value": mean([line["test_r2"] for line in trials])}
     return result
+
+
+def _kind_of(entry: dict[str, Any]) -> dict[str, Any]:
+    """A trial's fold and swept keys, where there are any."""
+    kind: dict[str, Any] = {"fold": entry["fold"]} if entry["folds"] else {}
+    return kind | ({"overrides": entry["overrides"]} if entry["overrides"] else {})
 
 
 def mean(values: list[float | None]) -> float | None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from nnlib.config.schema import Config
+from nnlib.config.sweep import applied, combinations
 from nnlib.data.dataset import Dataset
 from nnlib.data.reader import label_chunks
 from nnlib.data.sampling import sample_size
@@ -35,26 +36,30 @@ def make_spec(config: Config, dataset: Dataset) -> tuple[JobSpec, list[WorkerPla
             )
 
     labels = label_chunks(dataset, columns)
-    keys = [(seed, 0) for seed in config.split.seeds]
-    rules = find_splits(labels, config.split, keys, seed=config.seed, classes=classes)
+    keys = [(seed, fold) for seed in config.split.seeds for fold in range(max(config.split.folds, 1))]
+    rules = find_splits(labels, config.split, keys, seed=config.seed, classes=classes, folds=config.split.folds)
     counts = count_parts(labels, rules, shards=len(dataset.shards), classes=classes)
-    trials = []
-    for index, (seed, rule, count) in enumerate(zip(config.split.seeds, rules, counts, strict=True)):
-        rows = _train_rows(config, plans, count, seed)
-        samples = [sample_size(number, config.sampling.fraction) for number in rows]
-        shared = config.sampling.streams == "shared"
-        trials.append(
-            Trial(
-                index=index,
-                split=seed,
-                rule=rule,
-                objective_rows=samples[0] if shared else sum(samples),
-                train_rows=tuple(rows),
-                validation_rows=tuple(_per_worker(plans, count.validation)),
-                test_rows=tuple(_per_worker(plans, count.test)),
-                class_weights=_class_weights(config, dataset, count),
+    trials: list[Trial] = []
+    for overrides in combinations(config.sweep):
+        settings = Config.model_validate(applied({**config.model_dump(mode="json"), "sweep": {}}, overrides))
+        for (seed, fold), rule, count in zip(keys, rules, counts, strict=True):
+            rows = _train_rows(settings, plans, count, seed)
+            samples = [sample_size(number, settings.sampling.fraction) for number in rows]
+            shared = settings.sampling.streams == "shared"
+            trials.append(
+                Trial(
+                    index=len(trials),
+                    split=seed,
+                    fold=fold,
+                    overrides=overrides,
+                    rule=rule,
+                    objective_rows=samples[0] if shared else sum(samples),
+                    train_rows=tuple(rows),
+                    validation_rows=tuple(_per_worker(plans, count.validation)),
+                    test_rows=tuple(_per_worker(plans, count.test)),
+                    class_weights=_class_weights(settings, dataset, count),
+                )
             )
-        )
     return JobSpec(config, dataset, tuple(trials)), plans
 
 

@@ -20,6 +20,7 @@ prepare_mrjob()
 from mrjob.job import MRJob  # noqa: E402  (needs the shims above on Python 3.13)
 from mrjob.protocol import RawValueProtocol  # noqa: E402
 
+from jobs.seal import SealedStream  # noqa: E402
 from jobs.tasks import Line, Models, map_task, reduce_task  # noqa: E402
 from nnlib.checkpoint import flat_vector, unpack  # noqa: E402
 from nnlib.plan import JobSpec, WorkerPlan  # noqa: E402
@@ -53,6 +54,16 @@ class RoundJob(MRJob):  # type: ignore[misc]
         self.add_passthru_arg("--phase", default="train")
         self.add_passthru_arg("--round", type=int, default=0)
         self.add_passthru_arg("--active", type=_indices, default=())
+        self.add_passthru_arg("--seal", action="store_true")
+
+    def execute(self) -> None:
+        """Run the task; ``--seal`` ends its output with a line that shows it whole."""
+        if not self.options.seal:
+            super().execute()
+            return
+        output = self.stdout = SealedStream(self.stdout)
+        super().execute()
+        output.seal()
 
     def mapper(self, _: Any, line: str) -> Iterator[Line]:
         if not line.strip():
@@ -92,7 +103,7 @@ def load_models(spec: JobSpec, model: str | None, state: str | None, active: tup
     for index in active:
         network = spec.model(spec.trials[index])
         vector = flat_vector(index, arrays, network.layout, model)
-        if partial_layout(spec.config, network).size > vector.size:
+        if partial_layout(spec, spec.trials[index]).size > vector.size:
             vector = np.concatenate([vector, states[f"{index}.optimizer"]])
         models[index] = vector
     return models

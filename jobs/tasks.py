@@ -77,7 +77,7 @@ def _train(spec: JobSpec, plan: WorkerPlan, round_: int, active: Sequence[int], 
         for index in active:
             trial = spec.trials[index]
             started = time.perf_counter()
-            view = data.trial(trial.rule, trial.scaler, spec.config.model.dtype)
+            view = data.trial(trial.rule, trial.scaler, spec.settings(trial).model.dtype)
             read = time.perf_counter()
             record = _scores(spec, trial, plan.worker, view, models[index])
             scored = time.perf_counter()
@@ -102,7 +102,7 @@ def _score(spec: JobSpec, plan: WorkerPlan, round_: int, active: Sequence[int], 
     with worker_data(spec, plan) as data:
         for index in active:
             trial = spec.trials[index]
-            view = data.trial(trial.rule, trial.scaler, spec.config.model.dtype)
+            view = data.trial(trial.rule, trial.scaler, spec.settings(trial).model.dtype)
             yield _metrics_line(plan.worker, index, _scores(spec, trial, plan.worker, view, models[index]))
 
 
@@ -168,13 +168,13 @@ def _average(spec: JobSpec, key: bytes, values: Iterable[bytes], models: Models)
     name = SliceKey.decode(key)
     if name.trial not in models:
         raise MismatchError(f"trial {name.trial} is not in this job")
-    model = spec.model(spec.trials[name.trial])
-    layout = partial_layout(spec.config, model)
+    trial = spec.trials[name.trial]
+    model, layout = spec.model(trial), partial_layout(spec, trial)
     parts = slices(layout.size, slice_elements(spec))
     if name.index >= len(parts):
         raise MismatchError(f"slice {name.index} of {len(parts)}")
     part = parts[name.index]
-    average = Average(range(spec.workers), layout.fingerprint, spec.config.sync.weighting)
+    average = Average(range(spec.workers), layout.fingerprint, spec.settings(trial).sync.weighting)
     partials = []
     for value in values:
         partial = decode_partial(key, value)

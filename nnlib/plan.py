@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ import numpy.typing as npt
 
 from nnlib import FORMAT_VERSION
 from nnlib.config.schema import Config
+from nnlib.config.sweep import applied
 from nnlib.data.dataset import Dataset
 from nnlib.data.scaling import Scaler
 from nnlib.data.splits import SplitRule
@@ -28,8 +30,9 @@ from nnlib.models.protocol import Model
 class Trial:
     """One model being trained.
 
-    ``train_rows`` and ``test_rows`` are counts per worker (of the rows it trains on, of the rows it scores);
-    ``objective_rows`` is m of the L2 term: the rows that all workers' samples of a round hold together.
+    ``overrides`` are the dotted keys in which its configuration differs from the run's (a sweep). ``train_rows`` and
+    ``test_rows`` are counts per worker (of the rows it trains on, of the rows it scores); ``objective_rows`` is m of
+    the L2 term: the rows that all workers' samples of a round hold together.
     """
 
     index: int
@@ -42,12 +45,19 @@ class Trial:
     class_weights: tuple[float, ...] | None = None
     scaler: Scaler | None = None
     fold: int = 0
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+
+    def label(self) -> str:
+        """What a person calls it: its split, its fold and its swept keys, where there are any."""
+        swept = "".join(f", {key}={value}" for key, value in self.overrides.items())
+        return f"split {self.split}{f', fold {self.fold}' if self.fold else ''}{swept}"
 
     def to_json(self) -> dict[str, Any]:
         return {
             "index": self.index,
             "split": self.split,
             "fold": self.fold,
+            "overrides": dict(self.overrides),
             "rule": self.rule.to_json(),
             "objective_rows": self.objective_rows,
             "train_rows": list(self.train_rows),
@@ -63,6 +73,7 @@ class Trial:
             index=data["index"],
             split=data["split"],
             fold=data["fold"],
+            overrides=data["overrides"],
             rule=SplitRule.from_json(data["rule"]),
             objective_rows=data["objective_rows"],
             train_rows=tuple(data["train_rows"]),
@@ -108,7 +119,19 @@ class JobSpec:
     def model(self, trial: Trial) -> Model:
         """A new model object for the trial (its shape; no weights)."""
         outputs = len(self.dataset.classes) if self.dataset.task == "classification" else 1
-        return build_model(self.config.model, features=self.dataset.features, outputs=outputs, task=self.dataset.task)
+        settings = self.settings(trial).model
+        return build_model(settings, features=self.dataset.features, outputs=outputs, task=self.dataset.task)
+
+    def settings(self, trial: Trial) -> Config:
+        """The trial's own configuration: the run's, with what a sweep changes for it."""
+        return self._settings[trial.index]
+
+    @cached_property
+    def _settings(self) -> list[Config]:
+        if not self.config.sweep:
+            return [self.config] * len(self.trials)
+        plain = {**self.config.model_dump(mode="json"), "sweep": {}}
+        return [Config.model_validate(applied(plain, trial.overrides)) for trial in self.trials]
 
     @property
     def extra_columns(self) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from nnlib.config.schema import Config
 from nnlib.data.worker_data import CHUNK_ROWS, Batch, Sample, TrialData
 from nnlib.errors import DivergedError, MismatchError
 from nnlib.layout import Layout, aligned_empty
-from nnlib.models.protocol import Array, BoundModel, Model
+from nnlib.models.protocol import Array, BoundModel
 from nnlib.optim import BatchOptimizer, StepOptimizer, build_optimizer
 from nnlib.optim.schedules import learning_rate
 from nnlib.plan import JobSpec, Trial, round_count, round_epochs
@@ -37,8 +37,9 @@ class LocalResult:
     evaluations: int
 
 
-def partial_layout(config: Config, model: Model) -> Layout:
+def partial_layout(spec: JobSpec, trial: Trial) -> Layout:
     """The layout of what travels: the model's parameters and, if averaged, the local optimizer's state."""
+    config, model = spec.settings(trial), spec.model(trial)
     if config.train.optimizer_state == "reset":
         return model.layout
     optimizer = build_optimizer(config.train, model.layout)
@@ -59,7 +60,7 @@ def local_training(
     ``vector`` (shape (partial_layout.size,)) is the model that ``first_round`` starts from. Raises `DivergedError`
     naming round, epoch and worker when a loss or a weight is not finite.
     """
-    config = spec.config
+    config = spec.settings(trial)
     expected = trial.train_rows[worker]
     if data.train_rows != expected:
         raise MismatchError(
@@ -68,7 +69,7 @@ def local_training(
             split=trial.split,
         )
     model = spec.model(trial)
-    layout = partial_layout(config, model)
+    layout = partial_layout(spec, trial)
     size = model.layout.size
     flat = aligned_empty(size, model.layout.dtype)
     gradient = aligned_empty(size, model.layout.dtype)

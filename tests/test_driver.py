@@ -368,3 +368,42 @@ def test_events_tell_every_round(dataset: str, tmp_path: Path) -> None:
 def test_errors_are_typed() -> None:
     with pytest.raises(NnjobsError):
         driver.train(config("/nowhere", None))
+
+
+def test_folds_test_every_row_once(dataset: str, tmp_path: Path) -> None:
+    result = driver.train(config(dataset, tmp_path / "run", split__folds=5, split__seeds=[0, 1], train__epochs=2))
+    assert [(trial["split"], trial["fold"]) for trial in result["trials"]] == [(s, f) for s in (0, 1) for f in range(5)]
+    spec = RunDirectory.open(str(tmp_path / "run")).spec()
+    for seed in (0, 1):
+        trials = [trial for trial in spec.trials if trial.split == seed]
+        assert [sum(trial.test_rows) for trial in trials] == [80] * 5
+        assert [sum(trial.train_rows) for trial in trials] == [320] * 5
+
+
+def test_a_sweep_trains_what_single_runs_train(dataset: str, tmp_path: Path) -> None:
+    swept = driver.train(
+        config(dataset, tmp_path / "sweep", sweep={"train.lr": [0.01, 0.1], "model.hidden": [[3], [4, 2]]})
+    )
+    arrays = RunDirectory.open(str(tmp_path / "sweep")).final_arrays()
+    assert len(swept["trials"]) == 4
+    for index, trial in enumerate(swept["trials"]):
+        lr, hidden = trial["overrides"]["train.lr"], trial["overrides"]["model.hidden"]
+        alone = driver.train(config(dataset, tmp_path / str(index), train__lr=lr, model__hidden=hidden))
+        assert alone["test_accuracy"] == trial["test_accuracy"]
+        own = RunDirectory.open(str(tmp_path / str(index))).final_arrays()
+        assert own.keys() == {f"0.{name.partition('.')[2]}" for name in arrays if name.startswith(f"{index}.")}
+        assert all(np.array_equal(own[name], arrays[f"{index}.{name.partition('.')[2]}"]) for name in own)
+
+
+@pytest.mark.parametrize(
+    ("sweep", "says"),
+    [
+        ({"train.epochs": [1, 2]}, "cannot differ in 'train.epochs'"),
+        ({"workers": [1, 2]}, "cannot differ in 'workers'"),
+        ({"train.lr": [0.1, -1.0]}, "greater than 0"),
+        ({"train.learning": [0.1]}, "learning"),
+    ],
+)
+def test_an_impossible_sweep_is_refused(dataset: str, sweep: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        config(dataset, None, sweep=sweep)

@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from nnlib.config.sweep import applied, combinations, sweepable
+
 
 class Section(BaseModel):
     """Unknown keys, NaN and infinity are refused; values are frozen and never converted, but 1 may stand for 1.0."""
@@ -35,6 +37,9 @@ class Split(Section):
     validation: Fraction = Field(0.0, description="fraction for early stopping and for choosing the best round")
     test: Fraction | None = Field(None, description="fraction to score; default: all the rest")
     seeds: list[Seed] = Field([0], min_length=1, description="one trial per seed")
+    folds: Annotated[int, Field(ge=0, le=1000)] = Field(
+        0, description="k-fold cross-validation: k trials per seed, each tested on its own k-th; 0: no folds"
+    )
     stratified: bool = Field(False, description="keep the class proportions in every part")
     column: str | None = Field(None, description="a kept column that says train, validation or test")
     group: str | None = Field(None, description="a kept column whose equal values stay together")
@@ -50,6 +55,10 @@ class Split(Section):
             raise ValueError("train must be above 0: there would be nothing to train on")
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError("seeds has the same seed twice")
+        if self.folds == 1:
+            raise ValueError("folds must be 0 (none) or at least 2")
+        if self.folds and (self.column is not None or self.test is not None):
+            raise ValueError("folds decide the test rows: they exclude column and test")
         if self.group is not None and self.stratified:
             raise ValueError("group and stratified exclude each other")
         if self.column is not None and (self.group is not None or self.stratified):
@@ -163,6 +172,9 @@ class Config(Section):
         None, description="reduce tasks; default: as many as there are slices, at most workers"
     )
     run_dir: str | None = Field(None, description="default: runs/NAME-N, the first N that is free")
+    sweep: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(
+        {}, description="keys of model, train ... -> lists of values: one trial per split and combination"
+    )
     data: Data
     split: Split = Split()
     sampling: Sampling = Sampling()
@@ -177,4 +189,16 @@ class Config(Section):
         needs = "train.stop" if self.train.stop else "train.keep: best" if self.train.keep == "best" else None
         if needs and self.split.validation <= 0.0 and self.split.column is None:
             raise ValueError(f"{needs} needs validation rows: set split.validation (0.1, say)")
+        return self
+
+    @model_validator(mode="after")
+    def _sweep_fits(self) -> Config:
+        """Every combination must be a legal configuration by itself."""
+        for key in self.sweep:
+            if not sweepable(key):
+                raise ValueError(f"sweep: trials of one run cannot differ in {key!r}")
+        if self.sweep:
+            plain = {**self.model_dump(mode="json"), "sweep": {}}
+            for overrides in combinations(self.sweep):
+                Config.model_validate(applied(plain, overrides))
         return self
