@@ -99,8 +99,7 @@ class JobSite:
         """Run one job. Raises what a task reported, or `JobError` where its output is not whole."""
         runtime = self.spec.config.runtime
         parts = {
-            index: slices(partial_layout(self.spec.config, self.spec.model(self.spec.trials[index])).size, self._slice)
-            for index in active
+            index: slices(partial_layout(self.spec, self.spec.trials[index]).size, self._slice) for index in active
         }
         request = JobRequest(
             phase=phase,
