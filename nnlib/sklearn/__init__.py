@@ -5,6 +5,7 @@ Needs scikit-learn: ``pip install "nnjobs[sklearn]"``.
 
 from __future__ import annotations
 
-from nnlib.sklearn.estimators import NNJobsClassifier, NNJobsRegressor
+from nnlib.sklearn.classifier import NNJobsClassifier
+from nnlib.sklearn.regressor import NNJobsRegressor
 
 __all__ = ["NNJobsClassifier", "NNJobsRegressor"]

@@ -7,8 +7,9 @@ would not be the same model. The import stands within `train_arrays`, so no othe
 from __future__ import annotations
 
 import json
+import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,13 +68,12 @@ class Fitted:
 def configuration(name: str, values: Mapping[str, Any], extra: Mapping[str, Any] | None) -> Config:
     """The configuration of an estimator's fit; ``values`` and ``extra`` are by dotted key.
 
-    Raises `ValueError` naming the parameter and its key.
+    ``name`` is the estimator's class. Raises `ValueError` naming the parameter and its key.
     """
     overrides = []
     for key, value in (extra or {}).items():
-        parameter = next((own for own in OWNED if f"{key}.".startswith(f"{own}.") or own.startswith(f"{key}.")), None)
-        if parameter is not None:
-            raise ValueError(f"config: {key} is set by {name} itself{_instead(parameter)}")
+        if any(f"{key}.".startswith(f"{own}.") or own.startswith(f"{key}.") for own in OWNED):
+            raise ValueError(f"config: {key} is set by {name} itself{_instead(key)}")
         overrides.append(f"{key}={json.dumps(value, default=_plain)}")
     document: dict[str, Any] = {}
     for key, value in values.items():
@@ -85,7 +85,7 @@ def configuration(name: str, values: Mapping[str, Any], extra: Mapping[str, Any]
     try:
         return parse_config(json.dumps(document, default=_plain), name, overrides)
     except UsageError as error:
-        raise ValueError(_named(str(error))) from error
+        raise ValueError(_named(name, str(error))) from error
 
 
 def train_arrays(
@@ -125,7 +125,7 @@ def train_arrays(
             )
             result = train(config, start_from=None if start is None else [start], listen=listen)
         except (UsageError, DataError, DivergedError) as error:
-            raise ValueError(_named(str(error))) from error
+            raise ValueError(str(error)) from error
         if result["diverged"]:
             raise ValueError(
                 f"training diverged: {result['diverged'][0]['reason']}; scale the features (and a regression's "
@@ -167,13 +167,17 @@ def _plain(value: Any) -> Any:
     return value.tolist() if isinstance(value, np.ndarray | np.generic) else repr(value)
 
 
-def _named(message: str) -> str:
-    """An error's text with the estimator's parameter beside the configuration's key."""
-    for parameter, key in PARAMETERS.items():
-        message = message.replace(f": {key}: ", f": {parameter} ({key}): ")
-    return message
+def _named(name: str, message: str) -> str:
+    """A configuration's error with the estimator's parameters in place of lines and options."""
+
+    def parameter(found: re.Match[str]) -> str:
+        key = found[1]
+        own = next((own for own, whole in PARAMETERS.items() if f"{key}.".startswith(f"{whole}.")), key)
+        return own if own == key else f"{own} ({key})"
+
+    return re.sub(rf"{name}:1: ([a-z0-9_.]+)", parameter, message).replace("--set ", "config: ")
 
 
 def _instead(key: str) -> str:
-    parameters: Sequence[str] = [parameter for parameter, own in PARAMETERS.items() if own == key]
-    return f"; use the parameter {parameters[0]}" if parameters else ""
+    parameter = next((parameter for parameter, own in PARAMETERS.items() if own == key), None)
+    return f"; use the parameter {parameter}" if parameter else ""

@@ -1,0 +1,207 @@
+"""`NNJobsClassifier`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+import numpy as np
+from sklearn.base import ClassifierMixin
+from sklearn.utils.multiclass import check_classification_targets, unique_labels
+from sklearn.utils.validation import validate_data
+
+from nnlib.models.protocol import Array
+from nnlib.sklearn.base import ATTRIBUTES_DOC, PARAMETERS_DOC, NNJobsEstimator
+from nnlib.sklearn.fitting import PARAMETERS
+
+
+class NNJobsClassifier(ClassifierMixin, NNJobsEstimator):  # type: ignore[misc]
+    __doc__ = f"""Multilayer perceptron for classes, trained by nnjobs' MapReduce driver with weight averaging.
+
+    `fit` trains what ``nnjobs train`` would train on the same rows with the same configuration, bit for bit; the
+    softmax of as many outputs as classes, two classes included.
+
+    Parameters
+    ----------
+    {PARAMETERS_DOC}
+    class_weight : dict, 'balanced' or None, default=None
+        Factor of each class's loss (of a class not named: 1); 'balanced': n_samples / (n_classes * rows of the class).
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        Labels, in the order of `predict_proba`'s columns.
+    {ATTRIBUTES_DOC}
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from nnlib.sklearn import NNJobsClassifier
+    >>> X, y = load_iris(return_X_y=True)
+    >>> model = NNJobsClassifier((20,), scale="standard", learning_rate_init=0.01, workers=2, random_state=0)
+    >>> model.fit(X, y).score(X, y) > 0.95
+    True
+    """
+
+    def __init__(
+        self,
+        hidden_layer_sizes: Sequence[int] = (100,),
+        *,
+        activation: str = "relu",
+        solver: str = "adam",
+        alpha: float = 0.0001,
+        batch_size: int = 32,
+        learning_rate_init: float = 0.001,
+        momentum: float = 0.9,
+        max_iter: int = 200,
+        epochs_per_round: int | None = None,
+        workers: int = 1,
+        runner: str = "inline",
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 10,
+        tol: float = 0.0001,
+        scale: str = "none",
+        dtype: str = "float32",
+        random_state: int | np.random.RandomState | None = None,
+        warm_start: bool = False,
+        verbose: bool = False,
+        config: Mapping[str, Any] | None = None,
+        class_weight: Mapping[Any, float] | str | None = None,
+    ) -> None:
+        super().__init__(
+            hidden_layer_sizes,
+            activation=activation,
+            solver=solver,
+            alpha=alpha,
+            batch_size=batch_size,
+            learning_rate_init=learning_rate_init,
+            momentum=momentum,
+            max_iter=max_iter,
+            epochs_per_round=epochs_per_round,
+            workers=workers,
+            runner=runner,
+            early_stopping=early_stopping,
+            validation_fraction=validation_fraction,
+            n_iter_no_change=n_iter_no_change,
+            tol=tol,
+            scale=scale,
+            dtype=dtype,
+            random_state=random_state,
+            warm_start=warm_start,
+            verbose=verbose,
+            config=config,
+        )
+        self.class_weight = class_weight
+
+    def fit(self, X: Any, y: Any) -> Self:
+        """Train on all rows.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Finite numbers.
+        y : array-like of shape (n_samples,)
+            Labels of two or more classes.
+
+        Returns
+        -------
+        self : object
+            The fitted estimator.
+
+        Raises
+        ------
+        ValueError
+            For bad data, bad parameters, and training that diverges.
+        """
+        go_on = self.warm_start and hasattr(self, "classes_")
+        X, y = self._checked(X, y, reset=not go_on)
+        classes = np.unique(y)
+        if go_on and not np.array_equal(classes, self.classes_):
+            raise ValueError(f"warm_start goes on with the classes {self.classes_}, but y has {classes}")
+        return self._fit_classes(X, y, classes, self.max_iter, go_on)
+
+    def partial_fit(self, X: Any, y: Any, classes: Any = None) -> Self:
+        """Train one epoch (iteration) on these rows, from the weights there are.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Finite numbers.
+        y : array-like of shape (n_samples,)
+            Labels, not necessarily of all classes.
+        classes : array-like of shape (n_classes,), default=None
+            All labels that will ever come; needed at the first call.
+
+        Returns
+        -------
+        self : object
+            The fitted estimator.
+        """
+        self._check_partial_fit()
+        go_on = hasattr(self, "classes_")
+        X, y = self._checked(X, y, reset=not go_on)
+        if classes is None and not go_on:
+            raise ValueError("classes must be passed on the first call to partial_fit")
+        known = self.classes_ if go_on else unique_labels(classes)
+        if go_on and classes is not None and not np.array_equal(known, unique_labels(classes)):
+            raise ValueError(f"classes={classes} are not those of the first call to partial_fit: {known}")
+        return self._fit_classes(X, y, known, 1, go_on)
+
+    def predict_proba(self, X: Any) -> Array:
+        """Class probabilities.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Finite numbers.
+
+        Returns
+        -------
+        P : ndarray of shape (n_samples, n_classes)
+            In the order of ``classes_``, of the weights' dtype.
+        """
+        return self._outputs(X)
+
+    def predict(self, X: Any) -> Array:
+        """The most probable classes.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Finite numbers.
+
+        Returns
+        -------
+        y : ndarray of shape (n_samples,)
+            Labels, of the type they had in `fit`.
+        """
+        outputs = self._outputs(X)
+        labels: Array = self.classes_[np.argmax(outputs, axis=1)]
+        return labels
+
+    def _checked(self, X: Any, y: Any, *, reset: bool) -> tuple[Array, Array]:
+        X, y = validate_data(self, X, y, dtype=np.float32, reset=reset)
+        check_classification_targets(y)
+        return X, y
+
+    def _fit_classes(self, X: Array, y: Array, classes: Array, epochs: Any, go_on: bool) -> Self:
+        if len(classes) < 2:
+            raise ValueError(f"{type(self).__name__} needs two or more classes, but there is only one class: {classes}")
+        unknown = np.setdiff1d(y, classes)
+        if len(unknown):
+            raise ValueError(f"y has labels that are not among the classes {classes}: {unknown}")
+        self._train(X, np.searchsorted(classes, y), classes=classes, epochs=epochs, go_on=go_on)
+        self.classes_ = classes
+        return self
+
+    def _values(self, epochs: Any, classes: Array | None) -> dict[str, Any]:
+        values = super()._values(epochs, classes)
+        weights = self.class_weight
+        if isinstance(weights, Mapping):
+            indices = {label: index for index, label in enumerate([] if classes is None else classes.tolist())}
+            unknown = [label for label in weights if label not in indices]
+            if unknown:
+                raise ValueError(f"class_weight names {unknown[0]!r}, which is none of the classes {classes}")
+            weights = {str(indices[label]): weight for label, weight in weights.items()}
+        return values | {PARAMETERS["class_weight"]: "none" if weights is None else weights}
