@@ -69,7 +69,11 @@ def read_document(text: str, source: str, *, lines: bool = True) -> Document:
 
     Raises `ConfigError` if it is not YAML or uses what is refused. Repeated keys go to ``problems``.
     """
-    if len(text.encode(errors="replace")) > MAX_BYTES:
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError as error:  # a command line may carry any bytes; Python makes lone surrogates of them
+        raise ConfigError(f"not UTF-8 text: {error.object[error.start : error.end]!a}", file=source) from None
+    if size > MAX_BYTES:
         raise ConfigError(f"the text is longer than {MAX_BYTES} bytes", file=source)
     try:
         return _Reader(text, source, lines).read()

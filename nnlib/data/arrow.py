@@ -8,6 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+READ_ERRORS = (pa.ArrowException, OSError, UnicodeDecodeError)
+"""What reading a Parquet file raises that is damaged, or made to look so."""
+
 
 def as_numpy(column: pa.Array | pa.ChunkedArray) -> npt.NDArray[Any]:
     """A column of integers or floats without nulls, shape (n,), not copied if it is in one piece; read only.

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from nnlib.data.arrow import READ_ERRORS
 from nnlib.data.dataset import Dataset, Shard
 from nnlib.data.writing import matrix
 from nnlib.errors import DataError, StorageError
@@ -71,7 +72,7 @@ def verify(dataset: Dataset) -> list[Problem]:
     for shard in dataset.shards:
         try:
             problems += _check_shard(dataset, shard, seen)
-        except (DataError, StorageError, OSError, pa.ArrowException) as error:
+        except (DataError, StorageError, *READ_ERRORS) as error:
             problems.append(Problem(shard.name, f"is not readable: {error}"))
     if not problems:
         count = int(np.unpackbits(seen).sum(dtype=np.int64))

@@ -73,11 +73,11 @@ class Dataset:
             )
         try:
             data = json.loads(files.read(MANIFEST))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(f"{MANIFEST} is not JSON: {error}", dataset=address) from None
         try:
             return cls.from_json(address, data)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
             raise DataError(f"{MANIFEST} lacks or garbles {error}", dataset=address) from None
 
     @classmethod

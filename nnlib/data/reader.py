@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from nnlib.data.arrow import as_numpy
+from nnlib.data.arrow import READ_ERRORS, as_numpy
 from nnlib.data.dataset import Dataset, Shard
 from nnlib.data.selection import IntArray
 from nnlib.data.splits import LabelChunks, Labels
@@ -70,7 +70,7 @@ class ShardReader:
             self._check_bytes(files.root, self._stream)
             self._file = pq.ParquetFile(self._stream)
             self._check_schema()
-        except (pa.ArrowException, OSError) as error:
+        except READ_ERRORS as error:
             self.close()
             raise self._mismatch(f"not a readable Parquet file: {error}") from error
         except BaseException:
@@ -120,14 +120,14 @@ class ShardReader:
     def _read(self, index: int, columns: list[str]) -> pa.Table:
         try:
             return self._file.read_row_group(index, columns=columns, use_threads=False)
-        except (pa.ArrowException, OSError) as error:
+        except READ_ERRORS as error:
             raise self._mismatch(f"row group {index} cannot be read: {error}") from error
 
     def _read_pieces(self, index: int, columns: list[str], rows: int) -> Iterator[pa.Table]:
         try:
             for batch in self._file.iter_batches(rows, row_groups=[index], columns=columns, use_threads=False):
                 yield pa.Table.from_batches([batch])
-        except (pa.ArrowException, OSError) as error:
+        except READ_ERRORS as error:
             raise self._mismatch(f"row group {index} cannot be read: {error}") from error
 
     def _labels(self, table: pa.Table) -> RowLabels:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ from nnlib.errors import DataError
 
 _SAMPLE_BYTES = 1 << 20
 _BLOCK_BYTES = 4 << 20
+_RAGGED = re.compile(r"(?:Row #(\d+): )?Expected (\d+) columns, got (\d+): (.*)", re.DOTALL)
 _MISSING = [*pacsv.ConvertOptions().null_values, "?"]
 
 
@@ -57,12 +59,6 @@ def _open(file: str, options: ReadOptions) -> Table:
 def _batches(
     file: str, delimiter: str, names: list[str], skip: int, types: Mapping[str, pa.DataType]
 ) -> Iterator[pa.RecordBatch]:
-    ragged: list[pacsv.InvalidRow] = []
-
-    def remember(row: pacsv.InvalidRow) -> str:
-        ragged.append(row)
-        return "error"
-
     try:
         with (
             pa.input_stream(file, compression="detect") as stream,
@@ -71,7 +67,7 @@ def _batches(
                 pacsv.ReadOptions(
                     use_threads=False, block_size=_BLOCK_BYTES, column_names=names, skip_rows_after_names=skip
                 ),
-                pacsv.ParseOptions(delimiter=delimiter, newlines_in_values=True, invalid_row_handler=remember),
+                pacsv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
                 pacsv.ConvertOptions(
                     column_types=types, include_columns=list(types), null_values=_MISSING, strings_can_be_null=True
                 ),
@@ -79,12 +75,13 @@ def _batches(
         ):
             yield from reader
     except (pa.ArrowInvalid, OSError) as error:
-        if ragged:
-            row = ragged[0]
+        # Arrow has a handler for such rows, too, but it prints a traceback where a row is not UTF-8.
+        if (ragged := _RAGGED.search(str(error))) is not None:
+            row, wanted, found, text = ragged.groups()
             raise DataError(
-                f"expected {row.expected_columns} columns, found {row.actual_columns}: {row.text[:200]}",
+                f"expected {wanted} columns, found {found}: {text[:200]}",
                 file=file,
-                row=None if row.number is None else row.number - skip,
+                row=None if row is None else int(row) - skip,
             ) from None
         if isinstance(error, OSError):
             raise DataError(f"is not readable ({error})", file=file) from None
@@ -156,7 +153,7 @@ def _first_records(file: str, delimiter: str) -> tuple[list[str], list[str], int
     try:
         text = codecs.getincrementaldecoder("utf-8-sig")().decode(sample)
     except UnicodeDecodeError as error:
-        text = sample[: error.start].decode("utf-8-sig")
+        text = sample[: error.start].decode("utf-8-sig", "ignore")
         if text.count("\n") < 2:
             raise DataError(
                 f"byte {error.start} is not UTF-8", hint="convert the file to UTF-8 first", file=file, row=1

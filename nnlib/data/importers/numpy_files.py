@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 import tempfile
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -74,7 +75,7 @@ def _column(
 def _mapped(file: str) -> npt.NDArray[Any]:
     try:
         array: npt.NDArray[Any] = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
+    except (ValueError, EOFError, OSError, OverflowError, tokenize.TokenError) as error:
         raise _unreadable(file, error) from None
     return array
 
@@ -91,7 +92,7 @@ def _unreadable(file: str, error: Exception) -> DataError:
 def _members(file: str) -> dict[str, ArrayColumn]:
     try:
         archive = zipfile.ZipFile(file)
-    except (zipfile.BadZipFile, OSError) as error:
+    except (zipfile.BadZipFile, NotImplementedError, OSError) as error:
         raise _unreadable(file, error) from None
     with archive:
         members = [info for info in archive.infolist() if info.filename.endswith(".npy")]
@@ -133,10 +134,13 @@ def _member(file: str, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Array
 
 def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     version = np.lib.format.read_magic(stream)
-    if version == (1, 0):
-        return np.lib.format.read_array_header_1_0(stream)
-    if version == (2, 0):
-        return np.lib.format.read_array_header_2_0(stream)
+    try:
+        if version == (1, 0):
+            return np.lib.format.read_array_header_1_0(stream)
+        if version == (2, 0):
+            return np.lib.format.read_array_header_2_0(stream)
+    except tokenize.TokenError as error:  # numpy tokenizes what may have been written by Python 2
+        raise ValueError(f"its header is garbled: {error}") from None
     raise ValueError(f"format version {version}")
 
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from nnlib.data.arrow import READ_ERRORS
 from nnlib.data.columns import Columns
 from nnlib.data.importers.table import ReadOptions, Role, Table, chunk_rows
 from nnlib.errors import DataError
@@ -33,7 +34,7 @@ def _open(file: str) -> Table:
         with pq.ParquetFile(file) as parquet:
             schema, rows = parquet.schema_arrow, parquet.metadata.num_rows
         first = _first_widths(file, schema)
-    except (pa.ArrowException, OSError) as error:
+    except READ_ERRORS as error:
         raise DataError(f"is not a readable Parquet file ({error})", file=file) from None
 
     def chunks(roles: Mapping[str, Role]) -> Iterator[Columns]:
@@ -46,7 +47,7 @@ def _open(file: str) -> Table:
                 for batch in parquet.iter_batches(size, columns=list(roles)):
                     yield {name: _column(file, name, batch.column(name), first.get(name), start) for name in roles}
                     start += len(batch)
-        except (pa.ArrowException, OSError) as error:
+        except READ_ERRORS as error:
             raise DataError(f"is not readable ({error})", file=file) from None
 
     types = {field.name: str(_element(field.type)) for field in schema}
