@@ -151,15 +151,14 @@ class NNJobsEstimator(BaseEstimator):  # type: ignore[misc]
     ) -> Self:
         """Run the driver on all rows and take over what it leaves. ``y`` holds indices of ``classes``, or targets."""
         epochs_before = self.n_iter_ if go_on else 0
-        if self.early_stopping and round(self.validation_fraction * len(X)) < 1:
+        if self.early_stopping and self.validation_fraction * len(X) < 0.5:
             raise ValueError(
                 f"validation_fraction={self.validation_fraction} of n_samples={len(X)} holds out no row to stop by"
             )
         values = self._values(epochs, classes) | {"seed": self._seed(epochs_before)}
-        scaler = self.scaler_ if go_on else None
-        if scaler is not None:  # the weights are made for it: another one, fitted on these rows, would not fit them
-            X = Converter(1.0, 0.0, scaler, np.float32)(X)
+        if go_on:  # by the scaling the weights are made for, not by one fitted anew on these rows
             values["data.scale"] = "none"
+            X = Converter(1.0, 0.0, self.scaler_, np.float32)(X)
         fitted = train_arrays(
             configuration(type(self).__name__, values, self.config),
             X,
@@ -173,7 +172,7 @@ class NNJobsEstimator(BaseEstimator):  # type: ignore[misc]
         self._model = fitted.model
         self.coefs_ = [arrays[entry.name].copy() for entry in entries if entry.kind == "weight"]
         self.intercepts_ = [arrays[entry.name].copy() for entry in entries if entry.kind == "bias"]
-        self.scaler_ = scaler or fitted.scaler
+        self.scaler_ = self.scaler_ if go_on else fitted.scaler
         self.loss_curve_ = [*self.loss_curve_, *fitted.losses] if go_on else fitted.losses
         self.loss_ = self.loss_curve_[-1] if self.loss_curve_ else None
         self.n_iter_ = epochs_before + fitted.epochs
