@@ -42,7 +42,9 @@ def test_a_trial_keeps_every_bit() -> None:
     shift = rng.standard_normal(50) * 10.0 ** rng.integers(-300, 300, 50)
     shift[:3] = [-0.0, np.finfo(np.float64).smallest_subnormal, np.finfo(np.float64).max]
     scaler = Scaler("standard", shift, 1 / 3 + rng.standard_normal(50))
-    trial = Trial(3, 2**62, RULE, 4321, (10, 11), (0, 3), (4, 5), (0.1, 1 / 3), scaler, fold=2)
+    trial = Trial(
+        3, 2**62, RULE, 4321, (10, 11), (0, 3), (4, 5), (0.1, 1 / 3), scaler, 2, {"train.lr": 0.1, "model.hidden": [3]}
+    )
     again = Trial.from_json(through_json(trial.to_json()))
     assert again.scaler is not None
     assert again.scaler.kind == "standard"

@@ -60,7 +60,7 @@ def starts(spec: JobSpec) -> dict[int, Any]:
     models = {}
     for trial in spec.trials:
         weights = initial_vector(spec, trial)
-        rest = partial_layout(spec.config, spec.model(trial)).size - weights.size
+        rest = partial_layout(spec, trial).size - weights.size
         models[trial.index] = np.concatenate([weights, np.zeros(rest, weights.dtype)])
     return models
 
@@ -103,7 +103,7 @@ def trained_alone(spec: JobSpec, plan: WorkerPlan, index: int) -> Partial:
     """The partial of one worker, straight from the training."""
     trial = spec.trials[index]
     with tasks.worker_data(spec, plan) as data:
-        view = data.trial(trial.rule, trial.scaler, spec.config.model.dtype)
+        view = data.trial(trial.rule, trial.scaler, spec.settings(trial).model.dtype)
         return next(local_training(spec, trial, plan.worker, view, starts(spec)[index], 0)).partial
 
 
@@ -115,16 +115,18 @@ def trained_alone(spec: JobSpec, plan: WorkerPlan, index: int) -> Partial:
         {"model": {"hidden": [4], "dtype": "float64"}, "sync": {"weighting": "equal"}},
         {"train": {"optimizer": "cg"}},
         {"sampling": {"streams": "shared", "fraction": 0.9}},
+        {"split": {"seeds": [0]}, "sweep": {"model.hidden": [[3], []], "train.optimizer": ["sgd", "adam"]}},
+        {"split": {"seeds": [7], "folds": 3}},
     ],
-    ids=["slices", "state", "equal", "cg", "shared"],
+    ids=["slices", "state", "equal", "cg", "shared", "sweep", "folds"],
 )
 def test_a_round_is_the_average_of_what_workers_train(tmp_path: Path, sections: dict[str, Any]) -> None:
     spec, plans = made(tmp_path, **sections)
     lines = [line for plan in plans for line in mapped(spec, plan)]
     assert without_times(lines) == without_times([line for plan in plans for line in mapped(spec, plan)])
-    outputs = collect(reduced(spec, lines[::-1]), range(2))
+    outputs = collect(reduced(spec, lines[::-1]), range(len(spec.trials)))
     for index, trial in enumerate(spec.trials):
-        layout = partial_layout(spec.config, spec.model(trial))
+        layout = partial_layout(spec, trial)
         average = Average(range(WORKERS), layout.fingerprint, spec.config.sync.weighting)
         for plan in plans:
             average.add(trained_alone(spec, plan, index))
