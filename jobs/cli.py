@@ -14,6 +14,7 @@ import nnlib
 COMMANDS = {
     "train": ("jobs.train_command:train", "Train the experiment that a configuration file describes."),
     "predict": ("jobs.predict_command:predict", "Apply a trained model to a dataset, a Parquet or a CSV file."),
+    "export": ("jobs.export_command:export", "Write a trained model as ONNX, npz or safetensors, with a model card."),
     "verify": ("jobs.verify_command:verify", "Check a run against its ledger and recompute its rounds."),
     "data": ("jobs.data_command:data", "Import, make, show and check datasets."),
     "doctor": ("jobs.doctor:doctor", "Check this machine: what works, what is missing and what it would enable."),

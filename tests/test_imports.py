@@ -26,6 +26,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "nnlib.lock",
         "nnlib.rundir",
         "nnlib.inference",
+        "nnlib.intervals",
+        "nnlib.export",
         "nnlib.sklearn",
     ),
     ("jobs",),

@@ -1,0 +1,102 @@
+"""Trained models as files that other programs read, each with a model card.
+
+A new format is one file with ``encode`` and ``usage`` (see `nnlib.export.npz_file`) and one line in `EXPORTERS`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+from collections.abc import Mapping
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from nnlib.errors import UsageError
+from nnlib.storage import Storage, storage
+
+if TYPE_CHECKING:
+    from nnlib.export.network import Network
+
+EXPORTERS = {
+    "onnx": "nnlib.export.onnx_file",
+    "npz": "nnlib.export.npz_file",
+    "safetensors": "nnlib.export.safetensors_file",
+}
+"""Format -> its module, imported when it is wanted: onnx is an optional package and slow to load."""
+
+
+class Exporter(Protocol):
+    """What the module of a format has."""
+
+    def encode(self, network: Network) -> bytes:
+        """The file's bytes."""
+        ...
+
+    def usage(self, network: Network, name: str) -> str:
+        """Lines of Python that use the file ``name``, for the card."""
+        ...
+
+
+def exporter(format_: str) -> Exporter:
+    """The module of a format. Raises `UsageError` for one that is unknown, or whose package is not installed."""
+    if format_ not in EXPORTERS:
+        raise UsageError(f"there is no format {format_!r}", hint=f"one of {', '.join(EXPORTERS)}")
+    try:
+        return cast(Exporter, importlib.import_module(EXPORTERS[format_]))
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"files of format {format_} need the package {error.name}", hint="pip install 'nnjobs[export]'"
+        ) from error
+
+
+def export(run: str, format_: str, output: str | None = None, *, trial: int = 0) -> dict[str, Any]:
+    """Write a trial's model of a run as one file, with ``.card.json`` and ``.card.md`` beside it.
+
+    ``output`` is the file's address; default: the run's name with the format as suffix, in the current directory.
+    Returns format, trial, output, cards, bytes and sha256. The three files appear when all are written: nothing is
+    left of an export that fails. Raises `UsageError` for an unknown format, run or trial.
+    """
+    from nnlib.export.card import make_card, to_markdown  # numpy and pyarrow: the table above must not need them
+    from nnlib.export.network import Network
+    from nnlib.inference import TrainedModel
+    from nnlib.rundir import RunDirectory
+
+    kind = exporter(format_)
+    model = TrainedModel.load(run, trial=trial)
+    directory = RunDirectory.open(run)
+    if output is None:
+        number = f"-trial{trial}" if len(model.spec.trials) > 1 else ""
+        output = f"{directory.address.rstrip('/').rpartition('/')[2]}{number}.{format_}"
+    folder, _, name = output.rpartition("/")
+    if not name:
+        raise UsageError("the output is a directory: name a file", output=output)
+    place = storage(folder or ("/" if output.startswith("/") else "."))
+
+    network = Network.of(model)
+    data = kind.encode(network)
+    file = {"name": name, "format": format_, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    card = make_card(model, directory, network, file)
+    files = {
+        f"{name}.card.md": to_markdown(card, kind.usage(network, name)).encode(),
+        f"{name}.card.json": (json.dumps(card, ensure_ascii=False, allow_nan=False, indent=2) + "\n").encode(),
+        name: data,
+    }
+    _write_together(place, files)
+    cards = [f"{place.root}/{each}" for each in files if each != name]
+    return {"output": f"{place.root}/{name}", "cards": cards, "trial": trial, **file}
+
+
+def _write_together(place: Storage, files: Mapping[str, bytes]) -> None:
+    """Write all files or, where one fails, none that was not there before."""
+    new = [name for name in files if not place.exists(name)]
+    try:
+        with ExitStack() as stack:  # no file takes its name before the bytes of all are written
+            streams = [(stack.enter_context(place.writing(name)), data) for name, data in files.items()]
+            for stream, data in streams:
+                stream.write(data)
+                stream.flush()
+    except BaseException:
+        for name in new:
+            place.delete(name)
+        raise

@@ -1,0 +1,241 @@
+"""The model card: what a model is, what it was made from and how good it is, as JSON and as Markdown.
+
+It names no host, user or address, so it can be published with the model.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from nnlib import FORMAT_VERSION
+from nnlib.checkpoint import RoundStore
+from nnlib.config.document import read_document
+from nnlib.config.identity import config_hash, mathematics
+from nnlib.config.render import versions
+from nnlib.errors import ConfigError
+from nnlib.export.network import Network
+from nnlib.inference import TrainedModel
+from nnlib.intervals import LEVEL, over_splits, wilson
+from nnlib.ledger import digest
+from nnlib.plan import JobSpec, Trial
+from nnlib.rundir import CONFIG, RunDirectory
+
+SCORES = {"classification": ("accuracy", "top_5_accuracy", "loss"), "regression": ("r2", "mse", "mae", "loss")}
+"""Scores that a card averages over the trials."""
+
+MAX_NAMES = 50
+"""Columns and classes that the Markdown lists; the JSON has them all."""
+
+
+def make_card(
+    model: TrainedModel, directory: RunDirectory, network: Network, file: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The card of an exported file, as JSON-able data; ``licence`` is null, for the owner to fill in."""
+    spec, trial, dataset = model.spec, model.trial, model.spec.dataset
+    settings = spec.settings(trial)
+    final = directory.final()
+    return {
+        "format_version": FORMAT_VERSION,
+        "name": spec.config.name,
+        "licence": None,
+        "file": dict(file),
+        "model": network.description() | {"parameters": spec.model(trial).layout.size},
+        "data": {
+            "name": dataset.name,
+            "task": dataset.task,
+            "fingerprint": dataset.fingerprint,
+            "rows": dataset.rows,
+            "shape": list(dataset.shape),
+            "classes": dict(zip(dataset.classes, dataset.class_counts, strict=True)),
+            "encoding": dataset.encoding.to_json(),
+            "scaling": settings.data.scale,
+        },
+        "training": {
+            "trial": trial.index,
+            "label": trial.label(),
+            "split": trial.split,
+            "fold": trial.fold,
+            "train_rows": _train_rows(spec, trial),
+            "seed": spec.config.seed,
+            "split_seeds": list(spec.config.split.seeds),
+            "config": mathematics(settings) | {"train.epochs": settings.train.epochs},
+            "config_hash": config_hash(spec.config, dataset.fingerprint),
+        },
+        "metrics": None if final is None else _metrics(spec, trial, final["trials"]),
+        "ledger": ledger_root(directory.rounds(spec)),
+        "versions": {"trained": _trained_versions(directory), "exported": versions()},
+    }
+
+
+def ledger_root(store: RoundStore) -> dict[str, Any]:
+    """The newest round and the hash of its ledger line: the lines are chained, so it stands for the whole ledger."""
+    round_ = store.rounds()[-1]
+    return {"round": round_, "sha256": digest(store.ledger(round_))}
+
+
+def _train_rows(spec: JobSpec, trial: Trial) -> int:
+    shared = spec.config.sampling.streams == "shared"  # then every worker has the same rows
+    return trial.train_rows[0] if shared else sum(trial.train_rows)
+
+
+def _metrics(spec: JobSpec, trial: Trial, entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """This trial's scores, and their means over the trials of its settings, with intervals where there are several."""
+    own = entries[trial.index]
+    alike = [each for each in spec.trials if each.overrides == trial.overrides]
+    peers = [entries[each.index] for each in alike]
+    test = dict(own["test"])
+    if test.get("accuracy") is not None:
+        hits = round(test["accuracy"] * test["rows"])
+        test["accuracy_interval"] = list(wilson(hits, test["rows"]))
+    share = sum(entry["test"]["rows"] for entry in peers) / sum(_train_rows(spec, each) for each in alike)
+    summary = {}
+    for name in SCORES[spec.dataset.task]:
+        values = [entry["test"][name] for entry in peers if entry["test"].get(name) is not None]
+        if values:
+            summary[name] = _summary(name, values, share)
+    return {
+        "level": LEVEL,
+        "status": own["status"],
+        "round": own["round"],
+        "test": test,
+        "validation": own["validation"],
+        "trials": summary,
+        "diverged": sum(entry["status"] == "diverged" for entry in peers),
+    }
+
+
+def _summary(name: str, values: Sequence[float], share: float) -> dict[str, Any]:
+    result: dict[str, Any] = {"trials": len(values), "mean": statistics.fmean(values), "sd": None, "interval": None}
+    if len(values) > 1:
+        low, high = over_splits(values, share)
+        if name.endswith("accuracy"):
+            low, high = max(low, 0.0), min(high, 1.0)
+        result |= {"sd": statistics.stdev(values), "interval": [low, high]}
+    return result
+
+
+def _trained_versions(directory: RunDirectory) -> dict[str, str]:
+    """The versions that the run's own configuration names."""
+    source = f"{directory.address}/{CONFIG}"
+    value = read_document(directory.storage.read(CONFIG).decode("utf-8", "replace"), source).value
+    found = value.get("versions") if isinstance(value, dict) else None
+    if not isinstance(found, dict):
+        raise ConfigError("has no versions: not the config.yaml of a run", file=source)
+    return {str(name): str(version) for name, version in found.items()}
+
+
+def to_markdown(card: Mapping[str, Any], usage: str) -> str:
+    """The card as a page; ``usage`` is Python that uses the file."""
+    model, data, training, file = card["model"], card["data"], card["training"], card["file"]
+    widths = " - ".join(map(str, model["widths"]))
+    parts = [
+        f"# {_text(card['name'])}",
+        f"A perceptron for {data['task']}, {widths}, in the file {_text(file['name'])}.",
+        "Licence: (to be filled in by the owner)",
+        "## Use",
+        f"Input: {_text(model['input'])}. Computation: `{model['computation']}`.",
+        f"```python\n{usage}\n```",
+        "## Scores",
+        *_scores(card["metrics"]),
+        "## Data",
+        _table(
+            ("", ""),
+            [
+                ("dataset", data["name"]),
+                ("rows", f"{data['rows']:,}"),
+                ("feature scaling", data["scaling"]),
+                ("stored as", model["stored"]["dtype"]),
+                ("fingerprint", data["fingerprint"]),
+            ],
+        ),
+        *_schema(data),
+        "## Training",
+        f"Trial {training['trial']} ({_text(training['label'])}), {training['train_rows']:,} training rows.",
+        _table(("key", "value"), training["config"].items()),
+        "## Provenance",
+        _table(("", ""), _provenance(card)),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _scores(metrics: Mapping[str, Any] | None) -> list[str]:
+    if metrics is None:
+        return ["The run is not finished: this model has not been scored."]
+    level = f"{metrics['level']:.0%}"
+    test = metrics["test"]
+    rows: list[tuple[Any, ...]] = []
+    for name, value in test.items():
+        if name != "rows" and isinstance(value, float):
+            rows.append((name, _number(value), _range(test.get(f"{name}_interval"))))
+    parts = [f"This model, on {test['rows']:,} test rows:", _table(("score", "value", f"{level} interval"), rows)]
+    several = [
+        (name, entry["trials"], _number(entry["mean"]), _number(entry["sd"]), _range(entry["interval"]))
+        for name, entry in metrics["trials"].items()
+        if entry["trials"] > 1
+    ]
+    if several:
+        parts += [
+            "The same training on several splits (intervals corrected for the rows that splits share, after "
+            "Nadeau and Bengio, 2003):",
+            _table(("score", "trials", "mean", "sd", f"{level} interval of the mean"), several),
+        ]
+    if metrics["diverged"]:
+        parts.append(f"{metrics['diverged']} of these trials diverged; they are scored at their last good model.")
+    return parts
+
+
+def _schema(data: Mapping[str, Any]) -> list[str]:
+    columns = data["encoding"]["columns"]
+    shown = [
+        (
+            column["name"],
+            column["kind"],
+            column["width"],
+            "an error" if not column["fill"] else "filled",
+            ", ".join(column["categories"][:MAX_NAMES]),
+        )
+        for column in columns[:MAX_NAMES]
+    ]
+    parts = [_table(("column", "kind", "features", "missing values", "categories"), shown)]
+    if len(columns) > MAX_NAMES:
+        parts.append(f"... and {len(columns) - MAX_NAMES} more columns.")
+    classes = list(data["classes"].items())
+    if classes:
+        parts.append(_table(("class", "rows"), classes[:MAX_NAMES]))
+    if len(classes) > MAX_NAMES:
+        parts.append(f"... and {len(classes) - MAX_NAMES} more classes.")
+    return parts
+
+
+def _provenance(card: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
+    yield f"SHA-256 of {card['file']['name']}", card["file"]["sha256"]
+    yield f"ledger, up to round {card['ledger']['round']}", card["ledger"]["sha256"]
+    yield "configuration", card["training"]["config_hash"]
+    yield "seed", card["training"]["seed"]
+    yield "split seeds", ", ".join(map(str, card["training"]["split_seeds"]))
+    for name, version in card["versions"]["trained"].items():
+        yield f"{name}, when trained", version
+    yield "nnjobs, when exported", card["versions"]["exported"]["nnjobs"]
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(_text(cell) for cell in line) + " |" for line in lines)
+
+
+def _text(value: Any) -> str:
+    """A value within Markdown: names come from data, and must stay names."""
+    text = "".join(character if character.isprintable() else " " for character in str(value))
+    for character in "\\|`*_<>[]":
+        text = text.replace(character, f"\\{character}")
+    return text
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
+
+
+def _range(interval: Sequence[float] | None) -> str:
+    return "-" if interval is None else f"{interval[0]:.4g} to {interval[1]:.4g}"

@@ -1,0 +1,117 @@
+"""What every exported file says: a trained perceptron as plain arrays, and in words how to compute with them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nnlib import FORMAT_VERSION
+from nnlib.errors import UsageError
+from nnlib.inference import TrainedModel
+from nnlib.models.mlp import MLP
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Network:
+    """Layers a = f(x W + b), W (in, out) and b (out,), behind the feature scaling (x - shift) * factor.
+
+    ``scaling`` is (shift, factor), each (features,), or None. All arrays have the model's dtype. Its input is feature
+    *values*: what a dataset stores as small integers becomes values by ``stored * stored_scale + stored_offset``.
+    """
+
+    layers: tuple[tuple[Array, Array], ...]
+    scaling: tuple[Array, Array] | None
+    activation: str
+    output: str
+    classes: tuple[str, ...]
+    feature_names: tuple[str, ...]
+    stored_dtype: str
+    stored_scale: float
+    stored_offset: float
+
+    @classmethod
+    def of(cls, model: TrainedModel) -> Network:
+        """The network of a trained model. Raises `UsageError` for a kind of model that is no perceptron."""
+        shape = model.spec.model(model.trial)
+        if not isinstance(shape, MLP):
+            raise UsageError(
+                f"only perceptrons can be exported, this is a model of kind {model.spec.config.model.kind}"
+            )
+        values = shape.layout.views(model.weights)
+        scaler, dataset = model.trial.scaler, model.spec.dataset
+        scaling = None
+        if scaler is not None:  # rounded to the model's dtype as `nnlib.data.converter` does
+            scaling = scaler.shift.astype(shape.layout.dtype), scaler.factor.astype(shape.layout.dtype)
+        return cls(
+            layers=tuple(
+                (values[f"layer{index}.weight"], values[f"layer{index}.bias"]) for index in range(len(shape.widths) - 1)
+            ),
+            scaling=scaling,
+            activation=shape.activation,
+            output=shape.loss,
+            classes=dataset.classes,
+            feature_names=tuple(dataset.encoding.feature_names),
+            stored_dtype=dataset.x_dtype,
+            stored_scale=dataset.x_scale,
+            stored_offset=dataset.x_offset,
+        )
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        return (self.layers[0][0].shape[0], *(bias.size for _, bias in self.layers))
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.layers[0][0].dtype
+
+    @cached_property
+    def arrays(self) -> dict[str, Array]:
+        """Every array by its name in a file: ``layer0.weight`` (in, out), ``layer0.bias``, ..., ``scaling.shift``."""
+        named = {} if self.scaling is None else {"scaling.shift": self.scaling[0], "scaling.factor": self.scaling[1]}
+        for index, (weight, bias) in enumerate(self.layers):
+            named |= {f"layer{index}.weight": weight, f"layer{index}.bias": bias}
+        return named
+
+    @property
+    def input_meaning(self) -> str:
+        """What the numbers given to the network are."""
+        text = f"{self.widths[0]} feature values a row, float32, in the order of feature_names"
+        if self.stored_dtype == "float32":
+            return text
+        shift = f" + {self.stored_offset!r}" if self.stored_offset else ""
+        return f"{text}; the dataset stores them as {self.stored_dtype}: value = stored * {self.stored_scale!r}{shift}"
+
+    @property
+    def computation(self) -> str:
+        """The arithmetic, in the arrays' names."""
+        last = {
+            "softmax": "softmax over the classes",
+            "sigmoid": "an independent sigmoid for each class",
+            "linear": "the value itself",
+        }
+        steps = [] if self.scaling is None else ["x = (x - scaling.shift) * scaling.factor"]
+        if len(self.layers) > 1:
+            steps.append(f"x = {self.activation}(x @ layerK.weight + layerK.bias) for every layer K but the last")
+        steps.append(f"x @ layer{len(self.layers) - 1}.weight + layer{len(self.layers) - 1}.bias, then")
+        return "; ".join(steps) + f" {last[self.output]}"
+
+    def description(self) -> dict[str, Any]:
+        """The network without its numbers, as JSON-able data; every exported file carries it."""
+        return {
+            "format_version": FORMAT_VERSION,
+            "widths": list(self.widths),
+            "activation": self.activation if len(self.layers) > 1 else None,
+            "output": self.output,
+            "dtype": str(self.dtype),
+            "input": self.input_meaning,
+            "computation": self.computation,
+            "stored": {"dtype": self.stored_dtype, "scale": self.stored_scale, "offset": self.stored_offset},
+            "feature_names": list(self.feature_names),
+            "classes": list(self.classes),
+        }

@@ -1,0 +1,111 @@
+"""ONNX: the whole way from feature values to the answer as one graph, for onnxruntime and its like.
+
+Input ``features`` (rows, features) float32: values, see `Network.input_meaning`. Outputs for classes ``probabilities``
+(rows, classes) and ``label`` (rows,) int64, the class's index; for regression ``prediction`` (rows,). The metadata
+entry ``nnjobs`` holds `Network.description` as JSON, and ``classes`` the class names.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+import nnlib
+from nnlib.errors import UsageError
+from nnlib.export.network import Network
+
+OPSET, IR = 17, 8
+"""Old enough for runtimes of 2022, new enough for every operator used."""
+
+LIMIT = 2**31 - 2**20
+"""Protocol buffers, and with them ONNX files of one piece, end at 2 GiB."""
+
+_ACTIVATIONS = {"sigmoid": "Sigmoid", "tanh": "Tanh", "relu": "Relu"}
+
+
+def encode(network: Network) -> bytes:
+    """The bytes of the ONNX file; equal networks, equal bytes. Raises `UsageError` for a model above 2 GiB."""
+    size = sum(array.nbytes for array in network.arrays.values())
+    if size > LIMIT:
+        raise UsageError(f"a model of {size} bytes does not fit an ONNX file (2 GiB)", hint="--format safetensors")
+    arrays = dict(network.arrays)
+    if network.output == "linear":
+        arrays["columns"] = np.array([1], np.int64)
+    graph = helper.make_graph(
+        list(_nodes(network)),
+        "nnjobs",
+        [helper.make_tensor_value_info("features", onnx.TensorProto.FLOAT, ["rows", network.widths[0]])],
+        _outputs(network),
+        [numpy_helper.from_array(np.ascontiguousarray(array), name) for name, array in arrays.items()],
+    )
+    description = network.description()
+    model = helper.make_model(
+        graph,
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=IR,
+        producer_name="nnjobs",
+        producer_version=nnlib.__version__,
+        doc_string=f"Input: {network.input_meaning}. Computation: {network.computation}.",
+    )
+    helper.set_model_props(
+        model,
+        {
+            "classes": json.dumps(description["classes"], ensure_ascii=False),
+            "nnjobs": json.dumps(description, ensure_ascii=False),
+        },
+    )
+    onnx.checker.check_model(model, full_check=True)
+    return bytes(model.SerializeToString(deterministic=True))
+
+
+def _nodes(network: Network) -> Iterator[onnx.NodeProto]:
+    """The graph in order: cast, scaling, layers, output."""
+    value = "features"
+    if network.dtype != np.float32:
+        yield helper.make_node("Cast", [value], ["cast"], to=_kind(network))
+        value = "cast"
+    if network.scaling is not None:
+        yield helper.make_node("Sub", [value, "scaling.shift"], ["shifted"])
+        yield helper.make_node("Mul", ["shifted", "scaling.factor"], ["scaled"])
+        value = "scaled"
+    last = len(network.layers) - 1
+    for index in range(last + 1):
+        yield helper.make_node("Gemm", [value, f"layer{index}.weight", f"layer{index}.bias"], [f"z{index}"])
+        value = f"z{index}"
+        if index < last:
+            yield helper.make_node(_ACTIVATIONS[network.activation], [value], [f"a{index}"])
+            value = f"a{index}"
+    if network.output == "linear":
+        yield helper.make_node("Squeeze", [value, "columns"], ["prediction"])
+        return
+    if network.output == "softmax":
+        yield helper.make_node("Softmax", [value], ["probabilities"], axis=1)
+    else:
+        yield helper.make_node("Sigmoid", [value], ["probabilities"])
+    yield helper.make_node("ArgMax", ["probabilities"], ["label"], axis=1, keepdims=0)
+
+
+def _outputs(network: Network) -> list[onnx.ValueInfoProto]:
+    if network.output == "linear":
+        return [helper.make_tensor_value_info("prediction", _kind(network), ["rows"])]
+    return [
+        helper.make_tensor_value_info("probabilities", _kind(network), ["rows", network.widths[-1]]),
+        helper.make_tensor_value_info("label", onnx.TensorProto.INT64, ["rows"]),
+    ]
+
+
+def _kind(network: Network) -> int:
+    return int(helper.np_dtype_to_tensor_dtype(network.dtype))
+
+
+def usage(network: Network, name: str) -> str:
+    """A few lines of Python that use the file; ``x`` holds feature values (rows, features)."""
+    outputs = "(prediction,)" if network.output == "linear" else "probabilities, label"
+    return f"""\
+import numpy as np, onnxruntime
+session = onnxruntime.InferenceSession({name!r})
+{outputs} = session.run(None, {{"features": np.asarray(x, np.float32)}})"""
