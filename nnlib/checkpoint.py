@@ -100,8 +100,7 @@ class RoundStore:
         files[LEDGER] = checkpoint.line
         if self.storage.exists(self._at(checkpoint.round, MANIFEST)):
             raise self._fenced(checkpoint.round)  # before its files are written over
-        for name, data in files.items():
-            self.storage.write(self._at(checkpoint.round, name), data)
+        self.storage.write_all({self._at(checkpoint.round, name): data for name, data in files.items()})
         manifest = {
             "format_version": FORMAT_VERSION,
             "round": checkpoint.round,

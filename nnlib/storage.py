@@ -12,7 +12,7 @@ import os
 import secrets
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -38,6 +38,11 @@ class Storage(ABC):
     @abstractmethod
     def write(self, name: str, data: bytes) -> None:
         """Replace the file as a whole: durable when this returns, never half visible."""
+
+    def write_all(self, files: Mapping[str, bytes]) -> None:
+        """Write several files in the order given; all are durable when this returns."""
+        for name, data in files.items():
+            self.write(name, data)
 
     @abstractmethod
     def create(self, name: str, data: bytes) -> bool:
@@ -90,14 +95,24 @@ class LocalStorage(Storage):
         target = self._at(name)
         with _explained("write", target), self._temporary(target) as (temporary, stream):
             yield stream
-            _durable(stream)
-            step("rename", target)
-            temporary.replace(target)
+            _replace(target, temporary, stream)
             _sync_directory(target.parent)
 
     def write(self, name: str, data: bytes) -> None:
         with self.writing(name) as stream:
             stream.write(data)
+
+    def write_all(self, files: Mapping[str, bytes]) -> None:
+        """Each directory is made durable once, not for each of its files: waiting for the disk is a round's largest
+        cost besides its training."""
+        for name, data in files.items():
+            target = self._at(name)
+            with _explained("write", target), self._temporary(target) as (temporary, stream):
+                stream.write(data)
+                _replace(target, temporary, stream)
+        for folder in dict.fromkeys(self._at(name).parent for name in files):
+            with _explained("write", folder):
+                _sync_directory(folder)
 
     def create(self, name: str, data: bytes) -> bool:
         target = self._at(name)
@@ -179,6 +194,12 @@ def _durable(stream: BinaryIO) -> None:
     stream.flush()
     step("sync", Path(stream.name))
     os.fsync(stream.fileno())
+
+
+def _replace(target: Path, temporary: Path, stream: BinaryIO) -> None:
+    _durable(stream)
+    step("rename", target)
+    temporary.replace(target)
 
 
 def _sync_directory(path: Path) -> None:

@@ -56,6 +56,15 @@ class StorageContract(ABC):
         assert not store.exists(name)
         assert store.names(folder) == []
 
+    def test_several_files_are_written_in_their_order(self, store: Storage) -> None:
+        store.write("a/x", b"old")
+        store.write_all({"b/2": b"2", "a/x": b"new", "b/1": b""})
+        assert {name: store.read(name) for name in ("a/x", "b/1", "b/2")} == {"a/x": b"new", "b/1": b"", "b/2": b"2"}
+        with pytest.raises(StorageError):
+            store.write_all({"c/first": b"1", "a/x/below": b"2", "c/last": b"3"})
+        assert store.read("c/first") == b"1"
+        assert not store.exists("c/last")
+
     def test_names_are_sorted_and_of_one_level(self, store: Storage) -> None:
         for name in ("b", "a/2", "a/10", "a/1/x", "c"):
             store.write(name, b"")
