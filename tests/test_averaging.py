@@ -54,15 +54,21 @@ def by_numpy(partials: list[Partial], weighting: Weighting) -> Any:
 
 
 def test_by_hand() -> None:
-    one, two = partial(0, 1, np.float32([1.0, -2.0, 0.0])), partial(1, 3, np.float32([5.0, 2.0, 8.0]))
-    np.testing.assert_array_equal(averaged([one, two]), np.float32([4.0, 1.0, 6.0]))
-    np.testing.assert_array_equal(averaged([one, two], "equal"), np.float32([3.0, 0.0, 4.0]))
+    one, two = (
+        partial(0, 1, np.array([1.0, -2.0, 0.0], np.float32)),
+        partial(1, 3, np.array([5.0, 2.0, 8.0], np.float32)),
+    )
+    np.testing.assert_array_equal(averaged([one, two]), np.array([4.0, 1.0, 6.0], np.float32))
+    np.testing.assert_array_equal(averaged([one, two], "equal"), np.array([3.0, 0.0, 4.0], np.float32))
     assert averaged([one, two]).dtype == np.float32
 
 
 def test_rounds_once() -> None:
     # In float32, 2**24 + 1 is 2**24: a float32 sum would lose both ones, the float64 sum keeps them.
-    parts = [partial(worker, 1, np.float32([value])) for worker, value in enumerate([2.0**24, 1.0, 1.0, -(2.0**24)])]
+    parts = [
+        partial(worker, 1, np.array([value], np.float32))
+        for worker, value in enumerate([2.0**24, 1.0, 1.0, -(2.0**24)])
+    ]
     assert averaged(parts)[0] == np.float32(0.5)
 
 
@@ -82,7 +88,7 @@ def test_arrival_and_merging_change_no_bit(partials: list[Partial], weighting: W
     expected = averaged(sorted(partials, key=lambda part: part.worker), weighting).tobytes()
     assert averaged(data.draw(st.permutations(partials)), weighting).tobytes() == expected
 
-    averages = []
+    averages: list[Average] = []
     remaining = list(data.draw(st.permutations(partials)))
     while remaining:
         average = Average(workers, FINGERPRINT, weighting)
@@ -122,7 +128,7 @@ def test_equal_float32_copies_average_to_themselves(examples: list[int], values:
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_refuses_what_is_not_finite(bad: float) -> None:
     with pytest.raises(DivergedError, match="weight 2 is") as caught:
-        Average([4], FINGERPRINT).add(partial(4, 1, np.float32([0, 0, bad, bad])))
+        Average([4], FINGERPRINT).add(partial(4, 1, np.array([0, 0, bad, bad], np.float32)))
     assert caught.value.where["worker"] == 4
 
 
@@ -201,7 +207,7 @@ def test_merging_refuses_other_plans() -> None:
 
 
 def test_drift_by_hand() -> None:
-    drift = block_drift(np.float32([3, 0]), np.float32([1, 1]), np.float32([0, 2]))
+    drift = block_drift(np.array([3, 0], np.float32), np.array([1, 1], np.float32), np.array([0, 2], np.float32))
     # apart (2, -1); own step (3, -2); mean's step (1, -1)
     assert drift == Drift(distance=5.0, step=13.0, mean_step=2.0, dot=5.0, norm=2.0)
 

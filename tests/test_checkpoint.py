@@ -270,13 +270,14 @@ def test_pruning_after_every_round_equals_pruning_at_the_end(store: RoundStore, 
 
 def test_model_arrays_that_do_not_fit_are_refused() -> None:
     layout = LAYOUTS[0]
-    good = {"0.layer0.weight": np.ones((3, 2), np.float32), "0.layer0.bias": np.zeros(2, np.float32)}
+    good: dict[str, Any] = {"0.layer0.weight": np.ones((3, 2), np.float32), "0.layer0.bias": np.zeros(2, np.float32)}
     np.testing.assert_array_equal(flat_vector(0, unpack(pack(good), "f"), layout, "f"), [1, 1, 1, 1, 1, 1, 0, 0])
-    for bad in (
+    cases: list[dict[str, Any]] = [
         {"0.layer0.weight": good["0.layer0.weight"]},
         {**good, "0.layer0.bias": np.zeros(3, np.float32)},
         {**good, "0.layer0.bias": np.zeros(2)},
-    ):
+    ]
+    for bad in cases:
         with pytest.raises(MismatchError, match=r"array 0\.layer0\.bias") as caught:
             flat_vector(0, bad, layout, "the file")
         assert caught.value.where["file"] == "the file"
@@ -301,7 +302,8 @@ def test_any_bytes_are_a_file_or_a_mismatch() -> None:
 
 def test_the_models_digest_is_over_plain_bytes() -> None:
     """Equal numbers in any memory layout are equal; order and dtype are not."""
-    one, two = np.arange(5, dtype=np.float32), np.ones(3)
+    one: Any = np.arange(5, dtype=np.float32)
+    two: Any = np.ones(3)
     assert model_digest([one, two]) == model_digest([np.arange(10, dtype=np.float32)[:5], np.ones(6)[::2]])
     assert model_digest([one.astype(">f4")]) == model_digest([one])
     assert len({model_digest(vectors) for vectors in ([one, two], [two, one], [one], [one.astype(np.float64)])}) == 4

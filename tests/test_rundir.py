@@ -84,10 +84,12 @@ def test_a_damaged_spec_is_a_typed_error(tmp_path: Path) -> None:
     assert "format_version 2" in refusal({**good, "format_version": 2})
     for key in ("config", "dataset", "trials"):
         assert key in refusal({name: value for name, value in good.items() if name != key})
-        for value in (None, 5, "x", [5], [{}]):
+        wrong: list[Any] = [None, 5, "x", [5], [{}]]
+        for value in wrong:
             refusal({**good, key: value})
-    for key, value in (("rule", {}), ("train_rows", 5), ("scaler", {"scaler.kind": {}})):
-        refusal({**good, "trials": [{**good["trials"][0], key: value}]})
+    changes: list[dict[str, Any]] = [{"rule": {}}, {"train_rows": 5}, {"scaler": {"scaler.kind": {}}}]
+    for change in changes:
+        refusal({**good, "trials": [{**good["trials"][0], **change}]})
     refusal({**good, "config": {**good["config"], "no such key": 1}})
 
 

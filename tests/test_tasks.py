@@ -222,14 +222,14 @@ def test_scaling_is_that_of_the_training_rows_whatever_the_workers(tmp_path: Pat
         assert sorted(outputs[0].stats) == list(range(SHARDS))
         scaler = Scaler.from_stats("standard", tasks.merge_stats(outputs[1].stats))
         assert scaler is not None
-        scalers.append(scaler.shift.tobytes() + scaler.factor.tobytes())
-    assert len(set(scalers)) == 1
+        scalers.append(scaler)
+    assert len({scaler.shift.tobytes() + scaler.factor.tobytes() for scaler in scalers}) == 1
     rng = np.random.default_rng(0)
     y = np.arange(ROWS) % CLASSES
     x = (rng.standard_normal((ROWS, FEATURES)) + y[:, None]).astype(np.float32)
     train = x[spec.trials[1].rule.parts(np.arange(ROWS), y, {}) == TRAIN].astype(np.float64)
-    np.testing.assert_allclose(scaler.shift, train.mean(axis=0), rtol=1e-12)
-    np.testing.assert_allclose(scaler.factor, 1 / train.std(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(scalers[0].shift, train.mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(scalers[0].factor, 1 / train.std(axis=0), rtol=1e-12)
 
 
 def test_a_bad_value_is_one_record_that_names_shard_and_row(tmp_path: Path) -> None:
@@ -260,7 +260,8 @@ def test_other_rows_than_planned_are_one_record(tmp_path: Path, field: str) -> N
     spec, plans = made(tmp_path)
     rows = list(getattr(spec.trials[0], field))
     rows[1] += 1
-    changed = replace(spec, trials=(replace(spec.trials[0], **{field: tuple(rows)}),))
+    counts: dict[str, Any] = {field: tuple(rows)}
+    changed = replace(spec, trials=(replace(spec.trials[0], **counts),))
     error = error_of(list(tasks.map_task(changed, plans[1], "train", 0, [0], starts(spec))))
     assert isinstance(error, MismatchError)
     assert f"the plan says {rows[1]}" in str(error)

@@ -65,7 +65,9 @@ def test_the_format_is_what_it_was() -> None:
     text = base64.b64encode(np.array([1.0, -2.0], "<f4").tobytes())
     head = b"00000003.00000017\t00000002\tf4\t1500\t0123456789abcdef\t"
     crc = b"%08x" % zlib.crc32(head + text)
-    value = encode_partial(b"00000003.00000017", Partial(2, 1500, np.float32([1.0, -2.0]), "0123456789abcdef"))
+    value = encode_partial(
+        b"00000003.00000017", Partial(2, 1500, np.array([1.0, -2.0], np.float32), "0123456789abcdef")
+    )
     assert (
         LineProtocol().write(b"00000003.00000017", value)
         == head + crc + b"\t" + text
