@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from jobs.chaos import Chaos
 from jobs.prepare import make_spec
 from jobs.rounds import JobSite
 from jobs.tasks import merge_stats
@@ -28,14 +29,14 @@ from nnlib.rundir import RunDirectory
 from nnlib.training import initial_vector, partial_layout
 
 
-def prepare(config: Config, listen: Listener) -> tuple[JobSpec, list[WorkerPlan]]:
+def prepare(config: Config, listen: Listener, chaos: Chaos | None = None) -> tuple[JobSpec, list[WorkerPlan]]:
     """The spec of a new run, with its splits found and its feature scaling fitted. Writes nothing."""
     dataset = Dataset.open(config.data.path)
     listen(PhaseStarted("split", "finding the splits"))
     spec, plans = make_spec(config, dataset)
     if any(spec.settings(trial).data.scale != "none" for trial in spec.trials):
         listen(PhaseStarted("scale", "fitting the feature scaling"))
-        spec = fit_scaling(spec, plans, lambda text: listen(Note(text, "warning")))
+        spec = fit_scaling(spec, plans, lambda text: listen(Note(text, "warning")), chaos)
     return spec, plans
 
 
@@ -103,10 +104,12 @@ def initial_states(spec: JobSpec) -> list[TrialState]:
     return states
 
 
-def fit_scaling(spec: JobSpec, plans: Sequence[WorkerPlan], note: Callable[[str], None]) -> JobSpec:
+def fit_scaling(
+    spec: JobSpec, plans: Sequence[WorkerPlan], note: Callable[[str], None], chaos: Chaos | None = None
+) -> JobSpec:
     """The spec with every trial's feature scaling fitted on its training rows, by one job."""
     scaled = [trial.index for trial in spec.trials if spec.settings(trial).data.scale != "none"]
-    with JobSite(spec, plans, note) as site:
+    with JobSite(spec, plans, note, chaos=chaos) as site:
         outputs = site.run("scale", 0, scaled)
     trials = list(spec.trials)
     for index in scaled:

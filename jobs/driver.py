@@ -15,6 +15,7 @@ from typing import Any
 
 from jobs.advance import advance
 from jobs.begin import claim, found, initial_states, prepare, reopen, warm_start
+from jobs.chaos import Chaos
 from jobs.finish import final_scores, mean, result_of
 from jobs.rounds import JobSite, TrialOutput, model_files
 from nnlib.checkpoint import Checkpoint, RoundStore, Vector
@@ -33,17 +34,20 @@ def train(
     resume: bool = False,
     start_from: str | Sequence[Vector] | None = None,
     listen: Listener = ignore,
+    chaos: Chaos | None = None,
 ) -> dict[str, Any]:
     """Train all trials of a configuration; returns what ``--json`` prints.
 
     ``resume`` goes on with the run in ``config.run_dir`` (or starts it, if it never got so far); ``start_from``
     (``RUN`` or ``RUN@ROUND``) takes the first weights from another run, or is the flat vectors themselves, one a
-    trial. Raises the typed errors of `nnlib.errors`; a diverged trial is no exception but listed under ``diverged`` in
-    the result.
+    trial; ``chaos`` injects faults into local tasks, which must not change the result. Raises the typed errors of
+    `nnlib.errors`; a diverged trial is no exception but listed under ``diverged`` in the result.
     """
     started = time.monotonic()
     if resume and config.run_dir is None:
         raise ConfigError("to resume, say which run", hint="add --run-dir RUN", key="run_dir")
+    if chaos is not None:
+        chaos.check(config)
     with ExitStack() as stack:
         stack.enter_context(blas_threads(config.runtime.blas_threads))
         if resume and RunDirectory(str(config.run_dir)).exists():
@@ -52,14 +56,18 @@ def train(
             run.storage.sweep()
             spec, plans = reopen(run, config)
         else:
-            spec, plans = prepare(config, listen)
+            spec, plans = prepare(config, listen, chaos)
             states = initial_states(spec)
             parent = None if start_from is None else warm_start(spec, states, start_from)
             run = claim(config, stack)
             found(run, spec, states, parent)
         driver = Driver(run, listen)
         stack.callback(driver.close)
-        site = stack.enter_context(JobSite(spec, plans, lambda text: driver.tell(Note(text, "warning"))))
+        site = stack.enter_context(
+            JobSite(
+                spec, plans, lambda text: driver.tell(Note(text, "warning")), record=driver.record_event, chaos=chaos
+            )
+        )
         return driver.run_to_end(site, started)
 
 
@@ -77,6 +85,10 @@ class Driver:
         """Pass an event on, and keep a line of it in the run's log."""
         self._log.line(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {event}")
         self._listen(event)
+
+    def record_event(self, **facts: Any) -> None:
+        """Keep a line of facts in the run's events: what may differ between two runs of the same bits."""
+        self._events.record(**facts)
 
     def close(self) -> None:
         self._log.flush()
@@ -98,6 +110,8 @@ class Driver:
         final, arrays = final_scores(site, store, checkpoint, rounds)
         self._write_view(store, final)
         self.directory.finish(final, arrays)  # last: with it the run is finished
+        if site.pool is not None and site.pool.chaos is not None:
+            self.tell(Note(site.pool.summary()))
         result = result_of(final, self.directory.address, time.monotonic() - started)
         self.tell(RunDone(result))
         return result

@@ -61,7 +61,8 @@ class RoundJob(MRJob):  # type: ignore[misc]
         if not self.options.seal:
             super().execute()
             return
-        output = self.stdout = SealedStream(self.stdout)
+        output = SealedStream(self.stdout)
+        self.sandbox(self.stdin, output, self.stderr)
         super().execute()
         output.seal()
 

@@ -18,11 +18,13 @@ import numpy as np
 import numpy.typing as npt
 
 from jobs import tasks
-from jobs.runners import JobRequest, Line, TaskCall, run_job, task_environment
+from jobs.chaos import Chaos
+from jobs.local_tasks import StartProcess, TaskPool
+from jobs.runners import JobRequest, Line, run_job, task_environment
 from jobs.task_server import TaskServer
 from nnlib.averaging import Partial
 from nnlib.checkpoint import Checkpoint, RoundStore
-from nnlib.errors import JobError, NnjobsError, from_record
+from nnlib.errors import JobError, NnjobsError, StorageError, from_record
 from nnlib.layout import slices
 from nnlib.ledger import canonical
 from nnlib.metrics import merge_scores
@@ -67,23 +69,38 @@ class JobSite:
     several lines by its own rule.
     """
 
-    def __init__(self, spec: JobSpec, plans: Sequence[WorkerPlan], note: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        spec: JobSpec,
+        plans: Sequence[WorkerPlan],
+        note: Callable[[str], None],
+        *,
+        record: Callable[..., None] = lambda **facts: None,
+        chaos: Chaos | None = None,
+    ) -> None:
+        """``note`` gets lines for people, ``record`` facts for the run's events; ``chaos`` sabotages local tasks."""
         self.spec = spec
-        self._note = note
-        self._stack = ExitStack()
-        self._call: TaskCall = subprocess.call
-        runtime = spec.config.runtime
-        if runtime.runner == "local" and sys.platform == "linux":  # elsewhere a fork of a loaded BLAS is not safe
-            server = self._stack.enter_context(TaskServer(task_environment(runtime.blas_threads)))
-            self._call = server.call
-        folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="nnjobs-")))
-        self._spec = folder / "spec.json"
-        self._spec.write_bytes(canonical(spec.to_json()))
-        self._plan = []
-        for plan in plans:
-            path = folder / f"worker-{plan.worker:06d}.plan"
-            path.write_text(plan.to_line() + "\n", "utf-8")
-            self._plan.append(path)
+        self.pool: TaskPool | None = None
+        self._plans = plans
+        with ExitStack() as stack:
+            self._folder = _temporary_folder(stack)
+            self._spec = self._folder / "spec.json"
+            self._plan = [self._folder / f"worker-{plan.worker:06d}.plan" for plan in plans]
+            _write(self._spec, canonical(spec.to_json()))
+            for plan, path in zip(plans, self._plan, strict=True):
+                _write(path, plan.to_line().encode() + b"\n")
+            runtime = spec.config.runtime
+            if runtime.runner == "local":
+                self.pool = TaskPool(
+                    _process_starter(runtime.blas_threads, stack),
+                    cores=runtime.cores or os.cpu_count() or 1,
+                    retries=runtime.retries,
+                    timeout_seconds=runtime.task_timeout_seconds,
+                    chaos=chaos,
+                    note=note,
+                    record=record,
+                )
+            self._stack = stack.pop_all()
 
     def __enter__(self) -> JobSite:
         return self
@@ -109,14 +126,17 @@ class JobSite:
             plan=[Path(glob.escape(str(path))) for path in self._plan],
             model=None if model is None else Path(model),
             state=None if state is None else Path(state),
+            folder=self._folder,
             reducers=self.spec.config.reducers or min(self.spec.workers, sum(map(len, parts.values()))),
-            cores=runtime.cores or os.cpu_count() or 1,
-            retries=runtime.retries,
             blas_threads=runtime.blas_threads,
-            call=self._call,
-            note=self._note,
+            pool=self.pool,
         )
-        outputs = collect(run_job(runtime.runner, request), active)
+        try:
+            outputs = collect(run_job(runtime.runner, request), active)
+        except JobError as error:
+            if "worker" in error.where:
+                error.where["shards"] = self._shards(error.where["worker"])
+            raise
         if phase != "scale":
             self._check(outputs)
             for index, output in outputs.items():
@@ -128,6 +148,11 @@ class JobSite:
     @property
     def _slice(self) -> int:
         return tasks.slice_elements(self.spec)
+
+    def _shards(self, worker: int) -> str:
+        """The names of a worker's shards, for a message."""
+        names = [self.spec.dataset.shards[index].name for index in self._plans[worker].shards]
+        return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
 
     def _check(self, outputs: Mapping[int, TrialOutput]) -> None:
         """Every worker must have answered, and all with the same numerics."""
@@ -164,6 +189,30 @@ class JobSite:
                     trial=trial,
                 )
         return np.concatenate([output.parts[index].weights for index in range(len(parts))])
+
+
+def _temporary_folder(stack: ExitStack) -> Path:
+    try:
+        return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nnjobs-", ignore_cleanup_errors=True)))
+    except OSError as error:
+        raise StorageError(
+            f"cannot make a temporary folder: {error}", hint="set TMPDIR to a folder with space"
+        ) from error
+
+
+def _write(path: Path, data: bytes) -> None:
+    try:
+        path.write_bytes(data)
+    except OSError as error:
+        hint = "set TMPDIR to a folder with space"
+        raise StorageError(f"cannot write: {error.strerror or error}", hint=hint, file=str(path)) from error
+
+
+def _process_starter(blas_threads: int, stack: ExitStack) -> StartProcess:
+    """How tasks' processes are started, until ``stack`` ends."""
+    if sys.platform != "linux":  # elsewhere a fork of a loaded BLAS is not safe
+        return subprocess.Popen
+    return stack.enter_context(TaskServer(task_environment(blas_threads))).start
 
 
 def model_files(store: RoundStore, checkpoint: Checkpoint) -> tuple[str, str | None]:

@@ -1,20 +1,18 @@
 """Runners: how one round's job is run. A new one is a subclass of mrjob's and one line in `RUNNERS`.
 
 mrjob's own inline and local runners ignore the number of reducers, and its local runner neither retries a task nor
-says which worker failed; these do.
+says which worker failed; these do (`jobs.local_tasks`).
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import subprocess
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -24,19 +22,15 @@ prepare_mrjob()
 
 from mrjob.inline import InlineMRJobRunner  # noqa: E402  (needs the shims above on Python 3.13)
 from mrjob.local import LocalMRJobRunner  # noqa: E402
-from mrjob.util import to_lines  # noqa: E402
 
 from jobs import round_job  # noqa: E402
+from jobs.local_tasks import Task, TaskPool  # noqa: E402
 from nnlib.errors import JobError, NnjobsError  # noqa: E402
 
 # What mrjob logs, our errors say; without a handler Python would print its warnings on the terminal.
 logging.getLogger("mrjob").addHandler(logging.NullHandler())
 
 Line = tuple[bytes, bytes]
-
-
-TaskCall = Callable[..., int]
-"""How the local runner starts a task's process: `subprocess.call`, or the same by a `TaskServer`."""
 
 
 def task_environment(blas_threads: int) -> dict[str, str]:
@@ -49,7 +43,8 @@ def task_environment(blas_threads: int) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class JobRequest:
-    """One job to run: files are local paths; ``plan`` has one file of one line per worker."""
+    """One job to run: files are local paths; ``plan`` has one file of one line per worker, ``folder`` takes temporary
+    files. ``pool`` runs the local runner's tasks."""
 
     phase: str
     round: int
@@ -58,12 +53,15 @@ class JobRequest:
     plan: Sequence[Path]
     model: Path | None
     state: Path | None
+    folder: Path
     reducers: int
-    cores: int
-    retries: int
     blas_threads: int
-    call: TaskCall = subprocess.call
-    note: Callable[[str], None] = field(default=lambda text: None)
+    pool: TaskPool | None = None
+
+    @property
+    def name(self) -> str:
+        """What tells the job from the run's others."""
+        return f"{self.phase} {self.round}"
 
     def arguments(self) -> list[Any]:
         """The tasks' arguments in mrjob's form: files as dicts, so that runners can ship them."""
@@ -102,64 +100,75 @@ class _ReducersByKey:
 
 
 class InlineRunner(_ReducersByKey, InlineMRJobRunner):  # type: ignore[misc]
-    """All tasks in this process, one after the other."""
+    """All tasks in this process, one after the other, on the job's own files.
+
+    mrjob's inline runner plays a cluster: each task gets a directory of links to copies of the files, an environment
+    and a current directory. That is two thirds of what a round costs besides its training.
+    """
+
+    def _create_dist_cache_dir(self, step_num: int) -> None:
+        pass
+
+    def _setup_working_dir(self, task_type: str, step_num: int, task_num: int) -> str:
+        return str(self._get_local_tmp_dir())
+
+    def _env_for_task(self, *task: Any, **details: Any) -> dict[str, str]:
+        return {}
+
+    def _invoke_task_func(self, task_type: str, step_num: int, task_num: int) -> Callable[..., None]:
+        arguments = [f"--step-num={step_num}", f"--{task_type}", *self._mr_job_extra_args(local=True)]
+
+        def invoke(stdin: BinaryIO, stdout: BinaryIO, stderr: BinaryIO, *_: Any) -> None:
+            round_job.RoundJob(arguments).sandbox(stdin, stdout, stderr).execute()
+
+        return invoke
 
 
 class LocalRunner(_ReducersByKey, LocalMRJobRunner):  # type: ignore[misc]
-    """Every task a process of its own, as many at once as there are cores; a failed task is tried again."""
+    """Every task a process of its own, run by the job's `TaskPool`."""
 
-    retries = 0
-    call: TaskCall
-    note: Callable[[str], None]
+    request: JobRequest
+
+    @property
+    def _pool(self) -> TaskPool:
+        assert self.request.pool is not None
+        return self.request.pool
 
     def _invoke_task_func(self, task_type: str, step_num: int, task_num: int) -> Callable[..., None]:
         arguments = self._substep_args(step_num, task_type)
-        # Plan files are given in worker order, one line each, so map task k is worker k's.
-        name = f"worker {task_num}" if task_type == "mapper" else f"{task_type} {task_num}"
-        return partial(_run_task, self.call, self.retries, self.note, arguments, name)
+
+        def invoke(
+            stdin: BinaryIO, stdout: BinaryIO, stderr: BinaryIO, directory: str, environment: dict[str, str]
+        ) -> None:
+            task = Task(
+                job=self.request.name,
+                round=self.request.round,
+                # Plan files are given in worker order, one line each, so map task k is worker k's.
+                kind="worker" if task_type == "mapper" else task_type,
+                number=task_num,
+                arguments=arguments,
+                directory=Path(directory),
+                environment=environment,
+                input=Path(stdin.name),
+                output=Path(stdout.name),
+            )
+            self._pool.run(task)
+
+        return invoke
 
     def _run_multiple(self, funcs: Iterable[Callable[[], None]], num_processes: int | None = None) -> None:
         """Threads wait for the tasks' processes; forking this process, as mrjob does, is unsafe beside threads."""
-        with ThreadPoolExecutor(self._opts["num_cores"]) as pool:
-            futures = [pool.submit(func) for func in funcs]
-            try:
-                done, _ = wait(futures, return_when=FIRST_EXCEPTION)
-                for future in done:
-                    future.result()
-            finally:
-                for future in futures:
-                    future.cancel()
+        self._pool.run_all(funcs)
+
+    def _parse_task_counters(self, task_type: str, step_num: int) -> None:
+        """Counters that tasks print; ours print none."""
 
 
-def _run_task(
-    call: TaskCall,
-    retries: int,
-    note: Callable[[str], None],
-    arguments: Sequence[str],
-    name: str,
-    stdin: BinaryIO,
-    stdout: BinaryIO,
-    stderr: BinaryIO,
-    directory: str,
-    environment: dict[str, str],
-) -> None:
-    """Run a task's process; on failure start over with empty output, at most ``retries`` times."""
-    for attempt in range(retries + 1):
-        for stream in (stdin, stdout, stderr):
-            stream.seek(0)
-        stdout.truncate()
-        stderr.truncate()
-        code = call(arguments, stdin=stdin, stdout=stdout, stderr=stderr, cwd=directory, env=environment)
-        if code == 0:
-            return
-        if attempt < retries:
-            note(f"{name} ended with code {code}, attempt {attempt + 1} of {retries + 1}; trying again")
-    text = Path(stderr.name).read_text("utf-8", "replace").strip().splitlines()
-    raise JobError(
-        f"{name} failed {retries + 1} times; the last lines it wrote:\n"
-        + "\n".join(f"    {line}" for line in text[-12:]),
-        code=code,
-    )
+@cache
+def _steps() -> list[dict[str, Any]]:
+    """The job's one step, in mrjob's words."""
+    steps: list[dict[str, Any]] = round_job.RoundJob(["--spec", ""])._steps_desc()
+    return steps
 
 
 RUNNERS: dict[str, type[InlineRunner | LocalRunner]] = {"inline": InlineRunner, "local": LocalRunner}
@@ -174,11 +183,11 @@ def run_job(runner: str, request: JobRequest) -> Iterator[Line]:
     options: dict[str, Any] = {
         "mr_job_script": round_job.__file__,
         "conf_paths": [],
-        "extra_args": request.arguments(),
+        "extra_args": request.arguments() + (["--seal"] if kind is LocalRunner else []),
         "input_paths": [str(path) for path in request.plan],
-        "steps": round_job.RoundJob(["--spec", ""])._steps_desc(),
+        "steps": _steps(),
         "sort_values": True,
-        "num_cores": request.cores,
+        "local_tmp_dir": str(request.folder),
         "cmdenv": task_environment(request.blas_threads),
         "check_input_paths": False,
         "read_logs": False,
@@ -191,7 +200,7 @@ def run_job(runner: str, request: JobRequest) -> Iterator[Line]:
     job = kind(**options)
     job.reducers = request.reducers
     if isinstance(job, LocalRunner):
-        job.call, job.retries, job.note = request.call, request.retries, request.note
+        job.request = request
     with job:
         try:
             job.run()
@@ -199,6 +208,11 @@ def run_job(runner: str, request: JobRequest) -> Iterator[Line]:
             raise
         except Exception as error:
             raise JobError(f"the {request.phase} job failed: {type(error).__name__}: {error}") from error
-        for line in to_lines(job.cat_output()):
-            key, _, value = line.rstrip(b"\r\n").partition(b"\t")
-            yield key, value
+        outputs = sorted(Path(job.get_output_dir()).glob("part-*"))  # mrjob would take the folder for a pattern
+        if request.pool is not None and request.pool.chaos is not None:
+            outputs = [outputs[index] for index in request.pool.chaos.order_of_outputs(request.name, len(outputs))]
+        for output in outputs:
+            with output.open("rb") as lines:
+                for line in lines:
+                    key, _, value = line.rstrip(b"\r\n").partition(b"\t")
+                    yield key, value

@@ -11,6 +11,7 @@ children and itself.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import runpy
@@ -26,75 +27,68 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
+DEAD = -int(signal.SIGKILL)
+"""The exit code of tasks whose server has died, for they die with it."""
+UNFLUSHED = 120
+"""The exit code, Python's own, of a process whose last output could not be written."""
+
+
+class ServedProcess:
+    """A child of the server, in the manner of `subprocess.Popen`."""
+
+    def __init__(self, server: _Connection, number: int, result: Future[int]) -> None:
+        self._server, self._number, self._result = server, number, result
+
+    def wait(self, timeout: float | None = None) -> int:
+        """The exit code (negative: the signal that ended it). Raises `subprocess.TimeoutExpired`."""
+        try:
+            return self._result.result(timeout)
+        except TimeoutError:
+            raise subprocess.TimeoutExpired(f"task {self._number}", timeout or 0.0) from None
+
+    def send_signal(self, number: int) -> None:
+        """Signal the process; one that has ended is left alone: the server reaps its children, so it knows."""
+        if not self._result.done():
+            self._server.send({"id": self._number, "signal": number})
+
 
 class TaskServer:
-    """The side that asks. Safe to use from several threads."""
+    """The side that asks. Safe to use from several threads. A server that dies takes its tasks with it; the next task
+    gets a new one."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
-        self._process: subprocess.Popen[bytes] = subprocess.Popen(
-            [sys.executable, "-m", "jobs.task_server"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={**os.environ, **environment},
-        )
+        self._environment = environment
         self._lock = threading.Lock()
-        self._waiting: dict[int, Future[int]] = {}
-        self._next = 0
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
+        self._server = _Connection(environment)
 
-    def call(
+    def start(
         self,
         arguments: Sequence[str],
         *,
         stdin: IO[bytes],
         stdout: IO[bytes],
         stderr: IO[bytes],
-        cwd: str,
+        cwd: str | os.PathLike[str],
         env: Mapping[str, str],
-    ) -> int:
-        """Run ``[python, script, *arguments]`` in a forked child, as `subprocess.call` would; its exit code (negative:
-        the signal that ended it)."""
-        result: Future[int] = Future()
+    ) -> ServedProcess:
+        """Run ``[python, script, *arguments]`` in a forked child, as `subprocess.Popen` would. The files are opened
+        anew by their names."""
         request: dict[str, Any] = {
             "script": arguments[1],
             "arguments": list(arguments[2:]),
             "files": [os.path.abspath(stream.name) for stream in (stdin, stdout, stderr)],  # noqa: PTH100
-            "directory": cwd,
+            "directory": os.fspath(cwd),
             "environment": dict(env),
         }
         with self._lock:
-            self._next += 1
-            request["id"] = self._next
-            self._waiting[self._next] = result
-            assert self._process.stdin is not None
-            try:
-                self._process.stdin.write(json.dumps(request).encode() + b"\n")
-                self._process.stdin.flush()
-            except OSError:
-                return self._process.wait() or 1
-        return result.result()
-
-    def _read(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            answer = json.loads(line)
-            with self._lock:
-                waiting = self._waiting.pop(answer["id"])
-            waiting.set_result(answer["code"])
-        code = self._process.wait() or 1
-        with self._lock:
-            for waiting in self._waiting.values():
-                waiting.set_result(code)
-            self._waiting.clear()
+            if not self._server.alive:
+                self._server.close()
+                self._server = _Connection(self._environment)
+            return self._server.start(request)
 
     def close(self) -> None:
         """End the server and whatever tasks it still runs."""
-        assert self._process.stdin is not None
-        with contextlib.suppress(OSError):
-            self._process.stdin.close()
-        self._process.wait()
-        self._reader.join()
+        self._server.close()
 
     def __enter__(self) -> TaskServer:
         return self
@@ -103,6 +97,63 @@ class TaskServer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+class _Connection:
+    """One server process, and who waits for its answers."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._process: subprocess.Popen[bytes] = subprocess.Popen(
+            [sys.executable, "-m", "jobs.task_server"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, **environment},
+        )
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._requests, self._answers = self._process.stdin, self._process.stdout
+        self._sending = threading.Lock()
+        self._waiting: dict[int, Future[int]] = {}
+        self._next = 0
+        self.alive = True
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def start(self, request: dict[str, Any]) -> ServedProcess:
+        result: Future[int] = Future()
+        with self._sending:
+            self._next += 1
+            number = self._next
+            if self.alive:
+                self._waiting[number] = result
+            else:
+                result.set_result(DEAD)
+        self.send({**request, "id": number})
+        return ServedProcess(self, number, result)
+
+    def send(self, request: dict[str, Any]) -> None:
+        """Write a request; a server that is gone answers by its end, which `_read` sees."""
+        with self._sending, contextlib.suppress(OSError):
+            self._requests.write(json.dumps(request).encode() + b"\n")
+            self._requests.flush()
+
+    def _read(self) -> None:
+        for line in self._answers:
+            answer = json.loads(line)
+            with self._sending:
+                waiting = self._waiting.pop(answer["id"])
+            waiting.set_result(answer["code"])
+        with self._sending:
+            self.alive = False
+            for waiting in self._waiting.values():
+                waiting.set_result(DEAD)
+            self._waiting.clear()
+
+    def close(self) -> None:
+        with self._sending, contextlib.suppress(OSError):
+            self._requests.close()
+        self._process.wait()
+        self._reader.join()
+        self._answers.close()
 
 
 def serve() -> None:
@@ -120,25 +171,55 @@ def serve() -> None:
     requests.register(0, selectors.EVENT_READ, "request")
     requests.register(wake_reader, selectors.EVENT_READ, "child")
     buffered = b""
-    while True:
-        for key, _ in requests.select():
-            if key.data == "child":
-                with contextlib.suppress(BlockingIOError):
-                    os.read(wake_reader, 4096)
-                _report(children)
-                continue
-            data = os.read(0, 1 << 16)
-            if not data:
-                for process in children:
-                    os.kill(process, signal.SIGKILL)
-                return
-            *lines, buffered = (buffered + data).split(b"\n")
-            for line in lines:
-                request = json.loads(line)
-                process = os.fork()
-                if process == 0:
-                    _become(request)
-                children[process] = request["id"]
+    try:
+        while True:
+            for key, _ in requests.select():
+                if key.data == "child":
+                    with contextlib.suppress(BlockingIOError):
+                        os.read(wake_reader, 4096)
+                    _report(children)
+                    continue
+                data = os.read(0, 1 << 16)
+                if not data:
+                    return
+                *lines, buffered = (buffered + data).split(b"\n")
+                for line in lines:
+                    _obey(json.loads(line), children)
+    except BrokenPipeError:
+        return  # the driver is gone
+    finally:
+        for process in children:
+            os.kill(process, signal.SIGKILL)
+        for process in children:
+            os.waitpid(process, 0)
+
+
+def _obey(request: dict[str, Any], children: dict[int, int]) -> None:
+    """Start a task, or signal one that has not ended."""
+    if "signal" in request:
+        for process, number in children.items():
+            if number == request["id"]:
+                os.kill(process, request["signal"])
+        return
+    server = os.getpid()
+    try:
+        process = os.fork()
+    except OSError as error:
+        Path(request["files"][2]).write_text(f"cannot start a process: {error}\n")
+        _answer(request["id"], os.EX_OSERR)
+        return
+    if process == 0:
+        _die_with(server)
+        _become(request)
+    children[process] = request["id"]
+
+
+def _die_with(server: int) -> None:
+    """In the child: end when the server does, however that ends."""
+    death_signal = 1  # PR_SET_PDEATHSIG of linux/prctl.h
+    ctypes.CDLL(None).prctl(death_signal, signal.SIGKILL)
+    if os.getppid() != server:  # it ended before we asked
+        os._exit(1)
 
 
 def _report(children: dict[int, int]) -> None:
@@ -146,8 +227,11 @@ def _report(children: dict[int, int]) -> None:
     for process in list(children):
         found, status = os.waitpid(process, os.WNOHANG)
         if found:
-            answer = {"id": children.pop(process), "code": os.waitstatus_to_exitcode(status)}
-            os.write(1, json.dumps(answer).encode() + b"\n")
+            _answer(children.pop(process), os.waitstatus_to_exitcode(status))
+
+
+def _answer(number: int, code: int) -> None:
+    os.write(1, json.dumps({"id": number, "code": code}).encode() + b"\n")
 
 
 def _become(request: dict[str, Any]) -> None:
@@ -155,8 +239,7 @@ def _become(request: dict[str, Any]) -> None:
     code = 1
     try:
         signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # SIGINT stays ignored: the driver ends us
         for number, path in enumerate(request["files"]):
             handle = os.open(path, os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_TRUNC)
             os.dup2(handle, number)
@@ -174,9 +257,11 @@ def _become(request: dict[str, Any]) -> None:
     except BaseException:
         traceback.print_exc()
     finally:
-        with contextlib.suppress(Exception):
-            sys.stdout.flush()
+        try:
+            sys.stdout.flush()  # on a full disk only this fails
             sys.stderr.flush()
+        except Exception:
+            code = code or UNFLUSHED
         os._exit(code)
 
 

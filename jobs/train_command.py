@@ -26,6 +26,11 @@ RUNNERS = get_args(Runtime.model_fields["runner"].annotation)
 @click.option("--run-dir", metavar="URI", help="Where the run is kept [default: runs/NAME-N, the first N free].")
 @click.option("--resume", is_flag=True, help="Go on with the run in --run-dir; CONFIG may then be left out.")
 @click.option("--from", "start_from", metavar="RUN[@N]", help="Start from the model of another run (of its round N).")
+@click.option(
+    "--chaos",
+    metavar="FAULT=P,...",
+    help="Kill, delay, cut ... local tasks on purpose, with these probabilities; the result must not change.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as the last line of standard output.")
 @click.option("--quiet", "-q", is_flag=True, help="Show only the final line.")
 @click.option("--dry-run", is_flag=True, help="Print the resolved configuration and train nothing.")
@@ -36,6 +41,7 @@ def train(
     run_dir: str | None,
     resume: bool,
     start_from: str | None,
+    chaos: str | None,
     as_json: bool,
     quiet: bool,
     dry_run: bool,
@@ -56,7 +62,7 @@ def train(
         return
     # Whatever prints while training (a library, a model of the user's) must not get between a program and our JSON.
     with display(sys.stderr, quiet=quiet) as screen, contextlib.redirect_stdout(sys.stderr):
-        result = _train(config, resume, start_from, screen)
+        result = _train(config, resume, start_from, chaos, screen)
         if not screen.finished:  # the run was finished before: its result is still what was asked for
             screen(RunDone(result))
     if as_json:
@@ -83,12 +89,14 @@ def _configuration_of_run(run_dir: str, overrides: tuple[str, ...]) -> Config:
     return from_resolved(text, f"{run.address}/{CONFIG}", overrides)
 
 
-def _train(config: Config, resume: bool, start_from: str | None, screen: Display) -> dict[str, Any]:
+def _train(config: Config, resume: bool, start_from: str | None, chaos: str | None, screen: Display) -> dict[str, Any]:
     # Imported now: --help and a wrong configuration need not wait for mrjob and pyarrow.
     from jobs import driver
+    from jobs.chaos import Chaos
 
+    schedule = None if chaos is None else Chaos.parse(chaos)
     try:
-        return driver.train(config, resume=resume, start_from=start_from, listen=screen)
+        return driver.train(config, resume=resume, start_from=start_from, listen=screen, chaos=schedule)
     except (JobError, StorageError) as error:
         if screen.started is not None and error.hint is None:
             error.hint = f"when that is repaired: {resume_line(screen.started.run_dir)}"

@@ -25,6 +25,7 @@ ANOTHER = {
     "runtime.cores": "2",
     "runtime.memory_mb": "64",
     "runtime.retries": "0",
+    "runtime.task_timeout_seconds": "60",
     "runtime.numerics": "loose",
 }
 

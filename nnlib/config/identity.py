@@ -20,6 +20,7 @@ NOT_MATHEMATICS = (
     "runtime.cores",
     "runtime.memory_mb",
     "runtime.retries",
+    "runtime.task_timeout_seconds",
     "runtime.numerics",
 )
 """Keys (a section stands for all its keys) that change where a run happens, what it costs and what is kept, never its

@@ -155,6 +155,9 @@ class Runtime(Section):
     blas_threads: PositiveInt = Field(1, description="threads of one task's BLAS; part of the mathematics")
     memory_mb: PositiveInt = Field(256, description="a task keeps decoded rows up to this size, else re-reads them")
     retries: Count = Field(3, description="local: times a task is tried again")
+    task_timeout_seconds: Annotated[float, Field(gt=0.0, le=1e9)] | None = Field(
+        None, description="local: a task that takes longer is killed and tried again; default: no limit"
+    )
     numerics: Literal["strict", "loose"] = Field(
         "strict", description="strict refuses workers whose BLAS computes other bits"
     )

@@ -1,0 +1,306 @@
+"""The tasks of a local run: processes, attempts, time limits, and one whole output committed for each.
+
+An attempt writes into files of its own. Its output becomes the task's by a rename, and only if its seal shows that it
+is whole, so nothing that an attempt which was killed, hung or cut has left can be taken for a result.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+from jobs.chaos import NO_FAULTS, Chaos, Faults, cut, shuffle_lines
+from jobs.seal import unseal
+from jobs.tasks import METRICS
+from nnlib.errors import JobError
+
+TAIL_LINES, TAIL_BYTES, TAIL_COLUMNS = 12, 1 << 16, 200
+FAULTS = {
+    "kill": "killed",
+    "hang": "hung",
+    "cut": "cut",
+    "twin": "run twice",
+    "delay": "delayed",
+    "order": "reordered",
+}
+"""Fields of `Faults` (and twins), in words."""
+FIRST_GUESS_SECONDS = 0.1
+"""How long a task is taken to last before one has ended: when to kill it is drawn from its usual duration."""
+
+
+class Process(Protocol):
+    """What is needed of a task's process: `subprocess.Popen` has it."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """The exit code (negative: the signal that ended it). Raises `subprocess.TimeoutExpired`."""
+
+    def send_signal(self, number: int, /) -> None: ...
+
+
+StartProcess = Callable[..., Process]
+"""Starts ``arguments`` with stdin, stdout, stderr, cwd, env, as `subprocess.Popen` does."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A map or reduce task: its command and its files. ``job`` names its job within the run ("train 3")."""
+
+    job: str
+    round: int
+    kind: str
+    number: int
+    arguments: Sequence[str]
+    directory: Path
+    environment: dict[str, str]
+    input: Path
+    output: Path
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind} {self.number}"
+
+    @property
+    def where(self) -> dict[str, Any]:
+        """The task's place, for an error."""
+        return {self.kind: self.number, "round": self.round}
+
+
+@dataclass
+class Attempt:
+    """One run of a task's process; ``failure`` says in words why its output cannot be used."""
+
+    folder: Path
+    faults: Faults
+    failure: str | None = None
+
+    @property
+    def output(self) -> Path:
+        return self.folder / "output"
+
+    @property
+    def messages(self) -> Path:
+        return self.folder / "stderr"
+
+
+class _StoppedError(Exception):
+    """The job ended while this task was under way."""
+
+
+class TaskPool:
+    """Runs the tasks of a run's jobs, at most ``cores`` processes at once, each up to ``retries`` times again.
+
+    ``note`` gets a line for people, ``record`` facts for the run's events; both are called by one thread at a time.
+    ``injected`` counts the faults of ``chaos`` by kind.
+    """
+
+    def __init__(
+        self,
+        start: StartProcess = subprocess.Popen,
+        *,
+        cores: int = 1,
+        retries: int = 0,
+        timeout_seconds: float | None = None,
+        chaos: Chaos | None = None,
+        note: Callable[[str], None] = lambda text: None,
+        record: Callable[..., None] = lambda **facts: None,
+    ) -> None:
+        self.chaos, self._chaos = chaos, chaos or Chaos()
+        self.injected: Counter[str] = Counter()
+        self._start, self._cores, self._retries, self._timeout = start, cores, retries, timeout_seconds
+        self._note, self._record = note, record
+        self._telling = threading.Lock()
+        self._slots = threading.BoundedSemaphore(cores)
+        self._running: set[Process] = set()
+        self._changing = threading.Lock()
+        self._stopping = threading.Event()
+        self._usual_seconds: dict[str, float] = {}
+
+    def run_all(self, functions: Iterable[Callable[[], None]]) -> None:
+        """Call functions that call `run`, in threads; the first failure, or an interrupt, ends all their processes."""
+        self._stopping.clear()
+        with ThreadPoolExecutor(self._cores) as threads:
+            futures = [threads.submit(function) for function in functions]
+            try:
+                wait(futures, return_when=FIRST_EXCEPTION)
+            finally:
+                for future in futures:
+                    future.cancel()
+                self._stop()
+        errors = [future.exception() for future in futures if not future.cancelled()]
+        for error in errors:
+            if error is not None and not isinstance(error, _StoppedError):
+                raise error
+
+    def run(self, task: Task) -> None:
+        """Run a task until an attempt gives a whole output. Raises `JobError` when no attempt is left."""
+        for number in range(self._retries + 1):
+            attempt = self._attempt(task, number)
+            if attempt.failure is None:
+                self._commit(task, attempt)
+                return
+            self._tell_failure(task, number, attempt)
+        raise self._given_up(task, attempt)
+
+    def summary(self) -> str:
+        """What was injected, in a line for people."""
+        told = ", ".join(f"{self.injected[kind]} {word}" for kind, word in FAULTS.items() if self.injected[kind])
+        return f"chaos: of the attempts of tasks, {told or 'none harmed'}; every task came through"
+
+    def _attempt(self, task: Task, number: int) -> Attempt:
+        """Make one attempt, or two at once if chaos wants a twin; returns the one to use."""
+        used = self._chaos.twin_of(task.job, task.name, number)
+        first = self._planned(task, number, 0)
+        if used is None:
+            self._execute(task, first)
+            return first
+        self._tell_fault(task, number, "twin")
+        second = self._planned(task, number, 1)
+        with ThreadPoolExecutor(2) as threads:
+            list(threads.map(partial(self._execute, task), (first, second)))
+        whole = [attempt for attempt in (first, second) if attempt.failure is None]
+        if len(whole) == 2 and not _same_results(first.output, second.output):
+            raise JobError(
+                "the same task, run twice, gave two results",
+                hint="this machine does not compute repeatably: check its memory, and that nothing writes the dataset",
+                **task.where,
+            )
+        return (whole[-1] if used == "second" else whole[0]) if whole else first
+
+    def _planned(self, task: Task, number: int, twin: int) -> Attempt:
+        faults = self._chaos.faults(task.job, task.name, number, twin, last=number == self._retries)
+        for kind in FAULTS:
+            if getattr(faults, kind, None) not in (None, False, 0.0):
+                self._tell_fault(task, number, kind)
+        return Attempt(task.directory.parent / f"attempt-{number}-{twin}", faults)
+
+    def _execute(self, task: Task, attempt: Attempt) -> None:
+        """Run the process of an attempt, and look whether its output is whole."""
+        attempt.folder.mkdir()
+        if attempt.faults.delay:
+            self._stopping.wait(attempt.faults.delay)
+        with (
+            self._slots,
+            task.input.open("rb") as stdin,
+            attempt.output.open("wb") as stdout,
+            attempt.messages.open("wb") as stderr,
+        ):
+            with self._changing:
+                if self._stopping.is_set():
+                    raise _StoppedError
+                process = self._start(
+                    task.arguments, stdin=stdin, stdout=stdout, stderr=stderr, cwd=task.directory, env=task.environment
+                )
+                self._running.add(process)
+            try:
+                attempt.failure = self._outcome(process, task.kind, attempt.faults)
+            finally:
+                with self._changing:
+                    self._running.discard(process)
+        if self._stopping.is_set():
+            raise _StoppedError
+        if attempt.failure is None:
+            if attempt.faults.cut is not None:
+                cut(attempt.output, attempt.faults.cut, at_line=attempt.faults.cut_at_line)
+            if not unseal(attempt.output):
+                attempt.failure = "left an output that is not whole"
+        if attempt.failure is not None:
+            attempt.output.unlink()
+
+    def _outcome(self, process: Process, kind: str, faults: Faults) -> str | None:
+        """Wait for a process; None if it ended well, else why its output cannot be used."""
+        began = time.monotonic()
+        if faults.kill:
+            _wait(process, faults.moment * self._usual_seconds.get(kind, FIRST_GUESS_SECONDS))
+            _kill(process)  # one that was quicker is lost all the same, as on a machine that dies before the commit
+            return "was killed on purpose (--chaos)"
+        if faults.hang:
+            process.send_signal(signal.SIGSTOP)
+        code = _wait(process, self._timeout)
+        if code is None:
+            _kill(process)
+            return f"took longer than {self._timeout:g} seconds (runtime.task_timeout_seconds)"
+        if code != 0:
+            return f"was ended by {_signal_name(-code)}" if code < 0 else f"ended with code {code}"
+        self._usual_seconds[kind] = time.monotonic() - began
+        return None
+
+    def _commit(self, task: Task, attempt: Attempt) -> None:
+        if attempt.faults.order is not None:
+            shuffle_lines(attempt.output, attempt.faults.order)
+        attempt.output.replace(task.output)
+
+    def _stop(self) -> None:
+        with self._changing:
+            self._stopping.set()
+            for process in self._running:
+                process.send_signal(signal.SIGKILL)
+
+    def _tell_fault(self, task: Task, number: int, fault: str) -> None:
+        with self._telling:
+            self.injected[fault] += 1
+            self._record(event="chaos", job=task.job, task=task.name, attempt=number + 1, fault=fault)
+
+    def _tell_failure(self, task: Task, number: int, attempt: Attempt) -> None:
+        with self._telling:
+            self._record(event="attempt", job=task.job, task=task.name, attempt=number + 1, failure=attempt.failure)
+            if attempt.faults == NO_FAULTS and number < self._retries:
+                self._note(
+                    f"{task.name}, round {task.round}: attempt {number + 1} of {self._retries + 1} {attempt.failure}; "
+                    "trying again"
+                )
+
+    def _given_up(self, task: Task, attempt: Attempt) -> JobError:
+        lines = _last_lines(attempt.messages)
+        said = "its last lines:\n" + "\n".join(f"    {line}" for line in lines) if lines else "it wrote no message"
+        tries = "its only attempt" if self._retries == 0 else f"attempt {self._retries + 1} of {self._retries + 1}"
+        return JobError(f"failed for good: {tries} {attempt.failure}; {said}", **task.where)
+
+
+def _wait(process: Process, seconds: float | None) -> int | None:
+    """The exit code, or None if the process has not ended by then."""
+    try:
+        return process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return None
+
+
+def _kill(process: Process) -> None:
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _same_results(first: Path, second: Path) -> bool:
+    """Whether two outputs of a task agree in all but the metrics, which tell how long it took."""
+    with first.open("rb") as one, second.open("rb") as other:
+        pairs = itertools.zip_longest(one, other, fillvalue=b"")
+        return all(a == b or (_is_metrics(a) and _is_metrics(b)) for a, b in pairs)
+
+
+def _is_metrics(line: bytes) -> bool:
+    return line.partition(b"\t")[0].endswith(METRICS)
+
+
+def _last_lines(path: Path) -> list[str]:
+    """The end of what a task has written for people, at most a part of a screen."""
+    with path.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
+        text = file.read().decode("utf-8", "replace")
+    return [line[:TAIL_COLUMNS] for line in text.strip().splitlines()[-TAIL_LINES:]]
