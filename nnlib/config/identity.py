@@ -16,6 +16,7 @@ NOT_MATHEMATICS = (
     "sync.mode",
     "sync.slice_elements",
     "checkpoint",
+    "evaluate",
     "runtime.runner",
     "runtime.cores",
     "runtime.memory_mb",

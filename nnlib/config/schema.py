@@ -163,6 +163,18 @@ class Runtime(Section):
     )
 
 
+class Evaluate(Section):
+    workers: list[Annotated[int, Field(ge=1, le=100_000)]] = Field(
+        [], description="numbers of workers to compare, one run each; default: that of the experiment"
+    )
+    streams: list[Literal["independent", "shared"]] = Field(
+        [], description="sampling.streams to compare; default: that of the experiment"
+    )
+    epochs: list[Count] = Field([], description="epochs at which the tables are read; default: train.epochs")
+    control: bool = Field(True, description="run one worker beside every parallel result")
+    published: Literal["none", "paper"] = Field("none", description="whose numbers to set beside ours")
+
+
 class Config(Section):
     """One experiment."""
 
@@ -186,6 +198,7 @@ class Config(Section):
     sync: Sync = Sync()
     checkpoint: Checkpoint = Checkpoint()
     runtime: Runtime = Runtime()
+    evaluate: Evaluate = Evaluate()
 
     @model_validator(mode="after")
     def _consistent(self) -> Config:
