@@ -38,10 +38,13 @@ def _run(arguments: list[str]) -> int:
 
     from jobs.cli import cli
     from jobs.messages import show_crash, show_error
+    from nnlib.addresses import refuse_credentials
     from nnlib.errors import NnjobsError
 
     debug = "--debug" in arguments[:1]
     try:
+        for argument in arguments:
+            refuse_credentials(argument)
         code = cli.main(arguments, prog_name="nnjobs", standalone_mode=False)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0

@@ -3,7 +3,7 @@
 ``config.yaml`` (resolved, with versions), ``spec.json`` (what every task reads: config, dataset manifest, trials with
 their splits and scaling), ``rounds/`` (see `nnlib.checkpoint`), ``final/`` (the models that are kept and their
 scores), ``metrics.jsonl`` (a view made from the rounds), ``events.jsonl`` and ``log`` (attempts, hosts, times: never
-hashed).
+hashed). It is its owner's alone, for a log may quote what data and machines say; `nnlib.export` makes files to share.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class RunDirectory:
     """Reads and writes a run; commits of rounds go through its `RoundStore`."""
 
     def __init__(self, address: str) -> None:
-        self.storage: Storage = storage(address)
+        self.storage: Storage = storage(address, private=True)
         self.address = self.storage.root
 
     def refuse_if_exists(self) -> None:

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
+from nnlib.addresses import refuse_credentials
 from nnlib.errors import StorageError, UsageError
 
 TEMPORARY = ".tmp"
@@ -73,11 +74,12 @@ class Storage(ABC):
 
 
 class LocalStorage(Storage):
-    """A directory on this machine."""
+    """A directory on this machine. ``private``: what it makes is for its owner alone, whatever the umask."""
 
-    def __init__(self, root: str | os.PathLike[str]) -> None:
+    def __init__(self, root: str | os.PathLike[str], *, private: bool = False) -> None:
         self.path = Path(os.path.expanduser(root)).absolute()  # noqa: PTH111  (pathlib's fails for an unknown ~user)
         self.root = str(self.path)
+        self._private = private
 
     def _at(self, name: str) -> Path:
         return self.path / name if name else self.path
@@ -131,17 +133,24 @@ class LocalStorage(Storage):
     def _temporary(self, target: Path) -> Iterator[tuple[Path, BinaryIO]]:
         """A new file beside the target, gone when the block ends (unless it became the target)."""
         if not target.parent.is_dir():
-            step("mkdir", target.parent)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            _sync_directory(target.parent.parent)
+            self._make_directory(target.parent)
         temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}{TEMPORARY}")
         try:
             step("create", temporary)
-            with temporary.open("xb") as stream:
+            temporary.touch(0o600 if self._private else 0o666, exist_ok=False)
+            with temporary.open("wb") as stream:
                 yield temporary, stream
         finally:
             step("clean", temporary)
             temporary.unlink(missing_ok=True)
+
+    def _make_directory(self, path: Path) -> None:
+        missing = [each for each in (path, *path.parents) if not each.is_dir()]
+        for each in reversed(missing):
+            step("mkdir", each)
+            own = self._private and each.is_relative_to(self.path)
+            each.mkdir(0o700 if own else 0o777, exist_ok=True)
+            _sync_directory(each.parent)
 
     def sweep(self, under: str = "") -> None:
         """Delete what writers that were killed have left; call only while no other writes here."""
@@ -216,8 +225,12 @@ STORAGES: dict[str, type[LocalStorage]] = {"": LocalStorage, "file": LocalStorag
 """Scheme of an address -> its storage."""
 
 
-def storage(address: str) -> Storage:
-    """The storage at an address: a path, ``file://...`` or another scheme of `STORAGES`."""
+def storage(address: str, *, private: bool = False) -> Storage:
+    """The storage at an address: a path, ``file://...`` or another scheme of `STORAGES`.
+
+    ``private``: new files are for their owner alone (on this machine; elsewhere the service's own rules hold).
+    """
+    refuse_credentials(address)
     scheme, separator, rest = address.partition("://")
     if not separator:
         scheme, rest = "", address
@@ -225,6 +238,6 @@ def storage(address: str) -> Storage:
     if kind is None:
         raise UsageError(
             f"cannot use {scheme}:// addresses; known: {', '.join(name for name in STORAGES if name)} and plain paths",
-            address=address,
+            address=address.partition("?")[0],  # behind it a signed address has its signature
         )
-    return kind(rest)
+    return kind(rest, private=private)

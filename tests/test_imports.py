@@ -12,7 +12,16 @@ ROOT = Path(__file__).parents[1]
 PRODUCT = sorted([*ROOT.glob("nnlib/**/*.py"), *ROOT.glob("jobs/**/*.py")])
 
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("nnlib", "nnlib.errors", "nnlib.seeds", "nnlib.layout", "nnlib.storage", "nnlib.events", "nnlib.config"),
+    (
+        "nnlib",
+        "nnlib.errors",
+        "nnlib.seeds",
+        "nnlib.layout",
+        "nnlib.addresses",
+        "nnlib.storage",
+        "nnlib.events",
+        "nnlib.config",
+    ),
     ("nnlib.data", "nnlib.models", "nnlib.optim"),
     (
         "nnlib.averaging",

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from nnlib.addresses import refuse_credentials
 from nnlib.config.document import MAX_BYTES, Document, Path, read_document
 from nnlib.config.explain import Problem, dotted, explained, near, shown
 from nnlib.config.schema import Config
@@ -109,6 +110,8 @@ def _validated(document: Document) -> Config:
     problems = [*document.problems, *problems, *_unknown_names(document)]
     if config is None or problems:
         raise _error(problems, document)
+    for key, address in (("data.path", config.data.path), ("run_dir", config.run_dir or "")):
+        refuse_credentials(address, key=key)
     data = config.data.model_copy(update={"path": _absolute(config.data.path)})
     return config.model_copy(update={"data": data})
 
