@@ -13,6 +13,7 @@ import nnlib
 
 COMMANDS = {
     "train": ("jobs.train_command:train", "Train the experiment that a configuration file describes."),
+    "evaluate": ("jobs.evaluate_command:evaluate", "Compare numbers of workers over all splits, in one command."),
     "predict": ("jobs.predict_command:predict", "Apply a trained model to a dataset, a Parquet or a CSV file."),
     "export": ("jobs.export_command:export", "Write a trained model as ONNX, npz or safetensors, with a model card."),
     "verify": ("jobs.verify_command:verify", "Check a run against its ledger and recompute its rounds."),

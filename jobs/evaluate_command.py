@@ -1,0 +1,96 @@
+"""``nnjobs evaluate``."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from jobs.messages import is_terminal, print_json
+from nnlib.config.load import load_config
+
+if TYPE_CHECKING:
+    from jobs.evaluate import Progress
+    from nnlib.evaluation import Variant
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("config_path", metavar="CONFIG")
+@click.option("-o", "--output", metavar="URI", help="Folder of the evaluation; default: evaluations/NAME.")
+@click.option("-r", "--runner", help="Runner of every run: inline (default) or local.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key; may be repeated.")
+@click.option("--at-once", type=click.IntRange(min=1), help="Runs at once; default: one a core.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as the last line of standard output.")
+def evaluate(
+    config_path: str,
+    output: str | None,
+    runner: str | None,
+    overrides: tuple[str, ...],
+    at_once: int | None,
+    as_json: bool,
+) -> None:
+    """Compare numbers of workers over all splits of CONFIG: one run each, all splits trained in the same jobs.
+
+    Runs that are finished are not repeated: the same command goes on where it was stopped. The section `evaluate` of
+    the configuration says which workers, streams and epochs to compare.
+    """
+    from jobs import evaluate as evaluation  # imported now: --help need not load numpy and pyarrow
+
+    if runner is not None:
+        overrides = (*overrides, f"runtime.runner={runner}")
+    config = load_config(config_path, overrides)
+    place = output or f"evaluations/{config.name}"
+    with _progress() as progress:
+        result = evaluation.evaluate(config, place, at_once=at_once, progress=progress)
+    for line in evaluation.summary_lines(config, result["scores"]):
+        click.echo(line, err=True)
+    click.echo(f"\nscores of every trial: {result['output']}/results.parquet and results.json", err=True)
+    if as_json:
+        print_json(result)
+    if result["diverged"]:
+        raise click.exceptions.Exit(5)
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[Progress]:
+    """A bar for every run with its time left on a terminal, elsewhere a line a run at every tenth."""
+    if not is_terminal(sys.stderr):
+        yield _Lines()
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns: list[Any] = [TextColumn("{task.description}"), BarColumn(24), MofNCompleteColumn(), TextColumn("rounds")]
+    columns += [TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn()]
+    with Progress(*columns, console=Console(stderr=True)) as bars:
+        tasks: dict[Variant, Any] = {}
+
+        def show(variant: Variant, done: int, rounds: int) -> None:
+            if variant not in tasks:
+                tasks[variant] = bars.add_task(variant.label, total=rounds, completed=done)
+            bars.update(tasks[variant], completed=done, total=rounds)
+
+        yield show
+
+
+class _Lines:
+    """A plain line whenever a run has done another tenth of its rounds."""
+
+    def __init__(self) -> None:
+        self._tenths: dict[Variant, int] = {}
+
+    def __call__(self, variant: Variant, done: int, rounds: int) -> None:
+        tenth = 10 * done // max(rounds, 1)
+        if self._tenths.get(variant) != tenth:
+            self._tenths[variant] = tenth
+            click.echo(f"{variant.label}: round {done} of {rounds}", err=True)
