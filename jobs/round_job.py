@@ -48,6 +48,9 @@ class RoundJob(MRJob):  # type: ignore[misc]
         for step in ("mapper", "combiner", "reducer", "spark"):
             parser.add_argument(f"--{step}", dest=f"run_{step}", action="store_true")
         parser.set_defaults(help=False, runner=None)
+        self.add_task_args()
+
+    def add_task_args(self) -> None:
         self.add_file_arg("--spec")
         self.add_file_arg("--model", default=None)
         self.add_file_arg("--state", default=None)

@@ -6,6 +6,7 @@ says which worker failed; these do (`jobs.local_tasks`).
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import sys
@@ -73,23 +74,58 @@ class JobRequest:
         return arguments
 
 
-class _ReducersByKey:
-    """Gives each key group to one of exactly ``reducers`` reduce tasks, as Hadoop's hash partitioner would."""
+def _reducer_of(line: bytes, reducers: int) -> int:
+    """Lines of one key go to one reducer, as with Hadoop's hash partitioner."""
+    return zlib.crc32(line.split(b"\t", 1)[0]) % reducers
 
+
+class InlineRunner(InlineMRJobRunner):  # type: ignore[misc]
+    """All tasks in this process, one after the other, on the job's own files, with their lines in memory.
+
+    mrjob's own inline runner plays a cluster on disk: each task gets a directory with links to copies of the files,
+    an environment, a current directory, and files for its lines. Most of a round, its training aside, was that.
+    """
+
+    reducers = 1
+
+    def _run(self) -> None:
+        plan = [Path(path).read_bytes().splitlines() for path in self._input_paths_for_step(0)]
+        lines = [line for worker in plan for line in self._task("mapper", worker)]
+        groups: dict[int, list[bytes]] = {}
+        for line in sorted(lines):
+            groups.setdefault(_reducer_of(line, self.reducers), []).append(line)
+        self._output = [line for group in groups.values() for line in self._task("reducer", group)]
+
+    def _task(self, kind: str, lines: Sequence[bytes]) -> Iterable[bytes]:
+        """Run one task; its output lines."""
+        output = io.BytesIO()
+        job = round_job.RoundJob(["--step-num=0", f"--{kind}", *self._mr_job_extra_args(local=True)])
+        job.sandbox(lines, output).execute()
+        output.seek(0)
+        return output
+
+    def lines(self) -> Iterable[bytes]:
+        """The job's output."""
+        return self._output
+
+
+class LocalRunner(LocalMRJobRunner):  # type: ignore[misc]
+    """Every task a process of its own, run by the job's `TaskPool`."""
+
+    request: JobRequest
     reducers = 1
 
     def _num_reducers(self, step_num: int) -> int:
         return self.reducers
 
     def _split_reducer_input(self, step_num: int) -> int:
-        path = self._sorted_reducer_input_path(step_num)  # type: ignore[attr-defined]
+        path = self._sorted_reducer_input_path(step_num)
         outputs: dict[int, tuple[int, BinaryIO]] = {}
-        files = self._yield_split_fileobjs("reducer", step_num)  # type: ignore[attr-defined]
+        files = self._yield_split_fileobjs("reducer", step_num)
         try:
             with open(path, "rb") as lines:  # noqa: PTH123  (mrjob's paths are strings)
                 for line in lines:
-                    key = line.split(b"\t", 1)[0]
-                    bucket = zlib.crc32(key) % self.reducers
+                    bucket = _reducer_of(line, self.reducers)
                     if bucket not in outputs:
                         outputs[bucket] = (len(outputs), next(files))
                     outputs[bucket][1].write(line)
@@ -97,37 +133,6 @@ class _ReducersByKey:
             for _, output in outputs.values():
                 output.close()
         return len(outputs)
-
-
-class InlineRunner(_ReducersByKey, InlineMRJobRunner):  # type: ignore[misc]
-    """All tasks in this process, one after the other, on the job's own files.
-
-    mrjob's inline runner plays a cluster: each task gets a directory of links to copies of the files, an environment
-    and a current directory. That is two thirds of what a round costs besides its training.
-    """
-
-    def _create_dist_cache_dir(self, step_num: int) -> None:
-        pass
-
-    def _setup_working_dir(self, task_type: str, step_num: int, task_num: int) -> str:
-        return str(self._get_local_tmp_dir())
-
-    def _env_for_task(self, *task: Any, **details: Any) -> dict[str, str]:
-        return {}
-
-    def _invoke_task_func(self, task_type: str, step_num: int, task_num: int) -> Callable[..., None]:
-        arguments = [f"--step-num={step_num}", f"--{task_type}", *self._mr_job_extra_args(local=True)]
-
-        def invoke(stdin: BinaryIO, stdout: BinaryIO, stderr: BinaryIO, *_: Any) -> None:
-            round_job.RoundJob(arguments).sandbox(stdin, stdout, stderr).execute()
-
-        return invoke
-
-
-class LocalRunner(_ReducersByKey, LocalMRJobRunner):  # type: ignore[misc]
-    """Every task a process of its own, run by the job's `TaskPool`."""
-
-    request: JobRequest
 
     @property
     def _pool(self) -> TaskPool:
@@ -162,6 +167,16 @@ class LocalRunner(_ReducersByKey, LocalMRJobRunner):  # type: ignore[misc]
 
     def _parse_task_counters(self, task_type: str, step_num: int) -> None:
         """Counters that tasks print; ours print none."""
+
+    def lines(self) -> Iterable[bytes]:
+        """The job's output."""
+        outputs = sorted(Path(self.get_output_dir()).glob("part-*"))  # mrjob would take the folder for a pattern
+        chaos = self._pool.chaos
+        if chaos is not None:
+            outputs = [outputs[index] for index in chaos.order_of_outputs(self.request.name, len(outputs))]
+        for output in outputs:
+            with output.open("rb") as lines:
+                yield from lines
 
 
 @cache
@@ -208,11 +223,6 @@ def run_job(runner: str, request: JobRequest) -> Iterator[Line]:
             raise
         except Exception as error:
             raise JobError(f"the {request.phase} job failed: {type(error).__name__}: {error}") from error
-        outputs = sorted(Path(job.get_output_dir()).glob("part-*"))  # mrjob would take the folder for a pattern
-        if request.pool is not None and request.pool.chaos is not None:
-            outputs = [outputs[index] for index in request.pool.chaos.order_of_outputs(request.name, len(outputs))]
-        for output in outputs:
-            with output.open("rb") as lines:
-                for line in lines:
-                    key, _, value = line.rstrip(b"\r\n").partition(b"\t")
-                    yield key, value
+        for line in job.lines():
+            key, _, value = line.rstrip(b"\r\n").partition(b"\t")
+            yield key, value
