@@ -196,7 +196,7 @@ def _verify_start(
             found.problems.append(f"spec.json: trial {theirs.index} is not what its split seed gives")
     facts = json.loads(store.ledger(0))
     if facts["parent"] is not None:
-        found.notes.append("round 0 has its weights from another run (train --from): only its hash was checked")
+        found.notes.append("round 0 was given its weights (train --from, or by a program): only their hash was checked")
         return
     scratch.commit(Checkpoint(0, initial_states(spec), {"round": 0, "epoch": 0}, first_facts(spec, None)))
     ours_files, theirs_files = (place.manifest(0)["files"] for place in (scratch, store))

@@ -19,7 +19,7 @@ from nnlib.config.render import from_resolved, to_yaml
 from nnlib.config.schema import Config
 from nnlib.errors import MismatchError, StorageError, UsageError
 from nnlib.ledger import canonical
-from nnlib.plan import JobSpec
+from nnlib.plan import JobSpec, round_count
 from nnlib.storage import Storage, storage
 
 CONFIG = "config.yaml"
@@ -93,10 +93,12 @@ class RunDirectory:
         self.storage.write(FINAL_METRICS, canonical({"format_version": FORMAT_VERSION, **metrics}))
 
     def final(self) -> dict[str, Any] | None:
-        """The scores of a finished run, or None."""
+        """The scores of a finished run; None while rounds are missing (also of a run that was finished and then given
+        more epochs)."""
         if not self.storage.exists(FINAL_METRICS):
             return None
-        return parse_json(self.storage.read(FINAL_METRICS), f"{self.address}/{FINAL_METRICS}")
+        final = parse_json(self.storage.read(FINAL_METRICS), f"{self.address}/{FINAL_METRICS}")
+        return final if final.get("rounds_planned") == round_count(self.spec().config) else None
 
     def final_arrays(self) -> dict[str, Any]:
         return unpack(self.storage.read(FINAL_MODEL), f"{self.address}/{FINAL_MODEL}")

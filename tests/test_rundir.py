@@ -16,7 +16,7 @@ from nnlib import rundir
 from nnlib.checkpoint import model_digest, named_arrays
 from nnlib.config.schema import Config
 from nnlib.errors import MismatchError, NnjobsError, StorageError, UsageError
-from nnlib.plan import JobSpec
+from nnlib.plan import JobSpec, round_count
 from nnlib.rundir import CONFIG, FINAL_METRICS, FINAL_MODEL, METRICS_VIEW, SPEC, Journal, RunDirectory, metrics_lines
 from nnlib.storage import LocalStorage
 from nnlib.training import initial_vector
@@ -120,13 +120,17 @@ def test_final_weights_are_those_that_were_scored(tmp_path: Path) -> None:
     arrays: dict[str, Any] = {}
     for trial, vector in zip(spec.trials, vectors, strict=True):
         arrays |= named_arrays(trial.index, vector, spec.model(trial).layout)
-    run.finish({"model_sha256": model_digest(vectors), "trials": []}, arrays)
+    planned = round_count(spec.config)
+    run.finish({"model_sha256": model_digest(vectors), "rounds_planned": planned, "trials": []}, arrays)
     assert [vector.tobytes() for vector in run.final_weights(spec)] == [vector.tobytes() for vector in vectors]
-    assert run.final() == {"format_version": 1, "model_sha256": model_digest(vectors), "trials": []}
-    run.finish({"model_sha256": model_digest(vectors[::-1]), "trials": []}, arrays)
+    final = {"format_version": 1, "model_sha256": model_digest(vectors), "rounds_planned": planned, "trials": []}
+    assert run.final() == final
+    run.finish({"model_sha256": model_digest(vectors[::-1]), "rounds_planned": planned, "trials": []}, arrays)
     with pytest.raises(MismatchError, match="model_sha256") as caught:
         run.final_weights(spec)
     assert caught.value.where["file"] == str(tmp_path / "run" / FINAL_MODEL)
+    run.finish({"model_sha256": model_digest(vectors), "rounds_planned": planned - 1, "trials": []}, arrays)
+    assert run.final() is None  # it was finished, and then given more epochs
 
 
 def test_a_journal_grows_and_survives_storage_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
