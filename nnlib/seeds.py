@@ -25,6 +25,7 @@ class Purpose(IntEnum):
     SYNTH = 6
     DEAL = 7
     SHUFFLE = 8
+    SIMULATE = 9
 
 
 def sequence(

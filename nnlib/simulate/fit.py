@@ -1,0 +1,72 @@
+"""From two short measurements, on one worker and on several, to the costs of the model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from nnlib.simulate.costs import Cluster, Costs, Workload
+from nnlib.simulate.model import predict, work_seconds
+
+HALVINGS = 60
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A short run: ``seconds`` in all, ``round_seconds`` of a median round; ``train_seconds`` and ``visit_seconds`` are
+    that round's training, and reading and scoring, summed over the workers. ``workload`` is what was run."""
+
+    workload: Workload
+    workers: int
+    seconds: float
+    round_seconds: float
+    train_seconds: float
+    visit_seconds: float
+
+
+def fit_costs(one: Measured, other: Measured, slots: int, known: Costs) -> Costs:
+    """The costs that give both measurements back.
+
+    ``one`` is of one worker, ``other`` of more; ``known`` has what was measured by itself (commit and bytes). Rates of
+    training and visiting are those of one worker; contention is what the others' tasks took beyond them; the rest of
+    the two rounds is what jobs and tasks cost (not below 0).
+    """
+    passes = one.workload.epochs / one.workload.rounds
+    rates = replace(
+        known,
+        train_example=one.train_seconds / (passes * float(one.workload.trained(1)[0])),
+        visit_row=one.visit_seconds / float(one.workload.visited(1)[0]),
+        slots=slots,
+    )
+    alone = float(work_seconds(other.workload, rates, other.workers).sum())
+    running = min(other.workers, slots)
+    slower = (other.train_seconds + other.visit_seconds) / alone
+    contention = 1.0 + (slower - 1.0) * (slots - 1) / (running - 1) if running > 1 else 1.0
+    costs = replace(rates, contention=contention)
+    costs = _overheads(costs, one, other, Cluster(slots))
+    startup = [
+        point.seconds - predict(point.workload, costs, Cluster(slots), [point.workers])[0].seconds
+        for point in (one, other)
+    ]
+    return replace(costs, startup=max(0.0, sum(startup) / 2))
+
+
+def _overheads(costs: Costs, one: Measured, other: Measured, cluster: Cluster) -> Costs:
+    """``job`` and ``task`` from the two rounds: for any cost of a task the first round gives that of the job, and the
+    second round then grows with the task's, so halving finds it."""
+
+    def with_task(task: float) -> Costs:
+        without = replace(costs, task=task, job=0.0)
+        return replace(without, job=max(0.0, one.round_seconds - _round(one, without, cluster)))
+
+    low, high = 0.0, one.round_seconds
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        if _round(other, with_task(middle), cluster) < other.round_seconds:
+            low = middle
+        else:
+            high = middle
+    return with_task((low + high) / 2)
+
+
+def _round(point: Measured, costs: Costs, cluster: Cluster) -> float:
+    return predict(point.workload, costs, cluster, [point.workers])[0].round
