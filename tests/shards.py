@@ -79,3 +79,15 @@ def write_dataset(
     )
     (where / MANIFEST).write_text(json.dumps(dataset.to_json()))
     return dataset
+
+
+def write_run(where: Path) -> Path:
+    """In ``where`` a dataset ``data`` (80 rows, 2 classes, 2 shards), ``c.yaml`` and its finished run ``run``."""
+    from jobs.__main__ import main
+
+    rng = np.random.default_rng(2)
+    y = rng.integers(0, 2, 80)
+    write_dataset(where / "data", (rng.normal(size=(80, 3)) + y[:, None]).astype(np.float32), y, shards=2, classes=2)
+    (where / "c.yaml").write_text(f"data: {{path: '{where / 'data'}'}}\nworkers: 2\ntrain: {{epochs: 2}}\n")
+    assert main(["train", str(where / "c.yaml"), "--run-dir", str(where / "run"), "-q"]) == 0
+    return where
