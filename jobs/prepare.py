@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -60,7 +62,36 @@ def make_spec(config: Config, dataset: Dataset) -> tuple[JobSpec, list[WorkerPla
                     class_weights=_class_weights(settings, dataset, count),
                 )
             )
-    return JobSpec(config, dataset, tuple(trials)), plans
+    spec = JobSpec(config, dataset, tuple(trials))
+    _check_memory(spec)
+    return spec, plans
+
+
+def _check_memory(spec: JobSpec) -> None:
+    """Refuse models that cannot fit, before one of them fills the machine's memory.
+
+    The driver holds all trials' weights and their encoding for the next job; a task holds a model, its gradient, what
+    it gives as text, and the average in float64.
+    """
+    layouts = [spec.model(trial).layout for trial in spec.trials]
+    largest = max(layouts, key=lambda layout: layout.size)
+    total = sum(layout.size * layout.itemsize for layout in layouts)
+    needed = 2 * total + largest.size * (3 * largest.itemsize + 8)
+    if needed > (memory := _memory_bytes()):
+        raise ConfigError(
+            f"a model of {largest.size:,} parameters, {len(layouts)} of them, needs at least {needed / 1e9:,.1f} GB, "
+            f"this machine has {memory / 1e9:,.1f}",
+            hint="make the layers smaller, or train fewer splits in one run",
+            key="model.hidden",
+        )
+
+
+def _memory_bytes() -> float:
+    """The machine's memory; infinite where the system does not say."""
+    try:
+        return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    except (ValueError, OSError):
+        return math.inf
 
 
 def _per_worker(plans: Sequence[WorkerPlan], per_shard: Any) -> list[int]:

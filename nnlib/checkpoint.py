@@ -148,7 +148,7 @@ class RoundStore:
 
     def manifest(self, round_: int) -> dict[str, Any]:
         file = f"{self.storage.root}/{self._at(round_, MANIFEST)}"
-        data = parse_json(self.storage.read(self._at(round_, MANIFEST)), file)
+        data = parse_json(self.storage.read(self._at(round_, MANIFEST)), file, _without(round_))
         if data.get("format_version") != FORMAT_VERSION or data.get("round") != round_:
             raise MismatchError(f"not the manifest of round {round_} in format {FORMAT_VERSION}", file=file)
         files = data.get("files")
@@ -237,12 +237,12 @@ class RoundStore:
                 self._models.remove(round_)
 
     def _checked(self, round_: int, name: str, manifest: dict[str, Any]) -> bytes:
-        data = self.storage.read(self._at(round_, name))
-        if manifest["files"].get(name) != _entry(data):
+        path = self._at(round_, name)
+        data = self.storage.read(path) if self.storage.exists(path) else None
+        if data is None or manifest["files"].get(name) != _entry(data):
+            found = "is missing, its manifest names it" if data is None else "does not match its manifest"
             raise MismatchError(
-                "does not match its manifest: the file was altered or damaged",
-                hint=f"delete {ROUNDS}/{round_:06d} to go on from the round before",
-                file=f"{self.storage.root}/{self._at(round_, name)}",
+                f"{found}: the file was altered or damaged", hint=_without(round_), file=f"{self.storage.root}/{path}"
             )
         return data
 
@@ -294,14 +294,20 @@ def unpack(data: bytes, file: str) -> dict[str, Vector]:
         raise MismatchError(f"not a readable safetensors file: {error}", file=file) from error
 
 
-def parse_json(data: bytes, file: str) -> dict[str, Any]:
+def parse_json(data: bytes, file: str, hint: str = "bring back a copy of it") -> dict[str, Any]:
+    """A file that we wrote as a JSON object. Raises `MismatchError` where it is none any more."""
     try:
         parsed = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise MismatchError(f"not JSON: {error}", file=file) from error
+        raise MismatchError(f"altered or damaged, for it is not JSON: {error}", hint=hint, file=file) from error
     if not isinstance(parsed, dict):
-        raise MismatchError("not a JSON object", file=file)
+        raise MismatchError("altered or damaged, for it is not a JSON object", hint=hint, file=file)
     return parsed
+
+
+def _without(round_: int) -> str:
+    """What to do about a damaged round."""
+    return f"delete {ROUNDS}/{round_:06d} to go on from the round before"
 
 
 def _entry(data: bytes) -> dict[str, Any]:

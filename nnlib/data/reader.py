@@ -65,6 +65,8 @@ class ShardReader:
         self.shard: Shard = dataset.shards[shard_index]
         self._extra = tuple(extra_columns)
         files = dataset.storage()
+        if not files.exists(self.shard.name):
+            raise self._mismatch("is not there, but the manifest promises it")
         self._stream = files.open(self.shard.name)
         try:
             self._check_bytes(files.root, self._stream)

@@ -184,7 +184,7 @@ class Sample:
                 key="sampling.window_rows",
             )
         order = epoch_order(self._chosen.sizes, window_rows, rng)
-        return self._trial.joined(self._chosen.windows(order), batch_size)
+        return self._trial.joined(self._chosen.windows(order), min(batch_size, max(self.rows, 1)))
 
 
 class _HeldRows:

@@ -92,7 +92,7 @@ def _unreadable(file: str, error: Exception) -> DataError:
 def _members(file: str) -> dict[str, ArrayColumn]:
     try:
         archive = zipfile.ZipFile(file)
-    except (zipfile.BadZipFile, NotImplementedError, OSError) as error:
+    except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError, OSError) as error:
         raise _unreadable(file, error) from None
     with archive:
         members = [info for info in archive.infolist() if info.filename.endswith(".npy")]
