@@ -24,6 +24,9 @@ from nnlib.storage import storage
 
 Array = npt.NDArray[Any]
 
+COUNTS = ("rows", "confusion", "calibration")
+"""Parts of a score's summary that are tables, not numbers."""
+
 CHUNK_ROWS = 1024
 """Rows predicted at once. BLAS rounds a row's last bit by how many stand beside it, so a row predicted alone may differ
 there from the same row in a file."""
@@ -168,7 +171,7 @@ def predict_to_parquet(run: str, source: str, output: str, *, trial: int = 0) ->
     result: dict[str, Any] = {"rows": rows, "output": f"{place.root}/{name}", "trial": trial}
     if labelled:
         summary = score.summary()
-        result |= {f"test_{key}": value for key, value in summary.items() if key not in ("rows", "confusion")}
+        result |= {f"test_{key}": value for key, value in summary.items() if key not in COUNTS}
         result["labelled_rows"] = labelled
     return result
 

@@ -19,13 +19,58 @@ Array = npt.NDArray[Any]
 CONFUSION_CLASSES = 200
 """With more classes than this a confusion matrix is not kept: per-class counts and top-k are."""
 TOP_K = 5
+CALIBRATION_BINS = 15
+"""Bins of equal width over confidences 0..1: ((k)/15, (k+1)/15], as in Guo et al. 2017."""
+
+
+@dataclass
+class Calibration:
+    """Per bin of confidence (the probability given to the predicted class): rows, hits and the sum of confidences.
+
+    ``confidence`` holds a list of partial sums a bin, joined by `exact_sum`. Rows without a finite confidence are left
+    out.
+    """
+
+    rows: list[int] = field(default_factory=lambda: [0] * CALIBRATION_BINS)
+    hits: list[int] = field(default_factory=lambda: [0] * CALIBRATION_BINS)
+    confidence: list[list[float]] = field(default_factory=lambda: [[] for _ in range(CALIBRATION_BINS)])
+
+    def add(self, confidence: Array, hit: Array) -> None:
+        """One fixed chunk: ``confidence`` (b,), ``hit`` (b,) bool."""
+        known = np.isfinite(confidence)
+        value, right = confidence[known].astype(np.float64), hit[known]
+        bins = np.clip(np.ceil(value * CALIBRATION_BINS).astype(np.int64) - 1, 0, CALIBRATION_BINS - 1)
+        self._add(
+            np.bincount(bins, minlength=CALIBRATION_BINS).tolist(),
+            np.bincount(bins[right], minlength=CALIBRATION_BINS).tolist(),
+            [[total] for total in np.bincount(bins, value, CALIBRATION_BINS).tolist()],
+        )
+
+    def merge(self, other: Calibration) -> None:
+        self._add(other.rows, other.hits, other.confidence)
+
+    def _add(self, rows: list[int], hits: list[int], confidence: list[list[float]]) -> None:
+        for index in range(CALIBRATION_BINS):
+            self.rows[index] += rows[index]
+            self.hits[index] += hits[index]
+            if rows[index]:
+                self.confidence[index].extend(confidence[index])
+
+    def to_json(self) -> dict[str, Any]:
+        return {"rows": self.rows, "hits": self.hits, "confidence": [exact_sum(sums) for sums in self.confidence]}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Calibration:
+        sums = [[total] if rows else [] for rows, total in zip(data["rows"], data["confidence"], strict=True)]
+        return cls(list(data["rows"]), list(data["hits"]), sums)
 
 
 @dataclass
 class ClassificationScore:
     """Counts over scored rows. ``counts`` maps true class -> {predicted class: rows} (sparse confusion matrix), or for
     more than 200 classes true class -> {-1: rows, true class: hits}; ``top_k`` counts rows whose true class is among
-    the k most probable (of equals the lower class comes first, as it does for argmax)."""
+    the k most probable (of equals the lower class comes first, as it does for argmax); ``calibration`` counts rows by
+    the probability of their predicted class."""
 
     classes: int
     rows: int = 0
@@ -34,6 +79,7 @@ class ClassificationScore:
     losses: list[float] = field(default_factory=list)
     counts: dict[int, dict[int, int]] = field(default_factory=dict)
     predicted: dict[int, int] = field(default_factory=dict)
+    calibration: Calibration = field(default_factory=Calibration)
 
     def add(self, outputs: Array, losses: Array, y: Array) -> None:
         """One fixed chunk: ``outputs`` (b, classes), ``losses`` (b,) float64, ``y`` (b,) class indices."""
@@ -41,6 +87,7 @@ class ClassificationScore:
         self.rows += len(y)
         self.correct += int(np.count_nonzero(guess == y))
         self.losses.append(exact_sum(losses.tolist()))
+        self.calibration.add(np.take_along_axis(outputs, guess[:, None], axis=1)[:, 0], guess == y)
         k = min(TOP_K, self.classes)
         own = np.take_along_axis(outputs, np.asarray(y, np.intp)[:, None], axis=1)
         ahead = ~(outputs <= own)  # NaN is ahead of everything: outputs that are not numbers score no hit
@@ -75,6 +122,7 @@ class ClassificationScore:
                 self._count(true, guess, number)
         for label, number in other.predicted.items():
             self.predicted[label] = self.predicted.get(label, 0) + number
+        self.calibration.merge(other.calibration)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -84,6 +132,7 @@ class ClassificationScore:
             "losses": [_number(exact_sum(self.losses))],
             "counts": {str(true): {str(g): n for g, n in sorted(row.items())} for true, row in self.counts.items()},
             "predicted": {str(label): number for label, number in self.predicted.items()},
+            "calibration": self.calibration.to_json(),
         }
 
     @classmethod
@@ -91,10 +140,11 @@ class ClassificationScore:
         counts = {int(true): {int(g): n for g, n in row.items()} for true, row in data["counts"].items()}
         predicted = {int(label): number for label, number in data["predicted"].items()}
         losses = [math.nan if loss is None else float(loss) for loss in data["losses"]]
-        return cls(classes, data["rows"], data["correct"], data["top_k"], losses, counts, predicted)
+        calibration = Calibration.from_json(data["calibration"])
+        return cls(classes, data["rows"], data["correct"], data["top_k"], losses, counts, predicted, calibration)
 
     def summary(self) -> dict[str, Any]:
-        """What is stored and shown: loss, accuracy, top-k accuracy, the counts. None where no row was scored."""
+        """What is stored and shown: loss, accuracies, counts, calibration. None where no row was scored."""
         if not self.rows:
             return {"rows": 0, "loss": None, "accuracy": None}
         result: dict[str, Any] = {
@@ -115,6 +165,7 @@ class ClassificationScore:
             result["class_rows"] = [self.counts.get(label, {}).get(-1, 0) for label in indices]
             result["class_hits"] = [self.counts.get(label, {}).get(label, 0) for label in indices]
             result["class_predicted"] = [self.predicted.get(label, 0) for label in indices]
+        result["calibration"] = self.calibration.to_json()
         return result
 
 

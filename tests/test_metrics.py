@@ -120,6 +120,10 @@ def test_workers_scores_add_up_to_the_whole(task: str, classes: int) -> None:
         assert again.summary() == part.summary()
     merged, expected = merge_scores(parts, task, classes), whole.summary()
     assert merged.keys() == expected.keys()
+    if task == "classification":
+        bins, whole_bins = merged.pop("calibration"), expected.pop("calibration")
+        assert (bins["rows"], bins["hits"]) == (whole_bins["rows"], whole_bins["hits"])
+        assert bins["confidence"] == pytest.approx(whole_bins["confidence"], rel=1e-12)
     for key, value in expected.items():
         assert merged[key] == (pytest.approx(value, rel=1e-12) if isinstance(value, float) else value), key
 
