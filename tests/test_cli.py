@@ -50,7 +50,7 @@ class FakeDriver(types.ModuleType):
         super().__init__("jobs.driver")
         self.ending, self.start, self.calls = ending, start, []
 
-    def train(self, config: Any, *, resume: bool, start_from: str | None, listen: Listener) -> dict[str, Any]:
+    def train(self, config: Any, *, resume: bool, start_from: str | None, listen: Listener, chaos: Any) -> Any:
         self.calls.append((config, resume, start_from))
         if self.start:
             listen(RunStarted("small", "/r/small-1", "inline", 1, 1, 0, 2, 4, 10, 84, 36))
