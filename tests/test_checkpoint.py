@@ -190,7 +190,7 @@ def test_damage_of_any_file_is_found_and_named(store: RoundStore, name: str) -> 
         assert caught.value.where["file"] == str(path)
         assert store.damaged(0) == [f"rounds/000000/{name} does not match {MANIFEST}"]
     path.unlink()
-    with pytest.raises(StorageError) as missing:
+    with pytest.raises(MismatchError, match="is missing") as missing:
         store.load(0)
     assert missing.value.where["file"] == str(path)
     if name not in (MODEL, STATE):
