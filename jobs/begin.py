@@ -131,7 +131,7 @@ def warm_start(spec: JobSpec, states: Sequence[TrialState], start: str | Sequenc
 
 def _start_from_run(spec: JobSpec, states: Sequence[TrialState], address: str) -> dict[str, Any]:
     place, separator, number = address.rpartition("@")
-    if not separator or not number.isdigit():
+    if not separator or not number.isdigit() or RunDirectory(address).exists():
         place, number = address, ""
     parent = RunDirectory.open(place)
     old = parent.spec()

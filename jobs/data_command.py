@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +16,8 @@ from nnlib.errors import MismatchError, UsageError
 
 if TYPE_CHECKING:
     from nnlib.data.dataset import Dataset
+
+_LISTED = re.compile(r"""\s*(?:"((?:[^"]|"")*)"\s*(?=,|$)|([^,]*))(?:,|$)""")
 
 Progress = Callable[[int, int | None], None]
 
@@ -30,7 +33,9 @@ def data() -> None:
 
 
 def _names(text: str | None) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",") if part.strip()) if text else ()
+    """Names between commas; one that holds a comma stands in double quotes, doubled within."""
+    found = (quoted.replace('""', '"') if quoted else bare.strip() for quoted, bare in _LISTED.findall(text or ""))
+    return tuple(name for name in found if name)
 
 
 def _shape(text: str | None) -> tuple[int, ...] | None:
@@ -68,7 +73,11 @@ def _output(command: Callable[..., None]) -> Callable[..., None]:
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
 @_output
 @click.option("--label", metavar="COLUMN", help="Label column (name or number, -1 is the last), array or label file.")
-@click.option("--features", metavar="A,B,...", help="Feature columns or arrays. [default: all others]")
+@click.option(
+    "--features",
+    metavar="A,B,...",
+    help="Feature columns or arrays; quote a name with a comma: '\"a,b\",c'. [default: all others]",
+)
 @click.option("--categorical", metavar="C,D", help="Feature columns to encode one-hot.")
 @click.option("--keep", metavar="A,B", help="Columns to keep beside, for split.column or split.group.")
 @click.option("--nulls", type=click.Choice(["error", "mean"]), default="error", show_default=True,
