@@ -24,7 +24,7 @@ from nnlib.errors import ConfigError
 from nnlib.events import Event, Listener, Note, PhaseStarted, RoundDone, RunDone, RunStarted, TrialStopped, ignore
 from nnlib.lock import RunLock
 from nnlib.numerics import blas_threads
-from nnlib.plan import JobSpec, round_count
+from nnlib.plan import round_count
 from nnlib.rundir import EVENTS, LOG, METRICS_VIEW, WRITE_SECONDS, Journal, RunDirectory, metrics_lines
 
 
@@ -103,7 +103,7 @@ class Driver:
         if finished is not None:
             self.tell(Note("this run is finished; nothing to do"))
             return result_of(finished, self.directory.address, time.monotonic() - started)
-        self._announce(spec, checkpoint.round)
+        self._announce(site, checkpoint.round)
         while checkpoint.round < rounds and any(trial.status == "active" for trial in checkpoint.trials):
             checkpoint = self._round(site, store, checkpoint, rounds)
         self.tell(PhaseStarted("final", "scoring the final models"))
@@ -121,6 +121,7 @@ class Driver:
         began = time.monotonic()
         active = [index for index, trial in enumerate(before.trials) if trial.status == "active"]
         outputs = site.run("train", before.round, active, *model_files(store, before))
+        job_seconds = time.monotonic() - began
         checkpoint = advance(site.spec, before, outputs)
         store.commit(checkpoint, before)
         for index in active:
@@ -132,17 +133,22 @@ class Driver:
         best = {trial.best_round for trial in checkpoint.trials if trial.best_round is not None}
         store.prune(site.spec.config.checkpoint.keep, best)
         seconds = time.monotonic() - began
-        self._record(checkpoint.round, outputs, seconds)
+        self._record(checkpoint.round, outputs, seconds, job_seconds, site.shuffled_bytes(active))
         self._tell_round(site.spec.config, checkpoint, rounds, seconds)
         if time.monotonic() - self._viewed > WRITE_SECONDS:
             self._write_view(store, None)
         return checkpoint
 
-    def _announce(self, spec: JobSpec, first_round: int) -> None:
+    def _announce(self, site: JobSite, first_round: int) -> None:
+        spec = site.spec
         config, trial = spec.config, spec.trials[0]
-        shared = config.sampling.streams == "shared"
         self._events.record(
-            event="start", host=platform.node(), process=os.getpid(), runner=config.runtime.runner, round=first_round
+            event="start",
+            host=platform.node(),
+            process=os.getpid(),
+            runner=config.runtime.runner,
+            slots=site.slots,
+            round=first_round,
         )
         self.tell(
             RunStarted(
@@ -155,7 +161,7 @@ class Driver:
                 rounds=round_count(config),
                 epochs=config.train.epochs,
                 parameters=spec.model(trial).layout.size,
-                train_rows=trial.train_rows[0] if shared else sum(trial.train_rows),
+                train_rows=spec.train_rows(trial),
                 test_rows=sum(trial.test_rows),
             )
         )
@@ -190,15 +196,26 @@ class Driver:
             )
         )
 
-    def _record(self, round_: int, outputs: dict[int, TrialOutput], seconds: float) -> None:
-        """What may differ between two runs of the same bits: times."""
+    def _record(
+        self, round_: int, outputs: dict[int, TrialOutput], seconds: float, job_seconds: float, shuffled_bytes: int
+    ) -> None:
+        """What may differ between two runs of the same bits: times. ``worker_seconds`` are summed over all tasks;
+        ``seconds`` less ``job_seconds`` went into the outer step and the commit."""
         phases: dict[str, float] = {}
         for output in outputs.values():
+            phases["average"] = phases.get("average", 0.0) + output.average_seconds
             for record in output.records.values():
                 for phase, spent in record.get("seconds", {}).items():
                     phases[phase] = phases.get(phase, 0.0) + spent
         rounded = {phase: round(spent, 4) for phase, spent in phases.items()}
-        self._events.record(event="round", round=round_, seconds=round(seconds, 4), worker_seconds=rounded)
+        self._events.record(
+            event="round",
+            round=round_,
+            seconds=round(seconds, 4),
+            job_seconds=round(job_seconds, 4),
+            worker_seconds=rounded,
+            shuffled_bytes=shuffled_bytes,
+        )
 
     def _write_view(self, store: RoundStore, final: dict[str, Any] | None) -> None:
         lines = metrics_lines(store, store.rounds(), final)

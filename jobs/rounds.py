@@ -36,13 +36,14 @@ from nnlib.wire import ERROR_KEY, SliceKey, decode_partial, decode_record
 @dataclass
 class TrialOutput:
     """What a job says of one trial. ``records`` and ``drift`` are per worker; ``average`` is None where nothing was
-    trained or a worker diverged."""
+    trained or a worker diverged, ``average_seconds`` the time that reducers took for it."""
 
     records: dict[int, dict[str, Any]] = field(default_factory=dict)
     parts: dict[int, Partial] = field(default_factory=dict)
     drift_blocks: dict[int, dict[int, list[list[float]]]] = field(default_factory=dict)
     stats: dict[int, dict[str, Any]] = field(default_factory=dict)
     average: npt.NDArray[Any] | None = None
+    average_seconds: float = 0.0
     scores: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
@@ -146,6 +147,18 @@ class JobSite:
         return outputs
 
     @property
+    def slots(self) -> int:
+        """Tasks that run at once."""
+        cores = self.spec.config.runtime.cores or os.cpu_count() or 1
+        return 1 if self.pool is None else min(self.spec.workers, cores)
+
+    def shuffled_bytes(self, active: Sequence[int]) -> int:
+        """What one round of these trials carries from mappers to reducers: a vector from every worker, before it is
+        encoded as text."""
+        layouts = [partial_layout(self.spec, self.spec.trials[index]) for index in active]
+        return self.spec.workers * sum(layout.size * layout.itemsize for layout in layouts)
+
+    @property
     def _slice(self) -> int:
         return tasks.slice_elements(self.spec)
 
@@ -245,6 +258,7 @@ def collect(lines: Iterable[Line], active: Sequence[int]) -> dict[int, TrialOutp
             output.records[worker] = record
         elif kind == tasks.DRIFT:
             output.drift_blocks[name.index] = {int(own): rows for own, rows in record["blocks"].items()}
+            output.average_seconds += record["seconds"]
         elif kind == tasks.STATS:
             output.stats[name.index] = record
     if errors:

@@ -165,6 +165,7 @@ def reduce_task(spec: JobSpec, key: bytes, values: Iterable[bytes], models: Mode
 
 def _average(spec: JobSpec, key: bytes, values: Iterable[bytes], models: Models) -> Iterator[Line]:
     """The average of a slice and each worker's drift from it; a slice that lacks a worker says so."""
+    started = time.perf_counter()
     name = SliceKey.decode(key)
     if name.trial not in models:
         raise MismatchError(f"trial {name.trial} is not in this job")
@@ -189,7 +190,8 @@ def _average(spec: JobSpec, key: bytes, values: Iterable[bytes], models: Models)
         return
     mean = average.finish()
     yield key, encode_partial(key, Partial(0, average.examples, mean, layout.fingerprint))
-    yield key + DRIFT, encode_record(0, _drift(partials, mean, models[name.trial][part], part.start, model))
+    drift = _drift(partials, mean, models[name.trial][part], part.start, model)
+    yield key + DRIFT, encode_record(0, {**drift, "seconds": time.perf_counter() - started})
 
 
 def _drift(partials: list[Partial], mean: Vector, start: Vector, offset: int, model: Model) -> dict[str, Any]:

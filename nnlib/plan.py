@@ -122,6 +122,10 @@ class JobSpec:
         settings = self.settings(trial).model
         return build_model(settings, features=self.dataset.features, outputs=outputs, task=self.dataset.task)
 
+    def train_rows(self, trial: Trial) -> int:
+        """The trial's training rows: with shared streams every worker has all of them."""
+        return trial.train_rows[0] if self.config.sampling.streams == "shared" else sum(trial.train_rows)
+
     def settings(self, trial: Trial) -> Config:
         """The trial's own configuration: the run's, with what a sweep changes for it."""
         return self._settings[trial.index]

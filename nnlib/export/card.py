@@ -57,7 +57,7 @@ def make_card(
             "label": trial.label(),
             "split": trial.split,
             "fold": trial.fold,
-            "train_rows": _train_rows(spec, trial),
+            "train_rows": spec.train_rows(trial),
             "seed": spec.config.seed,
             "split_seeds": list(spec.config.split.seeds),
             "config": mathematics(settings) | {"train.epochs": settings.train.epochs},
@@ -65,7 +65,7 @@ def make_card(
         },
         "metrics": None if final is None else _metrics(spec, trial, final["trials"]),
         "ledger": ledger_root(directory.rounds(spec)),
-        "versions": {"trained": _trained_versions(directory), "exported": versions()},
+        "versions": {"trained": trained_versions(directory), "exported": versions()},
     }
 
 
@@ -73,11 +73,6 @@ def ledger_root(store: RoundStore) -> dict[str, Any]:
     """The newest round and the hash of its ledger line: the lines are chained, so it stands for the whole ledger."""
     round_ = store.rounds()[-1]
     return {"round": round_, "sha256": digest(store.ledger(round_))}
-
-
-def _train_rows(spec: JobSpec, trial: Trial) -> int:
-    shared = spec.config.sampling.streams == "shared"  # then every worker has the same rows
-    return trial.train_rows[0] if shared else sum(trial.train_rows)
 
 
 def _metrics(spec: JobSpec, trial: Trial, entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -89,7 +84,7 @@ def _metrics(spec: JobSpec, trial: Trial, entries: Sequence[Mapping[str, Any]]) 
     if test.get("accuracy") is not None:
         hits = round(test["accuracy"] * test["rows"])
         test["accuracy_interval"] = list(wilson(hits, test["rows"]))
-    share = sum(entry["test"]["rows"] for entry in peers) / sum(_train_rows(spec, each) for each in alike)
+    share = sum(entry["test"]["rows"] for entry in peers) / sum(spec.train_rows(each) for each in alike)
     summary = {}
     for name in SCORES[spec.dataset.task]:
         values = [entry["test"][name] for entry in peers if entry["test"].get(name) is not None]
@@ -116,7 +111,7 @@ def _summary(name: str, values: Sequence[float], share: float) -> dict[str, Any]
     return result
 
 
-def _trained_versions(directory: RunDirectory) -> dict[str, str]:
+def trained_versions(directory: RunDirectory) -> dict[str, str]:
     """The versions that the run's own configuration names."""
     source = f"{directory.address}/{CONFIG}"
     value = read_document(directory.storage.read(CONFIG).decode("utf-8", "replace"), source).value
