@@ -32,8 +32,10 @@ class Faults:
     cut_at_line: bool = False
     order: int | None = None
 
-
-NO_FAULTS = Faults()
+    @property
+    def fatal(self) -> bool:
+        """Whether the attempt must fail by them."""
+        return self.kill or self.hang or self.cut is not None
 
 
 @dataclass(frozen=True)
@@ -97,21 +99,21 @@ class Chaos:
     def faults(self, job: str, task: str, attempt: int, twin: int, *, last: bool) -> Faults:
         """The faults of attempt ``attempt`` (of its run ``twin``: 0 or 1)."""
         if not self._reaches(task):
-            return NO_FAULTS
+            return Faults()
         draw = self._draw(job, task, f"{attempt}/{twin}")
         # Everything is drawn, always and in this order, so that one probability does not shift the other faults.
         kill, hang, cut, delay, order = (draw.random() for _ in range(5))
         moment, length, fraction, at_line = (draw.random() for _ in range(4))
 
-        def fatal(drawn: float, probability: float) -> bool:
+        def hits(drawn: float, probability: float) -> bool:
             return drawn < probability and not (last and probability < 1.0)
 
         return Faults(
             delay=length * LONGEST_DELAY if delay < self.delay else 0.0,
-            kill=fatal(kill, self.kill),
-            hang=fatal(hang, self.hang),
+            kill=hits(kill, self.kill),
+            hang=hits(hang, self.hang),
             moment=moment,
-            cut=fraction if fatal(cut, self.truncate) else None,
+            cut=fraction if hits(cut, self.truncate) else None,
             cut_at_line=at_line < 0.5,
             order=draw.getrandbits(32) if order < self.reorder else None,
         )

@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from jobs.chaos import NO_FAULTS, Chaos, Faults, cut, shuffle_lines
+from jobs.chaos import Chaos, Faults, cut, shuffle_lines
 from jobs.seal import unseal
 from jobs.tasks import METRICS
 from nnlib.errors import JobError
@@ -195,18 +195,21 @@ class TaskPool:
             attempt.output.open("wb") as stdout,
             attempt.messages.open("wb") as stderr,
         ):
+            options = {"stdin": stdin, "stdout": stdout, "stderr": stderr}
             with self._changing:
                 if self._stopping.is_set():
                     raise _StoppedError
-                process = self._start(
-                    task.arguments, stdin=stdin, stdout=stdout, stderr=stderr, cwd=task.directory, env=task.environment
-                )
-                self._running.add(process)
-            try:
-                attempt.failure = self._outcome(process, task.kind, attempt.faults)
-            finally:
-                with self._changing:
-                    self._running.discard(process)
+                try:
+                    process = self._start(task.arguments, cwd=task.directory, env=task.environment, **options)
+                    self._running.add(process)
+                except OSError as error:
+                    attempt.failure = f"could not be started: {error}"
+            if attempt.failure is None:
+                try:
+                    attempt.failure = self._outcome(process, task.kind, attempt.faults)
+                finally:
+                    with self._changing:
+                        self._running.discard(process)
         if self._stopping.is_set():
             raise _StoppedError
         if attempt.failure is None:
@@ -254,7 +257,7 @@ class TaskPool:
     def _tell_failure(self, task: Task, number: int, attempt: Attempt) -> None:
         with self._telling:
             self._record(event="attempt", job=task.job, task=task.name, attempt=number + 1, failure=attempt.failure)
-            if attempt.faults == NO_FAULTS and number < self._retries:
+            if not attempt.faults.fatal and number < self._retries:  # what was asked for is no news
                 self._note(
                     f"{task.name}, round {task.round}: attempt {number + 1} of {self._retries + 1} {attempt.failure}; "
                     "trying again"
