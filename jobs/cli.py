@@ -16,6 +16,8 @@ COMMANDS = {
     "evaluate": ("jobs.evaluate_command:evaluate", "Compare numbers of workers over all splits, in one command."),
     "predict": ("jobs.predict_command:predict", "Apply a trained model to a dataset, a Parquet or a CSV file."),
     "export": ("jobs.export_command:export", "Write a trained model as ONNX, npz or safetensors, with a model card."),
+    "scale": ("jobs.scale_command:scale", "Measure the training on 1, 2, 4 ... workers."),
+    "simulate": ("jobs.simulate_command:simulate", "Predict the time on any number of workers."),
     "verify": ("jobs.verify_command:verify", "Check a run against its ledger and recompute its rounds."),
     "data": ("jobs.data_command:data", "Import, make, show and check datasets."),
     "doctor": ("jobs.doctor:doctor", "Check this machine: what works, what is missing and what it would enable."),
