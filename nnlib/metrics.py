@@ -94,17 +94,14 @@ class ClassificationScore:
         ahead |= (outputs == own) & (np.arange(outputs.shape[1]) < np.asarray(y)[:, None])
         self.top_k += int(np.count_nonzero(np.count_nonzero(ahead, axis=1) < k))
         if self.classes <= CONFUSION_CLASSES:
-            pairs, numbers = np.unique(np.asarray(y, np.int64) * self.classes + guess, return_counts=True)
-            for pair, number in zip(pairs.tolist(), numbers.tolist(), strict=True):
+            for pair, number in _tally(np.asarray(y, np.int64) * self.classes + guess):
                 self._count(pair // self.classes, pair % self.classes, number)
         else:
-            for label, number in zip(*(part.tolist() for part in np.unique(y, return_counts=True)), strict=True):
+            for label, number in _tally(y):
                 self._count(label, -1, number)
-            hits, numbers = np.unique(y[guess == y], return_counts=True)
-            for label, number in zip(hits.tolist(), numbers.tolist(), strict=True):
+            for label, number in _tally(y[guess == y]):
                 self._count(label, label, number)
-            guesses, numbers = np.unique(guess, return_counts=True)
-            for label, number in zip(guesses.tolist(), numbers.tolist(), strict=True):
+            for label, number in _tally(guess):
                 self.predicted[label] = self.predicted.get(label, 0) + number
 
     def _count(self, true: int, guess: int, number: int) -> None:
@@ -266,6 +263,12 @@ def exact_sum(values: Sequence[float]) -> float:
         return math.fsum(values)
     except (ValueError, OverflowError):
         return math.nan
+
+
+def _tally(values: Array) -> list[tuple[int, int]]:
+    """Each value, ascending, and how often it occurs. (numpy.unique would import numpy.ma: 25 ms of every start.)"""
+    counts = np.bincount(values)
+    return [(int(value), int(counts[value])) for value in np.flatnonzero(counts)]
 
 
 def _number(value: float) -> float | None:
