@@ -89,7 +89,7 @@ class RoundJob(MRJob):  # type: ignore[misc]
         return _specs[text]
 
     def _models(self, spec: JobSpec) -> Models:
-        """The vectors that the active trials start the round from; read once a task."""
+        """The vectors that the active trials start the round from; read once, inline for all tasks of the job."""
         if not hasattr(self, "_loaded"):
             self._loaded = load_models(spec, self.options.model, self.options.state, self.options.active)
         return self._loaded
@@ -109,6 +109,7 @@ def load_models(spec: JobSpec, model: str | None, state: str | None, active: tup
         vector = flat_vector(index, arrays, network.layout, model)
         if partial_layout(spec, spec.trials[index]).size > vector.size:
             vector = np.concatenate([vector, states[f"{index}.optimizer"]])
+        vector.flags.writeable = False  # inline, the next task starts from it too
         models[index] = vector
     return models
 

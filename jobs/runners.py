@@ -89,24 +89,26 @@ class InlineRunner(InlineMRJobRunner):  # type: ignore[misc]
     reducers = 1
 
     def _run(self) -> None:
+        job = round_job.RoundJob(self._mr_job_extra_args(local=True))
         plan = [Path(path).read_bytes().splitlines() for path in self._input_paths_for_step(0)]
-        lines = [line for worker in plan for line in self._task("mapper", worker)]
+        mapped = [line for worker in plan for line in _output_of(job, job.run_mapper, worker)]
         groups: dict[int, list[bytes]] = {}
-        for line in sorted(lines):
+        for line in sorted(mapped):
             groups.setdefault(_reducer_of(line, self.reducers), []).append(line)
-        self._output = [line for group in groups.values() for line in self._task("reducer", group)]
-
-    def _task(self, kind: str, lines: Sequence[bytes]) -> Iterable[bytes]:
-        """Run one task; its output lines."""
-        output = io.BytesIO()
-        job = round_job.RoundJob(["--step-num=0", f"--{kind}", *self._mr_job_extra_args(local=True)])
-        job.sandbox(lines, output).execute()
-        output.seek(0)
-        return output
+        self._output = [line for group in groups.values() for line in _output_of(job, job.run_reducer, group)]
 
     def lines(self) -> Iterable[bytes]:
         """The job's output."""
         return self._output
+
+
+def _output_of(job: round_job.RoundJob, task: Callable[[], None], lines: Sequence[bytes]) -> Iterable[bytes]:
+    """The lines that one task of the job writes for the given ones."""
+    output = io.BytesIO()
+    job.sandbox(lines, output)
+    task()
+    output.seek(0)
+    return output
 
 
 class LocalRunner(LocalMRJobRunner):  # type: ignore[misc]
