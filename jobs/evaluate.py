@@ -6,13 +6,14 @@ evaluation that was interrupted goes on where it stopped.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import statistics
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import asdict
 from typing import Any
@@ -20,7 +21,7 @@ from typing import Any
 from nnlib.config.render import to_yaml
 from nnlib.config.schema import Config
 from nnlib.errors import JobError, from_record
-from nnlib.evaluation import Score, Variant, checked_epochs, scores_of, to_table, variants
+from nnlib.evaluation import Score, Variant, checked_epochs, round_seconds, scores_of, to_table, variants
 from nnlib.ledger import canonical
 from nnlib.published import PAPER
 from nnlib.rundir import RunDirectory
@@ -31,11 +32,16 @@ Progress = Callable[[Variant, int, int], None]
 
 
 def evaluate(
-    config: Config, output: str, *, at_once: int | None = None, progress: Progress = lambda *_: None
+    config: Config,
+    output: str,
+    *,
+    at_once: int | None = None,
+    timed: bool = False,
+    progress: Progress = lambda *_: None,
 ) -> dict[str, Any]:
     """Train every run of the evaluation (or what is left of it) and write ``results.parquet`` and ``results.json``.
 
-    Returns what ``--json`` prints: the scores, and the runs by name.
+    ``timed``: measure times besides, apart. Returns what ``--json`` prints: the scores, and the runs by name.
     """
     epochs = checked_epochs(config)
     wanted = variants(config)
@@ -45,12 +51,53 @@ def evaluate(
     for variant in wanted:
         scores += scores_of(RunDirectory.open(f"{place.root}/{variant.name}"), epochs)
     write_scores(place, scores)
+    seconds = measure_time(config, output, progress) if timed else None
+    with contextlib.suppress(ImportError):  # matplotlib is an extra; the table is the result
+        write_figures(config, place, scores, seconds)
     return {
         "output": place.root,
+        "seconds": seconds,
         "runs": {variant.name: results[variant]["run_dir"] for variant in wanted},
         "scores": [asdict(score) for score in scores],
         "diverged": [entry for variant in wanted for entry in results[variant]["diverged"]],
     }
+
+
+def measure_time(config: Config, output: str, progress: Progress = lambda *_: None) -> dict[int, dict[int, float]]:
+    """Seconds of training by workers and epochs: one split at a time, one run at a time, workers as processes.
+
+    Start-up of the command is not counted, as in the paper's tables; runs that are finished are not repeated.
+    """
+    epochs = checked_epochs(config)
+    place = storage(f"{storage(output).root}/timing")
+    single = config.model_copy(
+        update={
+            "split": config.split.model_copy(update={"seeds": config.split.seeds[:1]}),
+            "runtime": config.runtime.model_copy(update={"runner": "local"}),
+        }
+    )
+    wanted = list({variant.workers: variant for variant in variants(config)}.values())
+    _run_all(single, wanted, place, 1, progress)
+    seconds = {}
+    for variant in wanted:
+        run = RunDirectory.open(f"{place.root}/{variant.name}")
+        by_round = round_seconds(run)
+        seconds[variant.workers] = {epoch: by_round[-(-epoch // config.train.epochs_per_round)] for epoch in epochs}
+    place.write("timing.json", canonical({"seconds": {str(w): line for w, line in seconds.items()}}))
+    return seconds
+
+
+def write_figures(
+    config: Config, place: Storage, scores: Sequence[Score], seconds: Mapping[int, Mapping[int, float]] | None
+) -> None:
+    """Figures as SVG beside the results."""
+    from nnlib import evaluation_figures as figures  # late: matplotlib
+
+    published = config.evaluate.published == "paper"
+    place.write("figures/accuracy-by-epochs.svg", figures.accuracy_figure(scores, published=published))
+    if seconds:
+        place.write("figures/time-by-epochs.svg", figures.time_figure(seconds, published=published))
+        place.write("figures/time-by-workers.svg", figures.workers_figure(seconds, published=published))
 
 
 def write_scores(place: Storage, scores: Sequence[Score]) -> None:
@@ -165,10 +212,9 @@ def summary_lines(config: Config, scores: Sequence[dict[str, Any]]) -> list[str]
             known = published.get(epoch)
             line += [f"{known.sequential:.2f} %", f"{known.parallel:.2f} %"] if known else ["–", "–"]
         table.append(line)
-    widths = [max(len(line[index]) for line in table) for index in range(len(head))]
     trials = len({(row.split, row.fold, row.overrides) for row in rows})
     title = f"test {'accuracy' if metric == 'accuracy' else 'R2'}, mean ± standard deviation over {trials} trials"
-    return [title, *("  ".join(text.rjust(width) for text, width in zip(line, widths, strict=True)) for line in table)]
+    return [title, *_aligned(table)]
 
 
 def _mean_and_deviation(values: Sequence[float], *, per_cent: bool) -> str:
@@ -179,3 +225,26 @@ def _mean_and_deviation(values: Sequence[float], *, per_cent: bool) -> str:
     if len(values) == 1:
         return f"{mean:.2f}{unit}"
     return f"{mean:.2f} ± {statistics.stdev(values) * factor:.2f}{unit}"
+
+
+def time_lines(config: Config, seconds: Mapping[int, Mapping[int, float]]) -> list[str]:
+    """The table of times a person reads, with published ones beside them if the configuration names any."""
+    published = {row.epochs: row for row in PAPER} if config.evaluate.published == "paper" else {}
+    head = ["epochs"]
+    for workers in sorted(seconds):
+        head += [Variant(workers, "").label.rstrip(", "), *(["paper"] if published else [])]
+    table = [head]
+    for epoch in sorted(next(iter(seconds.values()))):
+        line = [str(epoch)]
+        for workers in sorted(seconds):
+            line.append(f"{seconds[workers][epoch]:.1f} s")
+            known = published.get(epoch)
+            if published:
+                line.append(f"{known.seconds[workers]:.0f} s" if known and workers in known.seconds else "–")
+        table.append(line)
+    return ["seconds of training, one split", *_aligned(table)]
+
+
+def _aligned(table: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(line[index]) for line in table) for index in range(len(table[0]))]
+    return ["  ".join(text.rjust(width) for text, width in zip(line, widths, strict=True)) for line in table]

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 @click.option("-r", "--runner", help="Runner of every run: inline (default) or local.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key; may be repeated.")
 @click.option("--at-once", type=click.IntRange(min=1), help="Runs at once; default: one a core.")
+@click.option("--time", "timed", is_flag=True, help="Measure times besides: one split and one run at a time.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as the last line of standard output.")
 def evaluate(
     config_path: str,
@@ -30,6 +31,7 @@ def evaluate(
     runner: str | None,
     overrides: tuple[str, ...],
     at_once: int | None,
+    timed: bool,
     as_json: bool,
 ) -> None:
     """Compare numbers of workers over all splits of CONFIG: one run each, all splits trained in the same jobs.
@@ -44,9 +46,12 @@ def evaluate(
     config = load_config(config_path, overrides)
     place = output or f"evaluations/{config.name}"
     with _progress() as progress:
-        result = evaluation.evaluate(config, place, at_once=at_once, progress=progress)
+        result = evaluation.evaluate(config, place, at_once=at_once, timed=timed, progress=progress)
     for line in evaluation.summary_lines(config, result["scores"]):
         click.echo(line, err=True)
+    if result["seconds"] is not None:
+        for line in ("", *evaluation.time_lines(config, result["seconds"])):
+            click.echo(line, err=True)
     click.echo(f"\nscores of every trial: {result['output']}/results.parquet and results.json", err=True)
     if as_json:
         print_json(result)
