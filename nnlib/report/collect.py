@@ -1,0 +1,326 @@
+"""What a report says, as data: read from run directories, nothing drawn yet.
+
+A *series* is what is compared: the trials of one run that differ only in split and fold. A run without a sweep is one
+series; a sweep has one for each of its combinations.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nnlib.checkpoint import parse_json
+from nnlib.config.identity import config_hash, differences
+from nnlib.errors import UsageError
+from nnlib.export.card import ledger_root, trained_versions
+from nnlib.plan import JobSpec, Trial, round_count
+from nnlib.rundir import CONFIG, EVENTS, RunDirectory, metrics_lines
+from nnlib.statistics import Comparison, Summary, compare, holm, summarize, verdict
+
+FloatArray = npt.NDArray[np.float64]
+
+PHASES = ("start", "read", "score", "train", "average", "commit")
+SCORES = {"classification": ("accuracy", "top_5_accuracy", "loss"), "regression": ("r2", "mse", "mae", "loss")}
+"""A task's scores; the first is the one that is compared."""
+ALL_PAIRS = 6
+"""Up to this many series all pairs are compared; of more, each with the first."""
+
+
+@dataclass
+class Times:
+    """Seconds of a run's rounds by phase (`PHASES`), and the bytes each round shuffled.
+
+    The work of tasks that ran at once is divided by their number; ``start`` is what is left of the jobs' time: starting
+    tasks, moving their output, waiting for the slowest. ``commit`` is the outer step and the writing of the round.
+    """
+
+    phases: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
+    seconds: float = 0.0
+    rounds: list[int] = field(default_factory=list)
+    bytes: list[int] = field(default_factory=list)
+    runners: list[str] = field(default_factory=list)
+
+    @classmethod
+    def read(cls, directory: RunDirectory) -> Times | None:
+        """From the run's events; None if they tell of no round. A round that was recorded twice counts once."""
+        if not directory.storage.exists(EVENTS):
+            return None
+        times, slots = cls(), 1
+        done: dict[int, tuple[dict[str, Any], int]] = {}
+        for line in directory.storage.read(EVENTS).splitlines():
+            event = parse_json(line, f"{directory.address}/{EVENTS}")
+            if event.get("event") == "start":
+                slots = int(event.get("slots", 1))
+                if event["runner"] not in times.runners:
+                    times.runners.append(event["runner"])
+            elif event.get("event") == "round":
+                done[event["round"]] = event, slots
+        for round_, (event, slots) in sorted(done.items()):
+            times._add(round_, event, slots)
+        return times if times.rounds else None
+
+    def _add(self, round_: int, event: Mapping[str, Any], slots: int) -> None:
+        seconds, work = event["seconds"], event["worker_seconds"]
+        job = event.get("job_seconds", seconds)
+        for phase, spent in work.items():
+            self.phases[phase] += spent / slots
+        self.phases["start"] += max(0.0, job - sum(work.values()) / slots)
+        self.phases["commit"] += seconds - job
+        self.seconds += seconds
+        if "shuffled_bytes" in event:
+            self.rounds.append(round_)
+            self.bytes.append(event["shuffled_bytes"])
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """A run as a whole. ``lines`` are those of ``metrics.jsonl``; ``scored`` has the newest scores of every trial."""
+
+    directory: RunDirectory
+    spec: JobSpec
+    name: str
+    finished: bool
+    rounds: int
+    lines: list[dict[str, Any]]
+    scored: list[dict[str, Any]]
+    model_sha256: str | None
+    ledger: dict[str, Any]
+    config_text: str
+    config_sha256: str
+    versions: dict[str, str]
+    times: Times | None
+
+    @property
+    def rounds_planned(self) -> int:
+        return round_count(self.spec.config)
+
+    @classmethod
+    def read(cls, address: str, name: str) -> RunFacts:
+        """Raises `UsageError` if there is no run or nothing of it has been scored."""
+        directory = RunDirectory.open(address)
+        spec, final = directory.spec(), directory.final()
+        store = directory.rounds(spec)
+        rounds = store.rounds()
+        lines = [json.loads(line) for line in metrics_lines(store, rounds, final)]
+        scored = _newest(spec, lines) if final is None else final["trials"]
+        if any(entry is None for entry in scored):
+            raise UsageError(
+                "nothing of this run has been scored yet", hint="a report needs one whole round", run=directory.address
+            )
+        return cls(
+            directory,
+            spec,
+            name,
+            final is not None,
+            rounds[-1],
+            lines,
+            scored,
+            None if final is None else final["model_sha256"],
+            ledger_root(store),
+            directory.storage.read(CONFIG).decode("utf-8", "replace"),
+            config_hash(spec.config, spec.dataset.fingerprint),
+            trained_versions(directory),
+            Times.read(directory),
+        )
+
+
+@dataclass(frozen=True)
+class Series:
+    """Trials of a run that differ only in split and fold, with their curves.
+
+    ``curves`` has for each score an array (trials, epochs), NaN where there is none; a trial that stopped keeps its
+    last score. ``drift`` is (rounds, 3): lowest, mean and highest over workers and trials of a worker's distance from
+    the average, relative to it.
+    """
+
+    run: RunFacts
+    label: str
+    trials: tuple[Trial, ...]
+    epochs: list[int]
+    curves: dict[str, FloatArray]
+    drift_rounds: list[int]
+    drift: FloatArray
+
+    @property
+    def task(self) -> str:
+        return self.run.spec.dataset.task
+
+    @property
+    def score(self) -> str:
+        """The score that is compared."""
+        return SCORES[self.task][0]
+
+    @property
+    def results(self) -> list[dict[str, Any]]:
+        """The kept models' scores, in trial order."""
+        return [self.run.scored[trial.index] for trial in self.trials]
+
+    @property
+    def test_to_train(self) -> float:
+        """Test rows / training rows, for the corrected t-test."""
+        return sum(sum(trial.test_rows) for trial in self.trials) / sum(map(self.run.spec.train_rows, self.trials))
+
+    def values(self, score: str) -> list[float | None]:
+        return [entry["test"].get(score) for entry in self.results]
+
+    def summary(self, score: str) -> Summary:
+        return summarize(self.values(score), self.test_to_train)
+
+    def pooled(self) -> dict[str, Any]:
+        """The classes' counts and the calibration of all trials' test rows, added up."""
+        tests = [entry["test"] for entry in self.results if entry["test"]["rows"]]
+        keys = ("confusion", "class_rows", "class_hits", "class_predicted")
+        pooled: dict[str, Any] = {
+            key: np.sum([test[key] for test in tests], axis=0).tolist()
+            for key in keys
+            if tests and all(key in test for test in tests)
+        }
+        if tests and all("calibration" in test for test in tests):
+            parts = [test["calibration"] for test in tests]
+            pooled["calibration"] = {
+                "rows": [sum(column) for column in zip(*(part["rows"] for part in parts), strict=True)],
+                "hits": [sum(column) for column in zip(*(part["hits"] for part in parts), strict=True)],
+                "confidence": [math.fsum(column) for column in zip(*(p["confidence"] for p in parts), strict=True)],
+            }
+        return pooled
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two series compared on the test rows they share. ``p`` is adjusted for all pairs (Holm)."""
+
+    first: str
+    second: str
+    score: str
+    comparison: Comparison
+    p: float | None
+    words: str
+
+
+def read_series(addresses: Sequence[str]) -> list[Series]:
+    """All series of some runs, in the order given. Raises `UsageError` for a run given twice or of another task."""
+    runs = [RunFacts.read(address, name) for address, name in zip(addresses, _names(list(addresses)), strict=True)]
+    if len({run.spec.dataset.task for run in runs}) > 1:
+        raise UsageError("classification and regression cannot stand in one report", hint="make one report for each")
+    series = []
+    for run in runs:
+        groups: dict[str, list[Trial]] = {}
+        for trial in run.spec.trials:
+            groups.setdefault(json.dumps(trial.overrides, sort_keys=True), []).append(trial)
+        for trials in groups.values():
+            swept = ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in trials[0].overrides.items())
+            label = swept if len(runs) == 1 and swept else f"{run.name}, {swept}" if swept else run.name
+            series.append(_series(run, label, tuple(trials)))
+    return series
+
+
+def compare_series(series: Sequence[Series]) -> list[Pair]:
+    """Pairs of series over their common splits: those of equal dataset, split, fold and rows."""
+    if len(series) <= ALL_PAIRS:
+        pairs = [(a, b) for index, a in enumerate(series) for b in series[index + 1 :]]
+    else:
+        pairs = [(series[0], other) for other in series[1:]]
+    compared = [_compared(a, b) for a, b in pairs]
+    adjusted = holm([comparison.p for comparison in compared])
+    return [
+        Pair(a.label, b.label, a.score, comparison, p, verdict(comparison, p))
+        for (a, b), comparison, p in zip(pairs, compared, adjusted, strict=True)
+    ]
+
+
+def differing_keys(series: Sequence[Series]) -> list[tuple[str, list[Any]]]:
+    """Keys of the mathematics in which the series' configurations differ, each with its value in every series."""
+    settings = [each.run.spec.settings(each.trials[0]) for each in series]
+    plain = [config.model_copy(update={"sweep": {}}) for config in settings]
+    keys = sorted({key for other in plain[1:] for key in differences(plain[0], other)})
+    return [(key, [_value_at(config.model_dump(mode="json"), key) for config in plain]) for key in keys]
+
+
+def _compared(a: Series, b: Series) -> Comparison:
+    left, right = a.run.spec, b.run.spec
+    first: list[float | None] = []
+    second: list[float | None] = []
+    if left.dataset.fingerprint == right.dataset.fingerprint:
+        others = {(trial.split, trial.fold): trial for trial in b.trials}
+        for trial in a.trials:
+            other = others.get((trial.split, trial.fold))
+            if other is not None and other.rule.to_json() == trial.rule.to_json():
+                first.append(a.run.scored[trial.index]["test"].get(a.score))
+                second.append(b.run.scored[other.index]["test"].get(b.score))
+    return compare(first, second, max(a.test_to_train, b.test_to_train))
+
+
+def _names(addresses: list[str]) -> list[str]:
+    """Runs' directories, as short as they differ."""
+    parts = [RunDirectory(address).address.rstrip("/").split("/") for address in addresses]
+    if len({tuple(part) for part in parts}) < len(parts):
+        raise UsageError("a run is given twice", hint="name each run once")
+    length = 1
+    while len({tuple(part[-length:]) for part in parts}) < len(parts):
+        length += 1
+    return ["/".join(part[-length:]) for part in parts]
+
+
+def _newest(spec: JobSpec, lines: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """For a run that is not finished: each trial's newest scores (None where there are none)."""
+    newest: list[dict[str, Any] | None] = [None] * len(spec.trials)
+    for line in lines:
+        if "test" in line:
+            trial = spec.trials[line["trial"]]
+            newest[trial.index] = {
+                "trial": trial.index,
+                "split": trial.split,
+                "fold": trial.fold,
+                "round": line["round"],
+                "status": "training",
+                "reason": None,
+                "test": line["test"],
+                "validation": line["validation"],
+            }
+    return newest
+
+
+def _series(run: RunFacts, label: str, trials: tuple[Trial, ...]) -> Series:
+    place = {trial.index: row for row, trial in enumerate(trials)}
+    own = [line for line in run.lines if line["trial"] in place]
+    scored = [line for line in own if "test" in line]
+    epochs = sorted({line["epoch"] for line in scored})
+    column = {epoch: number for number, epoch in enumerate(epochs)}
+    curves = {}
+    for score in SCORES[run.spec.dataset.task]:
+        curve = np.full((len(trials), len(epochs)), np.nan)
+        for line in scored:
+            value = line["test"].get(score)
+            curve[place[line["trial"]], column[line["epoch"]]] = math.nan if value is None else value
+        if not np.isnan(curve).all():
+            curves[score] = _carried(curve)
+    apart: dict[int, list[float]] = {}
+    for line in own:
+        for worker in (line["training"] or {}).get("workers", []):
+            if worker["drift"]["relative"] is not None:
+                apart.setdefault(line["round"], []).append(worker["drift"]["relative"])
+    band = [[min(values), statistics.fmean(values), max(values)] for _, values in sorted(apart.items())]
+    return Series(run, label, trials, epochs, curves, sorted(apart), np.array(band).reshape(-1, 3))
+
+
+def _carried(curve: FloatArray) -> FloatArray:
+    """A trial's last score goes on to the end: its model did not change any more."""
+    for row in curve:
+        known = np.flatnonzero(~np.isnan(row))
+        if len(known):
+            row[known[-1] :] = row[known[-1]]
+    return curve
+
+
+def _value_at(values: dict[str, Any], key: str) -> Any:
+    found: Any = values
+    for part in key.split("."):
+        found = found.get(part) if isinstance(found, dict) else None
+    return found
