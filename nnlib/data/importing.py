@@ -25,7 +25,7 @@ from nnlib.data.dataset import MANIFEST, Dataset, Task, shard_schema
 from nnlib.data.dealing import LabelDealer, bucket_of, deal, order_hash
 from nnlib.data.encoding import Encoding, FeatureColumn
 from nnlib.data.importers.arrays import ArrayColumn, array_table
-from nnlib.data.importers.table import ReadOptions, Table, chunk_rows
+from nnlib.data.importers.table import MOST_NUMBERS, ReadOptions, Table, chunk_rows
 from nnlib.data.sources import open_tables
 from nnlib.data.spool import Spool
 from nnlib.data.survey import Choice, Survey, survey
@@ -38,7 +38,7 @@ from nnlib.data.writing import (
     replacing,
     write_shards,
 )
-from nnlib.errors import UsageError
+from nnlib.errors import DataError, UsageError
 from nnlib.storage import LocalStorage, Storage, storage
 
 Progress = Callable[[int, int | None], None]
@@ -189,6 +189,8 @@ def choose(table: Table, options: ImportOptions) -> Choice:
             raise UsageError(f"--categorical {name}: the column is a vector", file=table.file)
         kind: Any = "categorical" if name in categorical else "vector" if name in table.shapes else "numeric"
         columns.append(FeatureColumn(name, kind, math.prod(table.shapes.get(name, ()))))
+    if (width := sum(column.width for column in columns)) > MOST_NUMBERS:
+        raise DataError(f"a row has {width:,} numbers, more than {MOST_NUMBERS:,}", file=table.file)
     pixels = all(column.kind == "vector" and table.types.get(column.name) == "uint8" for column in columns)
     dtype = options.dtype if options.dtype != "auto" else "uint8" if pixels else "float32"
     if dtype == "uint8" and options.nulls == "mean" and options.dtype == "uint8":

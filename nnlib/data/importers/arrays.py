@@ -16,6 +16,7 @@ from nnlib.errors import DataError, UsageError
 
 FEATURES = ("X", "x", "data", "features", "images", "arr_0")
 LABELS = ("y", "Y", "labels", "label", "target", "targets", "arr_1")
+MOST_TEXT_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,10 @@ def array_table(
         allowed = "biufUS" if name == label else "biuf"
         if array.dtype.kind not in allowed:
             raise DataError(f"expected numbers, found {array.dtype}", file=file, column=name)
+        if array.dtype.kind in "US" and array.dtype.itemsize > MOST_TEXT_BYTES:
+            raise DataError(
+                f"has texts of {array.dtype.itemsize:,} bytes: no labels are so long", file=file, column=name
+            )
         if array.shape[0] != rows:
             raise DataError(f"has {array.shape[0]} rows, {features[0]} has {rows}", file=file, column=name)
     if label and math.prod(arrays[label].shape[1:]) != 1:

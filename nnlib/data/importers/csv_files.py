@@ -172,6 +172,8 @@ def _first_records(file: str, delimiter: str) -> tuple[list[str], list[str], int
         raise DataError(f"is not readable as CSV ({error})", file=file) from None
     if not records:
         raise DataError("the file is empty", file=file)
+    if len(records) == 1 and len(sample) == _SAMPLE_BYTES:
+        raise DataError(f"its first line goes on for more than {_SAMPLE_BYTES:,} bytes", file=file, row=1)
     return records[0], records[1] if len(records) > 1 else [], skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -14,6 +15,11 @@ from nnlib.errors import DataError, UsageError
 
 Role = Literal["number", "text", "value"]
 """What a column is wanted as: numbers, text, or as it comes (text where the format knows no types)."""
+
+
+MOST_COLUMNS = 65_536
+MOST_NUMBERS = 1 << 20
+"""Columns of a table and numbers in a row: what is wider is no data for a dense net, but would fill the memory."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,17 @@ class Table:
     features: tuple[str, ...] = ()
     kept: tuple[str, ...] = ()
     rows: int | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.columns) > MOST_COLUMNS:
+            raise DataError(f"has {len(self.columns):,} columns, more than {MOST_COLUMNS:,}", file=self.file)
+        for name, shape in self.shapes.items():
+            if math.prod(shape) > MOST_NUMBERS:
+                raise DataError(
+                    f"a row has {' x '.join(map(str, shape))} numbers, more than {MOST_NUMBERS:,}",
+                    file=self.file,
+                    column=name,
+                )
 
     def column(self, wanted: str, what: str) -> str:
         """The column of that name, or at that position (0 is the first, -1 the last)."""
