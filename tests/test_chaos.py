@@ -23,7 +23,7 @@ ISSUED = "seed=1,kill=0.2,twin=0.2,delay=0.1,reorder=1,truncate=0.05"
 
 def violent(seed: int) -> str:
     """A schedule of growing violence: the last ones harm nearly every attempt that may be harmed."""
-    p = 0.2 + 0.035 * seed
+    p = 0.2 + 0.035 * min(seed, 20)
     return f"seed={seed},kill={p:.3f},twin={p:.3f},delay=0.2,reorder=1,truncate={p / 2:.3f}"
 
 
@@ -31,7 +31,7 @@ SCHEDULES = [
     ISSUED,
     violent(10),
     "seed=3,truncate=0.9,twin=0.5,reorder=0.5",
-    *(pytest.param(violent(seed), marks=pytest.mark.full) for seed in range(4, 21)),
+    *(pytest.param(violent(seed), marks=pytest.mark.full) for seed in (*range(4, 10), *range(11, 22))),
 ]
 assert len(SCHEDULES) == 20
 
@@ -183,7 +183,7 @@ def test_no_schedule_changes_a_bit(dataset: str, tmp_path: Path, undisturbed: di
 def test_a_schedule_can_be_repeated(dataset: str, tmp_path: Path) -> None:
     told = []
     for name in ("a", "b"):
-        small = config(dataset, tmp_path / name, train__epochs=4, runtime__runner="local")
+        small = config(dataset, tmp_path / name, train__epochs=2, runtime__runner="local")
         driver.train(small, chaos=Chaos.parse("seed=5,kill=0.5,twin=0.3,truncate=0.3,reorder=0.5"))
         facts = events(tmp_path / name, "chaos") + events(tmp_path / name, "attempt")
         told.append(sorted(json.dumps({**fact, "time": None}, sort_keys=True) for fact in facts))

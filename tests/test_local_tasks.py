@@ -257,16 +257,19 @@ def test_one_of_two_twins_is_used(tmp_path: Path, used: str) -> None:
     chaos = seed_where(
         lambda seed: Chaos(seed, twin=1.0), lambda found: found.twin_of("train 0", "worker 0", 0) == used
     )
-    # Metrics may differ: they tell how long it took.
-    work = task(tmp_path, "write('a\\tsame\\nk.metrics\\t%d\\n' % os.getpid())")
+    body = """write('a\\tsame\\nk\\t00000003\\t{"loss":NaN,"seconds":%d}\\n' % os.getpid())"""  # which may differ
+    work = task(tmp_path, body)
     Told().pool(chaos=chaos).run(work)
-    assert work.output.read_text().startswith("a\tsame\nk.metrics\t")
+    assert work.output.read_text().startswith('a\tsame\nk\t00000003\t{"loss":NaN,')
     left = {path.parent.name for path in work.directory.parent.glob("attempt-*/output")}
     assert left == {"attempt-0-1" if used == "first" else "attempt-0-0"}
 
 
-def test_twins_that_differ_are_an_error(tmp_path: Path) -> None:
-    work = task(tmp_path, "write('00000000.00000000\\t%d\\n' % os.getpid())")
+@pytest.mark.parametrize(
+    "line", ["00000000.00000000\\t%d", "k\\t%d\\t{}", "%d\\t0\\t{}", '0\\t0\\t{"loss":%d}', "0\\n" * 3 + "%d"]
+)
+def test_twins_that_differ_are_an_error(tmp_path: Path, line: str) -> None:
+    work = task(tmp_path, f"write('{line}\\n' % os.getpid())")
     with pytest.raises(JobError, match="run twice, gave two results"):
         Told().pool(chaos=Chaos(twin=1.0)).run(work)
 
