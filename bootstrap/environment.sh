@@ -37,11 +37,11 @@ find_python() {
     fail "or name one: PYTHON=/path/to/python3 $0"
 }
 
-# make_environment DIRECTORY PYTHON REQUIREMENT...: makes or updates a virtual environment and sets BIN to its programs.
-# The project itself is installed in place (editable): a change needs no new installation.
+# make_environment DIRECTORY PYTHON LOCK: makes or updates a virtual environment and sets BIN to its programs.
+# Every package has the version and one of the hashes that LOCK names (see lock.sh). The project itself is installed in
+# place (editable): a change needs no new installation.
 make_environment() {
-    local directory=$1 python=$2
-    shift 2
+    local directory=$1 python=$2 lock=$3
     if [ -x "$directory/bin/python" ] && ! is_python "$directory/bin/python"; then
         fail "$directory holds no working Python 3.11, 3.12 or 3.13: remove it, or set VENV to another directory"
     fi
@@ -50,13 +50,15 @@ make_environment() {
         "$python" -m venv "$directory" || fail "cannot make a virtual environment in $directory"
     fi
     BIN=$(cd "$directory/bin" && pwd)
-    say "installing into $directory: $*"
+    local pip=("$BIN/python" -m pip install --quiet --disable-pip-version-check)
+    say "installing $lock into $directory"
     # uv installs large packages several times faster; pip does the same where uv cannot be had or knows less (a package
     # index set in pip's own configuration).
-    if "$BIN/python" -m pip install --quiet --disable-pip-version-check uv >/dev/null 2>&1 &&
-        "$BIN/python" -m uv pip install --quiet --python "$BIN/python" "$@"; then
-        return
+    if ! { "${pip[@]}" --require-hashes -r requirements-uv.lock >/dev/null 2>&1 &&
+        "$BIN/python" -m uv pip install --quiet --python "$BIN/python" --require-hashes -r "$lock"; }; then
+        "${pip[@]}" --require-hashes -r "$lock" ||
+            fail "the installation failed: is the package index reachable, and is there room on the disk?"
     fi
-    "$BIN/python" -m pip install --quiet --disable-pip-version-check "$@" ||
-        fail "the installation failed: is the package index reachable, and is there room on the disk?"
+    # setuptools, which builds nnjobs, is locked with the rest: nothing is fetched here.
+    "${pip[@]}" --no-deps --no-build-isolation -e . || fail "nnjobs itself could not be installed"
 }

@@ -9,7 +9,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . bootstrap/environment.sh
 
 python=$(find_python)
-make_environment "${VENV:-.venv}" "$python" -e ".[digits]"
+make_environment "${VENV:-.venv}" "$python" requirements.lock
 say "ready: $("$BIN/nnjobs" --version)"
 
 if [ -e datasets/digits/dataset.json ]; then

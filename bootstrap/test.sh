@@ -19,7 +19,7 @@ check() {
 }
 
 python=$(find_python)
-make_environment "${VENV:-.venv}" "$python" -e ".[test,lint,digits]"
+make_environment "${VENV:-.venv}" "$python" requirements-torch.lock
 main=$BIN
 own=$("$main/python" -c 'import sys; print(sys.version_info[1])')
 
@@ -31,7 +31,7 @@ check "mypy" "$main/mypy"
 for minor in 11 12 13; do
     [ "$minor" != "$own" ] || continue
     if python=$(find_python "$minor"); then
-        make_environment ".venv-3.$minor" "$python" -e ".[digits]" pytest hypothesis duckdb psutil
+        make_environment ".venv-3.$minor" "$python" requirements-test.lock
         check "pytest on Python 3.$minor" "$BIN/python" -m pytest -q tests
     else
         say "Python 3.$minor is not to be had here: not tested"
