@@ -7,6 +7,7 @@ import io
 import itertools
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -29,6 +30,7 @@ from nnlib.inference import TrainedModel
 from nnlib.intervals import over_splits
 from nnlib.ledger import digest
 from nnlib.models.functions import ACTIVATIONS
+from nnlib.plan import JobSpec
 from nnlib.rundir import RunDirectory
 
 ROWS, FEATURES, CLASSES = 1000, 9, 4
@@ -42,8 +44,14 @@ CASES = [
 """Every activation, output, scaling and stored dtype; besides float64 models and ones without a hidden layer."""
 
 
+READERS = {"onnx": ("onnx", "onnxruntime"), "safetensors": ("torch",), "npz": ()}
+
+
+Plans = dict[tuple[str, bool], JobSpec]
+
+
 @pytest.fixture(scope="module")
-def datasets(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, bool], Dataset]:
+def plans(tmp_path_factory: pytest.TempPathFactory) -> Plans:
     """By stored dtype and whether there are classes: features of unlike sizes, one of them constant."""
     rng = np.random.default_rng(7)
     made = {}
@@ -56,9 +64,10 @@ def datasets(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, bool],
         x[:, 3] = 5
         y = rng.integers(0, CLASSES, ROWS) if classes else rng.normal(size=ROWS)
         where = tmp_path_factory.mktemp("data") / f"{dtype}-{classes}"
-        made[dtype, classes] = write_dataset(
+        dataset = write_dataset(
             where, x, y, dtype=dtype, scale=scale, offset=offset, classes=CLASSES if classes else None
         )
+        made[dtype, classes], _ = make_spec(Config.model_validate({"data": {"path": dataset.address}}), dataset)
     return made
 
 
@@ -78,7 +87,7 @@ def values_of(dataset: Dataset) -> Any:
 
 
 def trained(
-    datasets: dict[tuple[str, bool], Dataset],
+    plans: Plans,
     activation: str = "relu",
     output: str = "softmax",
     scaling: str = "standard",
@@ -87,20 +96,17 @@ def trained(
     hidden: Any = (5,),
 ) -> TrainedModel:
     """A model with random weights and biases: agreement does not ask how good they are."""
-    dataset = datasets[stored, output != "linear"]
+    spec = plans[stored, output != "linear"]
     config = Config.model_validate(
         {
-            "data": {"path": dataset.address, "scale": scaling},
+            "data": {"path": spec.dataset.address, "scale": scaling},
             "model": {"hidden": list(hidden), "activation": activation, "output": output, "dtype": dtype},
         }
     )
-    spec, _ = make_spec(config, dataset)
-    stats = FeatureStats.of(stored_rows(dataset) * dataset.x_scale + dataset.x_offset)
-    trial = spec.trials[0]
-    object.__setattr__(trial, "scaler", Scaler.from_stats(scaling, stats))  # type: ignore[arg-type]
+    trial = replace(spec.trials[0], scaler=Scaler.from_stats(scaling, FeatureStats.of(values_of(spec.dataset))))  # type: ignore[arg-type]
+    spec = JobSpec(config, spec.dataset, (trial,))
     size = spec.model(trial).layout.size
-    weights = np.random.default_rng(3).normal(0, 0.5, size).astype(dtype)
-    return TrainedModel(spec, trial, weights)
+    return TrainedModel(spec, trial, np.random.default_rng(3).normal(0, 0.5, size).astype(dtype))
 
 
 def expected(model: TrainedModel, values: Any) -> Any:
@@ -117,43 +123,41 @@ def run_usage(format_: str, model: TrainedModel, folder: Path) -> dict[str, Any]
     return names
 
 
+@pytest.mark.parametrize("format_", EXPORTERS)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case)))
-def test_every_reader_agrees_on_1000_rows(
-    datasets: dict[tuple[str, bool], Dataset], case: tuple[Any, ...], tmp_path: Path
-) -> None:
-    model = trained(datasets, *case)
-    values = values_of(model.spec.dataset)
-    ours = expected(model, values)
-    # The stored integers are the same rows, and the input's meaning is what the description says.
-    if model.spec.dataset.x_dtype == "uint8":
-        assert np.allclose(expected(model, stored_rows(model.spec.dataset)), ours, rtol=0, atol=1e-6)
-    for format_, package in ("onnx", "onnxruntime"), ("safetensors", "torch"), ("npz", "numpy"):
-        if package != "numpy":
-            pytest.importorskip(package)
-        if format_ == "onnx":
-            pytest.importorskip("onnx")
-        names = run_usage(format_, model, tmp_path)
-        theirs = np.asarray(names["probabilities" if model.classes else "prediction"])
-        assert theirs.shape == ours.shape
-        assert np.allclose(theirs, ours, rtol=1e-5 if not model.classes else 0, atol=1e-5), format_
-        if "label" in names:
-            first, second = np.sort(ours, axis=1)[:, :-3:-1].T
-            clear = first - second > 2e-5
-            assert clear.mean() > 0.99
-            assert names["label"].dtype == np.int64
-            assert np.array_equal(names["label"][clear], ours.argmax(axis=1)[clear])
-            assert np.array_equal(names["label"], theirs.argmax(axis=1))
+def test_every_reader_agrees_on_1000_rows(plans: Plans, case: tuple[Any, ...], format_: str, tmp_path: Path) -> None:
+    for package in READERS[format_]:
+        pytest.importorskip(package)
+    model = trained(plans, *case)
+    ours = expected(model, values_of(model.spec.dataset))
+    names = run_usage(format_, model, tmp_path)
+    theirs = np.asarray(names["probabilities" if model.classes else "prediction"])
+    assert theirs.shape == ours.shape and len(ours) == ROWS
+    assert np.allclose(theirs, ours, rtol=0 if model.classes else 1e-5, atol=1e-5)
+    if "label" in names:
+        first, second = np.sort(ours, axis=1)[:, :-3:-1].T
+        clear = first - second > 2e-5
+        assert names["label"].dtype == np.int64 and clear.mean() > 0.99
+        assert np.array_equal(names["label"][clear], ours.argmax(axis=1)[clear])
+        assert np.array_equal(names["label"], theirs.argmax(axis=1))
+
+
+@pytest.mark.parametrize("output", OUTPUTS)
+def test_the_card_says_how_stored_integers_become_values(plans: Plans, output: str) -> None:
+    model = trained(plans, output=output, stored="uint8")
+    dataset = model.spec.dataset
+    text = Network.of(model).input_meaning
+    assert text.endswith(f"value = stored * {1 / 255!r} + -0.5")
+    assert np.allclose(expected(model, stored_rows(dataset)), expected(model, values_of(dataset)), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("format_", EXPORTERS)
-def test_files_describe_themselves_and_have_equal_bytes(
-    datasets: dict[tuple[str, bool], Dataset], format_: str
-) -> None:
+def test_files_describe_themselves_and_have_equal_bytes(plans: Plans, format_: str) -> None:
     if format_ == "onnx":
         pytest.importorskip("onnx")
-    network = Network.of(trained(datasets, stored="uint8"))
+    network = Network.of(trained(plans, stored="uint8"))
     data = exporter(format_).encode(network)
-    assert data == exporter(format_).encode(Network.of(trained(datasets, stored="uint8")))
+    assert data == exporter(format_).encode(Network.of(trained(plans, stored="uint8")))
     description = json.loads(json.dumps(network.description()))
     assert "value = stored * 0.00392" in description["input"] and "+ -0.5" in description["input"]
     if format_ == "onnx":
@@ -188,8 +192,8 @@ def shapes(network: Network) -> dict[str, tuple[int, ...]]:
     return {name: array.shape for name, array in network.arrays.items()}
 
 
-def test_numbers_by_hand(datasets: dict[tuple[str, bool], Dataset]) -> None:
-    network = Network.of(trained(datasets))
+def test_numbers_by_hand(plans: Plans) -> None:
+    network = Network.of(trained(plans))
     assert network.widths == (9, 5, 4) and network.dtype == np.float32
     assert shapes(network) == {
         "scaling.shift": (9,),
@@ -201,15 +205,13 @@ def test_numbers_by_hand(datasets: dict[tuple[str, bool], Dataset]) -> None:
     }
 
 
-def test_a_model_above_2_gib_is_sent_to_another_format(
-    datasets: dict[tuple[str, bool], Dataset], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_model_above_2_gib_is_sent_to_another_format(plans: Plans, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("onnx")
     from nnlib.export import onnx_file
 
     monkeypatch.setattr(onnx_file, "LIMIT", 100)
     with pytest.raises(UsageError, match="safetensors"):
-        onnx_file.encode(Network.of(trained(datasets)))
+        onnx_file.encode(Network.of(trained(plans)))
 
 
 def test_without_the_package_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -221,21 +223,19 @@ def test_without_the_package_it_says_what_to_install(monkeypatch: pytest.MonkeyP
         exporter("pickle")
 
 
-def test_another_kind_of_model_is_refused(
-    datasets: dict[tuple[str, bool], Dataset], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model = trained(datasets)
+def test_another_kind_of_model_is_refused(plans: Plans, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = trained(plans)
     monkeypatch.setattr("nnlib.export.network.MLP", ModuleType)
     with pytest.raises(UsageError, match="only perceptrons"):
         Network.of(model)
 
 
 @pytest.fixture(scope="module")
-def run(datasets: dict[tuple[str, bool], Dataset], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(plans: Plans, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of three splits."""
     where = tmp_path_factory.mktemp("runs")
     (where / "c.yaml").write_text(
-        f"name: small\nseed: 5\ndata: {{path: '{datasets['float32', True].address}', scale: minmax}}\n"
+        f"name: small\nseed: 5\ndata: {{path: '{plans['float32', True].dataset.address}', scale: minmax}}\n"
         "split: {seeds: [4, 8, 6]}\ntrain: {epochs: 2, epochs_per_round: 1}\nmodel: {hidden: [5]}\n"
     )
     assert main(["train", str(where / "c.yaml"), "--run-dir", str(where / "run"), "-q"]) == 0
@@ -302,7 +302,7 @@ def test_an_unfinished_run_is_exported_unscored(run: Path, tmp_path: Path) -> No
     assert "not been scored" in (tmp_path / "m.npz.card.md").read_text()
 
 
-def test_names_from_data_stay_names_in_the_page(datasets: dict[tuple[str, bool], Dataset]) -> None:
+def test_names_from_data_stay_names_in_the_page(plans: Plans) -> None:
     from nnlib.export.card import _table
 
     assert _table(("a",), [("x | <b>\n`y`",)]).splitlines()[2] == "| x \\| \\<b\\> \\`y\\` |"
@@ -366,11 +366,9 @@ def test_a_new_format_is_one_file_and_one_line(run: Path, tmp_path: Path, monkey
     assert {"encode", "usage"} <= set(dir(npz_file)) & set(dir(safetensors_file))
 
 
-def test_only_trials_of_the_same_settings_are_averaged(
-    datasets: dict[tuple[str, bool], Dataset], tmp_path: Path
-) -> None:
+def test_only_trials_of_the_same_settings_are_averaged(plans: Plans, tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text(
-        f"data: {{path: '{datasets['float32', True].address}'}}\nsplit: {{seeds: [1, 2]}}\n"
+        f"data: {{path: '{plans['float32', True].dataset.address}'}}\nsplit: {{seeds: [1, 2]}}\n"
         "sweep: {train.lr: [0.1, 0.001]}\ntrain: {epochs: 1}\n"
     )
     assert main(["train", str(tmp_path / "c.yaml"), "--run-dir", str(tmp_path / "run"), "-q"]) == 0
