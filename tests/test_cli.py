@@ -127,7 +127,7 @@ def test_completion_of_commands_and_options() -> None:
     ("arguments", "reason"),
     [
         (["trian"], "did you mean train?"),
-        (["frobnicate"], "there are train, predict"),
+        (["frobnicate"], "there are train, "),
         (["train", "--nonsense"], "nonsense"),
         (["train"], "which experiment?"),
         (["train", "--resume"], "--run-dir"),

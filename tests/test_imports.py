@@ -33,8 +33,13 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "nnlib.lock",
         "nnlib.rundir",
         "nnlib.inference",
+    ),
+    (
         "nnlib.intervals",
         "nnlib.statistics",
+        "nnlib.published",
+        "nnlib.evaluation",
+        "nnlib.evaluation_figures",
         "nnlib.report",
         "nnlib.export",
         "nnlib.simulate",
