@@ -146,7 +146,10 @@ class ShardReader:
             place = int(np.flatnonzero(~np.isfinite(y))[0])
             raise self._bad(f"the target is {y[place]}", row[place])
         # Nulls and strings are for the split rule to judge: it knows what the column is for.
-        extra = {name: table.column(name).to_numpy() for name in self._extra}
+        try:
+            extra = {name: table.column(name).to_numpy() for name in self._extra}
+        except READ_ERRORS as error:
+            raise self._mismatch(f"a kept column holds text that is not UTF-8 ({error})") from None
         return RowLabels(row, y, extra)
 
     def _plain(self, table: pa.Table, name: str, row: IntArray | None) -> npt.NDArray[Any]:
@@ -194,7 +197,8 @@ class ShardReader:
     def _check_schema(self) -> None:
         schema, promised = self._file.schema_arrow, self.dataset.schema
         for field in promised:
-            found = schema.field(field.name).type if field.name in schema.names else "missing"
+            count = schema.names.count(field.name)
+            found = schema.field(field.name).type if count == 1 else "there twice" if count else "missing"
             if not _same_type(found, field.type):
                 raise self._mismatch(f"column {field.name} is {found}, the manifest says {field.type}")
         for name in self._extra:

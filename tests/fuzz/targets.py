@@ -30,7 +30,7 @@ from nnlib.config.load import parse_config
 from nnlib.config.render import from_resolved, to_yaml
 from nnlib.data.checking import verify
 from nnlib.data.dataset import MANIFEST, Dataset
-from nnlib.data.importing import ImportOptions, from_arrays, import_dataset
+from nnlib.data.importing import ImportOptions, import_dataset
 from nnlib.data.reader import ShardReader
 from nnlib.errors import NnjobsError
 from nnlib.layout import Layout
@@ -277,7 +277,10 @@ def _safetensors_seeds() -> list[bytes]:
 def _dataset() -> tuple[Path, bytes, bytes]:
     """A sound dataset of one shard: where it is, its manifest, its shard."""
     folder = Path(tempfile.mkdtemp(prefix="nnjobs-fuzz-"))
-    from_arrays(X, Y, str(folder), row_group_rows=4)
+    table = pa.table({"x": X.tolist(), "y": Y, "who": [*"abcdefgh"], "id": Y})
+    pq.write_table(table, folder / "source.parquet")
+    options = ImportOptions(label="y", features=("x",), keep=("who", "id"), row_group_rows=4)
+    import_dataset([str(folder / "source.parquet")], str(folder), options)
     return folder, (folder / MANIFEST).read_bytes(), (folder / "part-00000.parquet").read_bytes()
 
 
@@ -318,7 +321,7 @@ class _Shard:
         shard = replace(self.dataset.shards[0], bytes=len(data), sha256=digest)
         dataset = replace(self.dataset, shards=(shard,))
         verify(dataset)
-        with ShardReader(dataset, 0) as reader:
+        with ShardReader(dataset, 0, ("who", "id")) as reader:
             groups = [reader.row_group(index) for index in range(len(reader.group_rows))]
         assert all(np.isfinite(group.x).all() and 0 <= group.y.min() <= group.y.max() < 3 for group in groups)
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import math
 import shutil
 import tempfile
 import tokenize
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
@@ -17,6 +20,13 @@ import numpy.typing as npt
 from nnlib.data.importers.arrays import ArrayColumn, array_table, keyed_table
 from nnlib.data.importers.table import ReadOptions, Table
 from nnlib.errors import DataError, UsageError
+
+_MOST_HEADER = 10_000
+"""Bytes: what numpy itself thinks safe to parse."""
+_HEADERS: dict[tuple[int, int], tuple[int, Callable[[IO[bytes]], tuple[tuple[int, ...], bool, np.dtype[Any]]]]] = {
+    (1, 0): (2, np.lib.format.read_array_header_1_0),
+    (2, 0): (4, np.lib.format.read_array_header_2_0),
+}
 
 
 def open_npz(files: Sequence[str], options: ReadOptions) -> list[Table]:
@@ -74,10 +84,18 @@ def _column(
 
 def _mapped(file: str) -> npt.NDArray[Any]:
     try:
-        array: npt.NDArray[Any] = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError, OverflowError, tokenize.TokenError) as error:
+        with Path(file).open("rb") as stream:
+            shape, fortran, dtype = _header(stream)
+            offset, size = stream.tell(), math.prod(shape) * dtype.itemsize
+        if dtype.hasobject:
+            raise ValueError("object array")
+        if Path(file).stat().st_size < offset + size:
+            raise ValueError(f"its header promises {offset + size} bytes, it has {Path(file).stat().st_size}")
+        if not size:
+            return np.empty(shape, dtype)
+        return np.memmap(file, dtype, "r", offset, shape, order="F" if fortran else "C")
+    except (ValueError, EOFError, OSError, OverflowError) as error:
         raise _unreadable(file, error) from None
-    return array
 
 
 def _unreadable(file: str, error: Exception) -> DataError:
@@ -133,15 +151,23 @@ def _member(file: str, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Array
 
 
 def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, whether it is stored column by column, and dtype. numpy would read as much as the header says it has."""
     version = np.lib.format.read_magic(stream)
+    if version not in _HEADERS:
+        raise ValueError(f"format version {version}")
+    digits, read = _HEADERS[version]
+    size = stream.read(digits)
+    length = int.from_bytes(size, "little")
+    if length > _MOST_HEADER:
+        raise ValueError(f"its header has {length} bytes")
     try:
-        if version == (1, 0):
-            return np.lib.format.read_array_header_1_0(stream)
-        if version == (2, 0):
-            return np.lib.format.read_array_header_2_0(stream)
+        with warnings.catch_warnings(action="ignore"):  # numpy warns of what Python 2 wrote
+            shape, fortran, dtype = read(io.BytesIO(size + stream.read(length)))
     except tokenize.TokenError as error:  # numpy tokenizes what may have been written by Python 2
         raise ValueError(f"its header is garbled: {error}") from None
-    raise ValueError(f"format version {version}")
+    if min(shape, default=0) < 0:
+        raise ValueError(f"its header has the shape {shape}")
+    return shape, fortran, dtype
 
 
 def _column_major(

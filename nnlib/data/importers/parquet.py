@@ -33,6 +33,9 @@ def _open(file: str) -> Table:
     try:
         with pq.ParquetFile(file) as parquet:
             schema, rows = parquet.schema_arrow, parquet.metadata.num_rows
+        if len(set(schema.names)) < len(schema.names):
+            double = next(name for name in schema.names if schema.names.count(name) > 1)
+            raise DataError("has this column twice", hint="rename one", file=file, column=double)
         first = _first_widths(file, schema)
     except READ_ERRORS as error:
         raise DataError(f"is not a readable Parquet file ({error})", file=file) from None
@@ -94,8 +97,27 @@ def _first_widths(file: str, schema: pa.Schema) -> dict[str, int]:
     return widths
 
 
+def _check_text(file: str, name: str, column: pa.Array, start: int) -> None:
+    """Refuse texts that are not UTF-8: Parquet does not look."""
+    if not (
+        pa.types.is_string(column.type) or pa.types.is_large_string(column.type) or pa.types.is_dictionary(column.type)
+    ):
+        return
+    try:
+        column.validate(full=True)
+    except pa.ArrowInvalid:
+        plain = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+        for row, value in enumerate(plain.cast(pa.large_binary()).to_pylist()):
+            if value is not None and value.decode("utf-8", "replace").encode() != value:
+                raise DataError(
+                    f"{value[:60]!r} is not UTF-8", hint="convert it first", file=file, row=start + row + 1, column=name
+                ) from None
+        raise
+
+
 def _column(file: str, name: str, column: pa.Array, width: int | None, start: int) -> Any:
     if width is None:
+        _check_text(file, name, column, start)
         return column
     lengths = pc.fill_null(pc.list_value_length(column), -1).to_numpy(zero_copy_only=False)
     if (lengths != width).any():
