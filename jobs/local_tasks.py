@@ -6,26 +6,30 @@ is whole, so nothing that an attempt which was killed, hung or cut has left can 
 
 from __future__ import annotations
 
-import itertools
-import os
 import signal
 import subprocess
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from functools import partial
-from pathlib import Path
-from typing import Any, Protocol
 
+from jobs.attempts import (
+    Attempt,
+    Process,
+    StartProcess,
+    Task,
+    kill,
+    last_lines,
+    same_results,
+    signal_name,
+    wait_for,
+)
 from jobs.chaos import Chaos, Faults, cut, shuffle_lines
 from jobs.seal import unseal
-from nnlib.errors import JobError, MismatchError
-from nnlib.wire import decode_record, encode_record
+from nnlib.errors import JobError
 
-TAIL_LINES, TAIL_BYTES, TAIL_COLUMNS = 12, 1 << 16, 200
 FAULTS = {
     "kill": "killed",
     "hang": "hung",
@@ -37,60 +41,6 @@ FAULTS = {
 """Fields of `Faults` (and twins), in words."""
 FIRST_GUESS_SECONDS = 0.1
 """How long a task is taken to last before one has ended: when to kill it is drawn from its usual duration."""
-
-
-class Process(Protocol):
-    """What is needed of a task's process: `subprocess.Popen` has it."""
-
-    def wait(self, timeout: float | None = None) -> int:
-        """The exit code (negative: the signal that ended it). Raises `subprocess.TimeoutExpired`."""
-
-    def send_signal(self, number: int, /) -> None: ...
-
-
-StartProcess = Callable[..., Process]
-"""Starts ``arguments`` with stdin, stdout, stderr, cwd, env, as `subprocess.Popen` does."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """A map or reduce task: its command and its files. ``job`` names its job within the run ("train 3")."""
-
-    job: str
-    round: int
-    kind: str
-    number: int
-    arguments: Sequence[str]
-    directory: Path
-    environment: dict[str, str]
-    input: Path
-    output: Path
-
-    @property
-    def name(self) -> str:
-        return f"{self.kind} {self.number}"
-
-    @property
-    def where(self) -> dict[str, Any]:
-        """The task's place, for an error."""
-        return {self.kind: self.number, "round": self.round}
-
-
-@dataclass
-class Attempt:
-    """One run of a task's process; ``failure`` says in words why its output cannot be used."""
-
-    folder: Path
-    faults: Faults
-    failure: str | None = None
-
-    @property
-    def output(self) -> Path:
-        return self.folder / "output"
-
-    @property
-    def messages(self) -> Path:
-        return self.folder / "stderr"
 
 
 class _StoppedError(Exception):
@@ -129,13 +79,13 @@ class TaskPool:
     def run_all(self, functions: Iterable[Callable[[], None]]) -> None:
         """Call functions that call `run`, in threads; the first failure, or an interrupt, ends all their processes."""
         self._stopping.clear()
+        futures: list[Future[None]] = []
         with ThreadPoolExecutor(self._cores) as threads:
-            futures = [threads.submit(function) for function in functions]
             try:
+                futures += [threads.submit(function) for function in functions]
                 wait(futures, return_when=FIRST_EXCEPTION)
             finally:
-                for future in futures:
-                    future.cancel()
+                threads.shutdown(wait=False, cancel_futures=True)
                 self._stop()
         errors = [future.exception() for future in futures if not future.cancelled()]
         for error in errors:
@@ -169,7 +119,7 @@ class TaskPool:
         with ThreadPoolExecutor(2) as threads:
             list(threads.map(partial(self._execute, task), (first, second)))
         whole = [attempt for attempt in (first, second) if attempt.failure is None]
-        if len(whole) == 2 and not _same_results(first.output, second.output):
+        if len(whole) == 2 and not same_results(first.output, second.output):
             raise JobError(
                 "the same task, run twice, gave two results",
                 hint="this machine does not compute repeatably: check its memory, and that nothing writes the dataset",
@@ -224,17 +174,17 @@ class TaskPool:
         """Wait for a process; None if it ended well, else why its output cannot be used."""
         began = time.monotonic()
         if faults.kill:
-            _wait(process, faults.moment * self._usual_seconds.get(kind, FIRST_GUESS_SECONDS))
-            _kill(process)  # one that was quicker is lost all the same, as on a machine that dies before the commit
+            wait_for(process, faults.moment * self._usual_seconds.get(kind, FIRST_GUESS_SECONDS))
+            kill(process)  # one that was quicker is lost all the same, as on a machine that dies before the commit
             return "was killed on purpose (--chaos)"
         if faults.hang:
             process.send_signal(signal.SIGSTOP)
-        code = _wait(process, self._timeout)
+        code = wait_for(process, self._timeout)
         if code is None:
-            _kill(process)
+            kill(process)
             return f"took longer than {self._timeout:g} seconds (runtime.task_timeout_seconds)"
         if code != 0:
-            return f"was ended by {_signal_name(-code)}" if code < 0 else f"ended with code {code}"
+            return f"was ended by {signal_name(-code)}" if code < 0 else f"ended with code {code}"
         self._usual_seconds[kind] = time.monotonic() - began
         return None
 
@@ -264,52 +214,7 @@ class TaskPool:
                 )
 
     def _given_up(self, task: Task, attempt: Attempt) -> JobError:
-        lines = _last_lines(attempt.messages)
+        lines = last_lines(attempt.messages)
         said = "its last lines:\n" + "\n".join(f"    {line}" for line in lines) if lines else "it wrote no message"
         tries = "its only attempt" if self._retries == 0 else f"attempt {self._retries + 1} of {self._retries + 1}"
         return JobError(f"failed for good: {tries} {attempt.failure}; {said}", **task.where)
-
-
-def _wait(process: Process, seconds: float | None) -> int | None:
-    """The exit code, or None if the process has not ended by then."""
-    try:
-        return process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        return None
-
-
-def _kill(process: Process) -> None:
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
-
-
-def _same_results(first: Path, second: Path) -> bool:
-    """Whether two outputs of a task agree in all but the times it took."""
-    with first.open("rb") as one, second.open("rb") as other:
-        pairs = itertools.zip_longest(one, other, fillvalue=b"")
-        return all(a == b or _without_seconds(a) == _without_seconds(b) for a, b in pairs)
-
-
-def _without_seconds(line: bytes) -> bytes:
-    key, _, value = line.partition(b"\t")
-    try:
-        worker, record = decode_record(value)
-    except MismatchError:
-        return line  # no record: weights
-    record.pop("seconds", None)
-    return key + b"\t" + encode_record(worker, record)
-
-
-def _last_lines(path: Path) -> list[str]:
-    """The end of what a task has written for people, at most a part of a screen."""
-    with path.open("rb") as file:
-        file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
-        text = file.read().decode("utf-8", "replace")
-    return [line[:TAIL_COLUMNS] for line in text.strip().splitlines()[-TAIL_LINES:]]

@@ -18,8 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from jobs import tasks
+from jobs.attempts import StartProcess
 from jobs.chaos import Chaos
-from jobs.local_tasks import StartProcess, TaskPool
+from jobs.local_tasks import TaskPool
 from jobs.runners import JobRequest, Line, run_job, task_environment
 from jobs.task_server import TaskServer
 from nnlib.averaging import Partial

@@ -25,7 +25,8 @@ from mrjob.inline import InlineMRJobRunner  # noqa: E402  (needs the shims above
 from mrjob.local import LocalMRJobRunner  # noqa: E402
 
 from jobs import round_job  # noqa: E402
-from jobs.local_tasks import Task, TaskPool  # noqa: E402
+from jobs.attempts import Task  # noqa: E402
+from jobs.local_tasks import TaskPool  # noqa: E402
 from nnlib.errors import JobError, NnjobsError  # noqa: E402
 
 # What mrjob logs, our errors say; without a handler Python would print its warnings on the terminal.

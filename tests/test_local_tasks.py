@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 from processes import alive
 
+from jobs.attempts import Task
 from jobs.chaos import Chaos
-from jobs.local_tasks import Task, TaskPool
+from jobs.local_tasks import TaskPool
 from nnlib.errors import JobError
 
 ROOT = Path(__file__).parents[1]

@@ -20,7 +20,8 @@ from shards import write_dataset
 from test_driver import CLASSES, blobs, config, deterministic_files
 
 from jobs import driver, rounds
-from jobs.local_tasks import Task, TaskPool
+from jobs.attempts import Task
+from jobs.local_tasks import TaskPool
 from nnlib.errors import JobError
 from nnlib.events import Note
 
