@@ -15,6 +15,7 @@ COMMANDS = {
     "train": ("jobs.train_command:train", "Train the experiment that a configuration file describes."),
     "evaluate": ("jobs.evaluate_command:evaluate", "Compare numbers of workers over all splits, in one command."),
     "predict": ("jobs.predict_command:predict", "Apply a trained model to a dataset, a Parquet or a CSV file."),
+    "report": ("jobs.report_command:report", "Write a page about a run, or comparing several, with figures."),
     "export": ("jobs.export_command:export", "Write a trained model as ONNX, npz or safetensors, with a model card."),
     "scale": ("jobs.scale_command:scale", "Measure the training on 1, 2, 4 ... workers."),
     "simulate": ("jobs.simulate_command:simulate", "Predict the time on any number of workers."),

@@ -1,0 +1,48 @@
+"""The report of one or several runs: one self-contained page, and its figures as files beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from nnlib.errors import UsageError
+from nnlib.storage import storage
+
+PAGE = "report.html"
+FIGURES = "figures"
+
+
+def write_report(runs: Sequence[str], output: str | None = None) -> dict[str, Any]:
+    """Write ``report.html`` and ``figures/`` (each figure as SVG and PNG).
+
+    ``output`` is the page's address, or a directory for it; default: the run's own directory, for several runs the
+    current one. The same runs give the same bytes. Returns the page's address and the figures'. Raises `UsageError` if
+    there is no run, or matplotlib or Jinja2 is not installed.
+    """
+    if not runs:
+        raise UsageError("a report needs a run")
+    try:
+        from nnlib.report.page import make_report  # matplotlib takes half a second, and is optional
+    except ModuleNotFoundError as error:
+        raise UsageError(f"a report needs the package {error.name}", hint='pip install "nnjobs[report]"') from error
+    from nnlib.numerics import blas_threads
+    from nnlib.report.collect import read_series
+
+    series = read_series(runs)
+    folder, name = _place(output, series[0].run.directory.address if len(runs) == 1 else ".")
+    with blas_threads(series[0].run.spec.config.runtime.blas_threads):
+        report = make_report(series)
+    place = storage(folder)
+    files = {f"{FIGURES}/{figure}": data for figure, data in sorted(report.files.items())}
+    place.write_all({**files, name: report.html.encode()})
+    return {"output": f"{place.root}/{name}", "figures": [f"{place.root}/{each}" for each in files]}
+
+
+def _place(output: str | None, default: str) -> tuple[str, str]:
+    """Folder and file name of the page."""
+    if output is None:
+        return default, PAGE
+    if not output.endswith((".html", ".htm")):
+        return output, PAGE
+    folder, _, name = output.rpartition("/")
+    return folder or ("/" if output.startswith("/") else "."), name

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
 from nnlib.report.collect import PHASES, RunFacts, Series
 from nnlib.statistics import Bin
@@ -113,10 +113,9 @@ def curve(series: Sequence[Series], score: str) -> Figure:
         axes.set_ylabel(NAMES[score])
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.margins(x=0.01)
-        if share or score == "r2":
-            axes.set_ylim(*_settled([each.curves[score] for each in drawn]))
+        axes.set_ylim(*_settled([each.curves[score] for each in drawn]))
         if share:
-            axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.4g} %"))
         _legend(axes, drawn, "lower right" if share or score == "r2" else "upper right")
         words = [f"{each.label}: {_course(each, score)}" for each in drawn]
         return _rendered(canvas, f"curve-{score}", NAMES[score].capitalize() + " against epochs", ". ".join(words))
@@ -389,7 +388,7 @@ def _over_trials(values: npt.NDArray[np.float64], how: Any) -> Any:
 
 
 def _settled(curves: Sequence[npt.NDArray[np.float64]]) -> tuple[float, float]:
-    """The range of scores once the first tenth of the epochs is over: the climb to it would flatten all the rest."""
+    """The range of scores once the first tenth of the epochs is over: the way to it would flatten all the rest."""
     late = [values[:, max(1, values.shape[1] // 10) :] if values.shape[1] > 4 else values for values in curves]
     known = np.concatenate([values[np.isfinite(values)] for values in late])
     low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)

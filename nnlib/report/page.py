@@ -1,0 +1,265 @@
+"""The page of a report: what the template is filled with, and its numbers as text."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from nnlib.errors import NnjobsError
+from nnlib.intervals import wilson
+from nnlib.report import figures
+from nnlib.report.collect import SCORES, Pair, RunFacts, Series, compare_series, differing_keys
+from nnlib.report.rows import Misread, misread_rows, scatter
+from nnlib.statistics import (
+    Bin,
+    ClassScore,
+    Confused,
+    calibration_error,
+    class_counts,
+    class_scores,
+    most_confused,
+    reliability,
+)
+
+NAMES = {
+    "accuracy": "accuracy",
+    "top_5_accuracy": "top-5 accuracy",
+    "loss": "loss",
+    "r2": "R²",
+    "mse": "mean squared error",
+    "mae": "mean absolute error",
+}
+TABLED_CLASSES = 200
+"""Classes that the table of classes lists, those with the lowest F1; and pairs' series that have figures of errors."""
+CONFUSED_PAIRS = 10
+DETAILED_SERIES = 4
+
+
+@dataclass
+class Picture:
+    """A misread row: an image as a data URI, and its words."""
+
+    source: str
+    width: int
+    height: int
+    true: str
+    predicted: str
+    confidence: float
+    row: int
+
+
+@dataclass
+class Errors:
+    """Where one series errs: by class, by pair, by confidence."""
+
+    series: Series
+    figures: list[figures.Figure] = field(default_factory=list)
+    classes: list[tuple[str, ClassScore]] = field(default_factory=list)
+    left_out: int = 0
+    pairs: list[tuple[str, str, Confused]] = field(default_factory=list)
+    bins: list[Bin] = field(default_factory=list)
+    calibration_error: float | None = None
+    pictures: list[Picture] = field(default_factory=list)
+    sheet: bytes | None = None
+    note: str | None = None
+
+
+@dataclass
+class Report:
+    """All of a report: ``html``, and the files beside it by name."""
+
+    html: str
+    files: dict[str, bytes]
+
+
+def make_report(series: Sequence[Series]) -> Report:
+    """Draw and write the report of some series."""
+    runs = list({id(each.run): each.run for each in series}.values())
+    curves = [figures.curve(series, score) for score in _curves(series)]
+    work = [
+        drawn for drawn in (figures.drift(series), figures.phases(runs), figures.shuffled(runs)) if drawn is not None
+    ]
+    errors = [_errors(each, number) for number, each in enumerate(series[:DETAILED_SERIES])]
+    pairs: list[Pair] = compare_series(series) if len(series) > 1 else []
+    html = (
+        _environment()
+        .from_string(_template())
+        .render(
+            title=series[0].run.spec.config.name if len(runs) == 1 else f"{len(runs)} runs compared",
+            series=series,
+            runs=runs,
+            scores=SCORES[series[0].task],
+            names=NAMES,
+            main=series[0].score,
+            curves=curves,
+            work=work,
+            errors=errors,
+            undetailed=max(0, len(series) - DETAILED_SERIES),
+            undrawn=max(0, len(series) - figures.DRAWN_SERIES),
+            pairs=pairs,
+            keys=differing_keys(series) if len(series) > 1 else [],
+        )
+    )
+    drawn = [*curves, *work, *(figure for each in errors for figure in each.figures)]
+    files = {f"{figure.name}.svg": figure.svg for figure in drawn}
+    files |= {f"{figure.name}.png": figure.png for figure in drawn}
+    for number, each in enumerate(errors):
+        if each.sheet is not None:
+            files[f"{_named('misread', number)}.png"] = each.sheet
+    return Report(html, files)
+
+
+def _curves(series: Sequence[Series]) -> list[str]:
+    wanted = ("accuracy", "loss") if series[0].task == "classification" else ("r2", "loss")
+    return [score for score in wanted if any(score in each.curves for each in series)]
+
+
+def _errors(series: Series, number: int) -> Errors:
+    errors = Errors(series)
+    try:
+        if series.task == "classification":
+            _classification_errors(errors, number)
+        else:
+            errors.figures.append(figures.scatter(*scatter(series), _named("scatter", number)))
+    except NnjobsError as error:  # the dataset has moved, say: the rest of the report stands
+        errors.note = str(error).splitlines()[0]
+    return errors
+
+
+def _classification_errors(errors: Errors, number: int) -> None:
+    names = errors.series.run.spec.dataset.classes
+    pooled = errors.series.pooled()
+    if "calibration" in pooled:
+        errors.bins = reliability(**pooled["calibration"])
+        errors.calibration_error = calibration_error(errors.bins)
+    if "confusion" in pooled:
+        errors.figures.append(figures.confusion(pooled["confusion"], names, _named("confusion", number)))
+    if errors.calibration_error is not None:
+        errors.figures.append(figures.calibration(errors.bins, errors.calibration_error, _named("calibration", number)))
+    if "confusion" in pooled or "class_rows" in pooled:
+        scores = class_scores(*class_counts(pooled))
+        order = list(range(len(names)))
+        if len(order) > TABLED_CLASSES:
+            order = sorted(order, key=lambda index: (scores[index].f1 is None, scores[index].f1, index))[
+                :TABLED_CLASSES
+            ]
+            errors.left_out = len(names) - TABLED_CLASSES
+        errors.classes = [(names[index], scores[index]) for index in order]
+    if "confusion" in pooled:
+        pairs = most_confused(pooled["confusion"], CONFUSED_PAIRS)
+        errors.pairs = [(names[pair.true], names[pair.predicted], pair) for pair in pairs]
+        misread = misread_rows(errors.series, pairs)
+        errors.pictures = [_picture(each, names) for each in misread]
+        if misread:
+            errors.sheet = figures.picture_sheet([each.picture for each in misread])
+
+
+def _picture(misread: Misread, names: Sequence[str]) -> Picture:
+    height, width = misread.picture.shape
+    png = base64.b64encode(figures.picture_png(misread.picture)).decode()
+    return Picture(
+        f"data:image/png;base64,{png}",
+        width,
+        height,
+        names[misread.true],
+        names[misread.predicted],
+        misread.confidence,
+        misread.row,
+    )
+
+
+def _named(kind: str, number: int) -> str:
+    return kind if number == 0 else f"{kind}-{number + 1}"
+
+
+def _template() -> str:
+    return resources.files("nnlib.report").joinpath("templates/report.html.j2").read_text("utf-8")
+
+
+def _environment() -> Environment:
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {
+        "score": _score,
+        "share": _share,
+        "number": _number,
+        "interval": _interval,
+        "apart": _apart,
+        "p": _p,
+        "size": _size,
+        "clock": _clock,
+        "value": json.dumps,
+        "svg": lambda figure: Markup(figure.inline),  # drawn here, with every text in it escaped
+    }
+    environment.globals["wilson"] = _wilson
+    environment.globals["verify"] = _verify
+    return environment
+
+
+def _score(value: float | None, name: str) -> str:
+    """A score as people read it: accuracies in percent."""
+    return _share(value) if name.endswith("accuracy") else _number(value)
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.2f} %"
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None or not math.isfinite(value) else f"{value:.4g}"
+
+
+def _interval(interval: Sequence[float] | None, name: str) -> str:
+    if interval is None:
+        return "–"
+    low, high = interval
+    if name.endswith("accuracy"):
+        return f"{100 * max(low, 0.0):.2f} to {100 * min(high, 1.0):.2f} %"
+    return f"{low:.4g} to {high:.4g}"
+
+
+def _apart(value: float | None, name: str) -> str:
+    """A difference of scores, with its sign; of accuracies in percentage points."""
+    if value is None:
+        return "–"
+    return f"{100 * value:+.2f} points" if name.endswith("accuracy") else f"{value:+.4g}"
+
+
+def _p(value: float | None) -> str:
+    return "–" if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _size(count: float) -> str:
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1000 or unit == "GB":
+            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.3g} {unit}"
+        count /= 1000
+    raise AssertionError
+
+
+def _clock(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _wilson(test: dict[str, Any]) -> tuple[float, float] | None:
+    """The interval of one model's accuracy, from its test rows."""
+    if not test["rows"] or test.get("accuracy") is None:
+        return None
+    return wilson(round(test["accuracy"] * test["rows"]), test["rows"])
+
+
+def _verify(run: RunFacts) -> str:
+    """The command that checks a run."""
+    import shlex
+
+    return f"nnjobs verify {shlex.quote(run.directory.address)}"
