@@ -103,8 +103,8 @@ def calibrate(
 
 
 def _short_run(config: Config, workers: int, rounds: int, length: int, folder: Path) -> Measured:
-    """Train ``rounds`` rounds of ``length`` epochs; the first only warms up, if there are others. All are medians over
-    the rounds: a machine that is interrupted slows single ones."""
+    """Train ``rounds`` rounds of ``length`` epochs; the first only warms up, if there are others. All are means over
+    the rounds: what is to be predicted is their sum, interruptions included."""
     short = changed(
         config, workers=workers, run_dir=str(folder), train__epochs=rounds * length, train__epochs_per_round=length
     )
@@ -113,19 +113,17 @@ def _short_run(config: Config, workers: int, rounds: int, length: int, folder: P
     events = round_events(run)
     steady = events[WARM_UP:] or events
 
-    def median(value: Callable[[dict[str, Any]], float]) -> float:
-        return statistics.median(value(event) for event in steady)
+    def mean(value: Callable[[dict[str, Any]], float]) -> float:
+        return statistics.fmean(value(event) for event in steady)
 
     whole = _workload(run.spec())
-    round_seconds = median(lambda event: float(event["seconds"]))
     return Measured(
         workload=whole,
         workers=workers,
-        # The first round loads what later ones find loaded: that belongs to the start.
-        seconds=result["seconds"] - sum(event["seconds"] for event in steady) + len(steady) * round_seconds,
-        round_seconds=round_seconds,
-        train_seconds=median(lambda event: float(event["worker_seconds"].get("train", 0.0))),
-        visit_seconds=median(lambda event: float(sum(event["worker_seconds"].get(k, 0.0) for k in ("read", "score")))),
+        seconds=result["seconds"],
+        round_seconds=mean(lambda event: float(event["seconds"])),
+        train_seconds=mean(lambda event: float(event["worker_seconds"].get("train", 0.0))),
+        visit_seconds=mean(lambda event: float(sum(event["worker_seconds"].get(k, 0.0) for k in ("read", "score")))),
     )
 
 

@@ -68,7 +68,7 @@ def show_study(result: dict[str, Any], stream: Any) -> None:
     """The table of a study, and the published one beside it."""
     published = {point["workers"]: point for point in (result["published"] or {}).get("points", [])}
     head = ["workers", "seconds", "speed-up", "efficiency", "PI %", "examples/s", "accuracy %"]
-    head += ["published s", "published PI %"] if published else []
+    head += ["study s", "study PI %"] if published else []
     rows = []
     for point in result["points"]:
         accuracy = point["test_accuracy"]
@@ -92,7 +92,7 @@ def show_study(result: dict[str, Any], stream: Any) -> None:
     if any(point["resumed"] for point in result["points"]):
         click.echo("* interrupted and resumed: the time of its rounds, without start and final scores", file=stream)
     if result["published"] is not None:
-        click.echo(f"published: {result['published']['title']}; {result['published']['note']}.", file=stream)
+        click.echo(f"study: {result['published']['title']}; {result['published']['note']}.", file=stream)
 
 
 def _figure(result: dict[str, Any]) -> bytes | None:

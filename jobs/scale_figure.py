@@ -6,6 +6,7 @@ import io
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import ScalarFormatter
 
 OURS, THEIRS, IDEAL = "#0072b2", "#d55e00", "#767676"  # apart for colour-blind readers too; markers differ besides
 
@@ -35,6 +36,7 @@ def draw(result: dict[str, Any]) -> bytes:
         axes.grid(alpha=0.3)
         axes.legend()
     left.set_yscale("log", base=2)
+    left.yaxis.set_major_formatter(ScalarFormatter())
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=150)
     return buffer.getvalue()

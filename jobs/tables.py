@@ -1,7 +1,8 @@
-"""Tables for people: drawn by rich on a terminal, aligned columns of plain text elsewhere."""
+"""Tables for people: drawn by rich on a terminal that is wide enough, aligned columns of plain text elsewhere."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from typing import TextIO
 
@@ -12,8 +13,10 @@ Cells = Sequence[str]
 
 def show_table(title: str, head: Cells, rows: Sequence[Cells], stream: TextIO) -> None:
     """Write a table; every column is right-aligned, as numbers are."""
-    if not is_terminal(stream):
-        print("\n".join([title, *plain_lines(head, rows)]), file=stream)
+    lines = plain_lines(head, rows)
+    widest = max(map(len, lines))
+    if not is_terminal(stream) or widest + 2 > shutil.get_terminal_size().columns:  # rich would cut numbers short
+        print("\n".join([title, *lines]), file=stream)
         return
     # rich is imported where it draws: it costs a twentieth of a second that a script need not pay.
     from rich import box
@@ -21,9 +24,11 @@ def show_table(title: str, head: Cells, rows: Sequence[Cells], stream: TextIO) -
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=Text(printable(title)), title_justify="left", box=box.SIMPLE_HEAD)
+    table = Table(
+        title=Text(title.strip()), title_justify="left", box=box.SIMPLE_HEAD, padding=0, collapse_padding=True
+    )
     for name in head:
-        table.add_column(name, justify="right")
+        table.add_column(f" {name}", no_wrap=True, justify="right")
     for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row))
     Console(file=stream).print(table)

@@ -12,8 +12,9 @@ HALVINGS = 60
 
 @dataclass(frozen=True)
 class Measured:
-    """A short run: ``seconds`` in all, ``round_seconds`` of a median round; ``train_seconds`` and ``visit_seconds`` are
-    that round's training, and reading and scoring, summed over the workers. ``workload`` is what was run."""
+    """A short run: ``seconds`` in all, ``round_seconds`` of its mean round (the first, which warms up, apart);
+    ``train_seconds`` and ``visit_seconds`` are that round's training, and reading and scoring, summed over the workers.
+    ``workload`` is what was run."""
 
     workload: Workload
     workers: int
