@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -33,6 +35,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return _run(list(sys.argv[1:] if arguments is None else arguments))
 
 
+def _interrupt(number: int, frame: object) -> None:
+    """`kill` ends a command as Ctrl-C does: whole rounds are kept, tasks are ended, the line that resumes is shown."""
+    raise KeyboardInterrupt
+
+
 def _run(arguments: list[str]) -> int:
     import click  # after the checks above: they must work where nothing is installed
 
@@ -42,6 +49,8 @@ def _run(arguments: list[str]) -> int:
     from nnlib.errors import NnjobsError
 
     debug = "--debug" in arguments[:1]
+    with contextlib.suppress(ValueError):  # not in the main thread: its owner answers signals
+        signal.signal(signal.SIGTERM, _interrupt)
     try:
         for argument in arguments:
             refuse_credentials(argument)
