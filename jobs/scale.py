@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -24,6 +25,9 @@ from nnlib.simulate.speedup import efficiency, improvement, speedup
 from nnlib.storage import Storage, storage
 
 Tell = Callable[[str], None]
+
+BUSY = 0.5
+"""Load average per core above which other programs may be felt."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,7 @@ def measure(config: Config, workers: Sequence[int], output: str, *, repeat: int 
     Returns the timings of each number, in its order. Raises `UsageError` if ``output`` holds runs of other settings.
     """
     dataset = Dataset.open(config.data.path)
-    assign_shards([shard.rows for shard in dataset.shards], max(workers))  # refuse before the first run, not the last
+    refuse_beyond_shards(dataset, workers)
     place = storage(output)
     setting = _setting(config, dataset)
     timings: dict[int, list[Timing]] = {count: [] for count in workers}
@@ -69,12 +73,29 @@ def measure(config: Config, workers: Sequence[int], output: str, *, repeat: int 
             if timing is None:
                 tell(f"{name}: training")
                 run = changed(config, workers=count, run_dir=f"{place.root}/{name}")
-                timing = _run(run, lambda event: _show(event, tell))
+                try:
+                    timing = _run(run, lambda event: _show(event, tell))
+                except KeyboardInterrupt:
+                    tell("interrupted; the same command goes on from here")
+                    raise
                 record = {"format_version": FORMAT_VERSION, "setting": setting, "timing": asdict(timing)}
                 place.write(f"{name}.json", canonical(record))
             tell(f"{name}: {timing.seconds:.2f} s")
             timings[count].append(timing)
     return list(timings.values())
+
+
+def refuse_beyond_shards(dataset: Dataset, workers: Sequence[int]) -> None:
+    """Raise `ConfigError` before anything is measured if a number of workers cannot be."""
+    assign_shards([shard.rows for shard in dataset.shards], max(workers))
+
+
+def busy() -> str | None:
+    """A warning if other programs keep this machine busy: times then tell of them too."""
+    load, cores = os.getloadavg()[0], os.cpu_count() or 1
+    if load < BUSY * cores:
+        return None
+    return f"warning: this machine is busy (load {load:.1f} on {cores} cores); times will vary with it"
 
 
 def _setting(config: Config, dataset: Dataset) -> str:

@@ -38,7 +38,7 @@ def scale(
     runs that are finished already are not repeated.
     """
     # Imported now: --help and a wrong configuration need not wait for mrjob and pyarrow.
-    from jobs.scale import measure, study
+    from jobs.scale import busy, measure, study
     from nnlib.ledger import canonical
     from nnlib.simulate.model import worker_counts
     from nnlib.storage import storage
@@ -48,6 +48,8 @@ def scale(
     config = load_config(config_path, overrides)
     counts = sorted({1, *worker_counts(workers)})
     place = storage(output or f"runs/{config.name}-scale")
+    if (warning := busy()) is not None:
+        click.echo(warning, err=True)
     with contextlib.redirect_stdout(sys.stderr):  # whatever prints while training must not get into our JSON
         timings = measure(config, counts, place.root, repeat=repeat, tell=lambda text: click.echo(text, err=True))
     result = study(config, timings)

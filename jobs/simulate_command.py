@@ -79,6 +79,8 @@ def simulate(
     """
     # Imported now: --help and a wrong configuration need not wait for mrjob and pyarrow.
     from jobs.calibrate import calibrate, machine_slots, second_point
+    from jobs.scale import busy, refuse_beyond_shards
+    from nnlib.data.dataset import Dataset
     from nnlib.simulate.model import predict, worker_counts
 
     if runner is not None:
@@ -91,6 +93,9 @@ def simulate(
     other = calibrate_on or second_point(config, set(checked))
     if other < 2:
         raise UsageError("the dataset has one shard: it cannot be divided", hint="import it again with --shards 8")
+    refuse_beyond_shards(Dataset.open(config.data.path), [other, *checked])
+    if (warning := busy()) is not None:
+        _tell(warning)
     slots = machine_slots(config)
     with contextlib.redirect_stdout(sys.stderr):
         work, costs, points = calibrate(config, other, seconds=seconds, tell=_tell)

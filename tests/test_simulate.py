@@ -240,3 +240,9 @@ def test_wrong_usage_is_told_before_anything_is_measured(tmp_path: Path, capsys:
     config.write_text("data: {path: nowhere}\n")
     assert main(["simulate", str(config), "--workers", "many"]) == 2
     assert "--workers wants numbers" in capsys.readouterr().err
+    synthesize(str(tmp_path / "data"), SynthOptions(kind="blobs", rows=40, features=5, classes=3, shards=4))
+    config.write_text(f"data: {{path: {tmp_path / 'data'}}}\n")
+    for option in ("--check", "--calibrate-on"):
+        assert main(["simulate", str(config), option, "5"]) == 2
+        captured = capsys.readouterr()
+        assert "4 shards" in captured.err and "calibrating" not in captured.err
