@@ -95,6 +95,12 @@ class RoundStore:
 
         Raises `StorageError` if another driver has committed this round.
         """
+        if before is not None and not self.storage.exists(self._at(before.round, MANIFEST)):
+            raise StorageError(
+                f"round {before.round} is there no more: the run was moved or deleted while it trained",
+                hint="put it back and go on with --resume; whole rounds are kept",
+                run=self.storage.root,
+            )
         files = self._encoded(checkpoint)
         checkpoint.line = ledger_line(checkpoint.facts, files, None if before is None else before.line)
         files[LEDGER] = checkpoint.line

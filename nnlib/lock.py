@@ -26,6 +26,10 @@ FOLDER = "lock"
 LEASE_SECONDS = 120.0
 RENEW_SECONDS = 20.0
 
+_HELD: set[float] = set()
+"""Since when this process holds its leases. One that a full disk kept from being released is known by not being here:
+the process lives, but no driver of it does."""
+
 
 class RunLock:
     """Held while the block runs. Raises `StorageError` naming the holder if another live driver has it."""
@@ -55,6 +59,7 @@ class RunLock:
             number = 0 if newest is None else int(newest.removesuffix(".json")) + 1
             self._name = f"{FOLDER}/{number:06d}.json"
             if self._storage.create(self._name, self._record()):
+                _HELD.add(self._since)
                 for name in numbers[:-1]:  # the newest stays until a newer one is surely seen by everybody
                     self._storage.delete(f"{FOLDER}/{name}")
                 self._renewer = threading.Thread(target=self._renew, daemon=True)
@@ -68,8 +73,8 @@ class RunLock:
         self._ended.set()
         if self._renewer is not None:
             self._renewer.join()
-        with contextlib.suppress(StorageError):
-            self._storage.write(self._name, self._record(released=True))
+        _HELD.discard(self._since)
+        self._update(released=True)
 
     def _record(self, *, released: bool = False) -> bytes:
         facts = {
@@ -101,8 +106,13 @@ class RunLock:
 
     def _renew(self) -> None:
         while not self._ended.wait(min(RENEW_SECONDS, self._lease / 4)):
-            with contextlib.suppress(StorageError):  # a storage that hiccups is asked again; the lease is long
-                self._storage.write(self._name, self._record())
+            self._update()
+
+    def _update(self, *, released: bool = False) -> None:
+        """Write the lease anew, if it is there: a run that was moved away must not leave a folder in its place."""
+        with contextlib.suppress(StorageError):  # a storage that hiccups is asked again; the lease is long
+            if self._storage.exists(self._name):
+                self._storage.write(self._name, self._record(released=released))
 
 
 def _alive(holder: dict[str, Any]) -> bool:
@@ -111,6 +121,8 @@ def _alive(holder: dict[str, Any]) -> bool:
         return False
     if holder["host"] != platform.node():
         return bool(time.time() < holder["until"])
+    if int(holder["process"]) == os.getpid() and holder["started"] == _started(os.getpid()):
+        return holder["since"] in _HELD
     try:
         os.kill(int(holder["process"]), 0)
     except ProcessLookupError:

@@ -8,6 +8,7 @@ hashed). It is its owner's alone, for a log may quote what data and machines say
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Iterable
@@ -139,12 +140,10 @@ class Journal:
     def flush(self) -> None:
         """Write what is new. A journal that cannot be written must not end a run: rounds tell of a full disk."""
         self._written = time.monotonic()
-        if self._dirty:
-            try:
+        with contextlib.suppress(StorageError):
+            if self._dirty and self._storage.exists(SPEC):  # a run that was moved away needs no log in its old place
                 self._storage.write(self._name, self._text)
                 self._dirty = False
-            except StorageError:
-                pass
 
 
 def metrics_lines(store: RoundStore, rounds: Iterable[int], final: dict[str, Any] | None) -> list[str]:

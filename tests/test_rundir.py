@@ -137,6 +137,7 @@ def test_a_journal_grows_and_survives_storage_that_fails(tmp_path: Path, monkeyp
     monkeypatch.setattr(rundir, "WRITE_SECONDS", 1e9)
     store = LocalStorage(tmp_path)
     store.write("log", b"from before\n")
+    store.write(SPEC, b"{}")  # without a run there is no journal
     journal = Journal(store, "log")
     journal.line("one")
     journal.line("zwei \u00fc \ud800")
