@@ -6,7 +6,6 @@ import io
 import math
 import shutil
 import tempfile
-import tokenize
 import warnings
 import zipfile
 import zlib
@@ -163,7 +162,7 @@ def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     try:
         with warnings.catch_warnings(action="ignore"):  # numpy warns of what Python 2 wrote
             shape, fortran, dtype = read(io.BytesIO(size + stream.read(length)))
-    except tokenize.TokenError as error:  # numpy tokenizes what may have been written by Python 2
+    except Exception as error:  # numpy parses the header as Python source, where anything may go wrong
         raise ValueError(f"its header is garbled: {error}") from None
     if min(shape, default=0) < 0:
         raise ValueError(f"its header has the shape {shape}")
