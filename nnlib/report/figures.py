@@ -34,13 +34,14 @@ VARIABLES = {INK: "ink", MUTED: "muted", GRID: "grid", PAPER: "paper"} | {
 """Colours of the figures -> CSS variables of the page that stand for them there."""
 
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
-WIDTH, HEIGHT = 4.7, 2.9
+WIDTH, HEIGHT = 4.1, 2.7
 """Inches: small, so that 9 points are readable on a phone, where a figure is this wide."""
 NUMBERED_CLASSES = 16
 """Up to this many classes the confusion matrix has its counts written into it."""
 DRAWN_CLASSES = 40
 """Up to this many classes its cells are drawn one by one, in the page's colours."""
 DRAWN_SERIES = 8
+UNITS = (("GB", 1e9), ("MB", 1e6), ("kB", 1e3), ("bytes", 1.0))
 LABEL = 26
 """Characters of a label."""
 
@@ -118,7 +119,7 @@ def curve(series: Sequence[Series], score: str) -> Figure:
             axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.4g} %"))
         _legend(axes, drawn, "lower right" if share or score == "r2" else "upper right")
         words = [f"{each.label}: {_course(each, score)}" for each in drawn]
-        return _rendered(canvas, f"curve-{score}", NAMES[score].capitalize() + " against epochs", ". ".join(words))
+        return _rendered(canvas, f"curve-{score}", f"T{NAMES[score][1:]} against epochs", ". ".join(words))
 
 
 def drift(series: Sequence[Series]) -> Figure | None:
@@ -172,15 +173,8 @@ def phases(runs: Sequence[RunFacts]) -> Figure | None:
         axes.invert_yaxis()
         axes.grid(False, axis="y")
         axes.set_xlabel("seconds")
-        axes.legend(
-            loc="lower left",
-            bbox_to_anchor=(0, 1.0),
-            ncols=6,
-            handlelength=0.9,
-            handleheight=0.9,
-            columnspacing=0.9,
-            handletextpad=0.4,
-            borderaxespad=0.3,
+        canvas.legend(
+            loc="outside upper left", ncols=6, fontsize=8, handlelength=0.8, columnspacing=0.8, handletextpad=0.4
         )
         words = [
             f"{run.name}: " + ", ".join(f"{phase} {run.times.phases[phase]:.2f}" for phase in PHASES)
@@ -197,28 +191,30 @@ def shuffled(runs: Sequence[RunFacts]) -> Figure | None:
         return None
     with styled():
         canvas, axes = _axes()
+        most = max(max(run.times.bytes) for run in drawn if run.times is not None)
+        unit, size = next((each for each in UNITS if most >= each[1]), UNITS[-1])
         for number, run in enumerate(drawn):
             assert run.times is not None
-            megabytes = np.array(run.times.bytes) / 1e6
+            amounts = np.array(run.times.bytes) / size
             axes.step(
                 run.times.rounds,
-                megabytes,
+                amounts,
                 where="mid",
                 color=SERIES[number],
                 linestyle=DASHES[number % 4],
-                marker="o" if len(megabytes) < 3 else "",
+                marker="o" if len(amounts) < 3 else "",
                 markersize=4,
                 label=f" {_short(run.name)}",
             )
         axes.set_xlabel("round")
-        axes.set_ylabel("megabytes a round")
-        axes.set_ylim(bottom=0.0, top=1.15 * max(max(run.times.bytes) for run in drawn if run.times) / 1e6)
+        axes.set_ylabel(f"{unit} a round")
+        axes.set_ylim(bottom=0.0, top=1.15 * most / size or 1.0)
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         if len(drawn) > 1:
             axes.legend(loc="best")
         words = [
-            f"{run.name}: {run.times.bytes[0] / 1e6:.3g} MB in the first round, "
-            f"{sum(run.times.bytes) / 1e6:.3g} MB in all"
+            f"{run.name}: {run.times.bytes[0] / size:.3g} {unit} in the first round, "
+            f"{sum(run.times.bytes) / size:.3g} {unit} in all"
             for run in drawn
             if run.times is not None
         ]
