@@ -8,7 +8,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,9 +30,10 @@ from nnlib.storage import storage
 from nnlib.training import partial_layout
 from nnlib.wire import SliceKey, decode_partial, encode_partial
 
-SHARE = 0.4
-"""Of the time given, for the rounds of each of the two runs; the rest goes to their starts and ends."""
-MOST_ROUNDS, LEAST_ROUNDS, WARM_UP = 15, 3, 1
+SHARE = 0.8
+"""Of the time given, for the rounds of all runs; the rest goes to their starts and ends."""
+MOST_ROUNDS, ROUNDS_TO_WARM_UP = 15, 3
+"""Of a run. The first round only warms up where there are as many as the second number."""
 REPETITIONS = 5
 
 
@@ -81,37 +81,39 @@ def calibrate(
 ) -> tuple[Workload, Costs, list[Measured]]:
     """The configured run's workload, and the costs that short runs of it on 1 and ``other`` workers show.
 
-    Takes about ``seconds``, and at least one start and three rounds of each.
+    Takes about ``seconds``, and at least one round of each of five short runs. Those on 1 and ``other`` workers come
+    twice, the second time in reverse, so that a machine that grows busier favours neither.
     """
     whole, began = workload(config), time.monotonic()
     plain = changed(config, train__stop=None, train__keep="last", checkpoint__keep=1)
     with tempfile.TemporaryDirectory(prefix="nnjobs-") as folder:
         tell("calibrating: one round on one worker")
-        probe = _short_run(plain, 1, 1, 1, Path(folder) / "probe")
-        left = max(0.0, seconds - (time.monotonic() - began))
+        probe = _short_run(plain, 1, 1, 1, f"{folder}/probe")
+        order = (1, other, other, 1)
+        left = SHARE * max(0.0, seconds - (time.monotonic() - began)) / len(order)
         length = config.train.epochs_per_round
-        if probe.round_seconds * length * (LEAST_ROUNDS + WARM_UP) > left * SHARE:
+        if probe.round_seconds * length * ROUNDS_TO_WARM_UP > left:
             length = 1
-        fitting = int(left * SHARE / max(probe.round_seconds * length, 1e-6)) - WARM_UP
-        rounds = min(max(fitting, LEAST_ROUNDS), MOST_ROUNDS)
-        points = []
-        for workers in (1, other):
-            tell(f"calibrating: {rounds} rounds of {length} epochs, workers {workers}")
-            points.append(_short_run(plain, workers, rounds + WARM_UP, length, Path(folder) / f"workers-{workers}"))
-        known = _known(str(Path(folder) / "workers-1"), Path(folder) / "copy")
+        rounds = min(max(1, int(left / max(probe.round_seconds * length, 1e-6))), MOST_ROUNDS)
+        runs: dict[int, list[Measured]] = {1: [], other: []}
+        for turn, workers in enumerate(order):
+            tell(f"calibrating: workers {workers}, rounds {rounds}, epochs per round {length}")
+            runs[workers].append(_short_run(plain, workers, rounds, length, f"{folder}/{turn}"))
+        known = _known(f"{folder}/0", f"{folder}/copy")
+    points = [_mean(repeated) for repeated in runs.values()]
     return whole, fit_costs(points[0], points[1], machine_slots(config), known), points
 
 
-def _short_run(config: Config, workers: int, rounds: int, length: int, folder: Path) -> Measured:
-    """Train ``rounds`` rounds of ``length`` epochs; the first only warms up, if there are others. All are means over
-    the rounds: what is to be predicted is their sum, interruptions included."""
+def _short_run(config: Config, workers: int, rounds: int, length: int, folder: str) -> Measured:
+    """Train ``rounds`` rounds of ``length`` epochs. What it gives are means over the rounds: what is to be predicted is
+    their sum, interruptions included."""
     short = changed(
-        config, workers=workers, run_dir=str(folder), train__epochs=rounds * length, train__epochs_per_round=length
+        config, workers=workers, run_dir=folder, train__epochs=rounds * length, train__epochs_per_round=length
     )
     result = driver.train(short)
-    run = RunDirectory(str(folder))
+    run = RunDirectory(folder)
     events = round_events(run)
-    steady = events[WARM_UP:] or events
+    steady = events[1:] if len(events) >= ROUNDS_TO_WARM_UP else events
 
     def mean(value: Callable[[dict[str, Any]], float]) -> float:
         return statistics.fmean(value(event) for event in steady)
@@ -127,13 +129,24 @@ def _short_run(config: Config, workers: int, rounds: int, length: int, folder: P
     )
 
 
-def _known(address: str, copy: Path) -> Costs:
+def _mean(repeated: list[Measured]) -> Measured:
+    """Runs of the same work as one."""
+    return replace(
+        repeated[0],
+        seconds=statistics.fmean(run.seconds for run in repeated),
+        round_seconds=statistics.fmean(run.round_seconds for run in repeated),
+        train_seconds=statistics.fmean(run.train_seconds for run in repeated),
+        visit_seconds=statistics.fmean(run.visit_seconds for run in repeated),
+    )
+
+
+def _known(address: str, copy: str) -> Costs:
     """Costs that are measured by themselves: a commit, and encoding and averaging a partial, per byte."""
     run = RunDirectory(address)
     spec = run.spec()
     store = run.rounds(spec)
     checkpoint = store.load(store.rounds()[-1])
-    other = RoundStore(storage(str(copy)), store.layouts)
+    other = RoundStore(storage(copy), store.layouts)
     commits = []
     for round_ in range(REPETITIONS):
         began = time.perf_counter()
