@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from nnlib.config.identity import resume_problems
 from nnlib.config.schema import Config
 from nnlib.data.dataset import Dataset
 from nnlib.data.scaling import Scaler
-from nnlib.errors import ConfigError, MismatchError, StorageError
+from nnlib.errors import ConfigError, DataError, MismatchError, StorageError, UsageError
 from nnlib.events import Listener, Note, PhaseStarted
 from nnlib.ledger import digest, first_facts
 from nnlib.lock import RunLock
@@ -61,6 +62,22 @@ def claim(config: Config, stack: ExitStack) -> RunDirectory:
         if not run.exists():
             return run
     raise AssertionError("unreachable")
+
+
+class NewRun:
+    """Deletes the run that this command began, if bad data or a wrong configuration ends the block before a round."""
+
+    def __init__(self) -> None:
+        self.directory: RunDirectory | None = None
+
+    def __enter__(self) -> NewRun:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.directory is not None and isinstance(error, DataError | UsageError):
+            self.directory.abandon()
 
 
 def found(run: RunDirectory, spec: JobSpec, states: list[TrialState], parent: dict[str, Any] | None) -> None:

@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from jobs.advance import advance
-from jobs.begin import claim, found, initial_states, prepare, reopen, warm_start
+from jobs.begin import NewRun, claim, found, initial_states, prepare, reopen, warm_start
 from jobs.chaos import Chaos
 from jobs.finish import final_scores, mean, result_of
 from jobs.rounds import JobSite, TrialOutput, model_files
@@ -50,6 +50,7 @@ def train(
         chaos.check(config)
     with ExitStack() as stack:
         stack.enter_context(blas_threads(config.runtime.blas_threads))
+        new = stack.enter_context(NewRun())  # first, so that it ends last: when the lock is released
         if resume and RunDirectory(str(config.run_dir)).exists():
             run = RunDirectory.open(str(config.run_dir))
             stack.enter_context(RunLock(run.storage))
@@ -61,6 +62,7 @@ def train(
             parent = None if start_from is None else warm_start(spec, states, start_from)
             run = claim(config, stack)
             found(run, spec, states, parent)
+            new.directory = run
         driver = Driver(run, listen)
         stack.callback(driver.close)
         site = stack.enter_context(

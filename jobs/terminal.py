@@ -248,6 +248,13 @@ def summary_lines(result: dict[str, Any]) -> list[str]:
     if "run_dir" not in result:
         return lines
     run = shlex.quote(shown_path(str(result["run_dir"])))
+    if result.get("diverged"):
+        return [
+            *lines,
+            f"the last good model of a trial that diverged lies in {run}, as do those of the others",
+            "what to do next: go on from it, or from an earlier round (RUN@ROUND), with a smaller rate",
+            f"  nnjobs train CONFIG --from {run} --set train.lr=SMALLER",
+        ]
     return [
         *lines,
         f"the model lies in {run}",

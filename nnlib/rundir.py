@@ -15,11 +15,12 @@ from collections.abc import Iterable
 from typing import Any
 
 from nnlib import FORMAT_VERSION
-from nnlib.checkpoint import RoundStore, Vector, flat_vector, model_digest, pack, parse_json, unpack
+from nnlib.checkpoint import ROUNDS, RoundStore, Vector, flat_vector, model_digest, pack, parse_json, unpack
 from nnlib.config.render import from_resolved, to_yaml
 from nnlib.config.schema import Config
 from nnlib.errors import MismatchError, StorageError, UsageError
 from nnlib.ledger import canonical
+from nnlib.lock import FOLDER
 from nnlib.plan import JobSpec, round_count
 from nnlib.storage import Storage, storage
 
@@ -65,6 +66,15 @@ class RunDirectory:
         """Store what every task reads; the spec last, because with it the run exists."""
         self.storage.write(CONFIG, to_yaml(spec.config).encode())
         self.storage.write(SPEC, canonical(spec.to_json()))
+
+    def abandon(self) -> None:
+        """Delete a run that has no round yet, whose data or configuration turned out to be wrong: what is mended is
+        another run. Other files of its directory stay."""
+        if self.storage.names(ROUNDS) == ["000000"]:
+            for name in (SPEC, CONFIG, ROUNDS, EVENTS, LOG, FOLDER):
+                self.storage.delete(name)
+            if not self.storage.names():
+                self.storage.delete("")
 
     def config(self) -> Config:
         return from_resolved(self.storage.read(CONFIG).decode(), f"{self.address}/{CONFIG}")

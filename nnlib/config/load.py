@@ -41,7 +41,7 @@ def parse_config(text: str, source: str, overrides: Sequence[str] = ()) -> Confi
         document.value.pop(key, None)
     for override in overrides:
         _apply(override, document)
-    return _validated(document)
+    return _validated(document, source)
 
 
 def _read_text(path: pathlib.Path) -> str:
@@ -105,11 +105,11 @@ def _forget(path: Path, document: Document) -> None:
     document.problems = [problem for problem in document.problems if problem[0][: len(path)] != path]
 
 
-def _validated(document: Document) -> Config:
+def _validated(document: Document, source: str) -> Config:
     config, problems = _validate(document)
     problems = [*document.problems, *problems, *_unknown_names(document)]
     if config is None or problems:
-        raise _error(problems, document)
+        raise _error(problems, document, source)
     for key, address in (("data.path", config.data.path), ("run_dir", config.run_dir or "")):
         refuse_credentials(address, key=key)
     data = config.data.model_copy(update={"path": _absolute(config.data.path)})
@@ -180,7 +180,7 @@ _NAMES: dict[Path, Callable[[], Collection[str]]] = {
 }
 
 
-def _error(problems: Sequence[Problem], document: Document) -> ConfigError:
+def _error(problems: Sequence[Problem], document: Document, source: str) -> ConfigError:
     order = {path: position for position, path in enumerate(document.origins)}  # as written, overrides last
 
     def written(path: Path) -> Path:
@@ -188,8 +188,8 @@ def _error(problems: Sequence[Problem], document: Document) -> ConfigError:
 
     lines = []
     for path, message in sorted(problems, key=lambda problem: order.get(written(problem[0]), -1)):
-        origin = f"{document.origins[place]}: " if (place := written(path)) else ""
-        lines.append(f"{origin}{dotted(path)}: {message}")
+        origin = document.origins[place] if (place := written(path)) else source
+        lines.append(": ".join(part for part in (origin, dotted(path), message) if part))
     lines = list(dict.fromkeys(lines))
     if len(lines) == 1:
         return ConfigError(lines[0])
@@ -197,4 +197,6 @@ def _error(problems: Sequence[Problem], document: Document) -> ConfigError:
 
 
 def _absolute(address: str) -> str:
-    return address if "://" in address else str(pathlib.Path(address).expanduser().absolute())
+    if "://" in address:
+        return address
+    return str(pathlib.Path(os.path.expanduser(address)).absolute())  # noqa: PTH111  (pathlib's fails for an unknown ~user)

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nnlib.data.arrow import READ_ERRORS
-from nnlib.data.dataset import Dataset, Shard
+from nnlib.data.dataset import MOST_ROWS_A_BYTE, Dataset, Shard
 from nnlib.data.writing import matrix
 from nnlib.errors import DataError, StorageError
 
@@ -68,6 +68,10 @@ def verify(dataset: Dataset) -> list[Problem]:
     together are 0 to rows - 1, each once (which takes one bit a row of memory).
     """
     problems: list[Problem] = []
+    files = dataset.storage()
+    size = sum(files.size(shard.name) for shard in dataset.shards if files.exists(shard.name))
+    if dataset.rows > size * MOST_ROWS_A_BYTE:
+        return [Problem("all shards", f"{dataset.rows} rows cannot be in {size} bytes")]
     seen = np.zeros((dataset.rows + 7) // 8, np.uint8)
     for shard in dataset.shards:
         try:

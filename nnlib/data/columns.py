@@ -117,7 +117,7 @@ def plain(column: Column, name: str, place: Place) -> pa.Array:
                 f"expected one value a row, found shape {column.shape} {column.dtype}", file=place.file, column=name
             )
         if column.dtype.kind == "S":
-            column = np.char.decode(column, "utf-8")
+            column = _decoded(column, name, place)
         column = pa.array(column, from_pandas=True)
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
@@ -130,6 +130,19 @@ def plain(column: Column, name: str, place: Place) -> pa.Array:
               or pa.types.is_boolean(kind) or pa.types.is_null(kind)):  # fmt: skip
         raise DataError(f"expected text or numbers, found {kind}", file=place.file, column=name)
     return column
+
+
+def _decoded(column: npt.NDArray[Any], name: str, place: Place) -> npt.NDArray[Any]:
+    """Bytes as text, or `DataError` naming the first that is not UTF-8."""
+    try:
+        return np.char.decode(column, "utf-8")
+    except UnicodeDecodeError:
+        for row, value in enumerate(column.tolist()):
+            if value.decode("utf-8", "replace").encode() != value:
+                raise DataError(
+                    f"{value[:60]!r} is not UTF-8", file=place.file, row=place.row + row + 1, column=name
+                ) from None
+        raise
 
 
 def bad_value(value: Any, name: str, place: Place, row: int) -> DataError:

@@ -18,6 +18,9 @@ from nnlib.storage import Storage, storage
 MANIFEST = "dataset.json"
 FORMAT_VERSION = 1
 
+MOST_ROWS_A_BYTE = 64
+"""No shard holds more: every row has an id of its own. A larger number is a lie that would fill the memory."""
+
 Task = Literal["classification", "regression"]
 XType = Literal["float32", "uint8"]
 

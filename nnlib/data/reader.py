@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nnlib.data.arrow import READ_ERRORS, as_numpy
-from nnlib.data.dataset import Dataset, Shard
+from nnlib.data.dataset import MOST_ROWS_A_BYTE, Dataset, Shard
 from nnlib.data.selection import IntArray
 from nnlib.data.splits import LabelChunks, Labels
 from nnlib.errors import ConfigError, DataError, MismatchError
@@ -71,18 +71,13 @@ class ShardReader:
         try:
             self._check_bytes(files.root, self._stream)
             self._file = pq.ParquetFile(self._stream)
-            self._check_schema()
+            self._check_metadata()
         except READ_ERRORS as error:
             self.close()
             raise self._mismatch(f"not a readable Parquet file: {error}") from error
         except BaseException:
             self.close()
             raise
-        metadata = self._file.metadata
-        self.group_rows: tuple[int, ...] = tuple(
-            metadata.row_group(index).num_rows for index in range(metadata.num_row_groups)
-        )
-        """Rows of each row group."""
 
     def close(self) -> None:
         self._stream.close()
@@ -194,7 +189,7 @@ class ShardReader:
             _VERIFIED.add(key)
         stream.seek(0)
 
-    def _check_schema(self) -> None:
+    def _check_metadata(self) -> None:
         schema, promised = self._file.schema_arrow, self.dataset.schema
         for field in promised:
             count = schema.names.count(field.name)
@@ -214,6 +209,13 @@ class ShardReader:
         ):
             if number != expected:
                 raise self._mismatch(f"{number} {what}, the manifest says {expected}")
+        groups = tuple(metadata.row_group(index).num_rows for index in range(metadata.num_row_groups))
+        if sum(groups) != metadata.num_rows or min(groups, default=0) < 0:
+            raise self._mismatch(f"{metadata.num_rows} rows, its row groups say {sum(groups)}")
+        if metadata.num_rows > self.shard.bytes * MOST_ROWS_A_BYTE:
+            raise self._mismatch(f"{metadata.num_rows} rows cannot be in {self.shard.bytes} bytes")
+        self.group_rows: tuple[int, ...] = groups
+        """Rows of each row group."""
 
     def _mismatch(self, message: str) -> MismatchError:
         return MismatchError(message, hint=_REPAIR, dataset=self.dataset.address, shard=self.shard.name)
