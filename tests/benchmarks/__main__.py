@@ -1,0 +1,92 @@
+"""Run the benchmarks, or those named, each in a process of its own; then a table of figures, targets and results.
+
+python tests/benchmarks [NAME...]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+NAMES = (
+    "local_training",
+    "conjugate_gradient",
+    "empty_round",
+    "whole_command",
+    "accuracy",
+    "memory",
+    "simulator",
+)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One line of the table: ``path`` leads to the value in the recorded result."""
+
+    benchmark: str
+    what: str
+    path: tuple[str, ...]
+    target: str
+    least: float | None = None
+    most: float | None = None
+
+    def value(self, result: dict[str, Any]) -> float:
+        found: Any = result
+        for key in self.path:
+            found = found[key]
+        return float(found)
+
+    def holds(self, value: float) -> bool:
+        return (self.least is None or value >= self.least) and (self.most is None or value <= self.most)
+
+
+FIGURES = (
+    Figure("local_training", "400-100-10, batch 64: examples a second, times torch eager",
+           ("medians", "small_vs_torch"), ">= 2", least=2.0),
+    Figure("local_training", "784-1024-1024-10, batch 256: share of sgemm's speed",
+           ("medians", "large_vs_sgemm"), ">= 0.85", least=0.85),
+    Figure("conjugate_gradient", "a step of conjugate gradients, times scipy over a plain loss",
+           ("ratio",), "<= 0.7", most=0.7),
+    Figure("empty_round", "an inline round of 4 workers without training, ms",
+           ("medians", "round"), "<= 30", most=30.0),
+    Figure("whole_command", "nnjobs train, times a bare numpy script", ("ratio",), "<= 1.5", most=1.5),
+    Figure("accuracy", "1 worker, mean over the splits", ("figures", "plain_1", "mean"), ">= 0.935", least=0.935),
+    Figure("accuracy", "8 workers, same settings: accuracy lost",
+           ("figures", "plain_8", "loss"), "<= 0.010", most=0.010),
+    Figure("accuracy", "8 workers, digits-8-workers.yaml: accuracy lost",
+           ("figures", "tuned_8", "loss"), "<= 0.003", most=0.003),
+    Figure("memory", "1,000,000 x 784: largest process, MB", ("largest_mb",), "< 600", most=599.9),
+    Figure("simulator", "predicted run times: largest error, %", ("worst_percent",), "<= 15", most=15.0),
+)  # fmt: skip
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)} [default: all]")
+    names = parser.parse_args(arguments).names or NAMES
+    if unknown := sorted(set(names) - set(NAMES)):
+        parser.error(f"there is no {', '.join(unknown)}; there are {', '.join(NAMES)}")
+    for name in names:
+        print(f"running {name}", file=sys.stderr, flush=True)
+        done = subprocess.run([sys.executable, HERE / f"{name}.py"], stdout=subprocess.DEVNULL, check=False)
+        if done.returncode not in (0, 1):  # 1: a figure does not hold
+            return done.returncode
+    held = True
+    for figure in FIGURES:
+        if figure.benchmark in names:
+            recorded = json.loads((HERE / "results" / f"{figure.benchmark}.json").read_text("utf-8"))
+            value = figure.value(recorded["result"])
+            held = held and figure.holds(value)
+            verdict = "held" if figure.holds(value) else "MISSED"
+            print(f"{figure.what:62} {figure.target:>9} {value:9.3f}  {verdict}")
+    return 0 if held else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
