@@ -36,8 +36,11 @@ def _with_cluster_options(function: Any) -> Any:
             click.option("--bandwidth", type=click.FloatRange(0, min_open=True), metavar="MB/S",
                          help="Of each machine's link [default: no network]."),
             click.option("--latency", type=click.FloatRange(0), default=0.0, metavar="SECONDS", help="Of a message."),
-            click.option("--job-seconds", type=click.FloatRange(0), help="Cost of a job [default: measured]."),
-            click.option("--task-seconds", type=click.FloatRange(0), help="Cost of a task [default: measured]."),
+            click.option("--job-seconds", type=click.FloatRange(0),
+                         help="Of a job, besides its tasks [default: measured]."),
+            click.option("--dispatch-seconds", type=click.FloatRange(0),
+                         help="What the driver does for each task, one after another [default: measured]."),
+            click.option("--task-seconds", type=click.FloatRange(0), help="To start a task on its slot [default: 0]."),
             click.option("--stragglers", type=click.FloatRange(0, 3), default=0.0, metavar="SIGMA",
                          help="Of a lognormal factor on every task's time."),
             click.option("--failures", type=click.FloatRange(0, 0.99), default=0.0, metavar="P",
@@ -111,7 +114,8 @@ def simulate(
     if measured:
         result["check"] = _compare(measured, predict(work, costs, here, checked), {point.workers for point in points})
         _show_check(result["check"], stream)
-    changes = {name: where[f"{name}_seconds"] for name in ("job", "task") if where[f"{name}_seconds"] is not None}
+    stated = {name: where[f"{name}_seconds"] for name in ("job", "dispatch", "task")}
+    changes = {name: value for name, value in stated.items() if value is not None}
     costs = dataclasses.replace(costs, **changes)
     cluster = _cluster(config, slots, where)
     predictions = predict(work, costs, cluster, counts)
@@ -241,7 +245,7 @@ def _show(
     at_once = "1 task" if cluster.slots == 1 else f"{cluster.slots} tasks"
     show_table(f"{name}: predicted, {at_once} at once", head, rows, stream)
     lines = [
-        f"measured: {1e6 * costs.train_example:.2f} µs an example, {1e3 * costs.task:.1f} ms a task, "
+        f"measured: {1e6 * costs.train_example:.2f} µs an example, {1e3 * costs.dispatch:.1f} ms a task, "
         f"{1e3 * costs.job:.1f} ms a job, {1e3 * costs.commit:.1f} ms a commit; tasks at once take "
         f"{costs.contention:.2f} times as long each",
         result["verdict"],

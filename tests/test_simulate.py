@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +29,7 @@ ALL_COSTS = Costs(
     visit_row=0.001,
     startup=3.0,
     job=0.5,
+    dispatch=0.05,
     task=0.25,
     commit=0.125,
     encode_byte=1e-5,
@@ -78,7 +79,8 @@ def test_a_whole_run_by_hand() -> None:
     visit = 0.25 + 1.5 * 250 * 0.001
     task = visit + 1.5 * 2 * 200 * 0.01 + 1000 * 1e-5
     reduce = 0.25 + 4 * 1000 * 2e-5
-    expected = 3.0 + 3 * (2 * task + reduce + 0.5 + 0.125) + (2 * visit + 0.25 + 0.5)
+    jobs = 0.5 + 5 * 0.05
+    expected = 3.0 + 3 * (2 * task + reduce + jobs + 0.125) + (2 * visit + 0.25 + jobs)
     assert seconds(ALL_COSTS, Cluster(slots=2), 4) == [pytest.approx(expected)]
 
 
@@ -132,7 +134,9 @@ def test_the_seed_decides_and_other_numbers_of_workers_do_not() -> None:
 
 @settings(derandomize=True, deadline=None, max_examples=60)
 @given(
-    st.sampled_from(["startup", "job", "task", "commit", "visit_row", "encode_byte", "average_byte", "train_example"]),
+    st.sampled_from(
+        ["startup", "job", "dispatch", "task", "commit", "visit_row", "encode_byte", "average_byte", "train_example"]
+    ),
     st.floats(0.0, 2.0),
     st.integers(1, 40),
     st.integers(1, 9),
@@ -194,9 +198,11 @@ def test_the_fit_finds_the_costs_that_made_the_measurements(slots: int, shared: 
         visit = slower * truth.visit_row * float(short.visited(workers).sum())
         both = slower * float(work_seconds(short, truth, workers).sum())
         points.append(Measured(short, workers, point.seconds, point.round, both - visit, visit))
-    known = Costs(0.0, commit=truth.commit, encode_byte=truth.encode_byte, average_byte=truth.average_byte)
+    known = replace(
+        truth, train_example=0.0, visit_row=0.0, startup=0.0, job=0.0, dispatch=0.0, contention=1.0, slots=1
+    )
     found = fit_costs(points[0], points[1], slots, known)
-    for name in ("train_example", "visit_row", "startup", "job", "task", "contention"):
+    for name in ("train_example", "visit_row", "startup", "job", "dispatch", "contention"):
         assert getattr(found, name) == pytest.approx(getattr(truth, name), rel=1e-6), name
     held_out = predict(EIGHT, truth, Cluster(slots), [2, 4, 8])
     for expected, point in zip(held_out, predict(EIGHT, found, Cluster(slots), [2, 4, 8]), strict=True):

@@ -73,16 +73,18 @@ class Workload:
 class Costs:
     """Seconds on one machine.
 
-    ``startup``: before the first round and after the last job; ``job``: every job, besides its tasks; ``task``: start
-    and end of one task; ``commit``: a checkpoint; ``visit_row``: to read and score a row in one round;
-    ``train_example``: one example in one pass; ``encode_byte``, ``average_byte``: a byte of a partial in its mapper, in
-    its reducer. ``contention``: how much longer the work of a task takes when ``slots`` run at once.
+    ``startup``: before the first round and after the last job; ``job``: every job, besides its tasks;
+    ``dispatch``: what the driver does for each task, one after another; ``task``: start and end of one task, on its
+    slot; ``commit``: a checkpoint; ``visit_row``: to read and score a row in one round; ``train_example``: one example
+    in one pass; ``encode_byte``, ``average_byte``: a byte of a partial in its mapper, in its reducer. ``contention``:
+    how much longer the work of a task takes when ``slots`` run at once.
     """
 
     train_example: float
     visit_row: float = 0.0
     startup: float = 0.0
     job: float = 0.0
+    dispatch: float = 0.0
     task: float = 0.0
     commit: float = 0.0
     encode_byte: float = 0.0

@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 from nnlib.simulate.costs import Cluster, Costs, Workload
 from nnlib.simulate.model import predict, work_seconds
 
-HALVINGS = 60
-
 
 @dataclass(frozen=True)
 class Measured:
@@ -27,9 +25,9 @@ class Measured:
 def fit_costs(one: Measured, other: Measured, slots: int, known: Costs) -> Costs:
     """The costs that give both measurements back.
 
-    ``one`` is of one worker, ``other`` of more; ``known`` has what was measured by itself (commit and bytes). Rates of
+    ``one`` is of one worker, ``other`` of more; ``known`` has what was measured by itself (commit, bytes). Rates of
     training and visiting are those of one worker; contention is what the others' tasks took beyond them; the rest of
-    the two rounds is what jobs and tasks cost (not below 0).
+    the two rounds is what jobs and the dispatch of tasks cost (not below 0).
     """
     passes = one.workload.epochs / one.workload.rounds
     rates = replace(
@@ -52,22 +50,11 @@ def fit_costs(one: Measured, other: Measured, slots: int, known: Costs) -> Costs
 
 
 def _overheads(costs: Costs, one: Measured, other: Measured, cluster: Cluster) -> Costs:
-    """``job`` and ``task`` from the two rounds: for any cost of a task the first round gives that of the job, and the
-    second round then grows with the task's, so halving finds it."""
-
-    def with_task(task: float) -> Costs:
-        without = replace(costs, task=task, job=0.0)
-        return replace(without, job=max(0.0, one.round_seconds - _round(one, without, cluster)))
-
-    low, high = 0.0, one.round_seconds
-    for _ in range(HALVINGS):
-        middle = (low + high) / 2
-        if _round(other, with_task(middle), cluster) < other.round_seconds:
-            low = middle
-        else:
-            high = middle
-    return with_task((low + high) / 2)
-
-
-def _round(point: Measured, costs: Costs, cluster: Cluster) -> float:
-    return predict(point.workload, costs, cluster, [point.workers])[0].round
+    """``job`` and ``dispatch``: the line through what the two rounds took besides the work, by their tasks."""
+    bare = replace(costs, job=0.0, dispatch=0.0)
+    rest, tasks = [], []
+    for point in (one, other):
+        rest.append(point.round_seconds - predict(point.workload, bare, cluster, [point.workers])[0].round)
+        tasks.append(point.workers + point.workload.reduce_tasks(point.workers))
+    dispatch = max(0.0, (rest[1] - rest[0]) / (tasks[1] - tasks[0]))
+    return replace(costs, dispatch=dispatch, job=max(0.0, rest[0] - dispatch * tasks[0]))

@@ -1,7 +1,7 @@
 """The cost model: seconds of a run on any number of workers.
 
     run   = startup + rounds * round + scoring
-    round = job + map + transfer + reduce + commit
+    round = fixed + map + transfer + reduce,    fixed = job + dispatch * tasks + commit
 
 ``map`` is the makespan of one task a worker: start + slowdown * (reading, scoring and training its rows) + encoding
 its partials. ``reduce`` is the makespan of the reduce tasks: start + averaging their share of all partials.
@@ -71,9 +71,10 @@ def _predict(workload: Workload, costs: Costs, cluster: Cluster, workers: int) -
     average = costs.task + costs.average_byte * volume * workers / reducers
     reduce = makespan(reducing * average, cluster.slots)
     transfer = _transfer(volume, workers, reducers, cluster)
-    rounds = map_ + reduce + transfer + costs.job + costs.commit
+    jobs = costs.job + costs.dispatch * (workers + reducers)
+    rounds = map_ + reduce + transfer + jobs + costs.commit
 
-    scoring = makespan(mapping * visit, cluster.slots) + makespan(reducing * costs.task, cluster.slots) + costs.job
+    scoring = makespan(mapping * visit, cluster.slots) + makespan(reducing * costs.task, cluster.slots) + jobs
     total = costs.startup + workload.rounds * rounds.mean() + scoring.mean()
     return Prediction(
         workers=workers,
@@ -82,7 +83,7 @@ def _predict(workload: Workload, costs: Costs, cluster: Cluster, workers: int) -
         map=float(map_.mean()),
         transfer=transfer,
         reduce=float(reduce.mean()),
-        fixed=costs.job + costs.commit,
+        fixed=jobs + costs.commit,
         work=float(makespan(train[None, :], cluster.slots)[0]),
         fails=fails_for_good(cluster, (workload.rounds + 1) * (workers + reducers)),
     )
