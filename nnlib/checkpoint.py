@@ -95,12 +95,6 @@ class RoundStore:
 
         Raises `StorageError` if another driver has committed this round.
         """
-        if before is not None and not self.storage.exists(self._at(before.round, MANIFEST)):
-            raise StorageError(
-                f"round {before.round} is there no more: the run was moved or deleted while it trained",
-                hint="put it back and go on with --resume; whole rounds are kept",
-                run=self.storage.root,
-            )
         files = self._encoded(checkpoint)
         checkpoint.line = ledger_line(checkpoint.facts, files, None if before is None else before.line)
         files[LEDGER] = checkpoint.line
@@ -123,6 +117,15 @@ class RoundStore:
             hint="let the other one finish, or train into another --run-dir",
             run=self.storage.root,
         )
+
+    def require(self, round_: int) -> None:
+        """Raise `StorageError` if a committed round is gone: nothing must be written into what is left of a run."""
+        if not self.storage.exists(self._at(round_, MANIFEST)):
+            raise StorageError(
+                f"round {round_} is there no more: the run was moved or deleted while it trained",
+                hint="put it back and go on with --resume; whole rounds are kept",
+                run=self.storage.root,
+            )
 
     def _encoded(self, checkpoint: Checkpoint) -> dict[str, bytes]:
         """The round's files but its ledger line and manifest; equal checkpoints, equal bytes."""
