@@ -134,9 +134,7 @@ def test_the_seed_decides_and_other_numbers_of_workers_do_not() -> None:
 
 @settings(derandomize=True, deadline=None, max_examples=60)
 @given(
-    st.sampled_from(
-        ["startup", "job", "dispatch", "task", "commit", "visit_row", "encode_byte", "average_byte", "train_example"]
-    ),
+    st.sampled_from([field.name for field in fields(Costs) if field.name not in ("contention", "slots")]),
     st.floats(0.0, 2.0),
     st.integers(1, 40),
     st.integers(1, 9),
