@@ -70,6 +70,9 @@ def array_table(
         if not array.shape:
             raise DataError("is a single number, not an array of rows", file=file, column=name)
         allowed = "biufUS" if name == label else "biuf"
+        if array.dtype.hasobject:
+            hint = "save plain numbers or strings"
+            raise DataError("holds Python objects, which are never unpickled", hint=hint, file=file, column=name)
         if array.dtype.kind not in allowed:
             raise DataError(f"expected numbers, found {array.dtype}", file=file, column=name)
         if array.dtype.kind in "US" and array.dtype.itemsize > MOST_TEXT_BYTES:
