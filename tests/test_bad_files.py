@@ -131,7 +131,7 @@ BINARY: dict[str, tuple[str, Callable[[], bytes], tuple[str, ...]]] = {
     "a shape that lies, .npy": ("a.npy", lambda: npy("<f4", (2**40, 784)), ("promises",)),
     "a negative shape": ("a.npy", lambda: npy("<f4", (-2, 3)), ("shape (-2, 3)",)),
     "a header that lies": ("a.npy", lambda: b"\x93NUMPY\2\0\xff\xff\xff\xff{}", ("4294967295 bytes",)),
-    "wide rows": ("a.npz", lambda: npz(X=npy("|u1", (1, 8 * MB), bytes(8 * MB)), y=npy("|u1", (1,), b"\0")), ("more than",)),
+    "wide rows": ("a.npz", lambda: npz(X=npy("|u1", (2, 2 * MB), bytes(4 * MB)), y=LABELS), ("more than",)),
     "labels of a megabyte": ("a.npz", lambda: npz(X=LABELS, y=npy("|S1048576", (2,), bytes(2 * MB))), ("no labels",)),
     "a damaged .npz": ("a.npz", lambda: npz(X=LABELS, y=LABELS)[:-30], ("a.npz",)),
     "no .mat": ("a.mat", lambda: b"MATLAB 5.0 MAT-file".ljust(200), (".mat",)),
