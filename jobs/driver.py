@@ -125,6 +125,7 @@ class Driver:
         outputs = site.run("train", before.round, active, *model_files(store, before))
         job_seconds = time.monotonic() - began
         checkpoint = advance(site.spec, before, outputs)
+        store.require(before.round)
         store.commit(checkpoint, before)
         for index in active:
             trial = checkpoint.trials[index]
