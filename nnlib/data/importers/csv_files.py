@@ -103,6 +103,12 @@ def _explained(
             start += len(batch)
     except pa.ArrowInvalid as second:
         error = second
+    if "straddl" in str(error):  # a row must fit in one of Arrow's blocks
+        return DataError(
+            f"a row after row {start} goes on for about {_BLOCK_BYTES:,} bytes or more",
+            hint="is a quote left open, or is this no CSV file?",
+            file=file,
+        )
     return DataError(f"is not readable as CSV after row {start} ({error})", file=file)
 
 
