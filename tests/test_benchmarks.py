@@ -78,11 +78,11 @@ def test_the_yardstick_trains_what_the_configuration_says(benchmark: Any, tmp_pa
 
 def test_memory_of_a_child_is_seen(benchmark: Any, tmp_path: Path) -> None:
     """A process that fills 200 MB and gives them back before it ends has a mark above 200 MB."""
-    processes = benchmark("processes")
+    children = benchmark("children")
 
     program = "import time; x = b'x' * 200_000_000; del x; time.sleep(0.3)"
     process = subprocess.Popen([sys.executable, "-c", program])
-    memory = processes.Memory()
+    memory = children.Memory()
     with memory.watching(process.pid):
         process.wait()
     assert 200.0 < max(memory.peaks.values()) < 400.0

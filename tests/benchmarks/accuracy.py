@@ -18,7 +18,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from processes import ROOT, nnjobs
+from children import ROOT, nnjobs
 from record import record
 
 PLAIN, TUNED = ROOT / "configs" / "digits.yaml", ROOT / "configs" / "digits-8-workers.yaml"

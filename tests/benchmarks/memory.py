@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from processes import peak_memory
+from children import peak_memory
 from record import record
 
 FEATURES, SIDE, CLASSES, SHARDS = 784, 28, 10, 8

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 from bare_numpy import BATCH, EPOCHS, HIDDEN, L2, LR, MOMENTUM, RESET_EVERY
-from processes import ROOT, Run, nnjobs, run
+from children import ROOT, Run, nnjobs, run
 from record import record
 
 from nnlib.config.load import load_config
