@@ -154,7 +154,7 @@ def _start_from_run(spec: JobSpec, states: Sequence[TrialState], address: str) -
     old = parent.spec()
     store = parent.rounds(old)
     committed = store.rounds()
-    round_ = int(number) if number else committed[-1]
+    round_ = int(number) if number else store.newest()
     if round_ not in committed or not store.has_model(round_):
         kept = ", ".join(str(known) for known in committed if store.has_model(known))
         raise ConfigError(f"that run keeps no model of round {round_} (kept: {kept})", run=parent.address)

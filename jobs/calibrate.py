@@ -145,7 +145,7 @@ def _known(address: str, copy: str) -> Costs:
     run = RunDirectory(address)
     spec = run.spec()
     store = run.rounds(spec)
-    checkpoint = store.load(store.rounds()[-1])
+    checkpoint = store.load(store.newest())
     other = RoundStore(storage(copy), store.layouts)
     commits = []
     for round_ in range(REPETITIONS):

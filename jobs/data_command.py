@@ -59,7 +59,9 @@ def _output(command: Callable[..., None]) -> Callable[..., None]:
     for option in (
         click.option("--overwrite", is_flag=True, help="Replace a dataset that is there already."),
         click.option("--name", help="Name of the dataset. [default: the first source's]"),
-        click.option("--row-group-rows", type=click.IntRange(1), help="Rows of a row group. [default: about 4 MiB]"),
+        click.option(
+            "--row-group-rows", type=click.IntRange(1, 10**9), help="Rows of a row group. [default: about 4 MiB]"
+        ),
         click.option("--seed", type=click.IntRange(0), default=0, show_default=True),
         click.option("--dtype", type=click.Choice(["auto", "float32", "uint8"]), default="auto", show_default=True),
         click.option("--shards", type=click.IntRange(1, 99_999), default=1, show_default=True, help="Files to write."),
@@ -114,9 +116,11 @@ def import_command(sources: tuple[str, ...], **chosen: Any) -> None:
 @_output
 @click.option("--kind", type=click.Choice(["digits", "blobs"]), default="digits", show_default=True,
               help="Jittered MNIST digits, or Gaussian blobs.")  # fmt: skip
-@click.option("--rows", type=click.IntRange(1), required=True)
-@click.option("--features", type=click.IntRange(1), help="digits: 784 (default) or 400; blobs: any. [default: 20]")
-@click.option("--classes", type=click.IntRange(2), default=10, show_default=True)
+@click.option("--rows", type=click.IntRange(1, 10**12), required=True)
+@click.option(
+    "--features", type=click.IntRange(1, 1 << 20), help="digits: 784 (default) or 400; blobs: any. [default: 20]"
+)
+@click.option("--classes", type=click.IntRange(2, 65_536), default=10, show_default=True)
 def synth(**chosen: Any) -> None:
     """Make a dataset of any size."""
     from nnlib.data.synthetic import SynthOptions, synthesize

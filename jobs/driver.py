@@ -100,7 +100,7 @@ class Driver:
         """From the newest committed round to the last, then the final scores."""
         spec, store = site.spec, self.directory.rounds(site.spec)
         rounds = round_count(spec.config)
-        checkpoint = store.load(store.rounds()[-1])
+        checkpoint = store.load(store.newest())
         finished = self.directory.final()
         if finished is not None:
             self.tell(Note("this run is finished; nothing to do"))

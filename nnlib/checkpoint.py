@@ -155,6 +155,17 @@ class RoundStore:
                 found.append(int(name))
         return sorted(found)
 
+    def newest(self) -> int:
+        """The newest committed round; every run has round 0. Raises `MismatchError` if it was lost."""
+        rounds = self.rounds()
+        if not rounds:
+            raise MismatchError(
+                f"this run has lost its {ROUNDS}/: it has no model any more",
+                hint="bring a copy of it back, or train anew",
+                run=self.storage.root,
+            )
+        return rounds[-1]
+
     def manifest(self, round_: int) -> dict[str, Any]:
         file = f"{self.storage.root}/{self._at(round_, MANIFEST)}"
         data = parse_json(self.storage.read(self._at(round_, MANIFEST)), file, _without(round_))

@@ -31,6 +31,7 @@ EVENTS = "events.jsonl"
 LOG = "log"
 FINAL_MODEL = "final/model.safetensors"
 FINAL_METRICS = "final/metrics.json"
+REMAKE = "delete final/ and run the same training with --resume: it is made again from the last round"
 WRITE_SECONDS = 2.0
 """Journals and views are rewritten at most this often (storage has no append), and when a run ends."""
 
@@ -108,7 +109,10 @@ class RunDirectory:
         more epochs)."""
         if not self.storage.exists(FINAL_METRICS):
             return None
-        final = parse_json(self.storage.read(FINAL_METRICS), f"{self.address}/{FINAL_METRICS}")
+        file = f"{self.address}/{FINAL_METRICS}"
+        final = parse_json(self.storage.read(FINAL_METRICS), file, REMAKE)
+        if not {"rounds", "rounds_planned", "task", "trials", "model_sha256"} <= set(final):
+            raise MismatchError("altered or damaged, for it lacks what it should say", hint=REMAKE, file=file)
         return final if final.get("rounds_planned") == round_count(self.spec().config) else None
 
     def final_arrays(self) -> dict[str, Any]:
@@ -122,7 +126,7 @@ class RunDirectory:
         if model_digest(vectors) != (self.final() or {}).get("model_sha256"):
             raise MismatchError(
                 f"does not match the model_sha256 of {FINAL_METRICS}: one of them was altered or damaged",
-                hint="delete final/ and run the same training with --resume: it is made again from the last round",
+                hint=REMAKE,
                 file=file,
             )
         return vectors

@@ -225,12 +225,23 @@ STORAGES: dict[str, type[LocalStorage]] = {"": LocalStorage, "file": LocalStorag
 """Scheme of an address -> its storage."""
 
 
+def _is_text(name: str) -> bool:
+    """Whether a name is text: Python makes lone surrogates of a command line's other bytes."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def storage(address: str, *, private: bool = False) -> Storage:
     """The storage at an address: a path, ``file://...`` or another scheme of `STORAGES`.
 
     ``private``: new files are for their owner alone (on this machine; elsewhere the service's own rules hold).
     """
     refuse_credentials(address)
+    if "\0" in address or not _is_text(address):
+        raise UsageError("a name must be UTF-8 text without NUL, for it is kept in files", address=ascii(address))
     scheme, separator, rest = address.partition("://")
     if not separator:
         scheme, rest = "", address

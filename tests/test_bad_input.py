@@ -271,6 +271,49 @@ def test_damaged_final_models(capsys: Capture) -> None:
         refused(capsys, 3, "train", "c.yaml", "--from", "run", "--run-dir", "b", says=("final/model.safetensors",))
 
 
+def test_runs_that_lost_their_rounds_or_scores(capsys: Capture) -> None:
+    assert main([*TRAIN, "--quiet"]) == 0
+    shutil.copytree("run", "whole")
+    Path("run/final/metrics.json").write_text('{"rounds_planned": 2}')
+    commands = (("report", "run", "-o", "r.html"), ("predict", "run", "d", "-o", "p.parquet"))
+    for command in (*commands, ("train", "c.yaml", "--from", "run", "--run-dir", "b")):
+        refused(capsys, 3, *command, says=("final/metrics.json", "altered or damaged", "delete final/"))
+    shutil.rmtree("run/rounds")
+    shutil.rmtree("run/final")
+    shutil.copytree("whole/final", "run/final")
+    for command in (commands[0], ("train", "c.yaml", "--from", "run", "--run-dir", "b")):
+        refused(capsys, 3, *command, says=("run", "has lost its rounds", "copy"))
+
+
+@pytest.mark.parametrize("name", ["\udcff", "a\0b"])
+def test_names_that_no_file_can_keep(name: str, capsys: Capture) -> None:
+    for command in (
+        ("train", "c.yaml", "--run-dir", name),
+        ("train", "c.yaml", "--from", name, "--run-dir", "b"),
+        ("data", "info", name),
+        ("data", "import", "iris", "-o", name),
+        ("predict", name, "d", "-o", "p.parquet"),
+        ("report", name),
+    ):
+        refused(capsys, 2, *command, says=("UTF-8", "NUL"))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--rows", "99999999999999999999"),
+        ("--rows", "0"),
+        ("--rows", "10", "--features", "99999999999"),
+        ("--rows", "10", "--classes", "1"),
+        ("--rows", "10", "--shards", "11"),
+        ("--rows", "10", "--row-group-rows", "99999999999999999999"),
+        ("--rows", "10", "--seed", "-1"),
+    ],
+)
+def test_numbers_out_of_range(options: tuple[str, ...], capsys: Capture) -> None:
+    refused(capsys, 2, "data", "synth", "--kind", "blobs", "-o", "s", *options, says=(options[-2],))
+
+
 PREDICTIONS = {
     "absent.csv": (None, "no such file"),
     "empty.csv": ("", "empty"),

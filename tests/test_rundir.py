@@ -39,6 +39,9 @@ def made(where: Path, **sections: Any) -> JobSpec:
     return make_spec(Config.model_validate(document), dataset)[0]
 
 
+SAID = {"rounds": 3, "task": "classification"}
+
+
 def test_a_run_exists_with_its_spec(tmp_path: Path) -> None:
     spec = made(tmp_path)
     with pytest.raises(UsageError, match="no run here"):
@@ -121,15 +124,21 @@ def test_final_weights_are_those_that_were_scored(tmp_path: Path) -> None:
     for trial, vector in zip(spec.trials, vectors, strict=True):
         arrays |= named_arrays(trial.index, vector, spec.model(trial).layout)
     planned = round_count(spec.config)
-    run.finish({"model_sha256": model_digest(vectors), "rounds_planned": planned, "trials": []}, arrays)
+    run.finish({"model_sha256": model_digest(vectors), "rounds_planned": planned, "trials": [], **SAID}, arrays)
     assert [vector.tobytes() for vector in run.final_weights(spec)] == [vector.tobytes() for vector in vectors]
-    final = {"format_version": 1, "model_sha256": model_digest(vectors), "rounds_planned": planned, "trials": []}
+    final = {
+        "format_version": 1,
+        "model_sha256": model_digest(vectors),
+        "rounds_planned": planned,
+        "trials": [],
+        **SAID,
+    }
     assert run.final() == final
-    run.finish({"model_sha256": model_digest(vectors[::-1]), "rounds_planned": planned, "trials": []}, arrays)
+    run.finish({"model_sha256": model_digest(vectors[::-1]), "rounds_planned": planned, "trials": [], **SAID}, arrays)
     with pytest.raises(MismatchError, match="model_sha256") as caught:
         run.final_weights(spec)
     assert caught.value.where["file"] == str(tmp_path / "run" / FINAL_MODEL)
-    run.finish({"model_sha256": model_digest(vectors), "rounds_planned": planned - 1, "trials": []}, arrays)
+    run.finish({"model_sha256": model_digest(vectors), "rounds_planned": planned - 1, "trials": [], **SAID}, arrays)
     assert run.final() is None  # it was finished, and then given more epochs
 
 

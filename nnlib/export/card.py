@@ -71,7 +71,7 @@ def make_card(
 
 def ledger_root(store: RoundStore) -> dict[str, Any]:
     """The newest round and the hash of its ledger line: the lines are chained, so it stands for the whole ledger."""
-    round_ = store.rounds()[-1]
+    round_ = store.newest()
     return {"round": round_, "sha256": digest(store.ledger(round_))}
 
 

@@ -119,7 +119,7 @@ class RunFacts:
             spec,
             name,
             final is not None,
-            rounds[-1],
+            store.newest(),
             lines,
             scored,
             None if final is None else final["model_sha256"],
