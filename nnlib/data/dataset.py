@@ -21,6 +21,8 @@ FORMAT_VERSION = 1
 MOST_ROWS_A_BYTE = 64
 """No shard holds more: every row has an id of its own. A larger number is a lie that would fill the memory."""
 
+MOST_GROUP_ROWS = 10**9
+
 Task = Literal["classification", "regression"]
 XType = Literal["float32", "uint8"]
 
@@ -132,7 +134,8 @@ class Dataset:
             "features (must be those of encoding)": self.features == self.encoding.features,
             "classes": (len(self.classes) >= 2) == classification and len(set(self.classes)) == len(self.classes),
             "rows (must be the sum of the shards')": self.rows == sum(shard.rows for shard in self.shards) > 0,
-            "row_group_rows": self.row_group_rows > 0,
+            "row_group_rows": 0 < self.row_group_rows <= MOST_GROUP_ROWS,
+            "x_scale": math.isfinite(self.x_scale) and math.isfinite(self.x_offset) and self.x_scale != 0.0,
             "columns": all(kind in ("string", "int64") for kind in self.columns.values()),
             "shards (names)": [shard.name for shard in self.shards] == [shard_name(k) for k in range(len(self.shards))],
             "shards (class_counts)": all(

@@ -190,7 +190,7 @@ def choose(table: Table, options: ImportOptions) -> Choice:
         kind: Any = "categorical" if name in categorical else "vector" if name in table.shapes else "numeric"
         columns.append(FeatureColumn(name, kind, math.prod(table.shapes.get(name, ()))))
     if (width := sum(column.width for column in columns)) > MOST_NUMBERS:
-        raise DataError(f"a row has {width:,} numbers, more than {MOST_NUMBERS:,}", file=table.file)
+        raise DataError(f"a row has {width:,} numbers, it may have 1 to {MOST_NUMBERS:,}", file=table.file)
     pixels = all(column.kind == "vector" and table.types.get(column.name) == "uint8" for column in columns)
     dtype = options.dtype if options.dtype != "auto" else "uint8" if pixels else "float32"
     if dtype == "uint8" and options.nulls == "mean" and options.dtype == "uint8":

@@ -61,9 +61,9 @@ class Table:
         if len(self.columns) > MOST_COLUMNS:
             raise DataError(f"has {len(self.columns):,} columns, more than {MOST_COLUMNS:,}", file=self.file)
         for name, shape in self.shapes.items():
-            if math.prod(shape) > MOST_NUMBERS:
+            if not 1 <= math.prod(shape) <= MOST_NUMBERS:
                 raise DataError(
-                    f"a row has {' x '.join(map(str, shape))} numbers, more than {MOST_NUMBERS:,}",
+                    f"a row has {' x '.join(map(str, shape))} numbers, it may have 1 to {MOST_NUMBERS:,}",
                     file=self.file,
                     column=name,
                 )
