@@ -90,8 +90,10 @@ class RunDirectory:
                 file=file,
             )
         try:
-            return JobSpec.from_json(data)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            spec = JobSpec.from_json(data)
+            canonical(spec.to_json())  # what cannot be written again (infinite numbers) cannot be gone on with
+            return spec
+        except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
             raise MismatchError(
                 f"lacks or garbles {error}", hint="the file was altered or damaged", file=file
             ) from error

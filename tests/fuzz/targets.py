@@ -28,13 +28,19 @@ from nnlib.averaging import Partial
 from nnlib.checkpoint import flat_vector, pack, unpack
 from nnlib.config.load import parse_config
 from nnlib.config.render import from_resolved, to_yaml
+from nnlib.config.schema import Config
 from nnlib.data.checking import verify
 from nnlib.data.dataset import MANIFEST, Dataset
 from nnlib.data.importing import ImportOptions, import_dataset
-from nnlib.data.reader import ShardReader
+from nnlib.data.reader import _VERIFIED, ShardReader
+from nnlib.data.scaling import Scaler
+from nnlib.data.splits import TEST, TRAIN, SplitRule, Stratum
 from nnlib.errors import NnjobsError
 from nnlib.layout import Layout
-from nnlib.wire import SliceKey, decode_partial, decode_record, encode_partial, encode_record
+from nnlib.ledger import canonical
+from nnlib.plan import JobSpec, Trial
+from nnlib.rundir import SPEC, RunDirectory
+from nnlib.wire import SliceKey, _checksum, decode_partial, decode_record, encode_partial, encode_record
 
 X = np.linspace(-2.0, 2.0, 24, dtype=np.float32).reshape(8, 3)
 Y = np.array([0, 1, 2, 1, 0, 2, 1, 0])
@@ -206,8 +212,6 @@ def _wire(data: bytes) -> None:
         SliceKey.decode(key)
     fields = value.split(b"\t")
     if kind[0] & 2 and len(fields) == 6:
-        from nnlib.wire import _checksum
-
         fields[4] = _checksum(key, b"\t".join(fields[:4]), fields[5])
         value = b"\t".join(fields)
     partial = decode_partial(key, value)
@@ -319,6 +323,7 @@ class _Shard:
         digest = hashlib.sha256(data).hexdigest()
         shard = replace(self.dataset.shards[0], bytes=len(data), sha256=digest)
         dataset = replace(self.dataset, shards=(shard,))
+        _VERIFIED.clear()  # a process remembers the hashes it has checked: a handful, not millions
         verify(dataset)
         with ShardReader(dataset, 0, ("who", "id")) as reader:
             groups = [reader.row_group(index) for index in range(len(reader.group_rows))]
@@ -329,6 +334,41 @@ def _shard_seeds() -> list[bytes]:
     folder, _, shard = _dataset()
     shutil.rmtree(folder)
     return [shard, *_parquet_seeds()[:3]]
+
+
+class _Spec:
+    """A run directory whose spec is the input: its trials and models are laid out, or it is refused."""
+
+    folder: Path | None = None
+
+    def __call__(self, data: bytes) -> None:
+        if self.folder is None:
+            self.folder = Path(tempfile.mkdtemp(prefix="nnjobs-fuzz-"))
+        (self.folder / SPEC).write_bytes(data)
+        run = RunDirectory(str(self.folder))
+        spec = run.spec()
+        run.rounds(spec)
+        again = canonical(spec.to_json())
+        assert canonical(JobSpec.from_json(json.loads(again)).to_json()) == again
+
+
+def _spec_seeds() -> list[bytes]:
+    folder, _, _ = _dataset()
+    dataset = Dataset.open(str(folder))
+    shutil.rmtree(folder)
+    trial = Trial(
+        index=0,
+        split=3,
+        rule=SplitRule((1, 2), (Stratum((2**63, 2**64), (TRAIN, TEST)),)),
+        objective_rows=6,
+        train_rows=(6,),
+        validation_rows=(0,),
+        test_rows=(2,),
+        class_weights=(1.0, 0.5, 2.0),
+        scaler=Scaler("standard", np.zeros(3), np.ones(3)),
+    )
+    config = Config.model_validate({"data": {"path": "d"}, "model": {"hidden": [4]}})
+    return [canonical(JobSpec(config, dataset, trials).to_json()) for trials in ((trial,), (trial, trial))]
 
 
 def mutations(seeds: list[bytes], count: int, seed: int = 0) -> Iterator[bytes]:
@@ -387,5 +427,6 @@ TARGETS: dict[str, Target] = {
     "config": Target(_config, _config_seeds),
     "safetensors": Target(_safetensors, _safetensors_seeds),
     "manifest": Target(_Manifest(), _manifest_seeds),
+    "spec": Target(_Spec(), _spec_seeds),
     "shard": Target(_Shard(), _shard_seeds),
 }
