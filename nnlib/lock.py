@@ -58,13 +58,14 @@ class RunLock:
                     )
             number = 0 if newest is None else int(newest.removesuffix(".json")) + 1
             self._name = f"{FOLDER}/{number:06d}.json"
+            _HELD.add(self._since)  # before anyone can read the file
             if self._storage.create(self._name, self._record()):
-                _HELD.add(self._since)
                 for name in numbers[:-1]:  # the newest stays until a newer one is surely seen by everybody
                     self._storage.delete(f"{FOLDER}/{name}")
                 self._renewer = threading.Thread(target=self._renew, daemon=True)
                 self._renewer.start()
                 return self
+            _HELD.discard(self._since)
         raise StorageError("the lock changes hands all the time", run=self._storage.root)
 
     def __exit__(
