@@ -27,12 +27,15 @@ check "ruff check" "$main/ruff" check .
 check "ruff format" "$main/ruff" format --check .
 check "mypy" "$main/mypy"
 
-# The other Pythons run without torch, which weighs gigabytes: the tests that compare with it skip there.
+# The other Pythons run without torch, which weighs gigabytes: the tests that compare with it skip there. What depends
+# on no Python (lock files, figures, fuzzing) runs once, below.
+once=(--ignore=tests/test_benchmarks.py --ignore=tests/test_dependencies.py --ignore=tests/test_fuzz_sample.py
+    --ignore=tests/test_report.py)
 for minor in 11 12 13; do
     [ "$minor" != "$own" ] || continue
     if python=$(find_python "$minor"); then
         make_environment ".venv-3.$minor" "$python" requirements-test.lock
-        check "pytest on Python 3.$minor" "$BIN/python" -m pytest -q tests
+        check "pytest on Python 3.$minor" "$BIN/python" -m pytest -q tests "${once[@]}"
     else
         say "Python 3.$minor is not to be had here: not tested"
     fi
