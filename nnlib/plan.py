@@ -155,7 +155,12 @@ class JobSpec:
     def from_json(cls, data: dict[str, Any]) -> JobSpec:
         dataset = Dataset.from_json(data["dataset"]["address"], data["dataset"]["manifest"])
         trials = tuple(Trial.from_json(trial) for trial in data["trials"])
-        return cls(Config.model_validate(data["config"]), dataset, trials)
+        spec = cls(Config.model_validate(data["config"]), dataset, trials)
+        for index, trial in enumerate(trials):
+            counts = (trial.train_rows, trial.validation_rows, trial.test_rows)
+            if trial.index != index or any(len(count) != spec.workers for count in counts):
+                raise ValueError(f"trial {index}: its number or its rows per worker")
+        return spec
 
 
 def arrays_to_json(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, Any]:

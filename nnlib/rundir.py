@@ -91,6 +91,7 @@ class RunDirectory:
             )
         try:
             spec = JobSpec.from_json(data)
+            self.rounds(spec)  # every trial's settings and model
             canonical(spec.to_json())  # what cannot be written again (infinite numbers) cannot be gone on with
             return spec
         except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
