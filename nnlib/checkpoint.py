@@ -249,7 +249,11 @@ class RoundStore:
         if keep == "all":
             return
         if self._models is None:  # looked up once: else every round would ask the storage for all rounds before it
-            self._models = [round_ for round_ in self.rounds() if self.has_model(round_)]
+            # A kill between the two deletions below leaves the state alone.
+            kept = (MODEL, STATE)
+            self._models = [
+                round_ for round_ in self.rounds() if any(self.storage.exists(self._at(round_, name)) for name in kept)
+            ]
         for round_ in self._models[: -int(keep)]:
             if round_ > 0 and round_ not in needed:
                 for name in (MODEL, STATE):
