@@ -7,6 +7,7 @@ A task decides from these alone which rows are its own, so it depends on no othe
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -156,10 +157,13 @@ class JobSpec:
         dataset = Dataset.from_json(data["dataset"]["address"], data["dataset"]["manifest"])
         trials = tuple(Trial.from_json(trial) for trial in data["trials"])
         spec = cls(Config.model_validate(data["config"]), dataset, trials)
+        width = dataset.features
         for index, trial in enumerate(trials):
             counts = (trial.train_rows, trial.validation_rows, trial.test_rows)
             if trial.index != index or any(len(count) != spec.workers for count in counts):
                 raise ValueError(f"trial {index}: its number or its rows per worker")
+            if trial.scaler is not None and not trial.scaler.shift.shape == trial.scaler.factor.shape == (width,):
+                raise ValueError(f"trial {index}: its feature scaling is not one of {width} features")
         return spec
 
 
@@ -169,6 +173,10 @@ def arrays_to_json(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, Any]:
 
 
 def arrays_from_json(data: Mapping[str, Any]) -> dict[str, npt.NDArray[Any]]:
+    """The inverse of `arrays_to_json`. Raises `ValueError` for types that are no plain numbers."""
+    for entry in data.values():
+        if not re.fullmatch(r"float(32|64)|u?int(8|16|32|64)", entry["dtype"]):  # numpy would parse any text
+            raise ValueError(f"dtype {entry['dtype'][:40]!r}")
     return {name: np.asarray(entry["values"], np.dtype(entry["dtype"])) for name, entry in data.items()}
 
 
