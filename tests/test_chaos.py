@@ -10,8 +10,9 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from runs import deterministic_files
 from shards import write_dataset
-from test_driver import CLASSES, blobs, config, deterministic_files
+from test_driver import CLASSES, blobs, config
 
 from jobs import driver
 from jobs.__main__ import main

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from runs import deterministic_files
 from shards import write_dataset
 
 from jobs import driver
@@ -58,17 +58,6 @@ def model_hash(dataset: str, run: Path, **changes: Any) -> str:
     return str(driver.train(config(dataset, run, **changes))["model_sha256"])
 
 
-def deterministic_files(run: Path) -> dict[str, str]:
-    """Hashes of everything in a run directory that two runs of the same bits must share."""
-    return {
-        str(path.relative_to(run)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(run.rglob("*"))
-        if path.is_file()
-        and path.name not in ("log", "events.jsonl", "config.yaml", "spec.json")
-        and path.parent.name != "lock"
-    }
-
-
 @pytest.mark.parametrize("workers", [1, 2, 3, 4, 8])
 def test_inline_and_local_give_the_same_bits(dataset: str, tmp_path: Path, workers: int) -> None:
     short = {"workers": workers, "train__epochs": 2}
@@ -88,6 +77,9 @@ def test_reducers_slices_memory_and_cores_do_not_touch_the_bits(dataset: str, tm
             {"reducers": 3, "sync__slice_elements": 1},
             {"reducers": 8, "sync__slice_elements": 65_536},
             {"sync__slice_elements": 10**6, "checkpoint__keep": "all"},
+            {"runtime__memory_mb": 1},
+            {"runtime__runner": "local", "runtime__cores": 1},
+            {"runtime__runner": "local", "runtime__cores": 3},
         ],
         1,
     ):

@@ -7,7 +7,6 @@ is "after" one change is "before" the next.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import signal
@@ -19,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from runs import deterministic_files
 from shards import write_dataset
 
 import nnlib.storage
@@ -84,17 +84,6 @@ def in_child(work: Callable[[], Any], kill_before: int | None = None, count: Pat
     return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
 
 
-def files(run: Path) -> dict[str, str]:
-    """Every file that two runs of the same bits share; names of leftovers show too."""
-    return {
-        str(path.relative_to(run)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(run.rglob("*"))
-        if path.is_file()
-        and path.name not in ("log", "events.jsonl", "config.yaml", "spec.json")
-        and path.parent.name != "lock"
-    }
-
-
 def changes_of(work: Callable[[], Any], where: Path) -> int:
     assert in_child(work, count=where) == 0
     return int(where.read_text())
@@ -111,13 +100,13 @@ def test_killed_before_any_change_and_resumed(dataset: str, tmp_path: Path, requ
     whole = tmp_path / "whole"
     total = changes_of(lambda: driver.train(config(dataset, whole), resume=True), tmp_path / "count")
     assert total > 100
-    expected = files(whole)
+    expected = deterministic_files(whole)
     for point in kill_points(total, request):
         run = tmp_path / "run"
         code = in_child(lambda run=run: driver.train(config(dataset, run), resume=True), point)
         assert code in (-signal.SIGKILL, 0), point  # journals are written by the clock: the last points may not be met
         assert in_child(lambda run=run: driver.train(config(dataset, run), resume=True)) == 0, point
-        assert files(run) == expected, point
+        assert deterministic_files(run) == expected, point
         shutil.rmtree(run)
 
 
@@ -131,7 +120,7 @@ def test_killed_again_and_again(dataset: str, tmp_path: Path) -> None:
             break
         assert code == -signal.SIGKILL
     assert code == 0
-    assert files(run) == files(whole)
+    assert deterministic_files(run) == deterministic_files(whole)
 
 
 def test_an_import_killed_anywhere_leaves_no_dataset_or_a_whole_one(

@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 import yaml
 from processes import in_session, wait_until_gone
+from runs import deterministic_files
 from shards import write_dataset
-from test_driver import CLASSES, blobs, config, deterministic_files
+from test_driver import CLASSES, blobs, config
 
 from jobs import driver, rounds
 from jobs.attempts import Task
