@@ -150,11 +150,12 @@ def test_a_second_driver_is_refused_and_a_killed_one_followed(tmp_path: Path) ->
     for line in first.stderr:
         if line.startswith("round"):
             break
+    first.send_signal(signal.SIGSTOP)  # alive and holding the lock, however fast this machine trains
     second = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert second.returncode == 4
     assert f"process {first.pid} on {platform.node()}" in second.stderr
     first.send_signal(signal.SIGKILL)
-    first.wait()
+    first.communicate()
     third = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert third.returncode == 0, third.stderr
     whole = Config.model_validate({**values, "run_dir": str(tmp_path / "whole")})

@@ -23,7 +23,7 @@ workers: 2
 data: {{path: {data}}}
 run_dir: {run}
 model: {{hidden: [3]}}
-train: {{epochs: 150, epochs_per_round: 1}}
+train: {{epochs: 400, epochs_per_round: 1}}
 """
 
 
