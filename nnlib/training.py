@@ -24,6 +24,7 @@ from nnlib.models.protocol import Array, BoundModel
 from nnlib.optim import BatchOptimizer, StepOptimizer, build_optimizer
 from nnlib.optim.schedules import learning_rate
 from nnlib.plan import JobSpec, Trial, round_count, round_epochs
+from nnlib.pulse import beat, say
 from nnlib.seeds import Purpose, generator, hash_key
 
 
@@ -84,6 +85,7 @@ def local_training(
 
     for round_ in range(first_round, round_count(config)):
         epochs = round_epochs(config, round_)
+        say(phase="train", trial=trial.index, round=round_, epoch=epochs.start)
         flat[:] = vector[:size]
         key = hash_key(
             config.seed, Purpose.SAMPLE, split=trial.split, fold=trial.fold, epoch=epochs.start, worker=stream
@@ -106,6 +108,7 @@ def local_training(
                     if not math.isfinite(loss):
                         raise DivergedError(f"the training loss is {loss}", round=round_, epoch=epoch, worker=worker)
                     losses.append(loss)
+                    say(epoch=epoch, loss=loss)
             else:
                 losses, evaluations = _minimize(
                     sample,
@@ -146,6 +149,7 @@ def _epoch(
         row_weights = None if class_weights is None else class_weights[batch.y]
         total += bound.loss_and_gradient(batch.x, batch.y, row_weights) * len(batch.y)
         optimizer.step(flat, gradient, rate, decay)
+        beat()
     return total / sample.rows
 
 
@@ -176,6 +180,7 @@ def _minimize(
         losses = []
         for batch in chunks():
             row_weights = None if class_weights is None else class_weights[batch.y]
+            beat()
             share = len(batch.y) / sample.rows
             losses.append(share * bound.loss_and_gradient(batch.x, batch.y, row_weights))
             np.add(total_gradient, gradient if share == 1.0 else share * gradient.astype(np.float64), total_gradient)

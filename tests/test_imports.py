@@ -18,6 +18,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "nnlib.addresses",
         "nnlib.storage",
         "nnlib.events",
+        "nnlib.pulse",
         "nnlib.config",
     ),
     ("nnlib.data", "nnlib.models", "nnlib.optim"),

@@ -19,6 +19,7 @@ from nnlib.data.dataset import MOST_ROWS_A_BYTE, Dataset, Shard
 from nnlib.data.selection import IntArray
 from nnlib.data.splits import LabelChunks, Labels
 from nnlib.errors import ConfigError, DataError, MismatchError
+from nnlib.pulse import beat
 
 Columns = Mapping[str, npt.NDArray[Any]]
 
@@ -90,6 +91,7 @@ class ShardReader:
 
     def row_group(self, index: int) -> RowGroup:
         """Decode one row group."""
+        beat()
         columns = ["row", "x", "y", *self._extra]
         rows, features = self.group_rows[index], self.dataset.features
         if rows * features <= _DECODED:
@@ -182,6 +184,7 @@ class ShardReader:
             stream.seek(0)
             digest = hashlib.sha256()
             while part := stream.read(2**20):
+                beat()
                 digest.update(part)
             found = digest.hexdigest()
             if found != self.shard.sha256:
