@@ -3,8 +3,8 @@
 #
 #   bootstrap/lock.sh [uv options]     --upgrade takes the newest versions; else what is locked stays if it still fits
 #
-# requirements.lock         to run nnjobs, with all that it can use (extras digits, export, report, sklearn)
-# requirements-test.lock    to test it: that, and the test and lint tools
+# requirements.lock         to run nnjobs, with all that it can use (extras digits, export, report, sklearn, tensorboard)
+# requirements-test.lock    to test it: that, MLflow, and the test and lint tools
 # requirements-torch.lock   to test it against torch, too, which weighs gigabytes
 # requirements-uv.lock      uv itself, which installs the others
 #
@@ -21,8 +21,8 @@ lock() {
         --custom-compile-command bootstrap/lock.sh --output-file "$file"
 }
 
-run=("$@" --extra digits --extra export --extra report --extra sklearn)
-test=("${run[@]}" --extra test --extra lint)
+run=("$@" --extra digits --extra export --extra report --extra sklearn --extra tensorboard)
+test=("${run[@]}" --extra mlflow --extra test --extra lint)
 build='setuptools >= 70.1'
 lock requirements.lock setup.cfg - "${run[@]}" <<<"$build"
 lock requirements-test.lock setup.cfg - "${test[@]}" --constraint requirements.lock <<<"$build"

@@ -15,7 +15,11 @@ from product import ROOT
 
 RUN, TEST, TORCH, UV = (ROOT / f"requirements{name}.lock" for name in ("", "-test", "-torch", "-uv"))
 LOCKS = (RUN, TEST, TORCH, UV)
-EXTRAS = {RUN: {"digits", "export", "report", "sklearn"}, TEST: {"test", "lint"}, TORCH: {"torch"}}
+EXTRAS = {
+    RUN: {"digits", "export", "report", "sklearn", "tensorboard"},
+    TEST: {"mlflow", "test", "lint"},
+    TORCH: {"torch"},
+}
 """What each lock file adds to the one before; see bootstrap/lock.sh."""
 ENVIRONMENTS = [
     {"python_version": version, "python_full_version": f"{version}.9", "sys_platform": system, "platform_machine": kind}
