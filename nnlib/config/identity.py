@@ -23,6 +23,7 @@ NOT_MATHEMATICS = (
     "runtime.retries",
     "runtime.task_timeout_seconds",
     "runtime.numerics",
+    "runtime.hadoop",
 )
 """Keys (a section stands for all its keys) that change where a run happens, what it costs and what is kept, never its
 bits. Every other key is part of the mathematics, also one that the chosen optimizer does not read."""

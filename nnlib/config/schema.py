@@ -149,18 +149,60 @@ class Checkpoint(Section):
     keep: Literal["all"] | PositiveInt = Field(3, description="rounds whose model is kept; metrics are kept for all")
 
 
+class Hadoop(Section):
+    """What the hadoop runner asks of a cluster; everything has a default that suits most."""
+
+    queue: str | None = Field(None, description="YARN queue; default: the cluster's")
+    uber: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="on: a job's tasks run in its master's container, one after the other; auto: where that is "
+        "quicker than starting containers",
+    )
+    memory_mb: PositiveInt | None = Field(
+        None, description="memory of a task's container; default: by model, batch and runtime.memory_mb"
+    )
+    vcores: PositiveInt | None = Field(None, description="cores of a task's container; default: runtime.blas_threads")
+    jvm_options: str = Field(
+        "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+        description="of the client, the master and the tasks: they live for seconds, so they compile quickly",
+    )
+    heap_mb: PositiveInt | None = Field(None, description="heap of a task's JVM; default: by the size of a slice")
+    archive: str | None = Field(
+        None, description="packed environment (`nnjobs pack`), here or in HDFS; default: packed from this one"
+    )
+    python_bin: str | None = Field(
+        None, description="Python of the nodes, with nnjobs installed; then nothing is packed"
+    )
+    preflight: Literal["auto", "job", "off"] = Field(
+        "auto", description="auto: the first job's tasks report on their nodes; job: a job of its own does, before it"
+    )
+    speculative: bool = Field(True, description="a slow task may be started twice; the first to end counts")
+    scratch: str | None = Field(
+        None, description="HDFS folder for plans, outputs and environments; default: .nnjobs in the user's home"
+    )
+    mrjob_conf: str = Field(
+        "configs/mrjob/hadoop.conf", description="mrjob's own configuration file, read if it is there"
+    )
+    jobconf: dict[str, str] = Field({}, description="Hadoop properties, which win over all others")
+
+
 class Runtime(Section):
-    runner: Literal["inline", "local"] = Field("inline", description="inline: one process; local: one a task")
+    runner: Literal["inline", "local", "hadoop"] = Field(
+        "inline", description="inline: one process; local: one a task; hadoop: MapReduce jobs on a cluster"
+    )
     cores: PositiveInt | None = Field(None, description="local: tasks at once; default: all cores")
     blas_threads: PositiveInt = Field(1, description="threads of one task's BLAS; part of the mathematics")
     memory_mb: PositiveInt = Field(256, description="a task keeps decoded rows up to this size, else re-reads them")
-    retries: Count = Field(3, description="local: times a task is tried again")
+    retries: Count = Field(3, description="times a failed task is tried again")
     task_timeout_seconds: Annotated[float, Field(gt=0.0, le=1e9)] | None = Field(
-        None, description="local: a task that takes longer is killed and tried again; default: no limit"
+        None,
+        description="a task that takes longer (local) or shows no progress for so long (hadoop) is killed and tried "
+        "again; default: no limit (local), 600 (hadoop)",
     )
     numerics: Literal["strict", "loose"] = Field(
         "strict", description="strict refuses workers whose BLAS computes other bits"
     )
+    hadoop: Hadoop = Hadoop()
 
 
 class Evaluate(Section):
