@@ -39,7 +39,7 @@ class Reduced:
 
 
 def ranges(sizes: Sequence[int], workers: int) -> list[list[tuple[int, slice]]]:
-    """For each worker, the (index of the vector, range) pairs it owns: a contiguous part of all vectors back to back."""
+    """For each worker, the (index of the vector, range) pairs it owns: a contiguous part of all, back to back."""
     total = sum(sizes)
     owned: list[list[tuple[int, slice]]] = []
     for worker in range(workers):
@@ -68,7 +68,7 @@ def all_reduce(
     Every worker calls it with partials of the same layouts in the same order. A partial of 0 examples counts nothing
     and its vector is not looked at: the average is that of the workers that have examples. ``record`` is handed to all
     workers beside it. Raises, at every worker alike, `MismatchError` for layouts that differ and `DivergedError` for
-    values that are not finite; `PeerLost` and `Superseded` as the communicator does.
+    values that are not finite; `PeerLostError` and `SupersededError` as the communicator does.
     """
     head = {"layouts": [[each.fingerprint, len(each.weights), each.examples] for each in partials]}
     owned = ranges([len(each.weights) for each in partials], communicator.workers)

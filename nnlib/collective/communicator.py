@@ -2,7 +2,7 @@
 
 A `Communicator` is one worker's end of one generation of a group. All workers call `exchange` the same number of times;
 the n-th call of one meets the n-th call of every other. A peer that is not heard of, or does not get on while it is
-waited for, raises `PeerLost`: the communicator is then done with, and whoever goes on meets again in a new generation.
+waited for, raises `PeerLostError`: the communicator is then done with, and whoever goes on meets again in a new generation.
 """
 
 from __future__ import annotations
@@ -21,7 +21,12 @@ Frames = Sequence[Buffer]
 """What one worker sends to one peer in one exchange; sent without being copied."""
 
 
-class PeerLost(JobError):
+def as_bytes(buffer: Buffer) -> memoryview:
+    """A view of the bytes."""
+    return memoryview(buffer).cast("B")  # type: ignore[arg-type]  # typing knows arrays as buffers from Python 3.12 on
+
+
+class PeerLostError(JobError):
     """Peers died, hang or are cut off. ``workers``: who; ``seconds``: how long they were waited for."""
 
     def __init__(self, workers: Sequence[int], seconds: float, why: str = "silent") -> None:
@@ -31,7 +36,7 @@ class PeerLost(JobError):
         super().__init__(f"lost {who}: {why} (waited for {seconds:.1f} s)", hint="see the tasks' own logs")
 
 
-class Superseded(JobError):
+class SupersededError(JobError):
     """This worker's place was taken by another task while it was out of reach: it has to end."""
 
 
@@ -55,7 +60,7 @@ class Communicator(Protocol):
         """Send ``outgoing[k]`` to worker k; returns at [k] what worker k sent here, the own entry as it was given.
 
         Buffers must not change until the next exchange has returned: only then has every peer surely read them.
-        Raises `PeerLost`, `Superseded`.
+        Raises `PeerLostError`, `SupersededError`.
         """
         ...
 

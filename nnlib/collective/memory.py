@@ -6,7 +6,7 @@ import queue
 import time
 from collections.abc import Sequence
 
-from nnlib.collective.communicator import Frames, PeerLost, Traffic
+from nnlib.collective.communicator import Frames, PeerLostError, Traffic, as_bytes
 
 
 class MemoryGroup:
@@ -39,8 +39,8 @@ class MemoryCommunicator:
     def exchange(self, outgoing: Sequence[Frames]) -> list[Frames]:
         for peer, frames in enumerate(outgoing):
             if peer != self.worker:
-                self._group.boxes[peer][self.worker].put([bytes(memoryview(frame).cast("B")) for frame in frames])
-                self._traffic.sent += sum(memoryview(frame).nbytes for frame in frames)
+                self._group.boxes[peer][self.worker].put([bytes(as_bytes(frame)) for frame in frames])
+                self._traffic.sent += sum(as_bytes(frame).nbytes for frame in frames)
         return [own if peer == self.worker else self._take(peer) for peer, own in enumerate(outgoing)]
 
     def _take(self, peer: int) -> Frames:
@@ -48,8 +48,8 @@ class MemoryCommunicator:
         try:
             frames = self._group.boxes[self.worker][peer].get(timeout=self._group.timeout_seconds)
         except queue.Empty:
-            raise PeerLost([peer], time.monotonic() - begin) from None
-        self._traffic.received += sum(memoryview(frame).nbytes for frame in frames)
+            raise PeerLostError([peer], time.monotonic() - begin) from None
+        self._traffic.received += sum(as_bytes(frame).nbytes for frame in frames)
         self._traffic.waited[peer] = self._traffic.waited.get(peer, 0.0) + time.monotonic() - begin
         return frames
 
