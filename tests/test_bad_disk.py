@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from shards import write_dataset
 
-import nnlib.storage
+import nnlib.storage.changes
 from jobs.__main__ import main
 from jobs.advance import advance
 from jobs.rounds import TrialOutput
@@ -56,7 +56,7 @@ def at(monkeypatch: pytest.MonkeyPatch, part: str, failure: Callable[[], object]
             failure()
 
     with monkeypatch.context() as patch:
-        patch.setattr(nnlib.storage, "step", step)
+        patch.setattr(nnlib.storage.changes, "step", step)
         yield
     assert happened, f"nothing was written to {part}"
 

@@ -332,13 +332,13 @@ def test_what_fails_leaves_nothing(
 def test_a_write_that_fails_leaves_nothing(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
 ) -> None:
-    import nnlib.storage
+    import nnlib.storage.changes
 
     def full(action: str, path: Path) -> None:
         if action == "sync" and path.name.partition(failing)[1] and path.name.split(failing)[1].endswith(".tmp"):
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(nnlib.storage, "step", full)
+    monkeypatch.setattr(nnlib.storage.changes, "step", full)
     with pytest.raises(NnjobsError, match="No space"):
         export(str(run), "npz", str(tmp_path / "m.npz"))
     monkeypatch.undo()

@@ -1,8 +1,8 @@
 """A driver killed at any change to the disk, and resumed, ends in the files of a run that was never disturbed.
 
-`nnlib.storage.step` is called before every single change (creating, writing through, renaming, linking, deleting,
-syncing a directory): the test counts the changes of a run, then kills the process (SIGKILL) before each of them. What
-is "after" one change is "before" the next.
+`nnlib.storage.changes.step` is called before every single change (creating, writing through, renaming, linking,
+deleting, syncing a directory): the test counts the changes of a run, then kills the process (SIGKILL) before each of
+them. What is "after" one change is "before" the next.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import pytest
 from runs import deterministic_files
 from shards import write_dataset
 
-import nnlib.storage
+import nnlib.storage.changes
 from jobs import driver
 from nnlib.config.schema import Config
 from nnlib.data.dataset import MANIFEST, Dataset
@@ -71,7 +71,7 @@ def in_child(work: Callable[[], Any], kill_before: int | None = None, count: Pat
                     os.kill(os.getpid(), signal.SIGKILL)
                 seen += 1
 
-            nnlib.storage.step = step
+            nnlib.storage.changes.step = step
             work()
             if count is not None:
                 count.write_text(str(seen))

@@ -1,0 +1,76 @@
+"""Files at any address, through one small interface: a local path, ``hdfs://...``.
+
+A new kind is one file with a `Storage` and one line in `STORAGES`.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from nnlib.addresses import refuse_credentials
+from nnlib.errors import UsageError
+from nnlib.storage.base import TEMPORARY, Storage
+from nnlib.storage.local import LocalStorage
+
+__all__ = ["STORAGES", "TEMPORARY", "LocalStorage", "Storage", "file_at", "storage"]
+
+
+class Opener(Protocol):
+    """Makes the storage at an address of its scheme."""
+
+    def __call__(self, address: str, *, private: bool) -> Storage: ...
+
+
+def _local(address: str, *, private: bool) -> Storage:
+    return LocalStorage(address.removeprefix("file://"), private=private)
+
+
+def _hdfs(address: str, *, private: bool) -> Storage:
+    from nnlib.storage.hdfs import HdfsStorage  # late: runs on local files need no HTTP client
+
+    return HdfsStorage(address, private=private)
+
+
+STORAGES: dict[str, Opener] = {"": _local, "file": _local} | dict.fromkeys(("hdfs", "webhdfs", "swebhdfs"), _hdfs)
+"""Scheme of an address -> what opens it."""
+
+
+def storage(address: str, *, private: bool = False) -> Storage:
+    """The storage at an address: a path, ``file://...`` or another scheme of `STORAGES`.
+
+    ``private``: new files are for their owner alone (where the storage knows owners).
+    """
+    refuse_credentials(address)
+    if "\0" in address or not _is_text(address):
+        raise UsageError("a name must be UTF-8 text without NUL, for it is kept in files", address=ascii(address))
+    scheme, separator, _ = address.partition("://")
+    opener = STORAGES.get(scheme if separator else "")
+    if opener is None:
+        raise UsageError(
+            f"cannot use {scheme}:// addresses; known: {', '.join(name for name in STORAGES if name)} and plain paths",
+            address=address.partition("?")[0],  # behind it a signed address has its signature
+        )
+    return opener(address, private=private)
+
+
+def file_at(address: str) -> tuple[Storage, str]:
+    """The storage of the directory a file lies in, and the file's name there.
+
+    Raises `UsageError` where the address names no file (it ends in ``/``, or has a host only).
+    """
+    scheme, separator, rest = address.rpartition("://")
+    folder, slash, name = rest.rpartition("/")
+    if not name or (separator and not slash):
+        raise UsageError("this is a directory: name a file in it", address=address)
+    if separator:
+        return storage(f"{scheme}://{folder or '/'}"), name
+    return storage(folder or slash or "."), name
+
+
+def _is_text(name: str) -> bool:
+    """Whether a name is text: Python makes lone surrogates of a command line's other bytes."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,73 @@
+"""What every storage promises."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from typing import BinaryIO
+
+TEMPORARY = ".tmp"
+"""Ends the names of files that are being written; they are hidden from `Storage.names`."""
+
+
+class Storage(ABC):
+    """A directory tree at one root address; names are relative, with ``/`` between the parts.
+
+    Two kinds of write exist, and no other: `write` (readers see the whole new file or the old one) and `create`
+    (exactly one of several writers wins). Nothing appends and nothing renames a directory, so every promise made here
+    holds on local disks, HDFS and S3 alike. Every method raises `StorageError`, naming the file, when it fails.
+    """
+
+    root: str
+
+    @abstractmethod
+    def read(self, name: str) -> bytes:
+        """The whole file. Raises `StorageError` if it is not there."""
+
+    @abstractmethod
+    def open(self, name: str) -> BinaryIO:
+        """The file, open for random reads (for Parquet)."""
+
+    @abstractmethod
+    def write(self, name: str, data: bytes) -> None:
+        """Replace the file as a whole: durable when this returns, never half visible."""
+
+    def write_all(self, files: Mapping[str, bytes]) -> None:
+        """Write several files in the order given; all are durable when this returns."""
+        for name, data in files.items():
+            self.write(name, data)
+
+    @abstractmethod
+    def create(self, name: str, data: bytes) -> bool:
+        """Write the file only if nobody did before: False (and no change) if it exists already."""
+
+    @abstractmethod
+    def names(self, under: str = "") -> list[str]:
+        """Sorted names of files and directories directly under a directory ([] if it is not there)."""
+
+    @abstractmethod
+    def exists(self, name: str) -> bool: ...
+
+    @abstractmethod
+    def size(self, name: str) -> int: ...
+
+    @abstractmethod
+    def sweep(self, under: str = "") -> None:
+        """Delete what killed writers have left under a directory; call only while no other writes there."""
+
+    @abstractmethod
+    def delete(self, name: str) -> None:
+        """Delete a file or a directory tree; not being there is fine."""
+
+    @abstractmethod
+    @contextlib.contextmanager
+    def writing(self, name: str) -> Iterator[BinaryIO]:
+        """A stream that becomes the file, durably, when the block ends without an error; else nothing is left."""
+
+
+def temporary_name(name: str) -> str:
+    """A hidden name beside a file's own for it to be written under; no two writers ever get the same."""
+    folder, slash, last = name.rpartition("/")
+    return f"{folder}{slash}.{last}.{secrets.token_hex(4)}{TEMPORARY}"
