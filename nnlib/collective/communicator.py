@@ -2,7 +2,7 @@
 
 A `Communicator` is one worker's end of one generation of a group. All workers call `exchange` the same number of times;
 the n-th call of one meets the n-th call of every other. A peer that is not heard of, or does not get on while it is
-waited for, raises `PeerLostError`: the communicator is then done with, and whoever goes on meets again in a new generation.
+waited for, raises `PeerLostError`: the communicator is then done with, and whoever goes on meets in a new generation.
 """
 
 from __future__ import annotations
