@@ -6,6 +6,11 @@ is active, the best so far), ``metrics.json``, ``ledger.json`` (see `nnlib.ledge
 size and SHA-256 of each. The manifest is made by conditional create: of two drivers that commit the same round one is
 refused, and a directory without a manifest is no round. Version 0 means initialised; a run loops from the newest
 version to its last.
+
+One commit may end a span of rounds (a long-lived job does not write every one of them): ``rounds/000100/`` then holds
+the state after round 100 and, line by line, the metrics and the ledger of the rounds since the commit before; its
+manifest says which was the ``first``. The lines are those that a commit a round would have written. The models of
+trials' best rounds that fell within spans are in ``best.safetensors``.
 """
 
 from __future__ import annotations
@@ -34,8 +39,11 @@ STATE = "state.safetensors"
 TRIALS = "trials.json"
 METRICS = "metrics.json"
 LEDGER = "ledger.json"
+BEST = "best.safetensors"
 ALWAYS = {MODEL, TRIALS, METRICS, LEDGER}
-"""Files that every round has; `STATE` only some."""
+"""Files that every commit has; `STATE` and `BEST` only some."""
+MODELS = (MODEL, STATE, BEST)
+"""What pruning deletes, in this order."""
 
 
 @dataclass
@@ -72,7 +80,8 @@ class TrialState:
 class Checkpoint:
     """All trials after ``round`` rounds, the metrics of the job that led here, and what the ledger says of it.
 
-    ``line`` is the round's line of the ledger, known once it is committed or loaded.
+    ``line`` is the round's line of the ledger, known once it is committed, deferred or loaded. ``best`` has, by trial,
+    the weights of a best round that no commit of its own keeps.
     """
 
     round: int
@@ -80,6 +89,7 @@ class Checkpoint:
     metrics: dict[str, Any] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
     line: bytes | None = None
+    best: dict[int, Vector] = field(default_factory=dict)
 
 
 class RoundStore:
@@ -89,27 +99,53 @@ class RoundStore:
         self.storage = storage
         self.layouts = list(layouts)
         self._models: list[int] | None = None  # rounds that keep their model, ascending; None until asked for
+        self._commits: dict[int, int] = {}  # round -> the commit that holds it, as far as known
+        self._lines: tuple[int, str, list[bytes]] = (-1, "", [])  # the lines read last: (commit, file, lines)
+        self._deferred: list[tuple[int, bytes, bytes]] = []  # (round, metrics, ledger) of rounds not yet committed
+
+    def defer(self, checkpoint: Checkpoint, before: Checkpoint) -> None:
+        """Chain the round that follows ``before``, but leave its writing to the next `commit`, which will not hold its
+        model."""
+        metrics = self._chained(checkpoint, before)[METRICS]
+        assert checkpoint.line is not None
+        self._deferred.append((checkpoint.round, metrics, checkpoint.line))
+
+    def forget(self) -> None:
+        """Drop what was deferred: the rounds since the newest commit will be done again."""
+        self._deferred.clear()
 
     def commit(self, checkpoint: Checkpoint, before: Checkpoint | None = None) -> None:
-        """Write the round that follows ``before`` (None: round 0); visible, whole and durable when this returns.
+        """Write the round that follows ``before`` (None: round 0), and those deferred; visible, whole and durable when
+        this returns.
 
         Raises `StorageError` if another driver has committed this round.
         """
-        files = self._encoded(checkpoint)
-        checkpoint.line = ledger_line(checkpoint.facts, files, None if before is None else before.line)
-        files[LEDGER] = checkpoint.line
+        files = self._chained(checkpoint, before)
+        span = {"first": self._deferred[0][0]} if self._deferred else {}
+        files[METRICS] = b"".join([metrics for _, metrics, _ in self._deferred] + [files[METRICS]])
+        files[LEDGER] = b"".join([line for _, _, line in self._deferred] + [files[LEDGER]])
+        if checkpoint.best:
+            files[BEST] = pack(self._named(checkpoint.best))
         if self.storage.exists(self._at(checkpoint.round, MANIFEST)):
             raise self._fenced(checkpoint.round)  # before its files are written over
         self.storage.write_all({self._at(checkpoint.round, name): data for name, data in files.items()})
         manifest = {
             "format_version": FORMAT_VERSION,
             "round": checkpoint.round,
+            **span,
             "files": {name: _entry(data) for name, data in sorted(files.items())},
         }
         if not self.storage.create(self._at(checkpoint.round, MANIFEST), canonical(manifest)):
             raise self._fenced(checkpoint.round)
+        self._deferred.clear()
         if self._models is not None:
             self._models.append(checkpoint.round)
+
+    def _chained(self, checkpoint: Checkpoint, before: Checkpoint | None) -> dict[str, bytes]:
+        """The round's files, its ledger line among them, but no manifest."""
+        files = self._encoded(checkpoint)
+        checkpoint.line = ledger_line(checkpoint.facts, files, None if before is None else before.line)
+        return {**files, LEDGER: checkpoint.line}
 
     def _fenced(self, round_: int) -> StorageError:
         return StorageError(
@@ -129,10 +165,9 @@ class RoundStore:
 
     def _encoded(self, checkpoint: Checkpoint) -> dict[str, bytes]:
         """The round's files but its ledger line and manifest; equal checkpoints, equal bytes."""
-        arrays: dict[str, Vector] = {}
+        arrays = self._named({index: trial.weights for index, trial in enumerate(checkpoint.trials)})
         state: dict[str, Vector] = {}
-        for index, (trial, layout) in enumerate(zip(checkpoint.trials, self.layouts, strict=True)):
-            arrays.update(named_arrays(index, trial.weights, layout))
+        for index, trial in enumerate(checkpoint.trials):
             if trial.optimizer.size:
                 state[f"{index}.optimizer"] = trial.optimizer
             if trial.outer.size:
@@ -147,13 +182,33 @@ class RoundStore:
             files[STATE] = pack(state)
         return files
 
-    def rounds(self) -> list[int]:
-        """Committed rounds, ascending."""
-        found = []
+    def _named(self, vectors: Mapping[int, Vector]) -> dict[str, Vector]:
+        """Trials' vectors under the names of a model file."""
+        arrays: dict[str, Vector] = {}
+        for index, vector in vectors.items():
+            arrays.update(named_arrays(index, vector, self.layouts[index]))
+        return arrays
+
+    def spans(self) -> list[range]:
+        """The rounds of each commit, ascending; the last of a span is the one whose state it holds."""
+        found: list[range] = []
         for name in self.storage.names(ROUNDS):
             if name.isdigit() and self.storage.exists(f"{ROUNDS}/{name}/{MANIFEST}"):
-                found.append(int(name))
-        return sorted(found)
+                round_, next_ = int(name), found[-1].stop if found else 0
+                # Only where rounds are left out is a manifest read: every look into a storage takes its time.
+                found.append(range(round_ if round_ <= next_ else self._first(round_), round_ + 1))
+        self._commits = {round_: span[-1] for span in found for round_ in span}
+        return found
+
+    def _first(self, commit: int) -> int:
+        try:
+            return int(self.manifest(commit).get("first", commit))
+        except MismatchError:
+            return commit  # damaged: whoever reads it will say so
+
+    def rounds(self) -> list[int]:
+        """Committed rounds, ascending."""
+        return [round_ for span in self.spans() for round_ in span]
 
     def newest(self) -> int:
         """The newest committed round; every run has round 0. Raises `MismatchError` if it was lost."""
@@ -171,13 +226,16 @@ class RoundStore:
         data = parse_json(self.storage.read(self._at(round_, MANIFEST)), file, _without(round_))
         if data.get("format_version") != FORMAT_VERSION or data.get("round") != round_:
             raise MismatchError(f"not the manifest of round {round_} in format {FORMAT_VERSION}", file=file)
-        files = data.get("files")
-        if not isinstance(files, dict) or not ALWAYS <= set(files) <= {*ALWAYS, STATE}:
+        files, first = data.get("files"), data.get("first", round_)
+        if not isinstance(files, dict) or not ALWAYS <= set(files) <= {*ALWAYS, STATE, BEST}:
             raise MismatchError("does not name the files of a round", file=file)
+        if type(first) is not int or not 0 <= first <= round_:
+            raise MismatchError("does not say which rounds it has", file=file)
         return data
 
     def has_model(self, round_: int) -> bool:
-        """Whether the round still keeps its model (`checkpoint.keep` deletes old ones, not their metrics)."""
+        """Whether the round keeps its model: `checkpoint.keep` deletes old ones, not their metrics, and of a span only
+        the last round has one."""
         return self.storage.exists(self._at(round_, MODEL))
 
     def load(self, round_: int) -> Checkpoint:
@@ -188,8 +246,6 @@ class RoundStore:
         if STATE in manifest["files"]:
             state = unpack(self._checked(round_, STATE, manifest), self._at(round_, STATE))
         trials_file = parse_json(self._checked(round_, TRIALS, manifest), self._at(round_, TRIALS))
-        metrics = parse_json(self._checked(round_, METRICS, manifest), self._at(round_, METRICS))
-        metrics.pop("format_version", None)
         entries = trials_file.get("trials", [])
         if len(entries) != len(self.layouts):
             raise MismatchError(
@@ -206,28 +262,80 @@ class RoundStore:
                     **entry,
                 )
             )
-        return Checkpoint(round_, trials, metrics, line=self._checked(round_, LEDGER, manifest))
+        self._checked(round_, LEDGER, manifest)
+        best = {}
+        if BEST in manifest["files"]:
+            best_arrays = unpack(self._checked(round_, BEST, manifest), self._at(round_, BEST))
+            best = {
+                index: flat_vector(index, best_arrays, layout, self._at(round_, BEST))
+                for index, layout in enumerate(self.layouts)
+                if any(name.startswith(f"{index}.") for name in best_arrays)
+            }
+        return Checkpoint(round_, trials, self.metrics(round_), line=self.ledger(round_), best=best)
+
+    def weights(self, trial: int, round_: int) -> Vector:
+        """A trial's model after a round that is kept: by the round's own commit, or as the trial's best round by the
+        newest one. Raises `MismatchError` if it is not."""
+        if self.has_model(round_):
+            return self.load(round_).trials[trial].weights
+        newest = self.load(self.newest())
+        if trial not in newest.best or newest.trials[trial].best_round != round_:
+            raise MismatchError(f"no model of round {round_} is kept", trial=trial, run=self.storage.root)
+        return newest.best[trial]
 
     def metrics(self, round_: int) -> dict[str, Any]:
         """The metrics of one committed round."""
-        data = parse_json(
-            self._checked(round_, METRICS, self.manifest(round_)),
-            self._at(round_, METRICS),
-        )
+        data = parse_json(self._line(round_, METRICS), self._at(self.commit_of(round_), METRICS))
         data.pop("format_version", None)
         return data
 
     def ledger(self, round_: int) -> bytes:
-        """The ledger's line of one committed round, as it stands (`nnjobs verify` judges it)."""
-        return self.storage.read(self._at(round_, LEDGER))
+        """The ledger's line of one committed round."""
+        return self._line(round_, LEDGER)
+
+    def commit_of(self, round_: int) -> int:
+        """The commit that holds a round: its own, unless it lies within a span."""
+        if round_ not in self._commits and not self.storage.exists(self._at(round_, MANIFEST)):
+            self.spans()
+        return self._commits.get(round_, round_)
+
+    def _line(self, round_: int, name: str) -> bytes:
+        """A round's line of its commit's metrics or ledger."""
+        commit = self.commit_of(round_)
+        return self._lines_of(commit, name)[round_ - commit - 1]
+
+    def _lines_of(self, commit: int, name: str) -> list[bytes]:
+        """The lines of a commit's metrics or ledger; the latter as it stands, for `nnjobs verify` judges it."""
+        if self._lines[:2] == (commit, name):
+            return self._lines[2]
+        manifest = self.manifest(commit)
+        path = self._at(commit, name)
+        data = self.storage.read(path) if name == LEDGER else self._checked(commit, name, manifest)
+        lines = data.splitlines(keepends=True)
+        expected = commit - int(manifest.get("first", commit)) + 1
+        if expected == 1:
+            return [data]
+        if len(lines) != expected:
+            raise MismatchError(f"has {len(lines)} lines for {expected} rounds", file=f"{self.storage.root}/{path}")
+        self._lines = (commit, name, lines)  # whoever asks for one of its rounds asks for the next
+        return lines
+
+    def hashes(self, round_: int) -> dict[str, str]:
+        """SHA-256 of what is stored of a round, by file name, to be compared with its line of the ledger; within a span
+        that is its metrics."""
+        found = {METRICS: digest(self._line(round_, METRICS))}
+        if self.commit_of(round_) == round_:
+            files = self.manifest(round_)["files"]
+            found |= {name: entry["sha256"] for name, entry in files.items() if name in (MODEL, STATE, TRIALS)}
+        return found
 
     def damaged(self, round_: int) -> list[str]:
-        """Files of a round that do not match its manifest; a pruned model is not missing."""
+        """Files of a commit that do not match its manifest; a pruned model is not missing."""
         found = []
         manifest = self.manifest(round_)
         pruned = not self.has_model(round_)
         for name, entry in manifest["files"].items():
-            if pruned and name in (MODEL, STATE):
+            if pruned and name in MODELS:
                 continue
             path = self._at(round_, name)
             if not self.storage.exists(path):
@@ -249,14 +357,14 @@ class RoundStore:
         if keep == "all":
             return
         if self._models is None:  # looked up once: else every round would ask the storage for all rounds before it
-            # A kill between the two deletions below leaves the state alone.
-            kept = (MODEL, STATE)
+            # A kill between the deletions below leaves some of them alone.
+            commits = [span[-1] for span in self.spans()]
             self._models = [
-                round_ for round_ in self.rounds() if any(self.storage.exists(self._at(round_, name)) for name in kept)
+                round_ for round_ in commits if any(self.storage.exists(self._at(round_, name)) for name in MODELS)
             ]
         for round_ in self._models[: -int(keep)]:
             if round_ > 0 and round_ not in needed:
-                for name in (MODEL, STATE):
+                for name in MODELS:
                     self.storage.delete(self._at(round_, name))
                 self._models.remove(round_)
 
