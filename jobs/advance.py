@@ -13,12 +13,13 @@ from nnlib.checkpoint import Checkpoint, TrialState
 from nnlib.config.schema import Config
 from nnlib.ledger import round_facts
 from nnlib.optim import build_outer
-from nnlib.plan import JobSpec, round_epochs
+from nnlib.periods import epochs_after
+from nnlib.plan import JobSpec
 
 
 def advance(spec: JobSpec, before: Checkpoint, outputs: Mapping[int, TrialOutput]) -> Checkpoint:
     """The checkpoint after a round: every trial of the job stopped early, diverged, or moved by the outer step."""
-    epochs = round_epochs(spec.config, before.round)
+    epochs = epochs_after(spec.config, before.metrics)
     trials, entries = list(before.trials), []
     for index, output in outputs.items():
         trials[index] = _next_state(spec.settings(spec.trials[index]), before.trials[index], before.round, output)

@@ -16,7 +16,7 @@ from jobs.prepare import make_spec
 from jobs.rounds import JobSite
 from jobs.tasks import merge_stats
 from nnlib.checkpoint import ROUNDS, Checkpoint, TrialState, Vector
-from nnlib.config.identity import resume_problems
+from nnlib.config.identity import resume_problems, with_measured
 from nnlib.config.schema import Config
 from nnlib.data.dataset import Dataset
 from nnlib.data.scaling import Scaler
@@ -91,6 +91,7 @@ def found(run: RunDirectory, spec: JobSpec, states: list[TrialState], parent: di
 def reopen(run: RunDirectory, config: Config) -> tuple[JobSpec, list[WorkerPlan]]:
     """An existing run, under a configuration that may differ only in what does not touch its mathematics."""
     spec = run.spec()
+    config = with_measured(spec.config, config)
     problems = resume_problems(spec.config, config)
     if problems:
         raise ConfigError(

@@ -57,6 +57,11 @@ def workload(config: Config) -> Workload:
     return _workload(spec)
 
 
+def planned_length(config: Config) -> int:
+    """Epochs per round: of rounds whose lengths are chosen on the way, the least, for nobody knows their drift."""
+    return 1 if config.train.epochs_per_round == "auto" else config.train.epochs_per_round
+
+
 def _workload(spec: JobSpec) -> Workload:
     config, trial = spec.config, spec.trials[0]
     layout = partial_layout(spec, trial)
@@ -67,7 +72,7 @@ def _workload(spec: JobSpec) -> Workload:
         train_rows=round(statistics.fmean(rows)),
         trials=len(spec.trials),
         epochs=config.train.epochs,
-        epochs_per_round=config.train.epochs_per_round,
+        epochs_per_round=planned_length(config),
         model_bytes=layout.size * layout.itemsize,
         slices=len(slices(layout.size, config.sync.slice_elements)),
         batch_size=config.train.batch_size if step else None,
@@ -91,7 +96,7 @@ def calibrate(
         probe = _short_run(plain, 1, 1, 1, f"{folder}/probe")
         order = (1, other, other, 1)
         left = SHARE * max(0.0, seconds - (time.monotonic() - began)) / len(order)
-        length = config.train.epochs_per_round
+        length = planned_length(config)
         if probe.round_seconds * length * ROUNDS_TO_WARM_UP > left:
             length = 1
         rounds = min(max(1, int(left / max(probe.round_seconds * length, 1e-6))), MOST_ROUNDS)

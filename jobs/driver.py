@@ -17,6 +17,7 @@ from jobs.advance import advance
 from jobs.begin import NewRun, claim, found, initial_states, prepare, reopen, warm_start
 from jobs.chaos import Chaos
 from jobs.finish import final_scores, mean, result_of
+from jobs.round_cost import with_round_cost
 from jobs.rounds import JobSite, TrialOutput, model_files
 from nnlib.checkpoint import Checkpoint, RoundStore, Vector
 from nnlib.config.schema import Config
@@ -24,7 +25,7 @@ from nnlib.errors import ConfigError
 from nnlib.events import Event, Listener, Note, PhaseStarted, RoundDone, RunDone, RunStarted, TrialStopped, ignore
 from nnlib.lock import RunLock
 from nnlib.numerics import blas_threads
-from nnlib.plan import round_count
+from nnlib.periods import epochs_after, round_count
 from nnlib.rundir import EVENTS, LOG, METRICS_VIEW, WRITE_SECONDS, Journal, RunDirectory, metrics_lines
 
 
@@ -60,6 +61,7 @@ def train(
             spec, plans = prepare(config, listen, chaos)
             states = initial_states(spec)
             parent = None if start_from is None else warm_start(spec, states, start_from)
+            spec = with_round_cost(spec, plans, states, lambda text: listen(Note(text, "warning")))
             run = claim(config, stack)
             found(run, spec, states, parent)
             new.directory = run
@@ -105,9 +107,12 @@ class Driver:
         if finished is not None:
             self.tell(Note("this run is finished; nothing to do"))
             return result_of(finished, self.directory.address, time.monotonic() - started)
-        self._announce(site, checkpoint.round)
-        while checkpoint.round < rounds and any(trial.status == "active" for trial in checkpoint.trials):
-            checkpoint = self._round(site, store, checkpoint, rounds)
+        self._announce(site, checkpoint)
+        while any(trial.status == "active" for trial in checkpoint.trials):
+            epochs = epochs_after(spec.config, checkpoint.metrics)
+            if not epochs:
+                break
+            checkpoint = self._round(site, store, checkpoint, epochs)
         self.tell(PhaseStarted("final", "scoring the final models"))
         final, arrays = final_scores(site, store, checkpoint, rounds)
         self._write_view(store, final)
@@ -118,11 +123,11 @@ class Driver:
         self.tell(RunDone(result))
         return result
 
-    def _round(self, site: JobSite, store: RoundStore, before: Checkpoint, rounds: int) -> Checkpoint:
+    def _round(self, site: JobSite, store: RoundStore, before: Checkpoint, epochs: range) -> Checkpoint:
         """One round: job, outer step, commit."""
         began = time.monotonic()
         active = [index for index, trial in enumerate(before.trials) if trial.status == "active"]
-        outputs = site.run("train", before.round, active, *model_files(store, before))
+        outputs = site.run("train", before.round, active, *model_files(store, before), epochs=epochs)
         job_seconds = time.monotonic() - began
         checkpoint = advance(site.spec, before, outputs)
         store.require(before.round)
@@ -137,12 +142,12 @@ class Driver:
         store.prune(site.spec.config.checkpoint.keep, best)
         seconds = time.monotonic() - began
         self._record(checkpoint.round, outputs, seconds, job_seconds, site.shuffled_bytes(active))
-        self._tell_round(site.spec.config, checkpoint, rounds, seconds)
+        self._tell_round(site.spec.config, checkpoint, seconds)
         if time.monotonic() - self._viewed > WRITE_SECONDS:
             self._write_view(store, None)
         return checkpoint
 
-    def _announce(self, site: JobSite, first_round: int) -> None:
+    def _announce(self, site: JobSite, first: Checkpoint) -> None:
         spec = site.spec
         config, trial = spec.config, spec.trials[0]
         self._events.record(
@@ -151,7 +156,7 @@ class Driver:
             process=os.getpid(),
             runner=config.runtime.runner,
             slots=site.slots,
-            round=first_round,
+            round=first.round,
         )
         self.tell(
             RunStarted(
@@ -160,7 +165,8 @@ class Driver:
                 runner=config.runtime.runner,
                 workers=config.workers,
                 trials=len(spec.trials),
-                first_round=first_round,
+                first_round=first.round,
+                first_epoch=first.metrics["epoch"],
                 rounds=round_count(config),
                 epochs=config.train.epochs,
                 parameters=spec.model(trial).layout.size,
@@ -169,7 +175,7 @@ class Driver:
             )
         )
 
-    def _tell_round(self, config: Config, checkpoint: Checkpoint, rounds: int, seconds: float) -> None:
+    def _tell_round(self, config: Config, checkpoint: Checkpoint, seconds: float) -> None:
         entries = checkpoint.metrics["trials"]
 
         def over(value: Callable[[dict[str, Any]], float | None]) -> float | None:
@@ -185,7 +191,7 @@ class Driver:
         self.tell(
             RoundDone(
                 round=checkpoint.round,
-                rounds=rounds,
+                rounds=round_count(config),
                 epoch=checkpoint.metrics["epoch"],
                 epochs=config.train.epochs,
                 active_trials=sum(trial.status == "active" for trial in checkpoint.trials),

@@ -21,14 +21,14 @@ from typing import Any
 from nnlib.config.render import to_yaml
 from nnlib.config.schema import Config
 from nnlib.errors import JobError, from_record
-from nnlib.evaluation import Score, Variant, checked_epochs, round_seconds, scores_of, to_table, variants
+from nnlib.evaluation import Score, Variant, checked_epochs, round_ends, round_seconds, scores_of, to_table, variants
 from nnlib.ledger import canonical
 from nnlib.published import PAPER
 from nnlib.rundir import RunDirectory
 from nnlib.storage import Storage, storage
 
 Progress = Callable[[Variant, int, int], None]
-"""Called with a run, its rounds done and its rounds in all."""
+"""Called with a run, its epochs done and its epochs in all."""
 
 
 def evaluate(
@@ -81,8 +81,8 @@ def measure_time(config: Config, output: str, progress: Progress = lambda *_: No
     seconds = {}
     for variant in wanted:
         run = RunDirectory.open(f"{place.root}/{variant.name}")
-        by_round = round_seconds(run)
-        seconds[variant.workers] = {epoch: by_round[-(-epoch // config.train.epochs_per_round)] for epoch in epochs}
+        by_round, rounds = round_seconds(run), round_ends(run)
+        seconds[variant.workers] = {epoch: by_round[rounds[epoch]] for epoch in epochs}
     place.write("timing.json", canonical({"seconds": {str(w): line for w, line in seconds.items()}}))
     return seconds
 
@@ -170,12 +170,14 @@ def _follow(process: subprocess.Popen[str], variant: Variant, progress: Progress
     """Read a run's lines to its end; raises what it reported."""
     assert process.stdout is not None
     result: dict[str, Any] | None = None
+    epochs = 0
     for line in process.stdout:
         (kind, facts), *_ = json.loads(line).items()
         if kind == "RunStarted":
-            progress(variant, facts["first_round"], facts["rounds"])
+            epochs = facts["epochs"]
+            progress(variant, facts["first_epoch"], epochs)
         elif kind == "RoundDone":
-            progress(variant, facts["round"], facts["rounds"])
+            progress(variant, facts["epoch"], epochs)
         elif kind == "error":
             process.wait()
             raise from_record(facts)
@@ -184,7 +186,7 @@ def _follow(process: subprocess.Popen[str], variant: Variant, progress: Progress
     code = process.wait()
     if result is None:
         raise JobError(f"the run of {variant.label} ended with code {code}", hint="run the same command to go on")
-    progress(variant, result["rounds"], result["rounds"])
+    progress(variant, epochs, epochs)  # a run whose trials all stopped is done before its last epoch
     return result
 
 

@@ -75,27 +75,27 @@ def _progress() -> Iterator[Progress]:
         TimeRemainingColumn,
     )
 
-    columns: list[Any] = [TextColumn("{task.description}"), BarColumn(24), MofNCompleteColumn(), TextColumn("rounds")]
+    columns: list[Any] = [TextColumn("{task.description}"), BarColumn(24), MofNCompleteColumn(), TextColumn("epochs")]
     columns += [TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn()]
     with Progress(*columns, console=Console(stderr=True)) as bars:
         tasks: dict[Variant, Any] = {}
 
-        def show(variant: Variant, done: int, rounds: int) -> None:
+        def show(variant: Variant, done: int, epochs: int) -> None:
             if variant not in tasks:
-                tasks[variant] = bars.add_task(variant.label, total=rounds, completed=done)
-            bars.update(tasks[variant], completed=done, total=rounds)
+                tasks[variant] = bars.add_task(variant.label, total=epochs, completed=done)
+            bars.update(tasks[variant], completed=done, total=epochs)
 
         yield show
 
 
 class _Lines:
-    """A plain line whenever a run has done another tenth of its rounds."""
+    """A plain line whenever a run has done another tenth of its epochs."""
 
     def __init__(self) -> None:
         self._tenths: dict[Variant, int] = {}
 
-    def __call__(self, variant: Variant, done: int, rounds: int) -> None:
-        tenth = 10 * done // max(rounds, 1)
+    def __call__(self, variant: Variant, done: int, epochs: int) -> None:
+        tenth = 10 * done // max(epochs, 1)
         if self._tenths.get(variant) != tenth:
             self._tenths[variant] = tenth
-            click.echo(f"{variant.label}: round {done} of {rounds}", err=True)
+            click.echo(f"{variant.label}: epoch {done} of {epochs}", err=True)

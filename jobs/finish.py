@@ -12,7 +12,7 @@ from nnlib.errors import MismatchError
 
 
 def final_scores(
-    site: JobSite, store: RoundStore, last: Checkpoint, rounds: int
+    site: JobSite, store: RoundStore, last: Checkpoint, rounds: int | None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Scores of the kept models by a job of 0 epochs, and the models' arrays by name.
 

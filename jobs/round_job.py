@@ -56,6 +56,7 @@ class RoundJob(MRJob):  # type: ignore[misc]
         self.add_file_arg("--state", default=None)
         self.add_passthru_arg("--phase", default="train")
         self.add_passthru_arg("--round", type=int, default=0)
+        self.add_passthru_arg("--epochs", type=_epochs, default=range(0))
         self.add_passthru_arg("--active", type=_indices, default=())
         self.add_passthru_arg("--seal", action="store_true")
 
@@ -75,7 +76,8 @@ class RoundJob(MRJob):  # type: ignore[misc]
         spec = self._spec()
         plan = WorkerPlan.from_line(line)
         options = self.options
-        yield from map_task(spec, plan, options.phase, options.round, options.active, self._models(spec))
+        models = self._models(spec)
+        yield from map_task(spec, plan, options.phase, options.round, options.active, models, options.epochs)
 
     def reducer(self, key: bytes, values: Iterator[bytes]) -> Iterator[Line]:
         spec = self._spec()
@@ -112,6 +114,13 @@ def load_models(spec: JobSpec, model: str | None, state: str | None, active: tup
         vector.flags.writeable = False  # inline, the next task starts from it too
         models[index] = vector
     return models
+
+
+def _epochs(text: str) -> range:
+    first, colon, end = text.partition(":")
+    if not (colon and first.isdigit() and end.isdigit()):
+        raise argparse.ArgumentTypeError(f"not epochs from:to, such as 10:15: {text!r}")
+    return range(int(first), int(end))
 
 
 def _indices(text: str) -> tuple[int, ...]:

@@ -113,9 +113,17 @@ class JobSite:
         self._stack.close()
 
     def run(
-        self, phase: str, round_: int, active: Sequence[int], model: str | None = None, state: str | None = None
+        self,
+        phase: str,
+        round_: int,
+        active: Sequence[int],
+        model: str | None = None,
+        state: str | None = None,
+        *,
+        epochs: range = range(0),
     ) -> dict[int, TrialOutput]:
-        """Run one job. Raises what a task reported, or `JobError` where its output is not whole."""
+        """Run one job, which trains ``epochs`` if its phase does. Raises what a task reported, or `JobError` where its
+        output is not whole."""
         runtime = self.spec.config.runtime
         parts = {
             index: slices(partial_layout(self.spec, self.spec.trials[index]).size, self._slice) for index in active
@@ -131,6 +139,7 @@ class JobSite:
             folder=self._folder,
             reducers=self.spec.config.reducers or min(self.spec.workers, sum(map(len, parts.values()))),
             blas_threads=runtime.blas_threads,
+            epochs=epochs,
             pool=self.pool,
         )
         try:

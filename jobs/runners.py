@@ -58,6 +58,7 @@ class JobRequest:
     folder: Path
     reducers: int
     blas_threads: int
+    epochs: range = range(0)
     pool: TaskPool | None = None
 
     @property
@@ -68,6 +69,7 @@ class JobRequest:
     def arguments(self) -> list[Any]:
         """The tasks' arguments in mrjob's form: files as dicts, so that runners can ship them."""
         arguments: list[Any] = ["--phase", self.phase, "--round", str(self.round)]
+        arguments += ["--epochs", f"{self.epochs.start}:{self.epochs.stop}"]
         arguments += ["--active", ",".join(map(str, self.active))]
         for option, path in (("--spec", self.spec), ("--model", self.model), ("--state", self.state)):
             if path is not None:

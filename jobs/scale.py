@@ -18,7 +18,7 @@ from nnlib.data.dataset import Dataset
 from nnlib.errors import MismatchError, UsageError
 from nnlib.events import Event, Listener, Note, RoundDone
 from nnlib.ledger import canonical
-from nnlib.plan import assign_shards, round_count
+from nnlib.plan import assign_shards
 from nnlib.rundir import EVENTS, RunDirectory
 from nnlib.simulate.published import PUBLISHED, Published
 from nnlib.simulate.speedup import efficiency, improvement, speedup
@@ -127,7 +127,7 @@ def _run(config: Config, listen: Listener) -> Timing:
     run = RunDirectory(str(config.run_dir))
     resumed = run.exists()
     result = driver.train(config, resume=True, listen=listen)
-    rounds = round_seconds(run, round_count(config))
+    rounds = round_seconds(run, result["rounds"])
     epochs = config.train.epochs
     examples = epochs * sum(trial.objective_rows for trial in run.spec().trials)
     accuracies = [trial["test_accuracy"] for trial in result["trials"] if trial["test_accuracy"] is not None]
@@ -156,17 +156,14 @@ def round_events(run: RunDirectory) -> list[dict[str, Any]]:
 def round_seconds(run: RunDirectory, rounds: int) -> float:
     """Seconds of a run's rounds. A kill can lose the record of the newest ones: they count as the mean of the rest."""
     records = round_events(run)
-    if not records:
-        return 0.0
-    done = min(rounds, max(record["round"] for record in records))
-    return float(statistics.fmean(record["seconds"] for record in records) * done)
+    return float(statistics.fmean(record["seconds"] for record in records) * rounds) if records else 0.0
 
 
 def _show(event: Event, tell: Tell) -> None:
     if isinstance(event, Note) and event.level != "info":
         tell(f"{event.level}: {event.text}")
-    elif isinstance(event, RoundDone) and event.round == event.rounds:
-        tell(f"  {event.rounds} rounds trained")
+    elif isinstance(event, RoundDone) and event.epoch == event.epochs:
+        tell(f"  {event.round} rounds trained")
 
 
 def study(config: Config, timings: Sequence[Sequence[Timing]]) -> dict[str, Any]:

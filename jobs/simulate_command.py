@@ -99,6 +99,8 @@ def simulate(
     refuse_beyond_shards(Dataset.open(config.data.path), [other, *checked])
     if (warning := busy()) is not None:
         _tell(warning)
+    if config.train.epochs_per_round == "auto":
+        _tell("epochs_per_round is auto: predicted for rounds of one epoch, the most that averaging can cost")
     slots = machine_slots(config)
     with contextlib.redirect_stdout(sys.stderr):
         work, costs, points = calibrate(config, other, seconds=seconds, tell=_tell)

@@ -25,7 +25,7 @@ from nnlib.layout import BLOCK, slices
 from nnlib.metrics import exact_sum, new_score
 from nnlib.models.protocol import Model
 from nnlib.plan import JobSpec, Trial, WorkerPlan, arrays_from_json, arrays_to_json
-from nnlib.training import local_training, partial_layout
+from nnlib.training import RoundStart, local_training, partial_layout
 from nnlib.wire import ERROR_KEY, SliceKey, decode_partial, encode_partial, encode_record
 
 Line = tuple[bytes, bytes]
@@ -48,11 +48,21 @@ def slice_elements(spec: JobSpec) -> int:
 
 
 def map_task(
-    spec: JobSpec, plan: WorkerPlan, phase: str, round_: int, active: Sequence[int], models: Models
+    spec: JobSpec,
+    plan: WorkerPlan,
+    phase: str,
+    round_: int,
+    active: Sequence[int],
+    models: Models,
+    epochs: range,
 ) -> Iterator[Line]:
-    """All lines of one map task: an error becomes one record that names the worker."""
+    """All lines of one map task, which trains ``epochs`` if its phase does; an error becomes one record that names the
+    worker."""
     try:
-        yield from PHASES[phase](spec, plan, round_, active, models)
+        if phase == "train":
+            yield from _train(spec, plan, round_, epochs, active, models)
+        else:
+            yield from UNTRAINED[phase](spec, plan, active, models)
     except NnjobsError as error:
         error.where.setdefault("worker", plan.worker)
         yield ERROR_KEY, encode_record(plan.worker, error.to_record())
@@ -71,7 +81,9 @@ def worker_data(spec: JobSpec, plan: WorkerPlan) -> WorkerData:
     )
 
 
-def _train(spec: JobSpec, plan: WorkerPlan, round_: int, active: Sequence[int], models: Models) -> Iterator[Line]:
+def _train(
+    spec: JobSpec, plan: WorkerPlan, round_: int, epochs: range, active: Sequence[int], models: Models
+) -> Iterator[Line]:
     """Score the incoming models, train them, emit partials and metrics."""
     with worker_data(spec, plan) as data:
         for index in active:
@@ -82,7 +94,8 @@ def _train(spec: JobSpec, plan: WorkerPlan, round_: int, active: Sequence[int], 
             record = _scores(spec, trial, plan.worker, view, models[index])
             scored = time.perf_counter()
             try:
-                result = next(local_training(spec, trial, plan.worker, view, models[index], round_))
+                start = RoundStart(models[index], round_, epochs)
+                result = next(local_training(spec, trial, plan.worker, view, start))
             except DivergedError as error:
                 record["diverged"] = error.to_record()
             else:
@@ -97,7 +110,7 @@ def _train(spec: JobSpec, plan: WorkerPlan, round_: int, active: Sequence[int], 
             yield _metrics_line(plan.worker, index, record)
 
 
-def _score(spec: JobSpec, plan: WorkerPlan, round_: int, active: Sequence[int], models: Models) -> Iterator[Line]:
+def _score(spec: JobSpec, plan: WorkerPlan, active: Sequence[int], models: Models) -> Iterator[Line]:
     """A job of 0 epochs: score the given models."""
     with worker_data(spec, plan) as data:
         for index in active:
@@ -106,7 +119,7 @@ def _score(spec: JobSpec, plan: WorkerPlan, round_: int, active: Sequence[int], 
             yield _metrics_line(plan.worker, index, _scores(spec, trial, plan.worker, view, models[index]))
 
 
-def _scale(spec: JobSpec, plan: WorkerPlan, round_: int, active: Sequence[int], models: Models) -> Iterator[Line]:
+def _scale(spec: JobSpec, plan: WorkerPlan, active: Sequence[int], models: Models) -> Iterator[Line]:
     """Statistics of the features over the training rows, shard by shard (so they cannot depend on the workers)."""
     memory = spec.config.runtime.memory_mb << 20
     with WorkerData(
@@ -119,7 +132,8 @@ def _scale(spec: JobSpec, plan: WorkerPlan, round_: int, active: Sequence[int], 
                 yield key, encode_record(plan.worker, arrays_to_json(stats.to_arrays()))
 
 
-PHASES = {"train": _train, "score": _score, "scale": _scale}
+UNTRAINED = {"score": _score, "scale": _scale}
+"""The phases of jobs that train nothing."""
 
 
 def _scores(spec: JobSpec, trial: Trial, worker: int, view: TrialData, vector: Vector) -> dict[str, Any]:

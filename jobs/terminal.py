@@ -85,7 +85,7 @@ class PlainDisplay(Display):
             case PhaseStarted():
                 self.line(event.text)
             case RoundDone():
-                last = event.round >= event.rounds
+                last = event.epoch >= event.epochs
                 if last or self._clock() - self._shown_at >= EVERY_SECONDS:
                     self._shown_at = self._clock()
                     self.line(round_line(event))
@@ -141,7 +141,7 @@ class LiveDisplay(Display):
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
         self._progress = Progress(
-            TextColumn("round {task.completed:.0f}/{task.total:.0f}"),
+            TextColumn("{task.fields[place]}"),
             BarColumn(BAR),
             TextColumn("{task.fields[facts]}", markup=False),
             TimeElapsedColumn(),
@@ -151,17 +151,21 @@ class LiveDisplay(Display):
             transient=False,
         )
         self._progress.start()
-        self._progress.add_task("", total=event.rounds, completed=event.first_round, facts="starting")
+        # By epochs, for the number of rounds may not be known.
+        place = f"round {event.first_round}{_of(event.rounds)}"
+        self._progress.add_task("", total=event.epochs, completed=event.first_epoch, place=place, facts="starting")
 
     def _advance(self, event: RoundDone) -> None:
         if self._progress is None or not self._progress.tasks:
             return
         # On a narrow terminal the least telling facts go first: a line that wraps cannot be redrawn.
-        room = self.console.width - len(f"round {event.rounds}/{event.rounds}") - BAR - len("0:00:00 left 0:00:00") - 4
+        place = f"round {event.round}{_of(event.rounds)}"
+        room = self.console.width - len(place) - BAR - len("0:00:00 left 0:00:00") - 4
         facts = round_facts(event)
         while len(facts) > 1 and len("  ".join(facts)) > room:
             facts.pop()
-        self._progress.update(self._progress.tasks[0].id, completed=event.round, facts="  ".join(facts))
+        task = self._progress.tasks[0].id
+        self._progress.update(task, completed=event.epoch, place=place, facts="  ".join(facts))
 
     def _stop(self) -> None:
         if self._progress is not None:
@@ -191,11 +195,12 @@ class _Lenient:
 def header_lines(event: RunStarted) -> list[str]:
     """What is about to be trained, where."""
     trials = "" if event.trials == 1 else f"{event.trials} trials, "
+    rounds = "rounds as long as drift and cost suggest" if event.rounds is None else _count(event.rounds, "round")
     resumed = f", going on after round {event.first_round}" if event.first_round else ""
     return [
         f"{event.name}: {trials}{_count(event.workers, 'worker')}, {event.runner}{resumed}",
         f"  {event.parameters:,} parameters, {event.train_rows:,} rows to train on, {event.test_rows:,} to test",
-        f"  {event.epochs} epochs in {_count(event.rounds, 'round')}, into {shown_path(event.run_dir)}",
+        f"  {event.epochs} epochs in {rounds}, into {shown_path(event.run_dir)}",
     ]
 
 
@@ -215,9 +220,13 @@ def round_facts(event: RoundDone) -> list[str]:
 
 
 def round_line(event: RoundDone) -> str:
-    width = len(str(event.rounds))
-    facts = [f"round {event.round:{width}}/{event.rounds}", *round_facts(event), f"{event.seconds:.2f} s"]
+    width = len(str(event.rounds or event.epochs))
+    facts = [f"round {event.round:{width}}{_of(event.rounds)}", *round_facts(event), f"{event.seconds:.2f} s"]
     return "  ".join(facts)
+
+
+def _of(rounds: int | None) -> str:
+    return "" if rounds is None else f"/{rounds}"
 
 
 def stopped_line(event: TrialStopped) -> str:

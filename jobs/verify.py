@@ -26,7 +26,8 @@ from nnlib.errors import ConfigError, NnjobsError
 from nnlib.events import Listener, Note, ignore
 from nnlib.ledger import canonical, digest, first_facts
 from nnlib.numerics import blas_threads
-from nnlib.plan import JobSpec, assign_shards, round_count
+from nnlib.periods import epochs_after, round_count
+from nnlib.plan import JobSpec, assign_shards
 from nnlib.rundir import RunDirectory
 from nnlib.storage import LocalStorage
 
@@ -167,7 +168,9 @@ def _replay(
         while current[1].round < target:
             where, before = current
             active = [index for index, trial in enumerate(before.trials) if trial.status == "active"]
-            after = advance(spec, before, site.run("train", before.round, active, *model_files(where, before)))
+            epochs = epochs_after(spec.config, before.metrics)
+            files = model_files(where, before)
+            after = advance(spec, before, site.run("train", before.round, active, *files, epochs=epochs))
             scratch.commit(after, before)
             current = (scratch, after)
             listen(Note(f"recomputed round {after.round}"))

@@ -68,12 +68,18 @@ def variants(config: Config) -> list[Variant]:
 def checked_epochs(config: Config) -> list[int]:
     """The epochs to read scores at: each must end a round, and the schedule must not depend on the last."""
     epochs = sorted(set(config.evaluate.epochs or [config.train.epochs]))
+    length = config.train.epochs_per_round
     for epoch in epochs:
         if epoch > config.train.epochs:
             raise ConfigError(f"{epoch} is more than train.epochs ({config.train.epochs})", key="evaluate.epochs")
-        if epoch % config.train.epochs_per_round and epoch != config.train.epochs:
+        if length == "auto" and epoch != config.train.epochs:
             raise ConfigError(
-                f"after {epoch} epochs there is no average: rounds end every {config.train.epochs_per_round}",
+                "with epochs_per_round auto rounds end where they may: evaluate each length by itself",
+                key="evaluate.epochs",
+            )
+        if length != "auto" and epoch % length and epoch != config.train.epochs:
+            raise ConfigError(
+                f"after {epoch} epochs there is no average: rounds end every {length}",
                 key="evaluate.epochs",
             )
         if epoch != config.train.epochs and config.train.schedule.kind == "cosine":
@@ -115,6 +121,12 @@ def scores_of(run: RunDirectory, epochs: Sequence[int]) -> list[Score]:
                 )
             )
     return found
+
+
+def round_ends(run: RunDirectory) -> dict[int, int]:
+    """Epoch -> the round that it ends, of a run's committed rounds."""
+    store = run.rounds(run.spec())
+    return {store.metrics(round_)["epoch"]: round_ for round_ in store.rounds()}
 
 
 def round_seconds(run: RunDirectory) -> dict[int, float]:

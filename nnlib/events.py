@@ -12,7 +12,8 @@ from typing import Any
 
 @dataclass(frozen=True)
 class RunStarted:
-    """Before the first round. ``first_round`` is above 0 when a run is resumed."""
+    """Before the first round. ``first_round`` and ``first_epoch`` are above 0 when a run is resumed; ``rounds`` is None
+    where their lengths are chosen on the way."""
 
     name: str
     run_dir: str
@@ -20,7 +21,8 @@ class RunStarted:
     workers: int
     trials: int
     first_round: int
-    rounds: int
+    first_epoch: int
+    rounds: int | None
     epochs: int
     parameters: int
     train_rows: int
@@ -42,11 +44,11 @@ class RoundDone:
     ``test_accuracy``, ``test_loss`` and ``validation_loss`` belong to the model the round started from (the incoming
     model is scored in the same job), ``train_loss`` to the round's own training. ``test_metric`` is (name, value) for
     regression. ``drift`` is the largest distance of a worker's weights from the average, relative to the average's
-    norm.
+    norm. ``rounds`` is None where their lengths are chosen on the way.
     """
 
     round: int
-    rounds: int
+    rounds: int | None
     epoch: int
     epochs: int
     active_trials: int

@@ -188,14 +188,3 @@ def assign_shards(shard_rows: Sequence[int], workers: int) -> list[WorkerPlan]:
             hint=f"set workers to at most {len(shard_rows)}, or import the data again with --shards {workers} or more",
         )
     return [WorkerPlan(worker, tuple(range(worker, len(shard_rows), workers))) for worker in range(workers)]
-
-
-def round_count(config: Config) -> int:
-    """Rounds of a whole run: the last one may be shorter than `train.epochs_per_round`."""
-    return -(-config.train.epochs // config.train.epochs_per_round)
-
-
-def round_epochs(config: Config, round_: int) -> range:
-    """The global epochs that round ``round_`` (from 0) trains."""
-    first = round_ * config.train.epochs_per_round
-    return range(first, min(first + config.train.epochs_per_round, config.train.epochs))

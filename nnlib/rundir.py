@@ -21,7 +21,8 @@ from nnlib.config.schema import Config
 from nnlib.errors import MismatchError, StorageError, UsageError
 from nnlib.ledger import canonical
 from nnlib.lock import FOLDER
-from nnlib.plan import JobSpec, round_count
+from nnlib.periods import round_count
+from nnlib.plan import JobSpec
 from nnlib.storage import Storage, storage
 
 CONFIG = "config.yaml"

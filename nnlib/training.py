@@ -1,8 +1,8 @@
 """Local training on one worker: a generator that yields a partial and receives the next model.
 
 Rounds mode takes one step of it in each MapReduce job; a long-lived job can drive it to the end. All it needs from
-outside are the rows, the model of the round and the round's number: nothing is remembered that a fresh process could
-not recompute, so a retried task gives the same bits.
+outside are the rows and what a round starts from: nothing is remembered that a fresh process could not recompute, so a
+retried task gives the same bits.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,9 +23,18 @@ from nnlib.layout import Layout, aligned_empty
 from nnlib.models.protocol import Array, BoundModel
 from nnlib.optim import BatchOptimizer, StepOptimizer, build_optimizer
 from nnlib.optim.schedules import learning_rate
-from nnlib.plan import JobSpec, Trial, round_count, round_epochs
+from nnlib.plan import JobSpec, Trial
 from nnlib.pulse import beat, say
 from nnlib.seeds import Purpose, generator, hash_key
+
+
+class RoundStart(NamedTuple):
+    """What a worker starts a round from: the model, shape (partial_layout.size,), and the global epochs to train (see
+    `nnlib.periods`). ``round`` only names it in messages."""
+
+    vector: npt.NDArray[Any]
+    round: int
+    epochs: range
 
 
 @dataclass(frozen=True)
@@ -54,12 +63,12 @@ def initial_vector(spec: JobSpec, trial: Trial) -> npt.NDArray[Any]:
 
 
 def local_training(
-    spec: JobSpec, trial: Trial, worker: int, data: TrialData, vector: npt.NDArray[Any], first_round: int
-) -> Generator[LocalResult, npt.NDArray[Any], None]:
-    """Train round after round: yields this worker's `LocalResult`, is sent the averaged vector, until the last round.
+    spec: JobSpec, trial: Trial, worker: int, data: TrialData, start: RoundStart
+) -> Generator[LocalResult, RoundStart, None]:
+    """Train round after round: yields this worker's `LocalResult`, is sent what the next round starts from, until that
+    has no epochs.
 
-    ``vector`` (shape (partial_layout.size,)) is the model that ``first_round`` starts from. Raises `DivergedError`
-    naming round, epoch and worker when a loss or a weight is not finite.
+    Raises `DivergedError` naming round, epoch and worker when a loss or a weight is not finite.
     """
     config = spec.settings(trial)
     expected = trial.train_rows[worker]
@@ -83,8 +92,8 @@ def local_training(
     if trial.class_weights is not None:
         weights = np.asarray(trial.class_weights, model.layout.dtype)
 
-    for round_ in range(first_round, round_count(config)):
-        epochs = round_epochs(config, round_)
+    while start.epochs:
+        vector, round_, epochs = start
         say(phase="train", trial=trial.index, round=round_, epoch=epochs.start)
         flat[:] = vector[:size]
         key = hash_key(
@@ -128,7 +137,7 @@ def local_training(
         if not (np.isfinite(given).all() and all(map(math.isfinite, losses))):
             raise DivergedError("a weight is not finite", round=round_, epoch=epochs.stop - 1, worker=worker)
         partial = Partial(worker, sample.rows, given, layout.fingerprint)
-        vector = yield LocalResult(partial, tuple(losses), sample.rows, evaluations)
+        start = yield LocalResult(partial, tuple(losses), sample.rows, evaluations)
 
 
 def _epoch(

@@ -53,7 +53,7 @@ class FakeDriver(types.ModuleType):
     def train(self, config: Any, *, resume: bool, start_from: str | None, listen: Listener, chaos: Any) -> Any:
         self.calls.append((config, resume, start_from))
         if self.start:
-            listen(RunStarted("small", "/r/small-1", "inline", 1, 1, 0, 2, 4, 10, 84, 36))
+            listen(RunStarted("small", "/r/small-1", "inline", 1, 1, 0, 0, 2, 4, 10, 84, 36))
         print("a library prints")
         if isinstance(self.ending, BaseException):
             raise self.ending

@@ -1,10 +1,9 @@
-"""The plan: trials travel as JSON without losing a bit, shards are dealt evenly, rounds tile the epochs."""
+"""The plan: trials travel as JSON without losing a bit, shards are dealt evenly."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +25,6 @@ from nnlib.plan import (
     arrays_from_json,
     arrays_to_json,
     assign_shards,
-    round_count,
-    round_epochs,
 )
 
 RULE = SplitRule((2**64 - 1, 5), (Stratum((17, 2**64 - 1), (1, 2, 3)), Stratum((), (1,))), True)
@@ -110,14 +107,3 @@ def test_shards_are_dealt_once_and_evenly(shards: int, workers: int) -> None:
     assert sorted(dealt) == list(range(shards))
     sizes = [len(plan.shards) for plan in plans]
     assert max(sizes) - min(sizes) <= 1
-
-
-@settings(max_examples=100, derandomize=True, deadline=None)
-@given(st.integers(0, 300), st.integers(1, 40))
-def test_rounds_tile_the_epochs(epochs: int, period: int) -> None:
-    train = {"epochs": epochs, "epochs_per_round": period}
-    config = Config.model_validate({"data": {"path": "d"}, "train": train})
-    rounds = [round_epochs(config, round_) for round_ in range(round_count(config))]
-    assert [epoch for part in rounds for epoch in part] == list(range(epochs))
-    assert all(before.stop == after.start and len(before) == period for before, after in pairwise(rounds))
-    assert all(len(part) > 0 for part in rounds)

@@ -16,7 +16,8 @@ from nnlib import rundir
 from nnlib.checkpoint import model_digest, named_arrays
 from nnlib.config.schema import Config
 from nnlib.errors import MismatchError, NnjobsError, StorageError, UsageError
-from nnlib.plan import JobSpec, round_count
+from nnlib.periods import round_count
+from nnlib.plan import JobSpec
 from nnlib.rundir import CONFIG, FINAL_METRICS, FINAL_MODEL, METRICS_VIEW, SPEC, Journal, RunDirectory, metrics_lines
 from nnlib.storage import LocalStorage
 from nnlib.training import initial_vector
@@ -124,6 +125,7 @@ def test_final_weights_are_those_that_were_scored(tmp_path: Path) -> None:
     for trial, vector in zip(spec.trials, vectors, strict=True):
         arrays |= named_arrays(trial.index, vector, spec.model(trial).layout)
     planned = round_count(spec.config)
+    assert planned is not None
     run.finish({"model_sha256": model_digest(vectors), "rounds_planned": planned, "trials": [], **SAID}, arrays)
     assert [vector.tobytes() for vector in run.final_weights(spec)] == [vector.tobytes() for vector in vectors]
     final = {

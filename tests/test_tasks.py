@@ -24,7 +24,7 @@ from nnlib.data.splits import TEST, TRAIN
 from nnlib.errors import DataError, DivergedError, MismatchError, NnjobsError, from_record
 from nnlib.layout import BLOCK, slices
 from nnlib.plan import JobSpec, WorkerPlan
-from nnlib.training import initial_vector, local_training, partial_layout
+from nnlib.training import RoundStart, initial_vector, local_training, partial_layout
 from nnlib.wire import ERROR_KEY, SliceKey, decode_partial, decode_record, encode_partial
 
 Line = tuple[bytes, bytes]
@@ -67,7 +67,8 @@ def starts(spec: JobSpec) -> dict[int, Any]:
 
 def mapped(spec: JobSpec, plan: WorkerPlan, phase: str = "train", models: Any = None, round_: int = 0) -> list[Line]:
     models = starts(spec) if models is None else models
-    return list(tasks.map_task(spec, plan, phase, round_, range(len(spec.trials)), models))
+    epochs = range(2 * round_, 2 * round_ + 2)
+    return list(tasks.map_task(spec, plan, phase, round_, range(len(spec.trials)), models, epochs))
 
 
 def reduced(spec: JobSpec, lines: list[Line], models: Any = None) -> list[Line]:
@@ -104,7 +105,8 @@ def trained_alone(spec: JobSpec, plan: WorkerPlan, index: int) -> Partial:
     trial = spec.trials[index]
     with tasks.worker_data(spec, plan) as data:
         view = data.trial(trial.rule, trial.scaler, spec.settings(trial).model.dtype)
-        return next(local_training(spec, trial, plan.worker, view, starts(spec)[index], 0)).partial
+        start = RoundStart(starts(spec)[index], 0, range(2))
+        return next(local_training(spec, trial, plan.worker, view, start)).partial
 
 
 @pytest.mark.parametrize(
@@ -262,7 +264,7 @@ def test_other_rows_than_planned_are_one_record(tmp_path: Path, field: str) -> N
     rows[1] += 1
     counts: dict[str, Any] = {field: tuple(rows)}
     changed = replace(spec, trials=(replace(spec.trials[0], **counts),))
-    error = error_of(list(tasks.map_task(changed, plans[1], "train", 0, [0], starts(spec))))
+    error = error_of(list(tasks.map_task(changed, plans[1], "train", 0, [0], starts(spec), range(2))))
     assert isinstance(error, MismatchError)
     assert f"the plan says {rows[1]}" in str(error)
     assert (error.where["worker"], error.where["split"]) == (1, 0)

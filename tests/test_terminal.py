@@ -24,7 +24,8 @@ RESULT = {
 
 
 def started(rounds: int = 20, first: int = 0) -> RunStarted:
-    return RunStarted("digits", "/elsewhere/digits-1", "inline", 4, 2, first, rounds, 5 * rounds, 41110, 3500, 1500)
+    where = ("digits", "/elsewhere/digits-1", "inline", 4, 2)
+    return RunStarted(*where, first, 5 * first, rounds, 5 * rounds, 41110, 3500, 1500)
 
 
 def done(number: int, rounds: int = 20) -> RoundDone:

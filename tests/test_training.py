@@ -20,7 +20,7 @@ from nnlib.optim.schedules import learning_rate
 from nnlib.plan import JobSpec
 from nnlib.rundir import RunDirectory
 from nnlib.seeds import Purpose, generator
-from nnlib.training import initial_vector, local_training
+from nnlib.training import RoundStart, initial_vector, local_training
 
 WIDTHS = [6, 5, 3]
 ROWS, BATCH, EPOCHS, PERIOD = 300, 16, 6, 2
@@ -125,13 +125,15 @@ def test_the_generator_driven_to_the_end_equals_rounds(data: tuple[str, Any, Any
     spec, ours = trained(tmp_path / "run")
     trial = spec.trials[0]
     rows = WorkerData(spec.dataset, range(4), range(4), memory_bytes=1 << 24)
-    flow = local_training(spec, trial, 0, rows.trial(trial.rule, None, "float32"), initial_vector(spec, trial), 0)
+    start = RoundStart(initial_vector(spec, trial), 0, range(PERIOD))
+    flow = local_training(spec, trial, 0, rows.trial(trial.rule, None, "float32"), start)
     result = next(flow)
-    for _ in range(EPOCHS // PERIOD - 1):
-        result = flow.send(result.partial.weights)
+    for round_ in range(1, EPOCHS // PERIOD):
+        epochs = range(round_ * PERIOD, (round_ + 1) * PERIOD)
+        result = flow.send(RoundStart(result.partial.weights, round_, epochs))
     assert np.array_equal(result.partial.weights, ours)
     with pytest.raises(StopIteration):
-        flow.send(result.partial.weights)
+        flow.send(RoundStart(result.partial.weights, EPOCHS // PERIOD, range(EPOCHS, EPOCHS)))
 
 
 def test_cg_minimises_the_stated_objective(data: tuple[str, Any, Any], tmp_path: Path) -> None:
@@ -172,7 +174,8 @@ def test_a_loss_that_explodes_names_round_epoch_and_worker(data: tuple[str, Any,
     trial = spec.trials[0]
     rows = WorkerData(spec.dataset, range(4), range(4), memory_bytes=1 << 24)
     with pytest.raises(DivergedError) as caught:
-        list(local_training(spec, trial, 0, rows.trial(trial.rule, None, "float32"), initial_vector(spec, trial), 0))
+        start = RoundStart(initial_vector(spec, trial), 0, range(EPOCHS))
+        next(local_training(spec, trial, 0, rows.trial(trial.rule, None, "float32"), start))
     assert {"round", "epoch", "worker"} <= set(caught.value.where)
 
 
@@ -184,4 +187,4 @@ def test_other_rows_than_planned_are_refused(data: tuple[str, Any, Any], tmp_pat
     trial = spec.trials[0]
     fewer = WorkerData(spec.dataset, range(3), range(3), memory_bytes=1 << 24).trial(trial.rule, None, "float32")
     with pytest.raises(MismatchError, match="the plan says"):
-        next(local_training(spec, trial, 0, fewer, initial_vector(spec, trial), 0))
+        next(local_training(spec, trial, 0, fewer, RoundStart(initial_vector(spec, trial), 0, range(1))))

@@ -32,11 +32,11 @@ bits. Every other key is part of the mathematics, also one that the chosen optim
 def mathematics(config: Config) -> dict[str, Any]:
     """The keys that decide the bits of every round, dotted, as JSON-able values.
 
-    ``train.epochs`` is among them only where the schedule stretches with it (cosine): elsewhere it says when to stop,
-    and round 7 of a long run is round 7 of a short one.
+    ``train.epochs`` is among them only where what is trained before depends on it: elsewhere it says when to stop, and
+    round 7 of a long run is round 7 of a short one.
     """
     keys = _deciding(config)
-    if not _schedule_needs_epochs(config):
+    if _needs_epochs(config) is None:
         del keys["train.epochs"]
     return keys
 
@@ -57,8 +57,8 @@ def differences(old: Config, new: Config) -> list[str]:
 def resume_problems(old: Config, new: Config) -> list[str]:
     """Why a run of ``old`` cannot go on as ``new``, one line each; [] if it can.
 
-    Only ``train.epochs`` may change: grow, where the schedule does not depend on it and the old end is the end of a
-    whole round. Then the resumed run has the bits of one that was never stopped.
+    Only ``train.epochs`` may change: grow, where nothing before the end depends on it and that is the end of a whole
+    round. Then the resumed run has the bits of one that was never stopped.
     """
     before, after = _deciding(old), _deciding(new)
     problems = [
@@ -70,9 +70,9 @@ def resume_problems(old: Config, new: Config) -> list[str]:
     was, now = old.train.epochs, new.train.epochs
     if now < was:
         problems.append(f"train.epochs was {was}, is {now}: it may only grow")
-    elif now > was and _schedule_needs_epochs(old):
-        problems.append(f"train.epochs was {was}, is {now}: the {old.train.schedule.kind} schedule depends on it")
-    elif now > was and was % old.train.epochs_per_round:
+    elif now > was and (reason := _needs_epochs(old)):
+        problems.append(f"train.epochs was {was}, is {now}: {reason}")
+    elif now > was and old.train.epochs_per_round != "auto" and was % old.train.epochs_per_round:
         problems.append(
             f"train.epochs was {was}, is {now}: the run ends within a round (epochs_per_round is "
             f"{old.train.epochs_per_round}), so a longer one would average at other epochs"
@@ -80,12 +80,27 @@ def resume_problems(old: Config, new: Config) -> list[str]:
     return problems
 
 
-def _schedule_needs_epochs(config: Config) -> bool:
-    return config.train.schedule.kind == "cosine"
+def with_measured(old: Config, new: Config) -> Config:
+    """``new`` with what ``old``, the configuration of the run it goes on with, measured at its start."""
+    if new.train.epochs_per_round != "auto" or new.sync.round_cost is not None:
+        return new
+    return new.model_copy(update={"sync": new.sync.model_copy(update={"round_cost": old.sync.round_cost})})
+
+
+def _needs_epochs(config: Config) -> str | None:
+    """Why ``train.epochs`` decides more than the end of a run; None if it does not."""
+    if config.train.schedule.kind == "cosine":
+        return "the cosine schedule depends on it"
+    if config.train.epochs_per_round == "auto":
+        return "with epochs_per_round auto the last round is as long as what was left"
+    return None
 
 
 def _deciding(config: Config) -> dict[str, Any]:
-    return {key: value for key, value in _flat(config.model_dump(mode="json")).items() if not _is_other(key)}
+    keys = {key: value for key, value in _flat(config.model_dump(mode="json")).items() if not _is_other(key)}
+    if config.train.epochs_per_round != "auto":
+        del keys["sync.round_cost"]  # nothing reads it
+    return keys
 
 
 def _is_other(key: str) -> bool:

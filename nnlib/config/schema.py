@@ -119,7 +119,9 @@ class Train(Section):
     history: PositiveInt = Field(10, description="lbfgs: vector pairs kept")
     batch_size: PositiveInt = Field(32, description="rows a step on one worker; cg and lbfgs use all their rows")
     epochs: Count = Field(100, description="local passes over the data; iterations for cg and lbfgs")
-    epochs_per_round: PositiveInt = Field(5, description="local epochs between two averagings")
+    epochs_per_round: Literal["auto"] | PositiveInt = Field(
+        5, description="local epochs between two averagings; auto: few at first, more as workers drift apart less"
+    )
     l2: Annotated[float, Field(ge=0.0)] = Field(
         0.0, description="lambda: adds lambda/(2m) * sum of squared weights, m = training rows in the objective"
     )
@@ -142,6 +144,11 @@ class Sync(Section):
     mode: Literal["rounds"] = Field("rounds", description="rounds: one MapReduce job a round")
     weighting: Literal["examples", "equal"] = Field("examples", description="weight of a worker in the average")
     outer: Outer = Outer()
+    round_cost: Annotated[float, Field(ge=0.0, le=1e9)] | None = Field(
+        None,
+        description="for epochs_per_round auto: time of a round besides training, in epochs; default: measured once, "
+        "before the first round",
+    )
     slice_elements: PositiveInt = Field(1_048_576, description="elements of a slice; rounded up to blocks of 65536")
 
 

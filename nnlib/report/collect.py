@@ -20,7 +20,8 @@ from nnlib.checkpoint import parse_json
 from nnlib.config.identity import config_hash, differences
 from nnlib.errors import UsageError
 from nnlib.export.card import ledger_root, trained_versions
-from nnlib.plan import JobSpec, Trial, round_count
+from nnlib.periods import round_count
+from nnlib.plan import JobSpec, Trial
 from nnlib.rundir import CONFIG, EVENTS, RunDirectory, metrics_lines
 from nnlib.statistics import Comparison, Summary, compare, holm, summarize, verdict
 
@@ -98,7 +99,7 @@ class RunFacts:
     times: Times | None
 
     @property
-    def rounds_planned(self) -> int:
+    def rounds_planned(self) -> int | None:
         return round_count(self.spec.config)
 
     @classmethod
