@@ -161,7 +161,7 @@ def test_the_cost_is_measured_once_and_stored(dataset: str, tmp_path: Path) -> N
     run = RunDirectory.open(str(tmp_path / "run"))
     cost = run.config().sync.round_cost
     assert cost is not None and cost > 0.0
-    with pytest.raises(ConfigError, match="sync.round_cost"):
+    with pytest.raises(ConfigError, match=r"sync\.round_cost"):
         driver.train(changed(unmeasured, sync__round_cost=2 * cost), resume=True)
     with pytest.raises(ConfigError, match="epochs_per_round auto"):
         driver.train(changed(unmeasured, train__epochs=30), resume=True)

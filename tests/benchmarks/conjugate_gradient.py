@@ -31,7 +31,7 @@ from nnlib.config.schema import Config  # noqa: E402
 from nnlib.data.dataset import Dataset  # noqa: E402
 from nnlib.data.importing import ImportOptions, import_dataset  # noqa: E402
 from nnlib.data.worker_data import WorkerData  # noqa: E402
-from nnlib.training import initial_vector, local_training  # noqa: E402
+from nnlib.training import RoundStart, initial_vector, local_training  # noqa: E402
 
 LAMBDA, HIDDEN, ITERATIONS, ROUNDS, REPEATS = 0.6987, 25, 5, 12, 5
 TARGET = 0.7
@@ -97,11 +97,12 @@ def measure() -> dict[str, Any]:
         ours, theirs, values = [], [], []
         for _ in range(REPEATS):
             began = time.perf_counter()
-            flow = local_training(spec, trial, 0, data, start, 0)
+            flow = local_training(spec, trial, 0, data, RoundStart(start, 0, range(ITERATIONS)))
             result, evaluations = next(flow), 0
-            for _ in range(ROUNDS - 1):
+            for round_ in range(1, ROUNDS):
                 evaluations += result.evaluations
-                result = flow.send(result.partial.weights)
+                epochs = range(round_ * ITERATIONS, (round_ + 1) * ITERATIONS)
+                result = flow.send(RoundStart(result.partial.weights, round_, epochs))
             ours.append((time.perf_counter() - began) / (ITERATIONS * ROUNDS))
             evaluations += result.evaluations
 
