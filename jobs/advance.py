@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from jobs.rounds import TrialOutput
+from jobs.outputs import TrialOutput
 from nnlib.checkpoint import Checkpoint, TrialState
 from nnlib.config.schema import Config
 from nnlib.ledger import round_facts
@@ -66,9 +66,13 @@ def _entry(spec: JobSpec, index: int, scored_round: int, output: TrialOutput, st
     """A trial's part of a round's metrics: scores of the model it started from, and its training."""
     training = None
     if output.average is not None and state.round == scored_round + 1:
-        drift = output.drift()
         workers = [
-            {"worker": worker, "examples": record["examples"], "losses": record["losses"], "drift": drift[worker]}
+            {
+                "worker": worker,
+                "examples": record["examples"],
+                "losses": record["losses"],
+                "drift": output.drift[worker],
+            }
             for worker, record in sorted(output.records.items())
         ]
         examples = sum(worker["examples"] for worker in workers)

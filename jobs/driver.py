@@ -17,8 +17,9 @@ from jobs.advance import advance
 from jobs.begin import NewRun, claim, found, initial_states, prepare, reopen, warm_start
 from jobs.chaos import Chaos
 from jobs.finish import final_scores, mean, result_of
+from jobs.outputs import TrialOutput
 from jobs.round_cost import with_round_cost
-from jobs.rounds import JobSite, TrialOutput, model_files
+from jobs.rounds import JobSite, model_files
 from nnlib.checkpoint import Checkpoint, RoundStore, Vector
 from nnlib.config.schema import Config
 from nnlib.errors import ConfigError

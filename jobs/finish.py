@@ -31,7 +31,7 @@ def final_scores(
                 watch(state, state.round, scores["validation"]["loss"], spec.config)
             if state.best_round is not None and state.best_round != state.round:
                 round_ = state.best_round
-                weights = store.load(round_).trials[index].weights
+                weights = store.weights(index, round_)
                 scores = _scores_of(store, index, round_)
         arrays |= named_arrays(index, weights, spec.model(trial).layout)
         kept.append(weights)

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from jobs.rounds import JobSite, TrialOutput, model_files
+from jobs.outputs import TrialOutput
+from jobs.rounds import JobSite, model_files
 from nnlib.checkpoint import Checkpoint, RoundStore, TrialState
 from nnlib.plan import JobSpec, WorkerPlan
 from nnlib.storage import LocalStorage

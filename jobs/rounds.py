@@ -7,9 +7,8 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -21,47 +20,16 @@ from jobs import tasks
 from jobs.attempts import StartProcess
 from jobs.chaos import Chaos
 from jobs.local_tasks import TaskPool
+from jobs.outputs import TrialOutput, check_records
 from jobs.runners import JobRequest, Line, run_job, task_environment
 from jobs.task_server import TaskServer
-from nnlib.averaging import Partial
 from nnlib.checkpoint import Checkpoint, RoundStore
-from nnlib.errors import JobError, NnjobsError, StorageError, from_record
+from nnlib.errors import JobError, StorageError, from_record
 from nnlib.layout import slices
 from nnlib.ledger import canonical
-from nnlib.metrics import merge_scores
 from nnlib.plan import JobSpec, WorkerPlan
 from nnlib.training import partial_layout
 from nnlib.wire import ERROR_KEY, SliceKey, decode_partial, decode_record
-
-
-@dataclass
-class TrialOutput:
-    """What a job says of one trial. ``records`` and ``drift`` are per worker; ``average`` is None where nothing was
-    trained or a worker diverged, ``average_seconds`` the time that reducers took for it."""
-
-    records: dict[int, dict[str, Any]] = field(default_factory=dict)
-    parts: dict[int, Partial] = field(default_factory=dict)
-    drift_blocks: dict[int, dict[int, list[list[float]]]] = field(default_factory=dict)
-    stats: dict[int, dict[str, Any]] = field(default_factory=dict)
-    average: npt.NDArray[Any] | None = None
-    average_seconds: float = 0.0
-    scores: dict[str, dict[str, Any]] = field(default_factory=dict)
-
-    @property
-    def diverged(self) -> NnjobsError | None:
-        """The first diverged worker's error."""
-        for worker in sorted(self.records):
-            if "diverged" in self.records[worker]:
-                return from_record(self.records[worker]["diverged"])
-        return None
-
-    def drift(self) -> dict[int, dict[str, float | None]]:
-        """`jobs.tasks.drift_summary` of each worker, over all slices."""
-        blocks: dict[int, list[list[float]]] = {}
-        for index in sorted(self.drift_blocks):
-            for worker, rows in self.drift_blocks[index].items():
-                blocks.setdefault(worker, []).extend(rows)
-        return {worker: tasks.drift_summary(rows) for worker, rows in sorted(blocks.items())}
 
 
 class JobSite:
@@ -149,9 +117,9 @@ class JobSite:
                 error.where["shards"] = self._shards(error.where["worker"])
             raise
         if phase != "scale":
-            self._check(outputs)
+            check_records(self.spec, outputs)
             for index, output in outputs.items():
-                self._add_scores(output)
+                output.join_scores(self.spec)
                 if phase == "train" and output.diverged is None:
                     output.average = self._assemble(index, output, parts[index])
         return outputs
@@ -176,26 +144,6 @@ class JobSite:
         """The names of a worker's shards, for a message."""
         names = [self.spec.dataset.shards[index].name for index in self._plans[worker].shards]
         return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
-
-    def _check(self, outputs: Mapping[int, TrialOutput]) -> None:
-        """Every worker must have answered, and all with the same numerics."""
-        kernels = set()
-        for index, output in outputs.items():
-            missing = sorted(set(range(self.spec.workers)) - set(output.records))
-            if missing:
-                raise JobError(f"worker {', '.join(map(str, missing))} did not answer", trial=index)
-            kernels |= {record["numerics"] for record in output.records.values()}
-        if len(kernels) > 1 and self.spec.config.runtime.numerics == "strict":
-            raise JobError(
-                f"workers compute different bits (numerics {', '.join(sorted(kernels))}): other numpy or BLAS kernels",
-                hint="use equal machines and packages, or set runtime.numerics to loose to give up equal bits",
-            )
-
-    def _add_scores(self, output: TrialOutput) -> None:
-        dataset = self.spec.dataset
-        for part in ("test", "validation"):
-            scores = [output.records[worker][part] for worker in sorted(output.records)]
-            output.scores[part] = merge_scores(scores, dataset.task, len(dataset.classes))
 
     def _assemble(self, trial: int, output: TrialOutput, parts: Sequence[slice]) -> npt.NDArray[Any]:
         """The whole averaged vector from its slices; each must be there, from the examples the workers reported."""
@@ -277,6 +225,8 @@ def collect(lines: Iterable[Line], active: Sequence[int]) -> dict[int, TrialOutp
         if len(errors) > 1:
             error.message += f" (and {len(errors) - 1} more errors)"
         raise error
+    for output in outputs.values():
+        output.join_drift()
     return outputs
 
 

@@ -19,7 +19,7 @@ from jobs.finish import final_scores
 from jobs.prepare import make_spec
 from jobs.rounds import JobSite, model_files
 from nnlib import numerics
-from nnlib.checkpoint import MODEL, STATE, Checkpoint, RoundStore
+from nnlib.checkpoint import LEDGER, MODEL, STATE, Checkpoint, RoundStore
 from nnlib.data.dataset import Dataset
 from nnlib.data.reader import ShardReader
 from nnlib.errors import ConfigError, NnjobsError
@@ -90,12 +90,13 @@ def verify(address: str, *, round_: int | None = None, every: bool = False, list
 def _check_files(store: RoundStore, committed: Sequence[int], found: Verification) -> None:
     if list(committed) != list(range(committed[-1] + 1)):
         missing = sorted(set(range(committed[-1] + 1)) - set(committed))
-        found.problems.append(f"round {', '.join(map(str, missing))} is missing")
-    for round_ in committed:
+        wrong = f"round {', '.join(map(str, missing))} is missing" if missing else "two commits hold the same round"
+        found.problems.append(wrong)
+    for span in store.spans():
         try:
-            found.problems += store.damaged(round_)
+            found.problems += store.damaged(span[-1])
         except NnjobsError as error:
-            found.problems.append(f"round {round_}: {error}")
+            found.problems.append(f"round {span[-1]}: {error}")
 
 
 def _check_chain(spec: JobSpec, store: RoundStore, committed: Sequence[int], found: Verification) -> None:
@@ -116,9 +117,9 @@ def _check_chain(spec: JobSpec, store: RoundStore, committed: Sequence[int], fou
             for key in ("seed", "splits", "folds", "trials", "shards") if round_ == 0 else ():
                 if facts[key] != own[key]:
                     found.problems.append(f"ledger line 0: {key} are not those of spec.json")
-            files = store.manifest(round_)["files"]
+            stored, within = store.hashes(round_), store.commit_of(round_) != round_
             for name, expected in facts["files"].items():
-                if files.get(name, {}).get("sha256") != expected:
+                if stored.get(name) != expected and not (within and name not in stored):
                     found.problems.append(f"ledger line {round_}: {name} is not the one of the manifest")
         except (NnjobsError, ValueError, KeyError, TypeError, AttributeError) as error:
             found.problems.append(f"ledger line {round_} cannot be read: {error}")
@@ -181,9 +182,12 @@ def _replay(
 
 
 def _compare(store: RoundStore, scratch: RoundStore, round_: int, found: Verification) -> None:
-    ours, theirs = (place.manifest(round_)["files"] for place in (scratch, store))
+    """The line of the ledger has the hashes of all the round's files, also of those that a span does not keep."""
+    lines = [place.ledger(round_) for place in (scratch, store)]
+    ours, theirs = (json.loads(line)["files"] for line in lines)
     differing = [name for name in sorted(ours | theirs) if ours.get(name) != theirs.get(name)]
-    if differing:
+    if lines[0] != lines[1]:
+        differing.append(LEDGER)
         found.problems.append(f"round {round_}: recomputing gives another {', '.join(differing)}")
     found.recomputed.append(round_)
 

@@ -18,7 +18,7 @@ from shards import write_dataset
 import nnlib.storage.changes
 from jobs.__main__ import main
 from jobs.advance import advance
-from jobs.rounds import TrialOutput
+from jobs.outputs import TrialOutput
 from nnlib.checkpoint import Checkpoint
 from nnlib.data.rows import BLOCKS
 from nnlib.plan import JobSpec

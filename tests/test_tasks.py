@@ -147,7 +147,7 @@ def test_a_round_is_the_average_of_what_workers_train(tmp_path: Path, sections: 
         for plan in plans:  # drift is of the parameters alone, whatever else travels
             own = trained_alone(spec, plan, index).weights[:size].astype(np.float64)
             mean = expected[:size].astype(np.float64)
-            drift = outputs[index].drift()[plan.worker]
+            drift = outputs[index].drift[plan.worker]
             step, common = own - start[:size], mean - start[:size]
             assert drift["relative"] == pytest.approx(np.linalg.norm(own - mean) / np.linalg.norm(mean), rel=1e-9)
             cosine = step @ common / np.linalg.norm(step) / np.linalg.norm(common)
@@ -162,7 +162,7 @@ def test_slices_change_nothing(tmp_path: Path) -> None:
         lines = [line for plan in plans for line in mapped(spec, plan)]
         (output, _) = collect(reduced(spec, lines), range(2)).values()
         whole = np.concatenate([output.parts[index].weights for index in sorted(output.parts)])
-        results.append((len(output.parts), whole.tobytes(), output.drift()))
+        results.append((len(output.parts), whole.tobytes(), output.drift))
     assert [parts for parts, _, _ in results] == [3, 2, 1]
     assert results[0][1:] == results[1][1:] == results[2][1:]
 
