@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,9 +27,13 @@ from nnlib.checkpoint import Checkpoint, RoundStore
 from nnlib.errors import JobError, StorageError, from_record
 from nnlib.layout import slices
 from nnlib.ledger import canonical
+from nnlib.periods import round_count
 from nnlib.plan import JobSpec, WorkerPlan
 from nnlib.training import partial_layout
 from nnlib.wire import ERROR_KEY, SliceKey, decode_partial, decode_record
+
+if TYPE_CHECKING:
+    from jobs.hadoop.site import HadoopSite
 
 
 class JobSite:
@@ -51,6 +55,7 @@ class JobSite:
         """``note`` gets lines for people, ``record`` facts for the run's events; ``chaos`` sabotages local tasks."""
         self.spec = spec
         self.pool: TaskPool | None = None
+        self.site: HadoopSite | None = None
         self._plans = plans
         with ExitStack() as stack:
             self._folder = _temporary_folder(stack)
@@ -60,6 +65,11 @@ class JobSite:
             for plan, path in zip(plans, self._plan, strict=True):
                 _write(path, plan.to_line().encode() + b"\n")
             runtime = spec.config.runtime
+            if runtime.runner == "hadoop":
+                from jobs.hadoop.site import HadoopSite  # late: other runners need nothing of a cluster
+
+                self.site = HadoopSite(spec, plans, note, record)
+                stack.callback(self.site.close)
             if runtime.runner == "local":
                 self.pool = TaskPool(
                     _process_starter(runtime.blas_threads, stack),
@@ -100,15 +110,17 @@ class JobSite:
             phase=phase,
             round=round_,
             active=active,
-            spec=self._spec,
+            spec=str(self._spec),
             plan=[Path(glob.escape(str(path))) for path in self._plan],
-            model=None if model is None else Path(model),
-            state=None if state is None else Path(state),
+            model=model,
+            state=state,
             folder=self._folder,
             reducers=self.spec.config.reducers or min(self.spec.workers, sum(map(len, parts.values()))),
             blas_threads=runtime.blas_threads,
             epochs=epochs,
+            rounds=round_count(self.spec.config),
             pool=self.pool,
+            site=self.site,
         )
         try:
             outputs = collect(run_job(runtime.runner, request), active)

@@ -6,6 +6,7 @@ says which worker failed; these do (`jobs.local_tasks`).
 
 from __future__ import annotations
 
+import importlib
 import io
 import logging
 import os
@@ -15,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from jobs.compat import prepare_mrjob
 
@@ -28,6 +29,9 @@ from jobs import round_job  # noqa: E402
 from jobs.attempts import Task  # noqa: E402
 from jobs.local_tasks import TaskPool  # noqa: E402
 from nnlib.errors import JobError, NnjobsError  # noqa: E402
+
+if TYPE_CHECKING:
+    from jobs.hadoop.site import HadoopSite
 
 # What mrjob logs, our errors say; without a handler Python would print its warnings on the terminal.
 logging.getLogger("mrjob").addHandler(logging.NullHandler())
@@ -45,21 +49,24 @@ def task_environment(blas_threads: int) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class JobRequest:
-    """One job to run: files are local paths; ``plan`` has one file of one line per worker, ``folder`` takes temporary
-    files. ``pool`` runs the local runner's tasks."""
+    """One job to run: ``spec``, ``model`` and ``state`` are files' addresses; ``plan`` has one file of one line per
+    worker, ``folder`` takes temporary files. ``rounds`` is the run's number of rounds, where it is known. ``pool`` runs
+    the local runner's tasks, ``site`` is where the hadoop runner's jobs start from."""
 
     phase: str
     round: int
     active: Sequence[int]
-    spec: Path
+    spec: str
     plan: Sequence[Path]
-    model: Path | None
-    state: Path | None
+    model: str | None
+    state: str | None
     folder: Path
     reducers: int
     blas_threads: int
     epochs: range = range(0)
+    rounds: int | None = None
     pool: TaskPool | None = None
+    site: HadoopSite | None = None
 
     @property
     def name(self) -> str:
@@ -73,7 +80,7 @@ class JobRequest:
         arguments += ["--active", ",".join(map(str, self.active))]
         for option, path in (("--spec", self.spec), ("--model", self.model), ("--state", self.state)):
             if path is not None:
-                arguments += [option, {"type": "file", "path": str(path), "name": path.name}]
+                arguments += [option, {"type": "file", "path": path, "name": path.rpartition("/")[2]}]
         return arguments
 
 
@@ -90,6 +97,14 @@ class InlineRunner(InlineMRJobRunner):  # type: ignore[misc]
     """
 
     reducers = 1
+
+    @classmethod
+    def for_request(cls, request: JobRequest, common: dict[str, Any]) -> InlineRunner:
+        """The runner of a job; ``common`` are mrjob's options that all our runners share."""
+        options = {name: value for name, value in common.items() if name != "read_logs"}
+        job = cls(mrjob_cls=round_job.RoundJob, **options)
+        job.reducers = request.reducers
+        return job
 
     def _run(self) -> None:
         job = round_job.RoundJob(self._mr_job_extra_args(local=True))
@@ -119,6 +134,17 @@ class LocalRunner(LocalMRJobRunner):  # type: ignore[misc]
 
     request: JobRequest
     reducers = 1
+
+    @classmethod
+    def for_request(cls, request: JobRequest, common: dict[str, Any]) -> LocalRunner:
+        """The runner of a job; ``common`` are mrjob's options that all our runners share."""
+        job = cls(
+            **common | {"extra_args": [*common["extra_args"], "--seal"]},
+            python_bin=[sys.executable],
+            bootstrap_mrjob=False,
+        )
+        job.reducers, job.request = request.reducers, request
+        return job
 
     def _num_reducers(self, step_num: int) -> int:
         return self.reducers
@@ -191,7 +217,12 @@ def _steps() -> list[dict[str, Any]]:
     return steps
 
 
-RUNNERS: dict[str, type[InlineRunner | LocalRunner]] = {"inline": InlineRunner, "local": LocalRunner}
+RUNNERS = {
+    "inline": "jobs.runners:InlineRunner",
+    "local": "jobs.runners:LocalRunner",
+    "hadoop": "jobs.hadoop.runner:HadoopRunner",
+}
+"""Name -> where its class is: only the one that is used is imported."""
 
 
 def run_job(runner: str, request: JobRequest) -> Iterator[Line]:
@@ -199,11 +230,12 @@ def run_job(runner: str, request: JobRequest) -> Iterator[Line]:
 
     Raises `JobError` when a task fails for good. Errors the tasks foresaw come as lines of `nnlib.wire.ERROR_KEY`.
     """
-    kind = RUNNERS[runner]
-    options: dict[str, Any] = {
+    module, _, name = RUNNERS[runner].partition(":")
+    kind = getattr(importlib.import_module(module), name)
+    common: dict[str, Any] = {
         "mr_job_script": round_job.__file__,
         "conf_paths": [],
-        "extra_args": request.arguments() + (["--seal"] if kind is LocalRunner else []),
+        "extra_args": request.arguments(),
         "input_paths": [str(path) for path in request.plan],
         "steps": _steps(),
         "sort_values": True,
@@ -212,15 +244,7 @@ def run_job(runner: str, request: JobRequest) -> Iterator[Line]:
         "check_input_paths": False,
         "read_logs": False,
     }
-    if runner == "inline":
-        options["mrjob_cls"] = round_job.RoundJob
-        del options["read_logs"]
-    else:
-        options |= {"python_bin": [sys.executable], "bootstrap_mrjob": False}
-    job = kind(**options)
-    job.reducers = request.reducers
-    if isinstance(job, LocalRunner):
-        job.request = request
+    job = kind.for_request(request, common)
     with job:
         try:
             job.run()
