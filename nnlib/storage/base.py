@@ -21,6 +21,8 @@ class Storage(ABC):
     """
 
     root: str
+    journal_seconds = 2.0
+    """Files that grow (logs, views) are rewritten at most this often: there is no append."""
 
     @abstractmethod
     def read(self, name: str) -> bytes:
@@ -42,6 +44,11 @@ class Storage(ABC):
     @abstractmethod
     def create(self, name: str, data: bytes) -> bool:
         """Write the file only if nobody did before: False (and no change) if it exists already."""
+
+    def commit(self, files: Mapping[str, bytes], last: str, data: bytes) -> bool:
+        """`write_all` the files, then `create` the last one, which makes them count."""
+        self.write_all(files)
+        return self.create(last, data)
 
     @abstractmethod
     def names(self, under: str = "") -> list[str]:
