@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,11 +21,11 @@ from nnlib.data.scaling import FeatureStats
 from nnlib.data.splits import TEST, VALIDATION
 from nnlib.data.worker_data import SCORE_ROWS, TrialData, WorkerData
 from nnlib.errors import DivergedError, MismatchError, NnjobsError
-from nnlib.layout import BLOCK, slices
+from nnlib.layout import BLOCK, blocks, slices
 from nnlib.metrics import exact_sum, new_score
 from nnlib.models.protocol import Model
 from nnlib.plan import JobSpec, Trial, WorkerPlan, arrays_from_json, arrays_to_json
-from nnlib.training import RoundStart, local_training, partial_layout
+from nnlib.training import LocalResult, RoundStart, local_training, partial_layout
 from nnlib.wire import ERROR_KEY, SliceKey, decode_partial, encode_partial, encode_record
 
 Line = tuple[bytes, bytes]
@@ -90,24 +90,37 @@ def _train(
             trial = spec.trials[index]
             started = time.perf_counter()
             view = data.trial(trial.rule, trial.scaler, spec.settings(trial).model.dtype)
-            read = time.perf_counter()
-            record = _scores(spec, trial, plan.worker, view, models[index])
-            scored = time.perf_counter()
-            try:
-                start = RoundStart(models[index], round_, epochs)
-                result = next(local_training(spec, trial, plan.worker, view, start))
-            except DivergedError as error:
-                record["diverged"] = error.to_record()
-            else:
-                record["losses"] = list(result.losses)
-                record["examples"] = result.rows
-                record["evaluations"] = result.evaluations
+            read = time.perf_counter() - started
+            training = local_training(spec, trial, plan.worker, view, RoundStart(models[index], round_, epochs))
+            record, result = local_round(spec, trial, plan.worker, view, models[index], training.__next__)
+            record["seconds"]["read"] = read
+            if result is not None:
                 for part_index, part in enumerate(slices(result.partial.weights.size, slice_elements(spec))):
                     key = SliceKey(index, part_index).encode()
                     piece = Partial(plan.worker, result.rows, result.partial.weights[part], result.partial.fingerprint)
                     yield key, encode_partial(key, piece)
-            record["seconds"] = {"read": read - started, "score": scored - read, "train": time.perf_counter() - scored}
-            yield _metrics_line(plan.worker, index, record)
+            yield metrics_line(plan.worker, index, record)
+
+
+def local_round(
+    spec: JobSpec, trial: Trial, worker: int, view: TrialData, vector: Vector, train: Callable[[], LocalResult]
+) -> tuple[dict[str, Any], LocalResult | None]:
+    """What a worker does in a round: score the model it starts from, then train. Returns the record that the others get
+    to know, and the result unless training diverged."""
+    started = time.perf_counter()
+    record = score_record(spec, trial, worker, view, vector)
+    scored = time.perf_counter()
+    result = None
+    try:
+        result = train()
+    except DivergedError as error:
+        record["diverged"] = error.to_record()
+    else:
+        record["losses"] = list(result.losses)
+        record["examples"] = result.rows
+        record["evaluations"] = result.evaluations
+    record["seconds"] = {"score": scored - started, "train": time.perf_counter() - scored}
+    return record, result
 
 
 def _score(spec: JobSpec, plan: WorkerPlan, active: Sequence[int], models: Models) -> Iterator[Line]:
@@ -116,7 +129,7 @@ def _score(spec: JobSpec, plan: WorkerPlan, active: Sequence[int], models: Model
         for index in active:
             trial = spec.trials[index]
             view = data.trial(trial.rule, trial.scaler, spec.settings(trial).model.dtype)
-            yield _metrics_line(plan.worker, index, _scores(spec, trial, plan.worker, view, models[index]))
+            yield metrics_line(plan.worker, index, score_record(spec, trial, plan.worker, view, models[index]))
 
 
 def _scale(spec: JobSpec, plan: WorkerPlan, active: Sequence[int], models: Models) -> Iterator[Line]:
@@ -136,7 +149,7 @@ UNTRAINED = {"score": _score, "scale": _scale}
 """The phases of jobs that train nothing."""
 
 
-def _scores(spec: JobSpec, trial: Trial, worker: int, view: TrialData, vector: Vector) -> dict[str, Any]:
+def score_record(spec: JobSpec, trial: Trial, worker: int, view: TrialData, vector: Vector) -> dict[str, Any]:
     """Scores of a model on this worker's test and validation rows, and this process's numerics."""
     model = spec.model(trial)
     record: dict[str, Any] = {"numerics": numerics.fingerprint()}
@@ -160,7 +173,7 @@ def _scores(spec: JobSpec, trial: Trial, worker: int, view: TrialData, vector: V
     return record
 
 
-def _metrics_line(worker: int, trial: int, record: dict[str, Any]) -> Line:
+def metrics_line(worker: int, trial: int, record: dict[str, Any]) -> Line:
     return SliceKey(trial, 0).encode() + METRICS, encode_record(worker, record)
 
 
@@ -210,16 +223,18 @@ def _average(spec: JobSpec, key: bytes, values: Iterable[bytes], models: Models)
 
 def _drift(partials: list[Partial], mean: Vector, start: Vector, offset: int, model: Model) -> dict[str, Any]:
     """Per worker and block: the sums of `nnlib.averaging.Drift`, over the model's parameters only."""
-    end = min(mean.size, model.layout.size - offset)
-    rows = {}
-    for partial in partials:
-        blocks = []
-        for begin in range(0, end, BLOCK):
-            cut = slice(begin, min(begin + BLOCK, end))
-            drift = block_drift(partial.weights[cut], mean[cut], start[cut])
-            blocks.append([drift.distance, drift.step, drift.mean_step, drift.dot, drift.norm])
-        rows[str(partial.worker)] = blocks
+    end = max(0, min(mean.size, model.layout.size - offset))
+    rows = {str(partial.worker): drift_rows(partial.weights[:end], mean[:end], start[:end]) for partial in partials}
     return {"blocks": rows, "examples": {str(partial.worker): partial.examples for partial in partials}}
+
+
+def drift_rows(weights: Vector, mean: Vector, start: Vector) -> list[list[float]]:
+    """The sums of `nnlib.averaging.Drift` for each block of vectors that begin on the edge of one."""
+    rows = []
+    for cut in blocks(mean.size) if mean.size else ():
+        drift = block_drift(weights[cut], mean[cut], start[cut])
+        rows.append([drift.distance, drift.step, drift.mean_step, drift.dot, drift.norm])
+    return rows
 
 
 def drift_summary(blocks: Sequence[Sequence[float]]) -> dict[str, float | None]:
