@@ -21,6 +21,7 @@ COMMANDS = {
     "simulate": ("jobs.simulate_command:simulate", "Predict the time on any number of workers."),
     "verify": ("jobs.verify_command:verify", "Check a run against its ledger and recompute its rounds."),
     "data": ("jobs.data_command:data", "Import, make, show and check datasets."),
+    "cluster": ("jobs.cluster_command:cluster", "Run a single-node Hadoop here, to try jobs on."),
     "doctor": ("jobs.doctor:doctor", "Check this machine: what works, what is missing and what it would enable."),
     "completion": ("jobs.cli:completion", "Print the completion script of a shell."),
 }

@@ -1,0 +1,1 @@
+../../jobs/cluster/resources/hadoop.sh
