@@ -15,6 +15,9 @@ NOT_MATHEMATICS = (
     "data.path",  # the dataset's fingerprint stands for it
     "sync.mode",
     "sync.slice_elements",
+    "sync.gang_timeout_seconds",
+    "sync.gang_fallback",
+    "sync.worker_timeout_seconds",
     "checkpoint",
     "evaluate",
     "runtime.runner",

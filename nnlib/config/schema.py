@@ -141,7 +141,14 @@ class Outer(Section):
 
 
 class Sync(Section):
-    mode: Literal["rounds"] = Field("rounds", description="rounds: one MapReduce job a round")
+    mode: Literal["rounds", "collective"] = Field(
+        "rounds",
+        description="rounds: one MapReduce job a round; collective: one job whose mappers average by all-reduce",
+    )
+    every: Literal["epochs", "batch"] = Field(
+        "epochs",
+        description="epochs: weights are averaged after epochs_per_round; batch (collective): gradients at every step",
+    )
     weighting: Literal["examples", "equal"] = Field("examples", description="weight of a worker in the average")
     outer: Outer = Outer()
     round_cost: Annotated[float, Field(ge=0.0, le=1e9)] | None = Field(
@@ -150,10 +157,33 @@ class Sync(Section):
         "before the first round",
     )
     slice_elements: PositiveInt = Field(1_048_576, description="elements of a slice; rounded up to blocks of 65536")
+    gang_timeout_seconds: Annotated[float, Field(gt=0.0, le=1e6)] = Field(
+        120.0, description="collective: how long the workers wait until all of them run at once"
+    )
+    gang_fallback: Literal["stop", "rounds"] = Field(
+        "stop", description="collective, when not all workers come to run at once: stop, or go on in rounds mode"
+    )
+    worker_timeout_seconds: Annotated[float, Field(gt=0.0, le=1e6)] = Field(
+        60.0, description="collective: a worker that does not get on for so long is lost and replaced"
+    )
 
 
 class Checkpoint(Section):
-    keep: Literal["all"] | PositiveInt = Field(3, description="rounds whose model is kept; metrics are kept for all")
+    keep: Literal["all"] | PositiveInt = Field(3, description="commits whose model is kept; metrics are kept for all")
+    every: PositiveInt | Annotated[str, Field(pattern=r"^[1-9][0-9]{0,5}s$")] = Field(
+        "30s",
+        description="collective: rounds (10, say) or seconds (30s) between two commits; else every round is one",
+    )
+
+    @property
+    def rounds(self) -> int | None:
+        """Rounds between two commits; None if seconds count."""
+        return self.every if isinstance(self.every, int) else None
+
+    @property
+    def seconds(self) -> float | None:
+        """Seconds between two commits; None if rounds count."""
+        return None if isinstance(self.every, int) else float(self.every.removesuffix("s"))
 
 
 class Hadoop(Section):
@@ -254,6 +284,12 @@ class Config(Section):
         needs = "train.stop" if self.train.stop else "train.keep: best" if self.train.keep == "best" else None
         if needs and self.split.validation <= 0.0 and self.split.column is None:
             raise ValueError(f"{needs} needs validation rows: set split.validation (0.1, say)")
+        if self.sync.every == "batch" and self.sync.mode != "collective":
+            raise ValueError(
+                "sync.every: batch needs sync.mode: collective: a MapReduce job a batch would take forever"
+            )
+        if self.sync.every == "batch" and self.train.optimizer in ("cg", "lbfgs"):
+            raise ValueError(f"sync.every: batch averages steps' gradients: {self.train.optimizer} takes no such steps")
         return self
 
     @model_validator(mode="after")
