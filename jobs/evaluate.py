@@ -9,21 +9,22 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import statistics
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
+from nnlib.choice import choice_facts, combinations_of
 from nnlib.config.render import to_yaml
 from nnlib.config.schema import Config
-from nnlib.errors import JobError, from_record
+from nnlib.errors import JobError, MismatchError, UsageError, from_record
 from nnlib.evaluation import Score, Variant, checked_epochs, round_ends, round_seconds, scores_of, to_table, variants
 from nnlib.ledger import canonical
-from nnlib.published import PAPER
+from nnlib.report import write_report
+from nnlib.report.collect import Pair, Series, compare_series, read_series
 from nnlib.rundir import RunDirectory
 from nnlib.storage import Storage, storage
 
@@ -37,11 +38,14 @@ def evaluate(
     *,
     at_once: int | None = None,
     timed: bool = False,
+    report: bool = True,
     progress: Progress = lambda *_: None,
 ) -> dict[str, Any]:
     """Train every run of the evaluation (or what is left of it) and write ``results.parquet`` and ``results.json``.
 
-    ``timed``: measure times besides, apart. Returns what ``--json`` prints: the scores, and the runs by name.
+    ``timed``: measure times besides, apart; ``report``: write ``report.html`` about the runs, where what draws it is
+    installed. Returns what ``--json`` prints: the scores, the runs by name, what a sweep chose, and the paired
+    comparison of the runs.
     """
     epochs = checked_epochs(config)
     wanted = variants(config)
@@ -52,6 +56,9 @@ def evaluate(
         scores += scores_of(RunDirectory.open(f"{place.root}/{variant.name}"), epochs)
     write_scores(place, scores)
     seconds = measure_time(config, output, progress) if timed else None
+    runs = {variant: RunDirectory.open(f"{place.root}/{variant.name}") for variant in wanted}
+    chosen = {variant: choice_facts(combinations_of(_final(run)["trials"])) for variant, run in runs.items()}
+    pairs = compare_series(_compared(runs, chosen if config.sweep else None))
     with contextlib.suppress(ImportError):  # matplotlib is an extra; the table is the result
         write_figures(config, place, scores, seconds)
     return {
@@ -59,8 +66,57 @@ def evaluate(
         "seconds": seconds,
         "runs": {variant.name: results[variant]["run_dir"] for variant in wanted},
         "scores": [asdict(score) for score in scores],
+        "chosen": {variant.name: choice for variant, choice in chosen.items()} if config.sweep else None,
+        "comparisons": [_comparison(pair) for pair in pairs],
+        "report": _report(place, list(runs.values())) if report else None,
         "diverged": [entry for variant in wanted for entry in results[variant]["diverged"]],
     }
+
+
+def _final(run: RunDirectory) -> dict[str, Any]:
+    final = run.final()
+    if final is None:
+        raise MismatchError("this run has lost its final scores", hint="run the same command to go on", run=run.address)
+    return final
+
+
+def _compared(
+    runs: Mapping[Variant, RunDirectory], chosen: Mapping[Variant, Mapping[str, Any] | None] | None
+) -> list[Series]:
+    """The series that stand for the runs: all trials of each; of a sweep those that were chosen, if any."""
+    found = []
+    for variant, run in runs.items():
+        for series in read_series([run.address]):
+            choice = None if chosen is None else chosen[variant]
+            if chosen is None or (choice is not None and dict(series.trials[0].overrides) == choice["overrides"]):
+                found.append(replace(series, label=variant.label))
+    return found
+
+
+def _comparison(pair: Pair) -> dict[str, Any]:
+    """A pair as JSON-able values; ``p`` is adjusted for all pairs."""
+    compared = pair.comparison
+    return {
+        "first": pair.first,
+        "second": pair.second,
+        "score": pair.score,
+        "verdict": pair.words,
+        "splits": compared.n,
+        "difference": compared.difference,
+        "interval": compared.interval,
+        "t": compared.t,
+        "p": pair.p,
+        "wilcoxon_p": compared.wilcoxon_p,
+        "effect": compared.effect,
+    }
+
+
+def _report(place: Storage, runs: Sequence[RunDirectory]) -> str | None:
+    """The report of the runs beside their results; None where matplotlib or Jinja2 is not installed."""
+    try:
+        return str(write_report([run.address for run in runs], place.root)["output"])
+    except UsageError:
+        return None
 
 
 def measure_time(config: Config, output: str, progress: Progress = lambda *_: None) -> dict[int, dict[int, float]]:
@@ -188,65 +244,3 @@ def _follow(process: subprocess.Popen[str], variant: Variant, progress: Progress
         raise JobError(f"the run of {variant.label} ended with code {code}", hint="run the same command to go on")
     progress(variant, epochs, epochs)  # a run whose trials all stopped is done before its last epoch
     return result
-
-
-def summary_lines(config: Config, scores: Sequence[dict[str, Any]]) -> list[str]:
-    """The table a person reads: mean and standard deviation over the trials, for every run and epoch, with published
-    numbers beside them if the configuration names any."""
-    rows = [Score(**score) for score in scores]
-    metric = "accuracy" if any(row.accuracy is not None for row in rows) else "r2"
-    columns = list(dict.fromkeys(Variant(row.workers, row.streams) for row in rows))
-    published = {row.epochs: row for row in PAPER} if config.evaluate.published == "paper" else {}
-    head = ["epochs", *(column.label for column in columns)]
-    head += ["paper: sequential", "paper: parallel"] if published else []
-    table = [head]
-    for epoch in sorted({row.epoch for row in rows}):
-        line = [str(epoch)]
-        for column in columns:
-            values = [
-                value
-                for row in rows
-                if (row.workers, row.streams, row.epoch) == (column.workers, column.streams, epoch)
-                and (value := getattr(row, metric)) is not None
-            ]
-            line.append(_mean_and_deviation(values, per_cent=metric == "accuracy"))
-        if published:
-            known = published.get(epoch)
-            line += [f"{known.sequential:.2f} %", f"{known.parallel:.2f} %"] if known else ["–", "–"]
-        table.append(line)
-    trials = len({(row.split, row.fold, row.overrides) for row in rows})
-    title = f"test {'accuracy' if metric == 'accuracy' else 'R2'}, mean ± standard deviation over {trials} trials"
-    return [title, *_aligned(table)]
-
-
-def _mean_and_deviation(values: Sequence[float], *, per_cent: bool) -> str:
-    if not values:
-        return "–"
-    factor, unit = (100.0, " %") if per_cent else (1.0, "")
-    mean = statistics.fmean(values) * factor
-    if len(values) == 1:
-        return f"{mean:.2f}{unit}"
-    return f"{mean:.2f} ± {statistics.stdev(values) * factor:.2f}{unit}"
-
-
-def time_lines(config: Config, seconds: Mapping[int, Mapping[int, float]]) -> list[str]:
-    """The table of times a person reads, with published ones beside them if the configuration names any."""
-    published = {row.epochs: row for row in PAPER} if config.evaluate.published == "paper" else {}
-    head = ["epochs"]
-    for workers in sorted(seconds):
-        head += [Variant(workers, "").label.rstrip(", "), *(["paper"] if published else [])]
-    table = [head]
-    for epoch in sorted(next(iter(seconds.values()))):
-        line = [str(epoch)]
-        for workers in sorted(seconds):
-            line.append(f"{seconds[workers][epoch]:.1f} s")
-            known = published.get(epoch)
-            if published:
-                line.append(f"{known.seconds[workers]:.0f} s" if known and workers in known.seconds else "–")
-        table.append(line)
-    return ["seconds of training, one split", *_aligned(table)]
-
-
-def _aligned(table: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(len(line[index]) for line in table) for index in range(len(table[0]))]
-    return ["  ".join(text.rjust(width) for text, width in zip(line, widths, strict=True)) for line in table]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jobs.messages import is_terminal, print_json
+from jobs.terminal import shown_path
 from nnlib.config.load import load_config
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key; may be repeated.")
 @click.option("--at-once", type=click.IntRange(min=1), help="Runs at once; default: one a core.")
 @click.option("--time", "timed", is_flag=True, help="Measure times besides: one split and one run at a time.")
+@click.option("--report/--no-report", default=True, help="Write report.html about the runs [default: yes].")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as the last line of standard output.")
 def evaluate(
     config_path: str,
@@ -32,6 +34,7 @@ def evaluate(
     overrides: tuple[str, ...],
     at_once: int | None,
     timed: bool,
+    report: bool,
     as_json: bool,
 ) -> None:
     """Compare numbers of workers over all splits of CONFIG: one run each, all splits trained in the same jobs.
@@ -39,24 +42,38 @@ def evaluate(
     Runs that are finished are not repeated: the same command goes on where it was stopped. The section `evaluate` of
     the configuration says which workers, streams and epochs to compare.
     """
-    from jobs import evaluate as evaluation  # imported now: --help need not load numpy and pyarrow
+    # Imported now: --help need not load numpy and pyarrow.
+    from jobs import evaluate as evaluation
+    from jobs import evaluate_summary as summary
 
     if runner is not None:
         overrides = (*overrides, f"runtime.runner={runner}")
     config = load_config(config_path, overrides)
     place = output or f"evaluations/{config.name}"
     with _progress() as progress:
-        result = evaluation.evaluate(config, place, at_once=at_once, timed=timed, progress=progress)
-    for line in evaluation.summary_lines(config, result["scores"]):
-        click.echo(line, err=True)
-    if result["seconds"] is not None:
-        for line in ("", *evaluation.time_lines(config, result["seconds"])):
-            click.echo(line, err=True)
-    click.echo(f"\nscores of every trial: {result['output']}/results.parquet and results.json", err=True)
+        result = evaluation.evaluate(config, place, at_once=at_once, timed=timed, report=report, progress=progress)
+    for lines in (
+        [] if result["chosen"] is None else summary.choice_lines(result["chosen"]),
+        summary.score_lines(config, result["scores"], result["chosen"]),
+        [] if result["seconds"] is None else summary.time_lines(config, result["seconds"]),
+        summary.comparison_lines(result["comparisons"]),
+        _places(result, report),
+    ):
+        if lines:
+            click.echo("\n".join(lines) + "\n", err=True)
     if as_json:
         print_json(result)
     if result["diverged"]:
         raise click.exceptions.Exit(5)
+
+
+def _places(result: dict[str, Any], wanted: bool) -> list[str]:
+    lines = [f"scores of every trial: {shown_path(result['output'])}/results.parquet and results.json"]
+    if result["report"] is not None:
+        lines.append(f"report, with curves and errors by class: {shown_path(result['report'])}")
+    elif wanted:
+        lines.append('no report, for matplotlib or Jinja2 is missing: pip install "nnjobs[report]", then this again')
+    return lines
 
 
 @contextlib.contextmanager

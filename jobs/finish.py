@@ -8,6 +8,7 @@ from typing import Any
 from jobs.advance import watch
 from jobs.rounds import JobSite, model_files
 from nnlib.checkpoint import Checkpoint, RoundStore, model_digest, named_arrays
+from nnlib.choice import choice_facts, combinations_of
 from nnlib.errors import MismatchError
 
 
@@ -68,7 +69,8 @@ def _scores_of(store: RoundStore, trial: int, round_: int) -> dict[str, dict[str
 
 
 def result_of(final: dict[str, Any], run_dir: str, seconds: float) -> dict[str, Any]:
-    """The object that ``--json`` prints."""
+    """The object that ``--json`` prints. Of a sweep ``chosen`` tells the best combination by the validation rows, None
+    if there are none."""
     classes = final["task"] == "classification"
     trials = []
     for entry in final["trials"]:
@@ -95,6 +97,8 @@ def result_of(final: dict[str, Any], run_dir: str, seconds: float) -> dict[str, 
             if entry["status"] == "diverged"
         ],
     }
+    if any(entry["overrides"] for entry in final["trials"]):
+        result["chosen"] = choice_facts(combinations_of(final["trials"]))
     if not classes:
         result["test_metric"] = {"name": "r2", "value": mean([line["test_r2"] for line in trials])}
     return result

@@ -41,6 +41,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "nnlib.intervals",
         "nnlib.statistics",
         "nnlib.published",
+        "nnlib.choice",
         "nnlib.evaluation",
         "nnlib.evaluation_figures",
         "nnlib.report",

@@ -1,0 +1,92 @@
+"""Which combination of a sweep is best: by its validation rows, never by its test rows.
+
+Test rows that chose are no test rows any more: the score of the best of many is too high by what luck gave it (Cawley
+and Talbot 2010, "On over-fitting in model selection"). So the chosen combination is scored on them apart.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Entry = Mapping[str, Any]
+"""A trial's entry in a run's final scores: its overrides, status, test and validation scores."""
+
+
+@dataclass(frozen=True)
+class Combination:
+    """Trials that share their swept keys. ``validation`` has the mean score over them, of accuracy and loss, or of mse
+    and loss; None where one of them has none, or diverged."""
+
+    overrides: dict[str, Any]
+    entries: tuple[Entry, ...]
+    validation: dict[str, float] | None
+
+    def mean_test(self, score: str) -> float | None:
+        values = [entry["test"][score] for entry in self.entries if entry["test"].get(score) is not None]
+        return statistics.fmean(values) if values else None
+
+
+def combinations_of(entries: Sequence[Entry]) -> list[Combination]:
+    """The combinations of a run's trials, in the order of the sweep."""
+    groups: dict[str, list[Entry]] = {}
+    for entry in entries:
+        groups.setdefault(json.dumps(entry["overrides"], sort_keys=True), []).append(entry)
+    return [Combination(dict(group[0]["overrides"]), tuple(group), _validation(group)) for group in groups.values()]
+
+
+def choose(combinations: Sequence[Combination]) -> Combination | None:
+    """The one with the best validation: the highest accuracy for classes, the least squared error for numbers; of
+    equals the one with the least loss, then the first. None if no combination has a score."""
+    known = [combination for combination in combinations if combination.validation is not None]
+    return min(known, key=_rank, default=None)
+
+
+def choice_facts(combinations: Sequence[Combination]) -> dict[str, Any] | None:
+    """What ``--json`` says of the choice: the keys, their validation and, apart, their test score."""
+    chosen = choose(combinations)
+    if chosen is None or chosen.validation is None:
+        return None
+    scores = {f"validation_{name}": value for name, value in chosen.validation.items()}
+    tests = {f"test_{name}": chosen.mean_test(name) for name in chosen.validation}
+    return {"overrides": chosen.overrides, "combinations": len(combinations), **scores, **tests}
+
+
+def choice_text(facts: Mapping[str, Any] | None) -> str:
+    """A choice in words; the test score it names has chosen nothing."""
+    if facts is None:
+        return (
+            "no combination of the sweep is chosen: none has validation scores of all its trials "
+            "(set split.validation; test rows must not choose)"
+        )
+    score = "accuracy" if "validation_accuracy" in facts else "mse"
+    validation, test = (_shown(facts[f"{part}_{score}"], score) for part in ("validation", "test"))
+    keys = ", ".join(f"{key} {value}" for key, value in facts["overrides"].items())
+    return (
+        f"chosen by the validation rows: {keys} (validation {score} {validation}, the best of "
+        f"{facts['combinations']} combinations); its test {score} {test}"
+    )
+
+
+def _shown(value: float | None, score: str) -> str:
+    return "–" if value is None else f"{100 * value:.2f} %" if score == "accuracy" else f"{value:.4g}"
+
+
+def _validation(group: Sequence[Entry]) -> dict[str, float] | None:
+    name = "accuracy" if "accuracy" in group[0]["validation"] else "mse"
+    found = {}
+    for score in (name, "loss"):
+        values = [entry["validation"].get(score) for entry in group if entry["status"] != "diverged"]
+        if len(values) < len(group) or any(value is None for value in values):
+            return None
+        found[score] = statistics.fmean(values)
+    return found
+
+
+def _rank(combination: Combination) -> tuple[float, float]:
+    validation = combination.validation or {}
+    first = -validation["accuracy"] if "accuracy" in validation else validation["mse"]
+    return first, validation["loss"]
