@@ -1,15 +1,17 @@
-"""What a worker says to its peers: one all-to-all exchange after the other.
+"""What a worker says to its peers: ordered messages between every two, and the exchange of one step among all.
 
-A `Communicator` is one worker's end of one generation of a group. All workers call `exchange` the same number of times;
-the n-th call of one meets the n-th call of every other. A peer that is not heard of, or does not get on while it is
-waited for, raises `PeerLostError`: the communicator is then done with, and whoever goes on meets in a new generation.
+A `Communicator` is one worker's end of one generation of a group. A peer that is not heard of, or does not get on while
+it is waited for, raises `PeerLostError`; after that, or any other error, the communicator is done with, and whoever
+goes on meets the others in a new generation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from types import TracebackType
+from typing import Any
 
 import numpy.typing as npt
 
@@ -18,7 +20,7 @@ from nnlib.errors import JobError
 Buffer = bytes | bytearray | memoryview | npt.NDArray[Any]
 """Anything that ``np.frombuffer`` reads: contiguous memory, of any type."""
 Frames = Sequence[Buffer]
-"""What one worker sends to one peer in one exchange; sent without being copied."""
+"""One message: buffers that are sent as they lie, without being copied into one."""
 
 
 def as_bytes(buffer: Buffer) -> memoryview:
@@ -27,7 +29,7 @@ def as_bytes(buffer: Buffer) -> memoryview:
 
 
 class PeerLostError(JobError):
-    """Peers died, hang or are cut off. ``workers``: who; ``seconds``: how long they were waited for."""
+    """Peers died, hang, are cut off or have left. ``workers``: who; ``seconds``: how long they were waited for."""
 
     def __init__(self, workers: Sequence[int], seconds: float, why: str = "silent") -> None:
         self.workers = sorted(workers)
@@ -42,30 +44,62 @@ class SupersededError(JobError):
 
 @dataclass
 class Traffic:
-    """What went over a communicator since it was made. ``waited``: seconds spent waiting, by the peer waited for."""
+    """What went over a communicator since it was made: bytes without headers, and seconds by the peer that was waited
+    for."""
 
     sent: int = 0
     received: int = 0
     waited: dict[int, float] = field(default_factory=dict)
 
 
-class Communicator(Protocol):
-    """One worker's end of a group of ``workers``. Calls come from one thread at a time."""
+class Communicator(ABC):
+    """One worker's end of a group. Calls come from one thread at a time.
+
+    ``worker`` of ``workers``; ``generation`` counts how often the group has met, from 1.
+    """
 
     worker: int
     workers: int
     generation: int
 
+    @abstractmethod
+    def send(self, peer: int, frames: Frames) -> None:
+        """Put a message on its way to a peer and return at once. Messages to one peer arrive in the order they are
+        sent. The buffers must not change before the peer has read them."""
+
+    @abstractmethod
+    def receive(self, peers: Collection[int]) -> tuple[int, Frames]:
+        """The next message of any of these peers: (peer, frames). Those of others wait for their turn.
+
+        Raises `PeerLostError`, `SupersededError`.
+        """
+
+    @abstractmethod
+    def stats(self) -> Traffic: ...
+
+    @abstractmethod
+    def close(self) -> None:
+        """Leave the group once everything sent is on its way (or at once, if a peer is lost). Twice is fine."""
+
     def exchange(self, outgoing: Sequence[Frames]) -> list[Frames]:
         """Send ``outgoing[k]`` to worker k; returns at [k] what worker k sent here, the own entry as it was given.
 
         Buffers must not change until the next exchange has returned: only then has every peer surely read them.
-        Raises `PeerLostError`, `SupersededError`.
         """
-        ...
+        others = [(self.worker + step) % self.workers for step in range(1, self.workers)]
+        for peer in others:  # each begins with another, lest all send to the same one first
+            self.send(peer, outgoing[peer])
+        incoming = list(outgoing)
+        expected = set(others)
+        while expected:
+            peer, incoming[peer] = self.receive(expected)
+            expected.remove(peer)
+        return incoming
 
-    def stats(self) -> Traffic: ...
+    def __enter__(self) -> Communicator:
+        return self
 
-    def close(self) -> None:
-        """Leave the group at once; whatever is still on its way may be lost. Closing twice is fine."""
-        ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -4,30 +4,28 @@ from __future__ import annotations
 
 import queue
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Collection
 
-from nnlib.collective.communicator import Frames, PeerLostError, Traffic, as_bytes
+from nnlib.collective.communicator import Communicator, Frames, PeerLostError, Traffic, as_bytes
 
 
 class MemoryGroup:
-    """The mailboxes that ``workers`` threads share."""
+    """The mailboxes that the threads share."""
 
     def __init__(self, workers: int, *, generation: int = 1, timeout_seconds: float = 60.0) -> None:
         self.workers = workers
         self.generation = generation
         self.timeout_seconds = timeout_seconds
-        self.boxes: list[list[queue.SimpleQueue[Frames]]] = [
-            [queue.SimpleQueue() for _ in range(workers)] for _ in range(workers)
-        ]
-        """[receiver][sender]"""
+        self.boxes: list[queue.SimpleQueue[tuple[int, Frames]]] = [queue.SimpleQueue() for _ in range(workers)]
 
     def communicators(self) -> list[MemoryCommunicator]:
         """One for each worker, each for one thread."""
         return [MemoryCommunicator(self, worker) for worker in range(self.workers)]
 
 
-class MemoryCommunicator:
-    """`nnlib.collective.communicator.Communicator` between threads."""
+class MemoryCommunicator(Communicator):
+    """Messages between threads; they are copied, as a network would."""
 
     def __init__(self, group: MemoryGroup, worker: int) -> None:
         self._group = group
@@ -35,23 +33,28 @@ class MemoryCommunicator:
         self.workers = group.workers
         self.generation = group.generation
         self._traffic = Traffic()
+        self._early: dict[int, deque[Frames]] = {peer: deque() for peer in range(group.workers)}
 
-    def exchange(self, outgoing: Sequence[Frames]) -> list[Frames]:
-        for peer, frames in enumerate(outgoing):
-            if peer != self.worker:
-                self._group.boxes[peer][self.worker].put([bytes(as_bytes(frame)) for frame in frames])
-                self._traffic.sent += sum(as_bytes(frame).nbytes for frame in frames)
-        return [own if peer == self.worker else self._take(peer) for peer, own in enumerate(outgoing)]
+    def send(self, peer: int, frames: Frames) -> None:
+        copies = [bytes(as_bytes(frame)) for frame in frames]
+        self._traffic.sent += sum(map(len, copies))
+        self._group.boxes[peer].put((self.worker, copies))
 
-    def _take(self, peer: int) -> Frames:
+    def receive(self, peers: Collection[int]) -> tuple[int, Frames]:
+        for peer in peers:
+            if self._early[peer]:
+                return peer, self._early[peer].popleft()
         begin = time.monotonic()
-        try:
-            frames = self._group.boxes[self.worker][peer].get(timeout=self._group.timeout_seconds)
-        except queue.Empty:
-            raise PeerLostError([peer], time.monotonic() - begin) from None
-        self._traffic.received += sum(as_bytes(frame).nbytes for frame in frames)
-        self._traffic.waited[peer] = self._traffic.waited.get(peer, 0.0) + time.monotonic() - begin
-        return frames
+        while True:
+            try:
+                peer, frames = self._group.boxes[self.worker].get(timeout=self._group.timeout_seconds)
+            except queue.Empty:
+                raise PeerLostError(list(peers), time.monotonic() - begin) from None
+            self._traffic.received += sum(as_bytes(frame).nbytes for frame in frames)
+            if peer in peers:
+                self._traffic.waited[peer] = self._traffic.waited.get(peer, 0.0) + time.monotonic() - begin
+                return peer, frames
+            self._early[peer].append(frames)
 
     def stats(self) -> Traffic:
         return self._traffic

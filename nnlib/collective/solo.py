@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection
 
-from nnlib.collective.communicator import Frames, Traffic
+from nnlib.collective.communicator import Communicator, Frames, Traffic
 
 
-class Solo:
-    """`nnlib.collective.communicator.Communicator` of a single worker."""
-
-    worker = 0
-    workers = 1
+class Solo(Communicator):
+    """The communicator of a single worker."""
 
     def __init__(self, generation: int = 1) -> None:
+        self.worker = 0
+        self.workers = 1
         self.generation = generation
 
-    def exchange(self, outgoing: Sequence[Frames]) -> list[Frames]:
-        (own,) = outgoing
-        return [own]
+    def send(self, peer: int, frames: Frames) -> None:
+        raise ValueError(f"there is no worker {peer}")
+
+    def receive(self, peers: Collection[int]) -> tuple[int, Frames]:
+        raise ValueError(f"there are no workers {sorted(peers)}")
 
     def stats(self) -> Traffic:
         return Traffic()
