@@ -27,7 +27,7 @@ from nnlib.events import Event, Listener, Note, PhaseStarted, RoundDone, RunDone
 from nnlib.lock import RunLock
 from nnlib.numerics import blas_threads
 from nnlib.periods import epochs_after, round_count
-from nnlib.rundir import EVENTS, LOG, METRICS_VIEW, WRITE_SECONDS, Journal, RunDirectory, metrics_lines
+from nnlib.rundir import EVENTS, LOG, METRICS_VIEW, Journal, RunDirectory, metrics_lines
 
 
 def train(
@@ -144,7 +144,7 @@ class Driver:
         seconds = time.monotonic() - began
         self._record(checkpoint.round, outputs, seconds, job_seconds, site.shuffled_bytes(active))
         self._tell_round(site.spec.config, checkpoint, seconds)
-        if time.monotonic() - self._viewed > WRITE_SECONDS:
+        if time.monotonic() - self._viewed > self.directory.storage.journal_seconds:
             self._write_view(store, None)
         return checkpoint
 

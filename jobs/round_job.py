@@ -24,6 +24,7 @@ from jobs.seal import SealedStream  # noqa: E402
 from jobs.tasks import Line, Models, map_task, reduce_task  # noqa: E402
 from nnlib.checkpoint import flat_vector, unpack  # noqa: E402
 from nnlib.plan import JobSpec, WorkerPlan  # noqa: E402
+from nnlib.storage import file_at  # noqa: E402
 from nnlib.training import partial_layout  # noqa: E402
 from nnlib.wire import LineProtocol  # noqa: E402
 
@@ -103,8 +104,8 @@ def load_models(spec: JobSpec, model: str | None, state: str | None, active: tup
 
     if model is None:
         return {}
-    arrays = unpack(Path(model).read_bytes(), model)
-    states = unpack(Path(state).read_bytes(), state) if state is not None else {}
+    arrays = unpack(_read(model), model)
+    states = unpack(_read(state), state) if state is not None else {}
     models = {}
     for index in active:
         network = spec.model(spec.trials[index])
@@ -114,6 +115,11 @@ def load_models(spec: JobSpec, model: str | None, state: str | None, active: tup
         vector.flags.writeable = False  # inline, the next task starts from it too
         models[index] = vector
     return models
+
+
+def _read(address: str) -> bytes:
+    place, name = file_at(address)
+    return place.read(name)
 
 
 def _epochs(text: str) -> range:

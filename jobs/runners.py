@@ -73,13 +73,16 @@ class JobRequest:
         """What tells the job from the run's others."""
         return f"{self.phase} {self.round}"
 
-    def arguments(self) -> list[Any]:
-        """The tasks' arguments in mrjob's form: files as dicts, so that runners can ship them."""
+    def arguments(self, *, fetched: bool = False) -> list[Any]:
+        """The tasks' arguments in mrjob's form: files as dicts, so that runners can ship them; ``fetched``: what lies
+        elsewhere is named by its address only, for the tasks to read themselves."""
         arguments: list[Any] = ["--phase", self.phase, "--round", str(self.round)]
         arguments += ["--epochs", f"{self.epochs.start}:{self.epochs.stop}"]
         arguments += ["--active", ",".join(map(str, self.active))]
         for option, path in (("--spec", self.spec), ("--model", self.model), ("--state", self.state)):
-            if path is not None:
+            if path is not None and fetched and "://" in path:
+                arguments += [option, path]
+            elif path is not None:
                 arguments += [option, {"type": "file", "path": path, "name": path.rpartition("/")[2]}]
         return arguments
 
@@ -235,7 +238,7 @@ def run_job(runner: str, request: JobRequest) -> Iterator[Line]:
     common: dict[str, Any] = {
         "mr_job_script": round_job.__file__,
         "conf_paths": [],
-        "extra_args": request.arguments(),
+        "extra_args": request.arguments(fetched=True),
         "input_paths": [str(path) for path in request.plan],
         "steps": _steps(),
         "sort_values": True,

@@ -100,6 +100,8 @@ class RoundStore:
         self.layouts = list(layouts)
         self._models: list[int] | None = None  # rounds that keep their model, ascending; None until asked for
         self._commits: dict[int, int] = {}  # round -> the commit that holds it, as far as known
+        self._known: dict[int, range] = {}  # commit -> its rounds: one that was seen whole is not looked for again
+        self._metrics: dict[int, bytes] = {}  # of the rounds committed here: views need not read them back
         self._lines: tuple[int, str, list[bytes]] = (-1, "", [])  # the lines read last: (commit, file, lines)
         self._deferred: list[tuple[int, bytes, bytes]] = []  # (round, metrics, ledger) of rounds not yet committed
 
@@ -107,11 +109,14 @@ class RoundStore:
         """Chain the round that follows ``before``, but leave its writing to the next `commit`, which will not hold its
         model."""
         metrics = self._chained(checkpoint, before)[METRICS]
+        self._metrics[checkpoint.round] = metrics
         assert checkpoint.line is not None
         self._deferred.append((checkpoint.round, metrics, checkpoint.line))
 
     def forget(self) -> None:
         """Drop what was deferred: the rounds since the newest commit will be done again."""
+        for round_, _, _ in self._deferred:
+            del self._metrics[round_]
         self._deferred.clear()
 
     def commit(self, checkpoint: Checkpoint, before: Checkpoint | None = None) -> None:
@@ -121,6 +126,7 @@ class RoundStore:
         Raises `StorageError` if another driver has committed this round.
         """
         files = self._chained(checkpoint, before)
+        metrics = files[METRICS]
         span = {"first": self._deferred[0][0]} if self._deferred else {}
         files[METRICS] = b"".join([metrics for _, metrics, _ in self._deferred] + [files[METRICS]])
         files[LEDGER] = b"".join([line for _, _, line in self._deferred] + [files[LEDGER]])
@@ -128,15 +134,17 @@ class RoundStore:
             files[BEST] = pack(self._named(checkpoint.best))
         if self.storage.exists(self._at(checkpoint.round, MANIFEST)):
             raise self._fenced(checkpoint.round)  # before its files are written over
-        self.storage.write_all({self._at(checkpoint.round, name): data for name, data in files.items()})
         manifest = {
             "format_version": FORMAT_VERSION,
             "round": checkpoint.round,
             **span,
             "files": {name: _entry(data) for name, data in sorted(files.items())},
         }
-        if not self.storage.create(self._at(checkpoint.round, MANIFEST), canonical(manifest)):
+        named = {self._at(checkpoint.round, name): data for name, data in files.items()}
+        if not self.storage.commit(named, self._at(checkpoint.round, MANIFEST), canonical(manifest)):
             raise self._fenced(checkpoint.round)
+        self._metrics[checkpoint.round] = metrics
+        self._known[checkpoint.round] = range(span.get("first", checkpoint.round), checkpoint.round + 1)
         self._deferred.clear()
         if self._models is not None:
             self._models.append(checkpoint.round)
@@ -193,10 +201,15 @@ class RoundStore:
         """The rounds of each commit, ascending; the last of a span is the one whose state it holds."""
         found: list[range] = []
         for name in self.storage.names(ROUNDS):
-            if name.isdigit() and self.storage.exists(f"{ROUNDS}/{name}/{MANIFEST}"):
-                round_, next_ = int(name), found[-1].stop if found else 0
+            if not name.isdigit():
+                continue
+            round_, next_ = int(name), found[-1].stop if found else 0
+            if round_ in self._known:
+                found.append(self._known[round_])
+            elif self.storage.exists(f"{ROUNDS}/{name}/{MANIFEST}"):
                 # Only where rounds are left out is a manifest read: every look into a storage takes its time.
                 found.append(range(round_ if round_ <= next_ else self._first(round_), round_ + 1))
+                self._known[round_] = found[-1]
         self._commits = {round_: span[-1] for span in found for round_ in span}
         return found
 
@@ -286,6 +299,15 @@ class RoundStore:
     def metrics(self, round_: int) -> dict[str, Any]:
         """The metrics of one committed round."""
         data = parse_json(self._line(round_, METRICS), self._at(self.commit_of(round_), METRICS))
+        data.pop("format_version", None)
+        return data
+
+    def told_metrics(self, round_: int) -> dict[str, Any]:
+        """`metrics` for a view of the whole run: what was committed here is not read back for it."""
+        line = self._metrics.get(round_)
+        if line is None:
+            return self.metrics(round_)
+        data: dict[str, Any] = json.loads(line)
         data.pop("format_version", None)
         return data
 

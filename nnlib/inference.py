@@ -20,7 +20,7 @@ from nnlib.errors import DataError, DivergedError, UsageError
 from nnlib.metrics import new_score
 from nnlib.plan import JobSpec, Trial
 from nnlib.rundir import RunDirectory
-from nnlib.storage import storage
+from nnlib.storage import file_at, storage
 
 Array = npt.NDArray[Any]
 
@@ -145,10 +145,7 @@ def predict_to_parquet(run: str, source: str, output: str, *, trial: int = 0) ->
     labels, the score. Nothing is left at ``output`` if it fails.
     """
     model = TrainedModel.load(run, trial=trial)
-    folder, _, name = output.rpartition("/")
-    if not name:
-        raise UsageError("the output is a directory: name a file, such as predictions.parquet", output=output)
-    place = storage(folder or ("." if not output.startswith("/") else "/"))
+    place, name = file_at(output)
     dataset = model.spec.dataset
     score = new_score(dataset.task, len(dataset.classes))
     schema = _schema(model)

@@ -33,8 +33,6 @@ LOG = "log"
 FINAL_MODEL = "final/model.safetensors"
 FINAL_METRICS = "final/metrics.json"
 REMAKE = "delete final/ and run the same training with --resume: it is made again from the last round"
-WRITE_SECONDS = 2.0
-"""Journals and views are rewritten at most this often (storage has no append), and when a run ends."""
 
 
 class RunDirectory:
@@ -137,7 +135,7 @@ class RunDirectory:
 
 
 class Journal:
-    """A file of lines that grows while the run does, rewritten as a whole every two seconds and at the end."""
+    """A file of lines that grows while the run does, rewritten as a whole every few seconds and at the end."""
 
     def __init__(self, place: Storage, name: str) -> None:
         self._storage, self._name = place, name
@@ -148,7 +146,7 @@ class Journal:
     def line(self, text: str) -> None:
         self._text += text.encode("utf-8", "backslashreplace") + b"\n"
         self._dirty = True
-        if time.monotonic() - self._written >= WRITE_SECONDS:
+        if time.monotonic() - self._written >= self._storage.journal_seconds:
             self.flush()
 
     def record(self, **facts: Any) -> None:
@@ -173,7 +171,7 @@ def metrics_lines(store: RoundStore, rounds: Iterable[int], final: dict[str, Any
     training: dict[tuple[int, int], dict[str, Any]] = {}
     epochs: dict[int, int] = {0: 0}
     for round_ in rounds:
-        metrics = store.metrics(round_)
+        metrics = store.told_metrics(round_)
         epochs[round_] = metrics.get("epoch", 0)
         for entry in metrics.get("trials", []):
             key = (entry["trial"], entry["scored_round"])

@@ -142,6 +142,7 @@ def test_a_directory_without_manifest_is_no_round(store: RoundStore) -> None:
     made = committed(store, 2)
     (folder(store, 1) / MANIFEST).unlink()
     (folder(store, 1).parent / "notes").mkdir()
+    store = RoundStore(store.storage, LAYOUTS)
     assert store.rounds() == [0]
     with pytest.raises(StorageError, match="no such file"):
         store.load(1)

@@ -12,7 +12,6 @@ from shards import write_dataset
 
 from jobs import driver
 from jobs.prepare import make_spec
-from nnlib import rundir
 from nnlib.checkpoint import model_digest, named_arrays
 from nnlib.config.schema import Config
 from nnlib.errors import MismatchError, NnjobsError, StorageError, UsageError
@@ -145,7 +144,7 @@ def test_final_weights_are_those_that_were_scored(tmp_path: Path) -> None:
 
 
 def test_a_journal_grows_and_survives_storage_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rundir, "WRITE_SECONDS", 1e9)
+    monkeypatch.setattr(LocalStorage, "journal_seconds", 1e9)
     store = LocalStorage(tmp_path)
     store.write("log", b"from before\n")
     store.write(SPEC, b"{}")  # without a run there is no journal

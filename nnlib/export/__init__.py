@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from nnlib.errors import UsageError
-from nnlib.storage import Storage, storage
+from nnlib.storage import Storage, file_at
 
 if TYPE_CHECKING:
     from nnlib.export.network import Network
@@ -68,10 +68,7 @@ def export(run: str, format_: str, output: str | None = None, *, trial: int = 0)
     if output is None:
         number = f"-trial{trial}" if len(model.spec.trials) > 1 else ""
         output = f"{directory.address.rstrip('/').rpartition('/')[2]}{number}.{format_}"
-    folder, _, name = output.rpartition("/")
-    if not name:
-        raise UsageError("the output is a directory: name a file", output=output)
-    place = storage(folder or ("/" if output.startswith("/") else "."))
+    place, name = file_at(output)
 
     network = Network.of(model)
     data = kind.encode(network)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from nnlib.errors import UsageError
-from nnlib.storage import storage
+from nnlib.storage import Storage, file_at, storage
 
 PAGE = "report.html"
 FIGURES = "figures"
@@ -29,20 +29,16 @@ def write_report(runs: Sequence[str], output: str | None = None) -> dict[str, An
     from nnlib.report.collect import read_series
 
     series = read_series(runs)
-    folder, name = _place(output, series[0].run.directory.address if len(runs) == 1 else ".")
+    place, name = _place(output, series[0].run.directory.address if len(runs) == 1 else ".")
     with blas_threads(series[0].run.spec.config.runtime.blas_threads):
         report = make_report(series)
-    place = storage(folder)
     files = {f"{FIGURES}/{figure}": data for figure, data in sorted(report.files.items())}
     place.write_all({**files, name: report.html.encode()})
     return {"output": f"{place.root}/{name}", "figures": [f"{place.root}/{each}" for each in files]}
 
 
-def _place(output: str | None, default: str) -> tuple[str, str]:
-    """Folder and file name of the page."""
-    if output is None:
-        return default, PAGE
-    if not output.endswith((".html", ".htm")):
-        return output, PAGE
-    folder, _, name = output.rpartition("/")
-    return folder or ("/" if output.startswith("/") else "."), name
+def _place(output: str | None, default: str) -> tuple[Storage, str]:
+    """Where the page goes, and its name there."""
+    if output is not None and output.endswith((".html", ".htm")):
+        return file_at(output)
+    return storage(default if output is None else output), PAGE
