@@ -11,7 +11,7 @@ import argparse
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jobs.compat import prepare_mrjob
 
@@ -28,6 +28,9 @@ from nnlib.storage import file_at  # noqa: E402
 from nnlib.training import partial_layout  # noqa: E402
 from nnlib.wire import LineProtocol  # noqa: E402
 
+if TYPE_CHECKING:
+    from jobs.hadoop.reporter import Reporter
+
 _specs: dict[bytes, JobSpec] = {}
 """The last spec read in this process: inline, every task of every round reads the same one."""
 
@@ -39,6 +42,7 @@ class RoundJob(MRJob):  # type: ignore[misc]
     INTERNAL_PROTOCOL = LineProtocol
     OUTPUT_PROTOCOL = LineProtocol
     SORT_VALUES = True  # values begin with the worker: reducers get them in worker order
+    _reporter: Reporter | None = None
 
     def configure_args(self) -> None:
         """Only what a task is told. mrjob's own hundred options are for starting jobs, which the driver does through
@@ -60,9 +64,18 @@ class RoundJob(MRJob):  # type: ignore[misc]
         self.add_passthru_arg("--epochs", type=_epochs, default=range(0))
         self.add_passthru_arg("--active", type=_indices, default=())
         self.add_passthru_arg("--seal", action="store_true")
+        self.add_passthru_arg("--report", action="store_true")
+        self.add_passthru_arg("--check-node", action="store_true")
 
     def execute(self) -> None:
-        """Run the task; ``--seal`` ends its output with a line that shows it whole."""
+        """Run the task; ``--seal`` ends its output with a line that shows it whole, ``--report`` tells Hadoop how it
+        gets on."""
+        if self.options.report:
+            from jobs.hadoop.reporter import Reporter  # late: only tasks on a cluster report
+
+            with Reporter(self) as self._reporter:
+                super().execute()
+            return
         if not self.options.seal:
             super().execute()
             return
@@ -74,14 +87,23 @@ class RoundJob(MRJob):  # type: ignore[misc]
     def mapper(self, _: Any, line: str) -> Iterator[Line]:
         if not line.strip():
             return
+        options, plan = self.options, WorkerPlan.from_line(line)
+        if options.check_node:
+            from jobs.hadoop.reporter import node_line
+
+            yield node_line(plan.worker)
+            if options.phase == "preflight":
+                return
         spec = self._spec()
-        plan = WorkerPlan.from_line(line)
-        options = self.options
         models = self._models(spec)
-        yield from map_task(spec, plan, options.phase, options.round, options.active, models, options.epochs)
+        lines = map_task(spec, plan, options.phase, options.round, options.active, models, options.epochs)
+        yield from lines if self._reporter is None else self._reporter.mapped(spec, plan, lines)
 
     def reducer(self, key: bytes, values: Iterator[bytes]) -> Iterator[Line]:
         spec = self._spec()
+        if self._reporter is not None:
+            yield from self._reporter.reduced(key, values, lambda: reduce_task(spec, key, values, self._models(spec)))
+            return
         yield from reduce_task(spec, key, values, self._models(spec))
 
     def _spec(self) -> JobSpec:
