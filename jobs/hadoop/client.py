@@ -1,0 +1,120 @@
+"""The client: one ``hadoop jar`` that submits a job and waits for it. The only JVM the driver starts for a job."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import signal
+import subprocess
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from jobs.hadoop.yarn import kill_application
+from nnlib.errors import JobError
+
+_APPLICATION = re.compile(r"\b(application_\d+_\d+)\b")
+_TRACKING = re.compile(r"url to track the job: (https?://[^/\s]+)/")
+_FAILED = re.compile(r"Task Id *: *(attempt_\d+_\d+_[mr]_\d+_\d+), *Status *: *FAILED")
+_GROUP = re.compile(r"\t([^\t=]+)")
+_COUNTER = re.compile(r"\t\t([^=]+)=(\d+)")
+KEPT_LINES = 200
+"""The client's last lines, for an error."""
+
+STOP_SECONDS = 5.0
+
+
+@dataclass
+class Submission:
+    """What the client told of its job so far. ``web`` is the address of the resource manager's pages (or its
+    proxy's), ``failed`` the attempts that failed, oldest first."""
+
+    application: str | None = None
+    web: str | None = None
+    failed: list[str] = field(default_factory=list)
+    counters: dict[str, dict[str, int]] = field(default_factory=dict)
+    lines: deque[str] = field(default_factory=lambda: deque(maxlen=KEPT_LINES))
+    _group: str = ""
+
+    def hear(self, line: str) -> None:
+        """Take in one line of the client's standard error."""
+        self.lines.append(line)
+        if self.application is None and (found := _APPLICATION.search(line)):
+            self.application = found[1]
+        if found := _TRACKING.search(line):
+            self.web = found[1]
+        if found := _FAILED.search(line):
+            self.failed.append(found[1])
+        if found := _COUNTER.fullmatch(line):
+            self.counters.setdefault(self._group, {})[found[1]] = int(found[2])
+        elif found := _GROUP.fullmatch(line):
+            self._group = found[1]
+
+    @property
+    def job(self) -> str | None:
+        """The MapReduce name of the application."""
+        return None if self.application is None else self.application.replace("application_", "job_", 1)
+
+
+def submit(arguments: Sequence[str], environment: Mapping[str, str], yarn: str) -> tuple[int, Submission]:
+    """Run the client to its end: its exit status, and what it told.
+
+    Whatever ends the wait early (Ctrl-C, SIGTERM, an error) also kills the application. ``yarn`` is the program that
+    does so where the resource manager does not take it from us over HTTP.
+    """
+    said = Submission()
+    try:
+        # In a session of its own: a Ctrl-C at the terminal must reach this process, which then kills the job, and not
+        # the client, which would go and leave the job running.
+        process = subprocess.Popen(
+            arguments,
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise JobError(
+            f"cannot start {arguments[0]}: {error.strerror}",
+            hint="set HADOOP_HOME, or hadoop_bin in configs/mrjob/hadoop.conf",
+        ) from error
+    try:
+        for line in _lines(process):
+            said.hear(line)
+        return process.wait(), said
+    except BaseException:
+        with _uninterrupted():
+            if process.poll() is None and said.application is not None:
+                kill_application(said.application, said.web, yarn, environment)
+            _stop(process)
+        raise
+
+
+def _lines(process: subprocess.Popen[bytes]) -> Iterator[str]:
+    assert process.stderr is not None
+    for line in process.stderr:
+        yield line.decode("utf-8", "replace").rstrip("\r\n")
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """End the client; one that is not done in time is killed."""
+    process.terminate()
+    try:
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Hold back Ctrl-C and SIGTERM for a moment: an impatient second one must not leave the job on the cluster."""
+    wanted = {signal.SIGINT, signal.SIGTERM}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, wanted)
+    try:
+        yield
+    finally:
+        while signal.sigtimedwait(wanted, 0) is not None:
+            pass  # it asks for what is being done already
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -1,0 +1,149 @@
+"""What a job asks of the cluster: memory, cores and the properties of a lean streaming job, from the run's spec.
+
+Streaming tasks are a JVM that only copies lines, and a Python that works: the JVM gets a small heap and compiles
+quickly, the container has room for both. Hadoop's defaults (10 s for an answer to the client, seconds between
+heartbeats, a heap of a gigabyte) are made for jobs of hours; a round can be seconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jobs.tasks import REDUCER_BYTES, slice_elements
+from nnlib.layout import slices
+from nnlib.plan import JobSpec
+from nnlib.training import partial_layout
+
+MB = 1 << 20
+PYTHON_MB = 192
+"""A task's Python with numpy, scipy and pyarrow loaded, before it reads a row."""
+
+JVM_MB = 128
+"""What a small JVM takes beside its heap: classes, compiled code, threads, buffers."""
+
+LEAST_MB = 512
+MASTER_HEAP_MB = 192
+"""Of the job's master (MRAppMaster), for a job of up to some hundred tasks; more tasks get more, see `master_heap`."""
+
+TIMEOUT_SECONDS = 600.0
+"""Hadoop's own default: a task without a sign of life for so long is killed."""
+
+UBER_WORK = 4e9
+"""Multiplications of a round (6 * rows * parameters * epochs: forward, gradient by weights, gradient by inputs) that
+one core does in about the second or two that starting a container takes; measured at 2-30 GFLOP/s for small nets."""
+
+UBER_MAPS = 9
+"""At most so many workers share the master's container: Hadoop's own bound (mapreduce.job.ubertask.maxmaps)."""
+
+
+@dataclass(frozen=True)
+class Resources:
+    """Of one task's container: ``memory_mb`` in all, of which ``heap_mb`` for the JVM's heap; ``vcores``."""
+
+    memory_mb: int
+    heap_mb: int
+    vcores: int
+
+
+def task_resources(spec: JobSpec) -> Resources:
+    """What a task needs, or what the configuration says.
+
+    A map task holds its rows (``runtime.memory_mb``, once as stored and once converted), the models of all trials, of
+    one trial the weights, gradient, optimizer state and outgoing text (about 8 vectors), and the activations of a
+    batch. A reduce task holds the partials of one slice, and the models.
+    """
+    runtime = spec.config.runtime
+    layouts = [partial_layout(spec, trial) for trial in spec.trials]
+    vectors = sum(layout.size * layout.itemsize for layout in layouts)
+    largest = max(layout.size * layout.itemsize for layout in layouts)
+    activations = max(
+        8 * 3 * spec.settings(trial).train.batch_size * (spec.dataset.features + sum(spec.settings(trial).model.hidden))
+        for trial in spec.trials
+    )
+    line = (
+        2 * 8 * max(part.stop - part.start for layout in layouts for part in slices(layout.size, slice_elements(spec)))
+    )
+    # The JVM holds a line about four times (as bytes, as text, in the sort buffer, on its way to the merge).
+    heap = runtime.hadoop.heap_mb or 64 + -(-4 * line // MB)
+    rows = min(2 * runtime.memory_mb * MB, 3 * _dataset_bytes(spec))
+    mapper = vectors + 8 * largest + activations + rows
+    reducer = vectors + min(2 * REDUCER_BYTES, 3 * spec.workers * line)
+    python = PYTHON_MB + -(-max(mapper, reducer) // MB)
+    memory = runtime.hadoop.memory_mb or max(LEAST_MB, heap + JVM_MB + python)
+    return Resources(memory, heap, runtime.hadoop.vcores or runtime.blas_threads)
+
+
+def _dataset_bytes(spec: JobSpec) -> int:
+    """All rows, decoded: what a task can hold at most."""
+    rows = sum(shard.rows for shard in spec.dataset.shards)
+    return rows * (spec.dataset.features * 8 + 32)
+
+
+def worth_uber(spec: JobSpec, trials: int, epochs: int) -> bool:
+    """Whether a job's work is smaller than starting a container for each of its tasks."""
+    if spec.workers > UBER_MAPS:
+        return False
+    size = max(spec.model(trial).layout.size for trial in spec.trials)
+    rows = sum(shard.rows for shard in spec.dataset.shards)
+    shared = spec.workers if spec.config.sampling.streams == "shared" else 1
+    return 6.0 * rows * size * max(epochs, 1) * trials * shared <= UBER_WORK
+
+
+def job_properties(
+    spec: JobSpec, resources: Resources, *, name: str, reducers: int, uber: bool, lines_per_map: int
+) -> dict[str, str]:
+    """The properties of one job, all but what mrjob adds for sorted values. The configuration's ``jobconf`` wins."""
+    runtime = spec.config.runtime
+    hadoop = runtime.hadoop
+    options = hadoop.jvm_options
+    jvm = f"-Xmx{resources.heap_mb}m {options}".strip()
+    heap = master_heap(spec) + (resources.heap_mb if uber else 0)
+    master = heap + JVM_MB
+    if uber:  # Hadoop wants a master's container as large as the tasks' that it takes in
+        master = max(resources.memory_mb + MASTER_HEAP_MB, master)
+    timeout = runtime.task_timeout_seconds or TIMEOUT_SECONDS
+    properties = {
+        "mapreduce.job.name": name,
+        "mapreduce.job.reduces": str(reducers),
+        "mapreduce.input.lineinputformat.linespermap": str(lines_per_map),
+        "stream.map.input.ignoreKey": "true",  # else a worker's line would begin with its offset in the plan
+        "mapreduce.map.memory.mb": str(resources.memory_mb),
+        "mapreduce.reduce.memory.mb": str(resources.memory_mb),
+        "mapreduce.map.cpu.vcores": str(resources.vcores),
+        "mapreduce.reduce.cpu.vcores": str(resources.vcores),
+        "mapreduce.map.java.opts": jvm,
+        "mapreduce.reduce.java.opts": jvm,
+        "yarn.app.mapreduce.am.resource.mb": str(max(master, LEAST_MB)),
+        "yarn.app.mapreduce.am.resource.cpu-vcores": str(resources.vcores if uber else 1),
+        "yarn.app.mapreduce.am.command-opts": f"-Xmx{heap}m {options}".strip(),
+        "mapreduce.task.io.sort.mb": str(max(8, resources.heap_mb // 4)),
+        "mapreduce.task.timeout": str(int(1000 * timeout)),
+        "mapreduce.map.maxattempts": str(runtime.retries + 1),
+        "mapreduce.reduce.maxattempts": str(runtime.retries + 1),
+        "mapreduce.map.speculative": _flag(hadoop.speculative),
+        "mapreduce.reduce.speculative": _flag(hadoop.speculative),
+        "mapreduce.job.ubertask.enable": _flag(uber),
+        "mapreduce.job.ubertask.maxmaps": str(max(spec.workers, UBER_MAPS)),
+        # A reducer started before all maps are done would only hold a container while the training goes on.
+        "mapreduce.job.reduce.slowstart.completedmaps": "1.0",
+        # Who waits for a job of seconds asks more often than once a second.
+        "mapreduce.client.progressmonitor.pollinterval": "100",
+        "yarn.app.mapreduce.am.scheduler.heartbeat.interval-ms": "100",
+        "mapreduce.client.submit.file.replication": "3",
+        "mapreduce.fileoutputcommitter.algorithm.version": "2",
+        "mapreduce.fileoutputcommitter.marksuccessfuljobs": "true",  # the driver looks for _SUCCESS
+        "mapreduce.output.fileoutputformat.compress": "false",
+        "mapreduce.job.counters.limit": "240",
+    }
+    if hadoop.queue is not None:
+        properties["mapreduce.job.queuename"] = hadoop.queue
+    return properties | hadoop.jobconf
+
+
+def master_heap(spec: JobSpec) -> int:
+    """Megabytes of the master's heap: its own, and about 100 kB for every task."""
+    return MASTER_HEAP_MB + spec.workers // 10
+
+
+def _flag(value: bool) -> str:
+    return "true" if value else "false"

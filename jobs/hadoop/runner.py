@@ -1,0 +1,133 @@
+"""mrjob's Hadoop runner, made to start one JVM a job: the client.
+
+mrjob 0.7.4 asks ``hadoop version`` before every job, and starts a JVM for every look at HDFS; it ships its own code and
+a shell script that wraps every task. Here the environment holds all code, files go by storage, and everything that a
+job needs lies in HDFS before it starts, so that the runner has only to build the command line and read the output.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from functools import cached_property
+from typing import Any
+
+from jobs.compat import prepare_mrjob
+
+prepare_mrjob()
+
+from mrjob.fs.composite import CompositeFilesystem  # noqa: E402  (needs the shims above on Python 3.13)
+from mrjob.fs.hadoop import HadoopFilesystem  # noqa: E402
+from mrjob.fs.local import LocalFilesystem  # noqa: E402
+from mrjob.hadoop import HadoopJobRunner  # noqa: E402
+
+from jobs import round_job  # noqa: E402
+from jobs.hadoop.client import submit  # noqa: E402
+from jobs.hadoop.failure import FailedJobError, explain  # noqa: E402
+from jobs.hadoop.filesystem import StorageFilesystem  # noqa: E402
+from jobs.hadoop.site import HadoopSite  # noqa: E402
+from jobs.runners import JobRequest  # noqa: E402
+from nnlib.errors import JobError  # noqa: E402
+from nnlib.storage import storage  # noqa: E402
+
+SUCCESS = "_SUCCESS"
+"""Hadoop's committer writes it when all output is there."""
+
+LINES = "org.apache.hadoop.mapred.lib.NLineInputFormat"
+"""Cuts a file into map tasks by lines: the plan is one small file, however many workers there are."""
+
+PROPERTY_NAMES_SINCE = "3.0.0"
+"""The Hadoop whose names of properties mrjob is to use; those of Hadoop 2 are the same. Asking costs a JVM."""
+
+
+class HadoopRunner(HadoopJobRunner):  # type: ignore[misc]
+    """One job on a cluster."""
+
+    site: HadoopSite
+    request: JobRequest
+    uber: bool
+
+    @classmethod
+    def for_request(cls, request: JobRequest, common: dict[str, Any]) -> HadoopRunner:
+        """The runner of a job; ``common`` are mrjob's options that all our runners share."""
+        assert request.site is not None
+        options = common | request.site.options(request)
+        if request.phase == "preflight":
+            options |= {"steps": [{"type": "streaming", "mapper": {"type": "script"}}], "sort_values": False}
+        job = cls(mr_job_script=None, hadoop_input_format=LINES, bootstrap_mrjob=False, **options)
+        job.site, job.request, job.uber = request.site, request, request.site.uber(request)
+        return job
+
+    @cached_property
+    def fs(self) -> CompositeFilesystem:
+        system = CompositeFilesystem()
+        system.add_fs("storage", StorageFilesystem())
+        system.add_fs("hadoop", HadoopFilesystem(self._opts["hadoop_bin"] or None))  # finds the program
+        system.add_fs("local", LocalFilesystem())  # finds the streaming jar
+        return system
+
+    def get_hadoop_version(self) -> str:
+        return PROPERTY_NAMES_SINCE
+
+    def _script_args_for_step(self, step_num: int, mrc: str, input_manifest: bool = False) -> list[str]:
+        return [*self._task_python_bin(), "-m", round_job.__name__, *self._args_for_task(step_num, mrc)]
+
+    def _jobconf_for_step(self, step_num: int) -> dict[str, str]:
+        """Ours, then mrjob's configuration file, then the experiment's ``runtime.hadoop.jobconf``."""
+        ours = self.site.properties(self.request, uber=self.uber)
+        return {**ours, **super()._jobconf_for_step(step_num), **self.site.settings.jobconf}
+
+    def _args_for_streaming_step(self, step_num: int) -> list[str]:
+        if not self.get_hadoop_streaming_jar():
+            raise JobError(
+                "cannot find Hadoop's streaming jar",
+                hint="set HADOOP_HOME, or hadoop_streaming_jar in configs/mrjob/hadoop.conf",
+            )
+        arguments: list[str] = super()._args_for_streaming_step(step_num)
+        return arguments
+
+    def _run(self) -> None:
+        try:
+            self._submit()
+        except FailedJobError as error:
+            # In the master's container Hadoop tries no task a second time, so there the job has to be.
+            if not self.uber or self.site.settings.uber == "on" or error.lasting:
+                raise
+            self.site.note(f"{self.request.name}: {error.message.splitlines()[0]}; trying again in containers")
+            storage(self._output_dir).delete("")
+            self.uber = False
+            self._submit()
+
+    def _submit(self) -> None:
+        yarn = os.path.join(os.path.dirname(self.get_hadoop_bin()[-1]), "yarn")  # noqa: PTH118, PTH120  (may be bare)
+        environment = client_environment(self.site.settings.jvm_options)
+        status, said = submit(self._args_for_step(0), environment, yarn)
+        self.site.record(
+            event="job",
+            job=self.request.name,
+            application=said.application,
+            uber=self.uber,
+            status=status,
+            counters=said.counters.get("nnjobs", {}),
+        )
+        if status:
+            raise explain(said, yarn, environment)
+
+    def cleanup(self, mode: Any = None) -> None:
+        """The job's output goes; everything else belongs to the run."""
+        storage(self._output_dir).delete("")
+
+    def lines(self) -> Iterable[bytes]:
+        """The job's output. Raises `JobError` where Hadoop did not say that it is whole."""
+        place = storage(self._output_dir)
+        names = place.names()
+        if SUCCESS not in names:
+            raise JobError("the job's output is not whole: Hadoop wrote no _SUCCESS", output=self._output_dir)
+        parts = (place.read(name) for name in names if name.startswith("part-"))
+        return (line for part in parts for line in part.split(b"\n")[:-1])
+
+
+def client_environment(jvm_options: str) -> dict[str, str]:
+    """The client's: JVM options for a program of seconds, and no unpacking of the streaming jar."""
+    options = " ".join(filter(None, [os.environ.get("HADOOP_CLIENT_OPTS"), jvm_options]))
+    return {**os.environ, "HADOOP_CLIENT_OPTS": options, "HADOOP_CLIENT_SKIP_UNJAR": "true"}

@@ -1,0 +1,84 @@
+"""What YARN's web services tell of an application, and ending one. Nothing here starts a JVM but the last resort.
+
+https://hadoop.apache.org/docs/r3.4.2/hadoop-yarn/hadoop-yarn-site/ResourceManagerRest.html
+"""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import http.client
+import json
+import os
+import subprocess
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from typing import Any
+
+TIMEOUT_SECONDS = 10.0
+KILL_SECONDS = 60.0
+
+
+def user() -> str:
+    """Whom the cluster takes us for, where it trusts its clients (no Kerberos)."""
+    return os.environ.get("HADOOP_USER_NAME") or getpass.getuser()
+
+
+def fetch(address: str, *, last_bytes: int | None = None) -> bytes | None:
+    """What stands at an address; None if there is nothing, or nobody answers. ``last_bytes``: no more than its end."""
+    request = urllib.request.Request(address, headers={"Accept": "application/json, text/plain, */*"})
+    try:
+        with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:
+            data: bytes = answer.read()
+    except (OSError, http.client.HTTPException, ValueError):
+        return None
+    return data if last_bytes is None else data[-last_bytes:]
+
+
+def fetch_json(address: str) -> dict[str, Any]:
+    """An object in JSON; {} if there is none."""
+    data = fetch(address)
+    try:
+        value = json.loads(data) if data else {}
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def application(name: str, web: str | None) -> dict[str, Any]:
+    """The resource manager's account of an application: state, finalStatus, diagnostics, amContainerLogs ..."""
+    if web is None:
+        return {}
+    app = fetch_json(f"{web}/ws/v1/cluster/apps/{name}").get("app")
+    return app if isinstance(app, dict) else {}
+
+
+def kill_application(name: str, web: str | None, yarn: str, environment: Mapping[str, str]) -> None:
+    """End an application, over HTTP where the resource manager allows it, else by ``yarn application -kill``."""
+    if web is not None and _kill_by_http(f"{web}/ws/v1/cluster/apps/{name}/state?user.name={user()}"):
+        return
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        subprocess.run(
+            [yarn, "application", "-kill", name],
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=KILL_SECONDS,
+            check=False,
+        )
+
+
+def _kill_by_http(address: str) -> bool:
+    request = urllib.request.Request(
+        address,
+        data=json.dumps({"state": "KILLED"}).encode(),
+        method="PUT",
+        headers={"Content-Type": "application/json", "Accept": "application/json"},
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:
+            return bool(answer.status in (200, 202))
+    except (OSError, http.client.HTTPException, ValueError):
+        return False
