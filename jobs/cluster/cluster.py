@@ -126,7 +126,7 @@ class Cluster:
                 if missing:
                     layout.save()
                     self._launch(layout, missing)
-                self.wait_ready()
+                self._wait_for(layout, list(DAEMONS), READY_SECONDS, tell=bool(missing))
                 if missing:
                     self._prepare_hdfs(layout)
             except BaseException:
@@ -159,7 +159,7 @@ class Cluster:
         if name not in daemons_of(self.folder):
             self._children[name] = launch(layout, name)
         if wait:
-            self.wait_ready()
+            self.wait_ready(name)
 
     def stop_daemon(self, name: str) -> None:
         """Stops one daemon as an administrator would (SIGTERM) and waits until it is gone."""
@@ -182,14 +182,14 @@ class Cluster:
         self._reap()
         return daemons_of(self.folder).keys() & DAEMONS.keys()
 
-    def wait_ready(self, seconds: float = READY_SECONDS) -> None:
-        """Waits until all daemons that run are ready.
+    def wait_ready(self, *names: str, seconds: float = READY_SECONDS) -> None:
+        """Waits until daemons are ready: those named, and all others that run.
 
         Raises:
             JobError: one ended, or is not ready within the time; with what its log tells.
         """
         running = self.running()
-        self._wait_for(self.layout, [name for name in DAEMONS if name in running], seconds, tell=True)
+        self._wait_for(self.layout, [name for name in DAEMONS if name in running or name in names], seconds, tell=True)
 
     def _wait_for(self, layout: Layout, waiting: list[str], seconds: float, *, tell: bool) -> None:
         start = time.monotonic()
@@ -198,7 +198,7 @@ class Cluster:
             running = self.running()
             for name in waiting:
                 try:
-                    check(layout, name, with_datanode="datanode" in running)
+                    check(layout, name, with_datanode="datanode" in {*running, *waiting})
                 except NotReadyError as error:
                     notes[name] = str(error)
             waited = time.monotonic() - start

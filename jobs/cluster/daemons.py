@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from jobs.cluster.assemble import JARS
 from jobs.cluster.layout import Layout
-from jobs.cluster.processes import mark_of
+from jobs.cluster.processes import POLL_SECONDS, daemons_of, mark_of
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def launch(layout: Layout, name: str, *arguments: str) -> subprocess.Popen[bytes
         log.replace(log.with_suffix(".old"))
     environment = {key: value for key, value in os.environ.items() if key not in OURS} | layout.environment()
     with log.open("wb") as stream:
-        return subprocess.Popen(
+        child = subprocess.Popen(
             command_line(layout, name, *arguments),
             cwd=layout.folder,
             env=environment,
@@ -95,6 +96,10 @@ def launch(layout: Layout, name: str, *arguments: str) -> subprocess.Popen[bytes
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+    # The arguments of a process appear a moment after it: who looks for daemons from now on finds this one.
+    while child.poll() is None and name not in daemons_of(layout.folder):
+        time.sleep(POLL_SECONDS)
+    return child
 
 
 def telling_lines(log: Path) -> list[str]:

@@ -19,7 +19,7 @@ from pathlib import Path
 from nnlib.errors import JobError
 
 PROC = Path("/proc")
-POLL_SECONDS = 0.05
+POLL_SECONDS = 0.02
 
 
 @dataclass(frozen=True)

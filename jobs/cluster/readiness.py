@@ -31,10 +31,14 @@ def check(layout: Layout, name: str, *, with_datanode: bool = True) -> None:
     Raises:
         NotReadyError: it is not.
     """
-    if name == "namenode":
-        _namenode(layout, with_datanode)
-    else:
-        CHECKS[name](layout)
+    try:
+        if name == "namenode":
+            _namenode(layout, with_datanode)
+        else:
+            CHECKS[name](layout)
+    except (KeyError, TypeError, ValueError) as error:
+        # A bean that is asked while its daemon starts or ends lacks attributes.
+        raise NotReadyError("is starting") from error
 
 
 def fetch(layout: Layout, port: str, path: str) -> dict[str, Any]:

@@ -1,0 +1,65 @@
+"""One real Hadoop for all tests of a session. Without Java or Maven they skip, but where CI runs them they fail."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+
+import pytest
+from failures import heal
+
+from jobs.cluster.assemble import assembly_folder
+from jobs.cluster.cluster import Cluster
+from jobs.cluster.java import find_java
+from nnlib.errors import UsageError
+
+
+def lacking() -> str | None:
+    """Why no Hadoop can run here."""
+    try:
+        find_java()
+    except UsageError as error:
+        return error.message
+    if not assembly_folder().is_dir() and shutil.which("mvn") is None:
+        return "Hadoop is assembled by Maven, and there is no mvn on PATH"
+    return None
+
+
+def required() -> bool:
+    """Whether a machine without Hadoop is an error."""
+    return any(os.environ.get(name, "0") not in ("", "0", "false") for name in ("CI", "NNJOBS_REQUIRE_HADOOP"))
+
+
+@pytest.fixture(scope="session")
+def hadoop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A running cluster. `Cluster.layout` has its addresses, `hadoop_env` makes this process use it."""
+    if (reason := lacking()) is not None:
+        if required():
+            pytest.fail(f"the Hadoop tests cannot run: {reason}", pytrace=False)
+        pytest.skip(f"no Hadoop: {reason}")
+    cluster = Cluster(tmp_path_factory.mktemp("hadoop"))
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.stop(delete=True)
+
+
+@pytest.fixture
+def hadoop_env(hadoop: Cluster, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The variables by which ``hadoop``, mrjob and nnjobs find the cluster, set for one test."""
+    variables = hadoop.layout.environment()
+    variables["PATH"] = f"{hadoop.layout.hadoop_home / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    return variables
+
+
+@pytest.fixture
+def fragile(hadoop: Cluster) -> Iterator[Cluster]:
+    """The cluster for a test that kills daemons: afterwards all run again and no application is left."""
+    try:
+        yield hadoop
+    finally:
+        heal(hadoop)
