@@ -8,7 +8,7 @@ job needs lies in HDFS before it starts, so that the runner has only to build th
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import Any
 
@@ -52,9 +52,11 @@ class HadoopRunner(HadoopJobRunner):  # type: ignore[misc]
         """The runner of a job; ``common`` are mrjob's options that all our runners share."""
         assert request.site is not None
         options = common | request.site.options(request)
+        options |= {"hadoop_input_format": LINES, "bootstrap_mrjob": False}
         if request.phase == "preflight":
             options |= {"steps": [{"type": "streaming", "mapper": {"type": "script"}}], "sort_values": False}
-        job = cls(mr_job_script=None, hadoop_input_format=LINES, bootstrap_mrjob=False, **options)
+        job = cls(**options)
+        job._upload_mgr = None  # mrjob's way into HDFS: nothing is left to go up
         job.site, job.request, job.uber = request.site, request, request.site.uber(request)
         return job
 
@@ -71,6 +73,10 @@ class HadoopRunner(HadoopJobRunner):  # type: ignore[misc]
 
     def _script_args_for_step(self, step_num: int, mrc: str, input_manifest: bool = False) -> list[str]:
         return [*self._task_python_bin(), "-m", round_job.__name__, *self._args_for_task(step_num, mrc)]
+
+    def _file_arg_hash_paths(self, named_paths: Any = None, always_use_hash: bool = True) -> Iterator[str]:
+        """Only what lies in HDFS: mrjob would send the job's script, too, which the environment has."""
+        return (path for path in super()._file_arg_hash_paths(named_paths, always_use_hash) if "://" in path)
 
     def _jobconf_for_step(self, step_num: int) -> dict[str, str]:
         """Ours, then mrjob's configuration file, then the experiment's ``runtime.hadoop.jobconf``."""

@@ -42,6 +42,8 @@ class HadoopSite:
         record: Callable[..., None],
     ) -> None:
         refuse_local(spec)
+        # A node has none of this machine's Hadoop configuration, which may say what hdfs:///... means.
+        spec = replace(spec, dataset=replace(spec.dataset, address=storage(spec.dataset.address).root))
         self.spec, self.plans = spec, plans
         self.note, self.record = note, record
         self.settings = spec.config.runtime.hadoop
