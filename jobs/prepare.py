@@ -11,6 +11,7 @@ import numpy as np
 
 from nnlib.config.schema import Config
 from nnlib.config.sweep import applied, combinations
+from nnlib.data.cache import shard_cache
 from nnlib.data.dataset import Dataset
 from nnlib.data.reader import label_chunks
 from nnlib.data.sampling import sample_size
@@ -37,7 +38,7 @@ def make_spec(config: Config, dataset: Dataset) -> tuple[JobSpec, list[WorkerPla
                 key="split.column" if name == config.split.column else "split.group",
             )
 
-    labels = label_chunks(dataset, columns)
+    labels = label_chunks(dataset, columns, shard_cache(config.runtime))
     keys = [(seed, fold) for seed in config.split.seeds for fold in range(max(config.split.folds, 1))]
     rules = find_splits(labels, config.split, keys, seed=config.seed, classes=classes, folds=config.split.folds)
     counts = count_parts(labels, rules, shards=len(dataset.shards), classes=classes)

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from nnlib import numerics
 from nnlib.averaging import Average, Partial, block_drift
+from nnlib.data.cache import shard_cache
 from nnlib.data.scaling import FeatureStats
 from nnlib.data.splits import TEST, VALIDATION
 from nnlib.data.worker_data import SCORE_ROWS, TrialData, WorkerData
@@ -78,6 +79,7 @@ def worker_data(spec: JobSpec, plan: WorkerPlan) -> WorkerData:
         plan.shards,
         memory_bytes=spec.config.runtime.memory_mb << 20,
         extra_columns=spec.extra_columns,
+        cache=shard_cache(spec.config.runtime),
     )
 
 
@@ -136,7 +138,12 @@ def _scale(spec: JobSpec, plan: WorkerPlan, active: Sequence[int], models: Model
     """Statistics of the features over the training rows, shard by shard (so they cannot depend on the workers)."""
     memory = spec.config.runtime.memory_mb << 20
     with WorkerData(
-        spec.dataset, plan.shards, plan.shards, memory_bytes=memory, extra_columns=spec.extra_columns
+        spec.dataset,
+        plan.shards,
+        plan.shards,
+        memory_bytes=memory,
+        extra_columns=spec.extra_columns,
+        cache=shard_cache(spec.config.runtime),
     ) as data:
         for index in active:
             for shard in plan.shards:

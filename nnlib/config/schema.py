@@ -230,6 +230,12 @@ class Runtime(Section):
     cores: PositiveInt | None = Field(None, description="local: tasks at once; default: all cores")
     blas_threads: PositiveInt = Field(1, description="threads of one task's BLAS; part of the mathematics")
     memory_mb: PositiveInt = Field(256, description="a task keeps decoded rows up to this size, else re-reads them")
+    cache_mb: Count = Field(
+        4096, description="MB of shards of a dataset in HDFS that a node keeps on its own disk; 0: none"
+    )
+    cache_dir: str | None = Field(
+        None, description="where it keeps them; default: YARN's local directories, else the temporary folder"
+    )
     retries: Count = Field(3, description="times a failed task is tried again")
     task_timeout_seconds: Annotated[float, Field(gt=0.0, le=1e9)] | None = Field(
         None,
@@ -252,6 +258,20 @@ class Evaluate(Section):
     epochs: list[Count] = Field([], description="epochs at which the tables are read; default: train.epochs")
     control: bool = Field(True, description="run one worker beside every parallel result")
     published: Literal["none", "paper"] = Field("none", description="whose numbers to set beside ours")
+
+
+class Tracking(Section):
+    """Experiment trackers, written by the driver alone (`nnlib.tracking`)."""
+
+    tensorboard: bool | str = Field(
+        False, description="event files (extra: tensorboard); true: tensorboard/ in the run directory; or a folder"
+    )
+    mlflow: bool | str = Field(
+        False, description="MLflow runs (extra: mlflow); true: where MLFLOW_TRACKING_URI says; or an address"
+    )
+    experiment: Annotated[str, Field(min_length=1, max_length=200)] = Field(
+        "nnjobs", description="mlflow: the experiment that runs belong to"
+    )
 
 
 class Config(Section):
@@ -278,6 +298,7 @@ class Config(Section):
     checkpoint: Checkpoint = Checkpoint()
     runtime: Runtime = Runtime()
     evaluate: Evaluate = Evaluate()
+    tracking: Tracking = Tracking()
 
     @model_validator(mode="after")
     def _consistent(self) -> Config:

@@ -15,11 +15,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nnlib.data.arrow import READ_ERRORS, as_numpy
+from nnlib.data.cache import ShardCache
 from nnlib.data.dataset import MOST_ROWS_A_BYTE, Dataset, Shard
 from nnlib.data.selection import IntArray
 from nnlib.data.splits import LabelChunks, Labels
-from nnlib.errors import ConfigError, DataError, MismatchError
+from nnlib.errors import ConfigError, DataError, MismatchError, StorageError
 from nnlib.pulse import beat
+from nnlib.storage import LocalStorage, Storage
 
 Columns = Mapping[str, npt.NDArray[Any]]
 
@@ -57,20 +59,23 @@ class ShardReader:
     """Opens a shard, checks its size, SHA-256, schema and counts against the manifest, then reads row groups.
 
     Raises `MismatchError` where the file is not what the manifest says, and `DataError` naming the row where a value
-    is missing, not finite or not a class. ``extra_columns`` are kept columns to read along.
+    is missing, not finite or not a class. ``extra_columns`` are kept columns to read along. ``cache`` keeps shards of a
+    dataset that does not lie on this machine (default: a `ShardCache` with its defaults).
     """
 
-    def __init__(self, dataset: Dataset, shard_index: int, extra_columns: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        shard_index: int,
+        extra_columns: Sequence[str] = (),
+        cache: ShardCache | None = None,
+    ) -> None:
         self.dataset = dataset
         self.index = shard_index
         self.shard: Shard = dataset.shards[shard_index]
         self._extra = tuple(extra_columns)
-        files = dataset.storage()
-        if not files.exists(self.shard.name):
-            raise self._mismatch("is not there, but the manifest promises it")
-        self._stream = files.open(self.shard.name)
+        self._stream = self._opened(cache)
         try:
-            self._check_bytes(files.root, self._stream)
             self._file = pq.ParquetFile(self._stream)
             self._check_metadata()
         except READ_ERRORS as error:
@@ -175,6 +180,35 @@ class ShardReader:
                 raise self._bad(f"feature {feature} is {x[place, feature]}", row[place])
         return x
 
+    def _opened(self, cache: ShardCache | None) -> BinaryIO:
+        """The shard's file, with the promised bytes; a cached copy that has others is fetched again."""
+        files = self.dataset.storage()
+        if isinstance(files, LocalStorage):
+            return self._whole(files, None)
+        cache = cache or ShardCache()
+        try:
+            return self._whole(files, cache)
+        except MismatchError:
+            if not cache.drop(self.shard):
+                raise
+            return self._whole(files, cache)
+
+    def _whole(self, files: Storage, cache: ShardCache | None) -> BinaryIO:
+        if cache is None and not files.exists(self.shard.name):
+            raise self._mismatch("is not there, but the manifest promises it")
+        try:
+            stream = files.open(self.shard.name) if cache is None else cache.open(files, self.shard)
+        except StorageError:
+            if cache is None or files.exists(self.shard.name):
+                raise
+            raise self._mismatch("is not there, but the manifest promises it") from None
+        try:
+            self._check_bytes(files.root, stream)
+        except BaseException:
+            stream.close()
+            raise
+        return stream
+
     def _check_bytes(self, root: str, stream: BinaryIO) -> None:
         size = stream.seek(0, io.SEEK_END)
         if size != self.shard.bytes:
@@ -228,12 +262,12 @@ class ShardReader:
         return DataError(message, hint=_REPAIR, dataset=self.dataset.address, shard=self.shard.name, row=where)
 
 
-def label_chunks(dataset: Dataset, extra_columns: Sequence[str] = ()) -> LabelChunks:
+def label_chunks(dataset: Dataset, extra_columns: Sequence[str] = (), cache: ShardCache | None = None) -> LabelChunks:
     """All labels of a dataset, shard by shard, as `nnlib.data.splits.find_splits` wants them."""
 
     def passes() -> Iterator[Labels]:
         for index in range(len(dataset.shards)):
-            with ShardReader(dataset, index, extra_columns) as reader:
+            with ShardReader(dataset, index, extra_columns, cache) as reader:
                 for labels in reader.labels():
                     yield Labels(index, labels.row, labels.y, labels.extra)
 

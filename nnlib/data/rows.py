@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from nnlib.data.cache import ShardCache
 from nnlib.data.converter import Converter
 from nnlib.data.dataset import Dataset
 from nnlib.data.reader import Columns, RowGroup, RowLabels, ShardReader
@@ -82,9 +83,16 @@ class ShardRows:
     """
 
     def __init__(
-        self, dataset: Dataset, shards: Sequence[int], *, memory_bytes: int, extra_columns: Sequence[str] = ()
+        self,
+        dataset: Dataset,
+        shards: Sequence[int],
+        *,
+        memory_bytes: int,
+        extra_columns: Sequence[str] = (),
+        cache: ShardCache | None = None,
     ) -> None:
         self.dataset = dataset
+        self._cache = cache
         self.shards = tuple(sorted(set(shards)))
         self.memory_bytes = memory_bytes
         self.extra_columns = tuple(extra_columns)
@@ -147,7 +155,7 @@ class ShardRows:
         groups: list[Group] = []
         start = 0
         for shard in self.shards:
-            self._readers[shard] = ShardReader(self.dataset, shard, self.extra_columns)
+            self._readers[shard] = ShardReader(self.dataset, shard, self.extra_columns, self._cache)
             for number, size in enumerate(self._readers[shard].group_rows):
                 groups.append(Group(shard, number, start, start + size))
                 start += size

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from nnlib.data.cache import ShardCache
 from nnlib.data.converter import Converter
 from nnlib.data.dataset import Dataset
 from nnlib.data.reader import RowGroup, RowLabels
@@ -59,7 +60,8 @@ class WorkerData:
 
     ``train_shards``: its own (independent streams) or all (shared); ``score_shards``: always its own.
     ``extra_columns``: the kept columns that split rules read (`SplitRule.columns`). ``memory_bytes`` bounds decoded
-    rows. Raises `MismatchError` and `DataError` if the shards are not what the manifest says.
+    rows; ``cache`` keeps shards that lie elsewhere. Raises `MismatchError` and `DataError` if the shards are not what
+    the manifest says.
     """
 
     def __init__(
@@ -70,12 +72,13 @@ class WorkerData:
         *,
         memory_bytes: int,
         extra_columns: Sequence[str] = (),
+        cache: ShardCache | None = None,
     ) -> None:
         self.dataset = dataset
         self.train_shards = tuple(sorted(set(train_shards)))
         self.score_shards = tuple(sorted(set(score_shards)))
         shards = (*self.train_shards, *self.score_shards)
-        self.rows = ShardRows(dataset, shards, memory_bytes=memory_bytes, extra_columns=extra_columns)
+        self.rows = ShardRows(dataset, shards, memory_bytes=memory_bytes, extra_columns=extra_columns, cache=cache)
 
     def close(self) -> None:
         """Close the files, if any are open."""
