@@ -47,6 +47,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "nnlib.report",
         "nnlib.export",
         "nnlib.simulate",
+        "nnlib.tracking",
         "nnlib.sklearn",
     ),
     ("jobs",),

@@ -110,8 +110,12 @@ def _validated(document: Document, source: str) -> Config:
     problems = [*document.problems, *problems, *_unknown_names(document)]
     if config is None or problems:
         raise _error(problems, document, source)
-    for key, address in (("data.path", config.data.path), ("run_dir", config.run_dir or "")):
-        refuse_credentials(address, key=key)
+    tracking = config.tracking
+    named = {"data.path": config.data.path, "run_dir": config.run_dir}
+    named |= {"tracking.tensorboard": tracking.tensorboard, "tracking.mlflow": tracking.mlflow}
+    for key, address in named.items():
+        if isinstance(address, str):
+            refuse_credentials(address, key=key)
     data = config.data.model_copy(update={"path": _absolute(config.data.path)})
     return config.model_copy(update={"data": data})
 

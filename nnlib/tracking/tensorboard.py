@@ -1,0 +1,65 @@
+"""TensorBoard's event files, through tensorboardX."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from nnlib.config.schema import Config
+from nnlib.errors import ConfigError
+from nnlib.rundir import RunDirectory
+from nnlib.tracking.protocol import Point, Status
+
+FOLDER = "tensorboard"
+
+
+class EventFiles:
+    """Event files in the run directory, or in a folder with one for each run.
+
+    They are a view of the run: opened anew, they are made anew from its first round on, which is why a resumed run has
+    no step twice.
+    """
+
+    def __init__(self, folder: str | None) -> None:
+        self._folder = folder
+        self._writer: Any = None
+        self._place = ("", "")
+
+    @classmethod
+    def configured(cls, config: Config) -> EventFiles:
+        """Raises `ConfigError` for a folder that is not local: event files are appended to."""
+        wanted = config.tracking.tensorboard
+        folder = wanted if isinstance(wanted, str) else None
+        if "://" in (folder or config.run_dir or ""):
+            raise ConfigError(
+                "event files need a local folder",
+                hint="set tracking.tensorboard to one",
+                key="tracking.tensorboard",
+            )
+        return cls(folder)
+
+    def begin(self, run: RunDirectory) -> Mapping[str, int]:
+        place = Path(run.address)
+        # The last two parts of its address name a run: runs/digits-1, evaluations/paper-shared-2.
+        folder = place / FOLDER if self._folder is None else Path(self._folder, *place.parts[-2:])
+        own = f".nnjobs-{hashlib.sha256(run.address.encode()).hexdigest()[:8]}"
+        for old in folder.glob(f"events.out.tfevents.*{own}"):
+            old.unlink()
+        self._place = str(folder), own
+        return {}
+
+    def write(self, point: Point) -> None:
+        if self._writer is None:  # a run that ends before its first round leaves nothing behind
+            from tensorboardX import SummaryWriter  # an extra, and slow to import
+
+            folder, suffix = self._place
+            self._writer = SummaryWriter(folder, filename_suffix=suffix)
+        for name, value in point.values.items():
+            self._writer.add_scalar(name, value, point.epoch, walltime=point.time)
+        self._writer.flush()  # whoever watches sees every round
+
+    def end(self, status: Status) -> None:
+        if self._writer is not None:
+            self._writer.close()
