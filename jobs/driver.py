@@ -28,6 +28,7 @@ from nnlib.lock import RunLock
 from nnlib.numerics import blas_threads
 from nnlib.periods import epochs_after, round_count
 from nnlib.rundir import EVENTS, LOG, METRICS_VIEW, Journal, RunDirectory, metrics_lines
+from nnlib.tracking import tracked
 
 
 def train(
@@ -52,6 +53,7 @@ def train(
         chaos.check(config)
     with ExitStack() as stack:
         stack.enter_context(blas_threads(config.runtime.blas_threads))
+        listen = stack.enter_context(tracked(config, listen))
         new = stack.enter_context(NewRun())  # first, so that it ends last: when the lock is released
         if resume and RunDirectory(str(config.run_dir)).exists():
             run = RunDirectory.open(str(config.run_dir))
