@@ -23,9 +23,9 @@ Frames = Sequence[Buffer]
 """One message: buffers that are sent as they lie, without being copied into one."""
 
 
-def as_bytes(buffer: Buffer) -> memoryview:
-    """A view of the bytes."""
-    return memoryview(buffer).cast("B")  # type: ignore[arg-type]  # typing knows arrays as buffers from Python 3.12 on
+def byte_count(frames: Frames) -> int:
+    """Bytes in all frames of a message."""
+    return sum(memoryview(frame).nbytes for frame in frames)  # type: ignore[arg-type,misc]  # arrays are buffers
 
 
 class PeerLostError(JobError):
@@ -78,8 +78,9 @@ class Communicator(ABC):
     def stats(self) -> Traffic: ...
 
     @abstractmethod
-    def close(self) -> None:
-        """Leave the group once everything sent is on its way (or at once, if a peer is lost). Twice is fine."""
+    def close(self, flush_seconds: float = 10.0) -> None:
+        """Leave the group. What was sent to peers that are still there goes on its way first, for so long at most;
+        nothing more is sent once a peer was lost. Closing twice is fine."""
 
     def exchange(self, outgoing: Sequence[Frames]) -> list[Frames]:
         """Send ``outgoing[k]`` to worker k; returns at [k] what worker k sent here, the own entry as it was given.
@@ -102,4 +103,7 @@ class Communicator(ABC):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        if kind is None:
+            self.close()
+        else:
+            self.close(flush_seconds=1.0)  # for the error that an owner told the others

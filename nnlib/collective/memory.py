@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Collection
 
-from nnlib.collective.communicator import Communicator, Frames, PeerLostError, Traffic, as_bytes
+from nnlib.collective.communicator import Communicator, Frames, PeerLostError, Traffic, byte_count
 
 
 class MemoryGroup:
@@ -36,8 +36,8 @@ class MemoryCommunicator(Communicator):
         self._early: dict[int, deque[Frames]] = {peer: deque() for peer in range(group.workers)}
 
     def send(self, peer: int, frames: Frames) -> None:
-        copies = [bytes(as_bytes(frame)) for frame in frames]
-        self._traffic.sent += sum(map(len, copies))
+        copies = [bytes(frame) for frame in frames]
+        self._traffic.sent += byte_count(copies)
         self._group.boxes[peer].put((self.worker, copies))
 
     def receive(self, peers: Collection[int]) -> tuple[int, Frames]:
@@ -50,7 +50,7 @@ class MemoryCommunicator(Communicator):
                 peer, frames = self._group.boxes[self.worker].get(timeout=self._group.timeout_seconds)
             except queue.Empty:
                 raise PeerLostError(list(peers), time.monotonic() - begin) from None
-            self._traffic.received += sum(as_bytes(frame).nbytes for frame in frames)
+            self._traffic.received += byte_count(frames)
             if peer in peers:
                 self._traffic.waited[peer] = self._traffic.waited.get(peer, 0.0) + time.monotonic() - begin
                 return peer, frames
@@ -59,5 +59,5 @@ class MemoryCommunicator(Communicator):
     def stats(self) -> Traffic:
         return self._traffic
 
-    def close(self) -> None:
+    def close(self, flush_seconds: float = 10.0) -> None:
         pass

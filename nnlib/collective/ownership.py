@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 
 from nnlib.layout import BLOCK, blocks
 
@@ -29,7 +30,7 @@ def ranges(sizes: Sequence[int], workers: int) -> list[list[tuple[int, slice]]]:
     pieces = [(index, part) for index, size in enumerate(sizes) if size for part in blocks(size)]
     if len(pieces) >= FEW_BLOCKS * workers:
         edges = [len(pieces) * worker // workers for worker in range(workers + 1)]
-        return [_joined(pieces[begin:end]) for begin, end in zip(edges, edges[1:], strict=False)]
+        return [_joined(pieces[begin:end]) for begin, end in pairwise(edges)]
     total = sum(sizes)
     owned: list[list[tuple[int, slice]]] = []
     for worker in range(workers):

@@ -24,5 +24,5 @@ class Solo(Communicator):
     def stats(self) -> Traffic:
         return Traffic()
 
-    def close(self) -> None:
+    def close(self, flush_seconds: float = 10.0) -> None:
         pass
