@@ -22,8 +22,12 @@ UNPACKED = "nnjobs-env"
 CODE = "nnjobs-code"
 """What the unpacked archives are called in a task's folder."""
 
-SHIPPED = ("NNJOBS_HDFS_CLIENT", "NNJOBS_HDFS_AUTH", "NNJOBS_HDFS_WAIT")
-"""Settings of this machine's storage that hold for the nodes, too."""
+SHIPPED = (
+    *("NNJOBS_HDFS_CLIENT", "NNJOBS_HDFS_AUTH", "NNJOBS_HDFS_WAIT"),
+    *("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "MKL_CBWR", "NPY_DISABLE_CPU_FEATURES"),
+)
+"""Variables that hold for the nodes, too, where they are set here: how to reach the storage, and which kernels numpy
+and BLAS compute with (so that nodes with unlike processors can be told to give equal bits)."""
 
 BLAS_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -44,7 +48,7 @@ def environment(runtime: Runtime, base: Storage, note: Callable[[str], None]) ->
     ``base`` is the folder in HDFS for what the tool keeps there. Raises `ConfigError` for an archive that is not there.
     """
     settings = runtime.hadoop
-    variables = dict.fromkeys(BLAS_VARIABLES, str(runtime.blas_threads)) | _storage_variables(base.root)
+    variables = dict.fromkeys(BLAS_VARIABLES, str(runtime.blas_threads)) | _variables(base.root)
     if settings.python_bin is not None:
         if settings.archive is not None:
             raise ConfigError("python_bin and archive exclude each other", key="runtime.hadoop.archive")
@@ -59,8 +63,9 @@ def environment(runtime: Runtime, base: Storage, note: Callable[[str], None]) ->
     return Environment(python, archives, variables | {"PYTHONPATH": CODE})
 
 
-def _storage_variables(address: str) -> dict[str, str]:
-    """How a task finds HDFS: containers do not have the client's configuration files."""
+def _variables(address: str) -> dict[str, str]:
+    """What tasks know of this machine, above all where HDFS is: containers do not have the client's configuration
+    files."""
     place, _ = locate(address)
     found = {name: os.environ[name] for name in SHIPPED if name in os.environ}
     return found | {"NNJOBS_HDFS_HTTP": ",".join(place.urls), "HADOOP_USER_NAME": place.user}

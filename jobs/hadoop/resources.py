@@ -129,11 +129,9 @@ def job_properties(
         # Who waits for a job of seconds asks more often than once a second.
         "mapreduce.client.progressmonitor.pollinterval": "100",
         "yarn.app.mapreduce.am.scheduler.heartbeat.interval-ms": "100",
-        "mapreduce.client.submit.file.replication": "3",
         "mapreduce.fileoutputcommitter.algorithm.version": "2",
         "mapreduce.fileoutputcommitter.marksuccessfuljobs": "true",  # the driver looks for _SUCCESS
         "mapreduce.output.fileoutputformat.compress": "false",
-        "mapreduce.job.counters.limit": "240",
     }
     if hadoop.queue is not None:
         properties["mapreduce.job.queuename"] = hadoop.queue

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -25,6 +26,7 @@ from jobs import round_job  # noqa: E402
 from jobs.hadoop.client import submit  # noqa: E402
 from jobs.hadoop.failure import FailedJobError, explain  # noqa: E402
 from jobs.hadoop.filesystem import StorageFilesystem  # noqa: E402
+from jobs.hadoop.reporter import NODE_KEY  # noqa: E402
 from jobs.hadoop.site import HadoopSite  # noqa: E402
 from jobs.runners import JobRequest  # noqa: E402
 from nnlib.errors import JobError  # noqa: E402
@@ -45,6 +47,7 @@ class HadoopRunner(HadoopJobRunner):  # type: ignore[misc]
 
     site: HadoopSite
     request: JobRequest
+    common: dict[str, Any]
     uber: bool
 
     @classmethod
@@ -56,6 +59,7 @@ class HadoopRunner(HadoopJobRunner):  # type: ignore[misc]
         if request.phase == "preflight":
             options |= {"steps": [{"type": "streaming", "mapper": {"type": "script"}}], "sort_values": False}
         job = cls(**options)
+        job.common = common
         job._upload_mgr = None  # mrjob's way into HDFS: nothing is left to go up
         job.site, job.request, job.uber = request.site, request, request.site.uber(request)
         return job
@@ -93,6 +97,10 @@ class HadoopRunner(HadoopJobRunner):  # type: ignore[misc]
         return arguments
 
     def _run(self) -> None:
+        if self.site.settings.preflight == "job" and not self.site.checked and self.request.phase != "preflight":
+            with HadoopRunner.for_request(replace(self.request, phase="preflight"), self.common) as preflight:
+                preflight.run()
+                preflight.lines()
         try:
             self._submit()
         except FailedJobError as error:
@@ -130,7 +138,9 @@ class HadoopRunner(HadoopJobRunner):  # type: ignore[misc]
         if SUCCESS not in names:
             raise JobError("the job's output is not whole: Hadoop wrote no _SUCCESS", output=self._output_dir)
         parts = (place.read(name) for name in names if name.startswith("part-"))
-        return (line for part in parts for line in part.split(b"\n")[:-1])
+        lines = [line for part in parts for line in part.split(b"\n")[:-1]]
+        self.site.hear_of_nodes(line.partition(b"\t")[2] for line in lines if line.startswith(NODE_KEY))
+        return (line for line in lines if not line.startswith(NODE_KEY))
 
 
 def client_environment(jvm_options: str) -> dict[str, str]:

@@ -8,13 +8,14 @@ to each node however many tasks run there, as it does with the environment.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs.hadoop.environment import Environment, environment, escaped
+from jobs.hadoop.preflight import check_nodes, node_reports
 from jobs.hadoop.resources import job_properties, task_resources, worth_uber
 from jobs.hadoop.yarn import user
 from nnlib.errors import ConfigError
@@ -93,13 +94,21 @@ class HadoopSite:
         conf = Path(self.settings.mrjob_conf)
         return {
             "conf_paths": [str(conf)] if conf.exists() else [],
-            "extra_args": [*files.arguments(), "--report"],
+            "extra_args": [*files.arguments(), "--report", *([] if self.checked else ["--check-node"])],
             "input_paths": [f"{self._scratch.root}/{PLAN}"],
             "output_dir": f"{self._scratch.root}/output-{self._jobs:06d}",
             "cmdenv": dict(self.environment.variables),
             "python_bin": list(self.environment.python),
             "upload_archives": list(self.environment.archives),
         }
+
+    def hear_of_nodes(self, values: Iterable[bytes]) -> None:
+        """Take in what the first job's tasks say of their nodes. Raises `JobError` where those do not fit together."""
+        nodes = node_reports(values)
+        if nodes:
+            self.checked = True
+            self.record(event="nodes", nodes=nodes)
+            check_nodes(nodes, strict=self.spec.config.runtime.numerics == "strict")
 
     def _shipped(self, file: str | None) -> str | None:
         """A file's address for the distributed cache; of a run that is kept on this machine, a copy goes up first."""
