@@ -23,6 +23,7 @@ COMMANDS = {
     "data": ("jobs.data_command:data", "Import, make, show and check datasets."),
     "cluster": ("jobs.cluster_command:cluster", "Run a single-node Hadoop here, to try jobs on."),
     "doctor": ("jobs.doctor:doctor", "Check this machine: what works, what is missing and what it would enable."),
+    "pack": ("jobs.pack_command:pack", "Pack the environment that tasks on a cluster run in."),
     "completion": ("jobs.cli:completion", "Print the completion script of a shell."),
 }
 """Name -> (where the command is, its line in the help). The line stands here so that ``nnjobs --help`` and completion

@@ -23,6 +23,7 @@ RUNNERS = get_args(Runtime.model_fields["runner"].annotation)
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("config_path", metavar="[CONFIG]", required=False, type=click.Path(dir_okay=False))
 @click.option("-r", "--runner", type=click.Choice(RUNNERS), help="Where tasks run: in this process, or in processes.")
+@click.option("--python-bin", metavar="COMMAND", help="hadoop: the nodes' own Python, instead of a packed environment.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change one key, such as train.lr=0.1.")
 @click.option("--run-dir", metavar="URI", help="Where the run is kept [default: runs/NAME-N, the first N free].")
 @click.option("--resume", is_flag=True, help="Go on with the run in --run-dir; CONFIG may then be left out.")
@@ -38,6 +39,7 @@ RUNNERS = get_args(Runtime.model_fields["runner"].annotation)
 def train(
     config_path: str | None,
     runner: str | None,
+    python_bin: str | None,
     overrides: tuple[str, ...],
     run_dir: str | None,
     resume: bool,
@@ -57,6 +59,8 @@ def train(
         raise UsageError("--resume needs the run to go on with: --run-dir URI")
     if runner is not None:
         overrides = (*overrides, f"runtime.runner={runner}")
+    if python_bin is not None:
+        overrides = (*overrides, f"runtime.hadoop.python_bin={python_bin}")
     config = _configuration(config_path, run_dir, overrides, resume=resume)
     if dry_run:
         print_json(config.model_dump(mode="json")) if as_json else click.echo(to_yaml(config), nl=False)
