@@ -52,7 +52,7 @@ class HdfsStorage(Storage):
                 raise StorageError("no such file or directory")
             if status.directory:
                 raise StorageError("cannot read: it is a directory")
-            if status.size <= SMALL_BYTES:
+            if status.size <= SMALL_BYTES or not self._client.ranged:
                 return io.BytesIO(self._client.read(path))
         return cast(BinaryIO, io.BufferedReader(_RemoteFile(self, name, status.size), READ_AHEAD_BYTES))
 

@@ -32,8 +32,10 @@ class HdfsClient(Protocol):
     ``patient``: wait for a service that is away (as long as configured); False: try once, for cleaning up.
     """
 
-    overwrites: bool
-    """Whether `rename` can put a file in another's place in one step, so that readers always find one of them."""
+    @property
+    def ranged(self) -> bool:
+        """Whether a part of a file can be read for less than the whole."""
+        ...
 
     def status(self, path: str) -> Status | None:
         """What is at a path; None if nothing is."""

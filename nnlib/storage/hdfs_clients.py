@@ -2,29 +2,63 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from functools import lru_cache
 
-from nnlib.storage.hadoop_config import HdfsPlace
+from nnlib.errors import UsageError
+from nnlib.storage.hadoop_config import HdfsPlace, properties
 from nnlib.storage.hdfs_client import HdfsClient
 
 
+# Each is imported when it is taken: a run needs one of them, with its HTTP client or Arrow's file systems.
 def _webhdfs(place: HdfsPlace) -> HdfsClient:
     from nnlib.storage.webhdfs import WebHdfs
 
     return WebHdfs(place)
 
 
-CLIENTS: dict[str, Callable[[HdfsPlace], HdfsClient]] = {"webhdfs": _webhdfs}
-"""Name in ``NNJOBS_HDFS_CLIENT`` -> the way in, imported when it is taken."""
+def _native(place: HdfsPlace) -> HdfsClient:
+    from nnlib.storage.libhdfs import LibHdfs
+
+    return LibHdfs(place)
+
+
+def _command(place: HdfsPlace) -> HdfsClient:
+    from nnlib.storage.hadoop_command import HadoopCommand
+
+    return HadoopCommand(place)
+
+
+HDFS_CLIENTS: dict[str, Callable[[HdfsPlace], HdfsClient]] = {"webhdfs": _webhdfs, "native": _native, "cli": _command}
+"""Name in ``NNJOBS_HDFS_CLIENT`` -> the way in."""
 
 
 @lru_cache(maxsize=32)
 def client_of(place: HdfsPlace) -> HdfsClient:
     """The client of a file system, one for all storages there: they share its connections."""
-    return CLIENTS[place.client if place.client != "auto" else choose(place)](place)
+    return HDFS_CLIENTS[choose(place) if place.client == "auto" else place.client](place)
 
 
 def choose(place: HdfsPlace) -> str:
-    """By what is installed and configured, never by trying: a NameNode that restarts must not change the way in."""
-    return "webhdfs"
+    """WebHDFS, unless Hadoop's configuration turns it off or Kerberos over HTTP is not installed.
+
+    By what is configured and installed, never by trying: a NameNode that restarts must not change the way in.
+    """
+    from nnlib.storage.hadoop_command import find_hadoop
+    from nnlib.storage.libhdfs import find_libhdfs
+
+    enabled = place.scheme != "hdfs" or properties().get("dfs.webhdfs.enabled", "true") != "false"
+    if enabled and (not place.kerberos or importlib.util.find_spec("requests_kerberos") is not None):
+        return "webhdfs"
+    if find_libhdfs() is not None:
+        return "native"
+    if find_hadoop() is not None:
+        return "cli"
+    if enabled:
+        return "webhdfs"  # which says what to install
+    raise UsageError(
+        "WebHDFS is turned off (dfs.webhdfs.enabled), and there is neither libhdfs nor a hadoop command",
+        hint="set HADOOP_HOME",
+        address=f"{place.scheme}://{place.authority}",
+    )

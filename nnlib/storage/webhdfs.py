@@ -41,7 +41,7 @@ class WebHdfs:
     """See `nnlib.storage.hdfs_client.HdfsClient`. Threads may share one; a forked process gets connections of its
     own."""
 
-    overwrites = True
+    ranged = True
 
     def __init__(self, place: HdfsPlace) -> None:
         self._place = place
