@@ -11,78 +11,32 @@ import argparse
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from jobs.compat import prepare_mrjob
-
-prepare_mrjob()
-
-from mrjob.job import MRJob  # noqa: E402  (needs the shims above on Python 3.13)
-from mrjob.protocol import RawValueProtocol  # noqa: E402
-
-from jobs.seal import SealedStream  # noqa: E402
-from jobs.tasks import Line, Models, map_task, reduce_task  # noqa: E402
-from nnlib.checkpoint import flat_vector, unpack  # noqa: E402
-from nnlib.plan import JobSpec, WorkerPlan  # noqa: E402
-from nnlib.storage import file_at  # noqa: E402
-from nnlib.training import partial_layout  # noqa: E402
-from nnlib.wire import LineProtocol  # noqa: E402
-
-if TYPE_CHECKING:
-    from jobs.hadoop.reporter import Reporter
+from jobs.task_job import TaskJob
+from jobs.tasks import Line, Models, map_task, reduce_task
+from nnlib.checkpoint import flat_vector, unpack
+from nnlib.plan import JobSpec, WorkerPlan
+from nnlib.storage import file_at
+from nnlib.training import partial_layout
 
 _specs: dict[bytes, JobSpec] = {}
 """The last spec read in this process: inline, every task of every round reads the same one."""
 
 
-class RoundJob(MRJob):  # type: ignore[misc]
+class RoundJob(TaskJob):
     """Train (or score, or fit scaling) every active trial for one round."""
 
-    INPUT_PROTOCOL = RawValueProtocol
-    INTERNAL_PROTOCOL = LineProtocol
-    OUTPUT_PROTOCOL = LineProtocol
     SORT_VALUES = True  # values begin with the worker: reducers get them in worker order
-    _reporter: Reporter | None = None
-
-    def configure_args(self) -> None:
-        """Only what a task is told. mrjob's own hundred options are for starting jobs, which the driver does through
-        the runners; building them costs 7 ms a task."""
-        parser = self.arg_parser
-        parser.add_argument("args", nargs="*")
-        parser.add_argument("--step-num", type=int, default=0)
-        for step in ("mapper", "combiner", "reducer", "spark"):
-            parser.add_argument(f"--{step}", dest=f"run_{step}", action="store_true")
-        parser.set_defaults(help=False, runner=None)
-        self.add_task_args()
 
     def add_task_args(self) -> None:
-        self.add_file_arg("--spec")
+        super().add_task_args()
         self.add_file_arg("--model", default=None)
         self.add_file_arg("--state", default=None)
-        self.add_passthru_arg("--phase", default="train")
         self.add_passthru_arg("--round", type=int, default=0)
         self.add_passthru_arg("--epochs", type=_epochs, default=range(0))
         self.add_passthru_arg("--active", type=_indices, default=())
-        self.add_passthru_arg("--seal", action="store_true")
-        self.add_passthru_arg("--report", action="store_true")
         self.add_passthru_arg("--check-node", action="store_true")
-
-    def execute(self) -> None:
-        """Run the task; ``--seal`` ends its output with a line that shows it whole, ``--report`` tells Hadoop how it
-        gets on."""
-        if self.options.report:
-            from jobs.hadoop.reporter import Reporter  # late: only tasks on a cluster report
-
-            with Reporter(self) as self._reporter:
-                super().execute()
-            return
-        if not self.options.seal:
-            super().execute()
-            return
-        output = SealedStream(self.stdout)
-        self.sandbox(self.stdin, output, self.stderr)
-        super().execute()
-        output.seal()
 
     def mapper(self, _: Any, line: str) -> Iterator[Line]:
         if not line.strip():

@@ -22,7 +22,7 @@ from nnlib.pulse import PULSE
 from nnlib.wire import decode_record, encode_record
 
 if TYPE_CHECKING:
-    from jobs.round_job import RoundJob
+    from jobs.task_job import TaskJob
 
 EVERY_SECONDS = 3.0
 NODE_KEY = b"!node"
@@ -34,7 +34,7 @@ GROUP = "nnjobs"
 class Reporter:
     """Reports on one task, from entering to leaving."""
 
-    def __init__(self, job: RoundJob, every_seconds: float = EVERY_SECONDS) -> None:
+    def __init__(self, job: TaskJob, every_seconds: float = EVERY_SECONDS) -> None:
         self._job = job
         self._every = every_seconds
         self._done = threading.Event()
