@@ -30,6 +30,13 @@ def advance(spec: JobSpec, before: Checkpoint, outputs: Mapping[int, TrialOutput
     return Checkpoint(round_, trials, metrics, round_facts(spec, round_, epochs, entries, kernels))
 
 
+def epochs_left(spec: JobSpec, checkpoint: Checkpoint) -> range:
+    """The global epochs of the round that follows a checkpoint; empty if none does."""
+    if all(trial.status != "active" for trial in checkpoint.trials):
+        return range(0)
+    return epochs_after(spec.config, checkpoint.metrics)
+
+
 def watch(state: TrialState, round_: int, loss: float | None, config: Config) -> None:
     """Early stopping's memory: the best validation loss so far, and how many scored rounds were no better."""
     min_delta = config.train.stop.min_delta if config.train.stop is not None else 0.0

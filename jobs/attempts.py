@@ -33,7 +33,8 @@ StartProcess = Callable[..., Process]
 
 @dataclass(frozen=True)
 class Task:
-    """A map or reduce task: its command and its files. ``job`` names its job within the run ("train 3")."""
+    """A map or reduce task: its command and its files. ``job`` names its job within the run ("train 3"). ``limited``:
+    whether `runtime.task_timeout_seconds` holds for it."""
 
     job: str
     round: int
@@ -44,6 +45,7 @@ class Task:
     environment: dict[str, str]
     input: Path
     output: Path
+    limited: bool = True
 
     @property
     def name(self) -> str:

@@ -8,25 +8,27 @@ from __future__ import annotations
 
 import os
 import platform
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
 
-from jobs.advance import advance
+from jobs.advance import advance, epochs_left
 from jobs.begin import NewRun, claim, found, initial_states, prepare, reopen, warm_start
 from jobs.chaos import Chaos
-from jobs.finish import final_scores, mean, result_of
+from jobs.finish import final_scores, result_of
 from jobs.outputs import TrialOutput
+from jobs.progress import phase_seconds, round_done, trials_stopped
 from jobs.round_cost import with_round_cost
 from jobs.rounds import JobSite, model_files
 from nnlib.checkpoint import Checkpoint, RoundStore, Vector
 from nnlib.config.schema import Config
 from nnlib.errors import ConfigError
-from nnlib.events import Event, Listener, Note, PhaseStarted, RoundDone, RunDone, RunStarted, TrialStopped, ignore
+from nnlib.events import Event, Listener, Note, PhaseStarted, RunDone, RunStarted, ignore
 from nnlib.lock import RunLock
 from nnlib.numerics import blas_threads
-from nnlib.periods import epochs_after, round_count
+from nnlib.periods import round_count
 from nnlib.rundir import EVENTS, LOG, METRICS_VIEW, Journal, RunDirectory, metrics_lines
 from nnlib.tracking import tracked
 
@@ -87,15 +89,18 @@ class Driver:
         self._log = Journal(run.storage, LOG)
         self._events = Journal(run.storage, EVENTS)
         self._viewed = time.monotonic()
+        self._telling = threading.RLock()
 
     def tell(self, event: Event) -> None:
-        """Pass an event on, and keep a line of it in the run's log."""
-        self._log.line(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {event}")
-        self._listen(event)
+        """Pass an event on, and keep a line of it in the run's log. Called from any thread."""
+        with self._telling:
+            self._log.line(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {event}")
+            self._listen(event)
 
     def record_event(self, **facts: Any) -> None:
         """Keep a line of facts in the run's events: what may differ between two runs of the same bits."""
-        self._events.record(**facts)
+        with self._telling:
+            self._events.record(**facts)
 
     def close(self) -> None:
         self._log.flush()
@@ -111,13 +116,17 @@ class Driver:
             self.tell(Note("this run is finished; nothing to do"))
             return result_of(finished, self.directory.address, time.monotonic() - started)
         self._announce(site, checkpoint)
-        while any(trial.status == "active" for trial in checkpoint.trials):
-            epochs = epochs_after(spec.config, checkpoint.metrics)
-            if not epochs:
-                break
+        outputs = None
+        if spec.config.sync.mode == "collective" and epochs_left(spec, checkpoint):
+            from jobs.collective import run_collective  # late: rounds mode needs nothing of it
+
+            outputs = run_collective(self, site, store, checkpoint)
+            checkpoint = store.load(store.newest())
+        while epochs := epochs_left(spec, checkpoint):
             checkpoint = self._round(site, store, checkpoint, epochs)
-        self.tell(PhaseStarted("final", "scoring the final models"))
-        final, arrays = final_scores(site, store, checkpoint, rounds)
+        if outputs is None:
+            self.tell(PhaseStarted("final", "scoring the final models"))
+        final, arrays = final_scores(site, store, checkpoint, rounds, outputs)
         self._write_view(store, final)
         self.directory.finish(final, arrays)  # last: with it the run is finished
         if site.pool is not None and site.pool.chaos is not None:
@@ -135,20 +144,20 @@ class Driver:
         checkpoint = advance(site.spec, before, outputs)
         store.require(before.round)
         store.commit(checkpoint, before)
-        for index in active:
-            trial = checkpoint.trials[index]
-            if trial.status != "active":
-                self.tell(
-                    TrialStopped(index, site.spec.trials[index].split, before.round, f"{trial.status}: {trial.reason}")
-                )
+        for stopped in trials_stopped(site.spec, before, checkpoint):
+            self.tell(stopped)
         best = {trial.best_round for trial in checkpoint.trials if trial.best_round is not None}
         store.prune(site.spec.config.checkpoint.keep, best)
         seconds = time.monotonic() - began
         self._record(checkpoint.round, outputs, seconds, job_seconds, site.shuffled_bytes(active))
-        self._tell_round(site.spec.config, checkpoint, seconds)
+        self.tell(round_done(site.spec.config, checkpoint.metrics, seconds))
+        self.renew_view(store)
+        return checkpoint
+
+    def renew_view(self, store: RoundStore) -> None:
+        """Write the view of the metrics anew, if it is old."""
         if time.monotonic() - self._viewed > self.directory.storage.journal_seconds:
             self._write_view(store, None)
-        return checkpoint
 
     def _announce(self, site: JobSite, first: Checkpoint) -> None:
         spec = site.spec
@@ -178,54 +187,17 @@ class Driver:
             )
         )
 
-    def _tell_round(self, config: Config, checkpoint: Checkpoint, seconds: float) -> None:
-        entries = checkpoint.metrics["trials"]
-
-        def over(value: Callable[[dict[str, Any]], float | None]) -> float | None:
-            return mean([value(entry) for entry in entries])
-
-        drift = [
-            worker["drift"]["relative"]
-            for entry in entries
-            for worker in (entry["training"] or {}).get("workers", [])
-            if worker["drift"]["relative"] is not None
-        ]
-        r2 = over(lambda entry: entry["test"].get("r2"))
-        self.tell(
-            RoundDone(
-                round=checkpoint.round,
-                rounds=round_count(config),
-                epoch=checkpoint.metrics["epoch"],
-                epochs=config.train.epochs,
-                active_trials=sum(trial.status == "active" for trial in checkpoint.trials),
-                train_loss=over(lambda entry: (entry["training"] or {}).get("loss")),
-                test_loss=over(lambda entry: entry["test"]["loss"]),
-                test_accuracy=over(lambda entry: entry["test"].get("accuracy")),
-                test_metric=None if r2 is None else ("r2", r2),
-                validation_loss=over(lambda entry: entry["validation"]["loss"]),
-                drift=max(drift) if drift else None,
-                seconds=seconds,
-            )
-        )
-
     def _record(
         self, round_: int, outputs: dict[int, TrialOutput], seconds: float, job_seconds: float, shuffled_bytes: int
     ) -> None:
         """What may differ between two runs of the same bits: times. ``worker_seconds`` are summed over all tasks;
         ``seconds`` less ``job_seconds`` went into the outer step and the commit."""
-        phases: dict[str, float] = {}
-        for output in outputs.values():
-            phases["average"] = phases.get("average", 0.0) + output.average_seconds
-            for record in output.records.values():
-                for phase, spent in record.get("seconds", {}).items():
-                    phases[phase] = phases.get(phase, 0.0) + spent
-        rounded = {phase: round(spent, 4) for phase, spent in phases.items()}
         self._events.record(
             event="round",
             round=round_,
             seconds=round(seconds, 4),
             job_seconds=round(job_seconds, 4),
-            worker_seconds=rounded,
+            worker_seconds=phase_seconds(outputs),
             shuffled_bytes=shuffled_bytes,
         )
 

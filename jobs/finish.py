@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from jobs.advance import watch
+from jobs.outputs import TrialOutput
+from jobs.progress import mean
 from jobs.rounds import JobSite, model_files
 from nnlib.checkpoint import Checkpoint, RoundStore, model_digest, named_arrays
 from nnlib.choice import choice_facts, combinations_of
@@ -13,14 +16,20 @@ from nnlib.errors import MismatchError
 
 
 def final_scores(
-    site: JobSite, store: RoundStore, last: Checkpoint, rounds: int | None
+    site: JobSite,
+    store: RoundStore,
+    last: Checkpoint,
+    rounds: int | None,
+    outputs: Mapping[int, TrialOutput] | None = None,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Scores of the kept models by a job of 0 epochs, and the models' arrays by name.
+    """Scores of the kept models, and the models' arrays by name. ``outputs`` are the scores of the last models, if they
+    are known; else a job of 0 epochs makes them.
 
     With ``train.keep: best`` a trial's model is the one of the round with the least validation loss.
     """
     spec, everyone = site.spec, range(len(site.spec.trials))
-    outputs = site.run("score", last.round, everyone, *model_files(store, last))
+    if outputs is None:
+        outputs = site.run("score", last.round, everyone, *model_files(store, last))
     entries: list[dict[str, Any]] = []
     arrays: dict[str, Any] = {}
     kept = []
@@ -108,9 +117,3 @@ def _kind_of(entry: dict[str, Any]) -> dict[str, Any]:
     """A trial's fold and swept keys, where there are any."""
     kind: dict[str, Any] = {"fold": entry["fold"]} if entry["folds"] else {}
     return kind | ({"overrides": entry["overrides"]} if entry["overrides"] else {})
-
-
-def mean(values: list[float | None]) -> float | None:
-    """Of the values that are known; None if none is."""
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None

@@ -76,11 +76,16 @@ class TaskPool:
         self._stopping = threading.Event()
         self._usual_seconds: dict[str, float] = {}
 
-    def run_all(self, functions: Iterable[Callable[[], None]]) -> None:
-        """Call functions that call `run`, in threads; the first failure, or an interrupt, ends all their processes."""
+    def run_all(self, functions: Iterable[Callable[[], None]], *, at_once: int | None = None) -> None:
+        """Call functions that call `run`, in threads; the first failure, or an interrupt, ends all their processes.
+
+        ``at_once``: run so many tasks at once, however few the cores, because they wait for each other.
+        """
         self._stopping.clear()
+        slots = at_once or self._cores
+        self._slots = threading.BoundedSemaphore(slots)
         futures: list[Future[None]] = []
-        with ThreadPoolExecutor(self._cores) as threads:
+        with ThreadPoolExecutor(slots) as threads:
             try:
                 futures += [threads.submit(function) for function in functions]
                 wait(futures, return_when=FIRST_EXCEPTION)
@@ -156,7 +161,7 @@ class TaskPool:
                     attempt.failure = f"could not be started: {error}"
             if attempt.failure is None:
                 try:
-                    attempt.failure = self._outcome(process, task.kind, attempt.faults)
+                    attempt.failure = self._outcome(process, task, attempt.faults)
                 finally:
                     with self._changing:
                         self._running.discard(process)
@@ -170,22 +175,22 @@ class TaskPool:
         if attempt.failure is not None:
             attempt.output.unlink()
 
-    def _outcome(self, process: Process, kind: str, faults: Faults) -> str | None:
+    def _outcome(self, process: Process, task: Task, faults: Faults) -> str | None:
         """Wait for a process; None if it ended well, else why its output cannot be used."""
         began = time.monotonic()
         if faults.kill:
-            wait_for(process, faults.moment * self._usual_seconds.get(kind, FIRST_GUESS_SECONDS))
+            wait_for(process, faults.moment * self._usual_seconds.get(task.kind, FIRST_GUESS_SECONDS))
             kill(process)  # one that was quicker is lost all the same, as on a machine that dies before the commit
             return "was killed on purpose (--chaos)"
         if faults.hang:
             process.send_signal(signal.SIGSTOP)
-        code = wait_for(process, self._timeout)
+        code = wait_for(process, self._timeout if task.limited else None)
         if code is None:
             kill(process)
             return f"took longer than {self._timeout:g} seconds (runtime.task_timeout_seconds)"
         if code != 0:
             return f"was ended by {signal_name(-code)}" if code < 0 else f"ended with code {code}"
-        self._usual_seconds[kind] = time.monotonic() - began
+        self._usual_seconds[task.kind] = time.monotonic() - began
         return None
 
     def _commit(self, task: Task, attempt: Attempt) -> None:

@@ -99,6 +99,8 @@ class JobSite:
         state: str | None = None,
         *,
         epochs: range = range(0),
+        run_dir: str | None = None,
+        lock: str | None = None,
     ) -> dict[int, TrialOutput]:
         """Run one job, which trains ``epochs`` if its phase does. Raises what a task reported, or `JobError` where its
         output is not whole."""
@@ -118,6 +120,8 @@ class JobSite:
             reducers=self.spec.config.reducers or min(self.spec.workers, sum(map(len, parts.values()))),
             blas_threads=runtime.blas_threads,
             epochs=epochs,
+            run_dir=run_dir,
+            lock=lock,
             rounds=round_count(self.spec.config),
             pool=self.pool,
             site=self.site,

@@ -7,6 +7,7 @@ says which worker failed; these do (`jobs.local_tasks`).
 from __future__ import annotations
 
 import importlib
+import inspect
 import io
 import logging
 import os
@@ -51,7 +52,8 @@ def task_environment(blas_threads: int) -> dict[str, str]:
 class JobRequest:
     """One job to run: ``spec``, ``model`` and ``state`` are files' addresses; ``plan`` has one file of one line per
     worker, ``folder`` takes temporary files. ``rounds`` is the run's number of rounds, where it is known. ``pool`` runs
-    the local runner's tasks, ``site`` is where the hadoop runner's jobs start from."""
+    the local runner's tasks, ``site`` is where the hadoop runner's jobs start from. A collective job is told its run
+    directory and the driver's lease."""
 
     phase: str
     round: int
@@ -65,8 +67,20 @@ class JobRequest:
     blas_threads: int
     epochs: range = range(0)
     rounds: int | None = None
+    run_dir: str | None = None
+    lock: str | None = None
     pool: TaskPool | None = None
     site: HadoopSite | None = None
+
+    @property
+    def collective(self) -> bool:
+        """Whether the job's tasks work together, so that all of them must run at once."""
+        return self.run_dir is not None
+
+    @property
+    def job(self) -> type[round_job.RoundJob]:
+        """The mrjob job to run."""
+        return _job_class(self.collective)
 
     @property
     def name(self) -> str:
@@ -84,6 +98,9 @@ class JobRequest:
                 arguments += [option, path]
             elif path is not None:
                 arguments += [option, {"type": "file", "path": path, "name": path.rpartition("/")[2]}]
+        for option, value in (("--run-dir", self.run_dir), ("--lock", self.lock)):
+            if value is not None:
+                arguments += [option, value]
         return arguments
 
 
@@ -99,19 +116,23 @@ class InlineRunner(InlineMRJobRunner):  # type: ignore[misc]
     an environment, a current directory, and files for its lines. Most of a round, its training aside, was that.
     """
 
+    request: JobRequest
     reducers = 1
 
     @classmethod
     def for_request(cls, request: JobRequest, common: dict[str, Any]) -> InlineRunner:
         """The runner of a job; ``common`` are mrjob's options that all our runners share."""
         options = {name: value for name, value in common.items() if name != "read_logs"}
-        job = cls(mrjob_cls=round_job.RoundJob, **options)
-        job.reducers = request.reducers
+        job = cls(mrjob_cls=request.job, **options)
+        job.reducers, job.request = request.reducers, request
         return job
 
     def _run(self) -> None:
-        job = round_job.RoundJob(self._mr_job_extra_args(local=True))
+        job = self.request.job(self._mr_job_extra_args(local=True))
         plan = [Path(path).read_bytes().splitlines() for path in self._input_paths_for_step(0)]
+        if self.request.collective:  # one task is the whole group
+            self._output = list(_output_of(job, job.run_mapper, [line for worker in plan for line in worker]))
+            return
         mapped = [line for worker in plan for line in _output_of(job, job.run_mapper, worker)]
         groups: dict[int, list[bytes]] = {}
         for line in sorted(mapped):
@@ -190,6 +211,7 @@ class LocalRunner(LocalMRJobRunner):  # type: ignore[misc]
                 environment=environment,
                 input=Path(stdin.name),
                 output=Path(stdout.name),
+                limited=not self.request.collective,
             )
             self._pool.run(task)
 
@@ -197,7 +219,7 @@ class LocalRunner(LocalMRJobRunner):  # type: ignore[misc]
 
     def _run_multiple(self, funcs: Iterable[Callable[[], None]], num_processes: int | None = None) -> None:
         """Threads wait for the tasks' processes; forking this process, as mrjob does, is unsafe beside threads."""
-        self._pool.run_all(funcs)
+        self._pool.run_all(funcs, at_once=len(self.request.plan) if self.request.collective else None)
 
     def _parse_task_counters(self, task_type: str, step_num: int) -> None:
         """Counters that tasks print; ours print none."""
@@ -213,10 +235,18 @@ class LocalRunner(LocalMRJobRunner):  # type: ignore[misc]
                 yield from lines
 
 
+def _job_class(collective: bool) -> type[round_job.RoundJob]:
+    if not collective:
+        return round_job.RoundJob
+    from jobs.collective_job import CollectiveJob  # late: rounds mode needs nothing of a group
+
+    return CollectiveJob
+
+
 @cache
-def _steps() -> list[dict[str, Any]]:
+def _steps(collective: bool) -> list[dict[str, Any]]:
     """The job's one step, in mrjob's words."""
-    steps: list[dict[str, Any]] = round_job.RoundJob(["--spec", ""])._steps_desc()
+    steps: list[dict[str, Any]] = _job_class(collective)(["--spec", ""])._steps_desc()
     return steps
 
 
@@ -236,11 +266,11 @@ def run_job(runner: str, request: JobRequest) -> Iterator[Line]:
     module, _, name = RUNNERS[runner].partition(":")
     kind = getattr(importlib.import_module(module), name)
     common: dict[str, Any] = {
-        "mr_job_script": round_job.__file__,
+        "mr_job_script": inspect.getfile(request.job),
         "conf_paths": [],
         "extra_args": request.arguments(fetched=True),
         "input_paths": [str(path) for path in request.plan],
-        "steps": _steps(),
+        "steps": _steps(request.collective),
         "sort_values": True,
         "local_tmp_dir": str(request.folder),
         "cmdenv": task_environment(request.blas_threads),

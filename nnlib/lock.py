@@ -44,10 +44,10 @@ class RunLock:
 
     def __enter__(self) -> RunLock:
         for _ in range(100):
-            numbers = sorted(name for name in self._storage.names(FOLDER) if name.endswith(".json"))
+            numbers = _leases(self._storage)
             newest = numbers[-1] if numbers else None
             if newest is not None:
-                holder = self._read(newest)
+                holder = _read(self._storage, newest)
                 if holder is not None and _alive(holder):
                     raise StorageError(
                         f"another driver is training this run: process {holder['process']} on {holder['host']}, since "
@@ -88,23 +88,6 @@ class RunLock:
         }
         return json.dumps(facts, sort_keys=True).encode() + b"\n"
 
-    def _read(self, name: str) -> dict[str, Any] | None:
-        """A holder's record; None if its file is gone (released and cleaned meanwhile)."""
-        try:
-            data = self._storage.read(f"{FOLDER}/{name}")
-        except StorageError:
-            return None
-        try:
-            facts = json.loads(data)
-            {key: facts[key] for key in ("host", "process", "started", "since", "until", "released")}
-        except (ValueError, KeyError, TypeError) as error:
-            raise MismatchError(
-                "not a lock file",
-                hint="if surely no driver runs, delete it",
-                file=f"{self._storage.root}/{FOLDER}/{name}",
-            ) from error
-        return dict(facts)
-
     def _renew(self) -> None:
         while not self._ended.wait(min(RENEW_SECONDS, self._lease / 4)):
             self._update()
@@ -114,6 +97,40 @@ class RunLock:
         with contextlib.suppress(StorageError):  # a storage that hiccups is asked again; the lease is long
             if self._storage.exists(self._name):
                 self._storage.write(self._name, self._record(released=released))
+
+
+def current_lease(storage: Storage) -> str:
+    """The name of the newest lease, for `held`; for its holder to ask."""
+    return _leases(storage)[-1]
+
+
+def held(storage: Storage, lease: str) -> bool:
+    """Whether a lease is still the newest one, of a driver that lives: for those who work for it elsewhere."""
+    leases = _leases(storage)
+    holder = _read(storage, lease) if leases and leases[-1] == lease else None
+    return holder is not None and _alive(holder)
+
+
+def _leases(storage: Storage) -> list[str]:
+    return sorted(name for name in storage.names(FOLDER) if name.endswith(".json"))
+
+
+def _read(storage: Storage, name: str) -> dict[str, Any] | None:
+    """A holder's record; None if its file is gone (released and cleaned meanwhile)."""
+    try:
+        data = storage.read(f"{FOLDER}/{name}")
+    except StorageError:
+        return None
+    try:
+        facts = json.loads(data)
+        {key: facts[key] for key in ("host", "process", "started", "since", "until", "released")}
+    except (ValueError, KeyError, TypeError) as error:
+        raise MismatchError(
+            "not a lock file",
+            hint="if surely no driver runs, delete it",
+            file=f"{storage.root}/{FOLDER}/{name}",
+        ) from error
+    return dict(facts)
 
 
 def _alive(holder: dict[str, Any]) -> bool:

@@ -1,0 +1,48 @@
+"""The collective job, as an mrjob job: map tasks that train to the end together, each on its line of the plan.
+
+Its output is that of a job that scores: the records of the last models on every worker's held-out rows. What was
+trained is in the run directory, where worker 0 commits it. A task that is given the lines of all workers, as inline, is
+the whole group by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from jobs.compat import prepare_mrjob
+
+prepare_mrjob()
+
+from mrjob.step import MRStep  # noqa: E402  (needs the shims above on Python 3.13)
+
+from jobs.group_task import group_task  # noqa: E402
+from jobs.round_job import RoundJob  # noqa: E402
+from jobs.tasks import Line  # noqa: E402
+from nnlib.plan import WorkerPlan  # noqa: E402
+
+
+class CollectiveJob(RoundJob):
+    """Train every active trial to its last round."""
+
+    def steps(self) -> list[MRStep]:
+        return [MRStep(mapper=self.mapper, mapper_final=self.mapper_final)]
+
+    def add_task_args(self) -> None:
+        super().add_task_args()
+        self.add_passthru_arg("--run-dir")
+        self.add_passthru_arg("--lock")
+
+    def mapper(self, _: Any, line: str) -> Iterator[Line]:
+        if line.strip():
+            self._plans = [*getattr(self, "_plans", ()), WorkerPlan.from_line(line)]
+        yield from ()
+
+    def mapper_final(self) -> Iterator[Line]:
+        plans = getattr(self, "_plans", [])
+        if plans:
+            yield from group_task(self._spec(), plans, self.options.run_dir, self.options.lock)
+
+
+if __name__ == "__main__":
+    CollectiveJob.run()

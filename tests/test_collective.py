@@ -1,0 +1,146 @@
+"""Collective mode gives the bits of rounds mode: whatever the runner, the workers, the optimizer, the commits."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from shards import write_dataset
+
+from jobs import driver
+from nnlib.config.schema import Config
+from nnlib.events import Event, RoundDone
+from nnlib.rundir import RunDirectory
+
+FEATURES, CLASSES = 6, 3
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, CLASSES, 300)
+    x = (rng.normal(size=(CLASSES, FEATURES))[y] + rng.normal(0.0, 0.7, (300, FEATURES))).astype(np.float32)
+    where = tmp_path_factory.mktemp("data") / "blobs"
+    write_dataset(where, x, y, shards=8, row_group_rows=16, classes=CLASSES)
+    return str(where)
+
+
+def config(dataset: str, run: Path, **changes: Any) -> Config:
+    """A small experiment of two trials; ``changes`` are dotted keys with ``__`` for the dot."""
+    values: dict[str, Any] = {
+        "data": {"path": dataset},
+        "workers": 3,
+        "run_dir": str(run),
+        "model": {"hidden": [5]},
+        "split": {"seeds": [0, 4], "validation": 0.2},
+        "train": {"epochs": 8, "epochs_per_round": 2, "batch_size": 16, "l2": 0.1},
+    }
+    for key, value in changes.items():
+        *path, last = key.split("__")
+        section = values
+        for part in path:
+            section = section.setdefault(part, {})
+        section[last] = value
+    return Config.model_validate(values)
+
+
+def substance(run: Path) -> dict[str, Any]:
+    """All of a run that must not depend on how it was trained: the ledger's lines, metrics, final models and scores."""
+    directory = RunDirectory.open(str(run))
+    store = directory.rounds(directory.spec())
+    return {
+        "ledger": [store.ledger(round_) for round_ in store.rounds()],
+        "metrics": [store.metrics(round_) for round_ in store.rounds()],
+        "view": (run / "metrics.jsonl").read_bytes(),
+        **{path.name: path.read_bytes() for path in sorted((run / "final").iterdir())},
+    }
+
+
+def both(dataset: str, where: Path, **changes: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The substance of the same run in rounds mode and in collective mode, inline."""
+    driver.train(config(dataset, where / "rounds", **changes))
+    driver.train(config(dataset, where / "collective", sync__mode="collective", **changes))
+    return substance(where / "rounds"), substance(where / "collective")
+
+
+EXPERIMENTS: dict[str, dict[str, Any]] = {
+    "sgd, equal weights": {"train__optimizer": "sgd", "sync__weighting": "equal"},
+    "averaged momentum": {"train__optimizer_state": "average"},
+    "averaged adam, float64": {
+        "train__optimizer": "adam",
+        "train__lr": 0.01,
+        "train__optimizer_state": "average",
+        "model__dtype": "float64",
+    },
+    "server momentum": {"sync__outer": {"kind": "momentum", "lr": 0.7, "momentum": 0.5}},
+    "nesterov, standard scale": {
+        "sync__outer": {"kind": "nesterov", "lr": 0.7, "momentum": 0.5},
+        "data__scale": "standard",
+    },
+    "cg, shared streams": {"train__optimizer": "cg", "sampling__streams": "shared", "sampling__fraction": 0.9},
+    "lbfgs": {"train__optimizer": "lbfgs", "sampling__fraction": 0.8},
+    "early stopping": {"train__stop": {"patience": 1, "min_delta": 0.02}, "train__epochs": 20},
+    "best round": {"train__keep": "best", "train__lr": 0.4, "train__epochs": 12, "checkpoint__keep": 1},
+    "one trial diverges": {"sweep": {"train.lr": [0.05, 1e6]}, "train__class_weights": "balanced"},
+    "a sweep of weightings and widths": {"sweep": {"sync.weighting": ["examples", "equal"], "model.hidden": [[2], []]}},
+    "rounds of automatic length": {"train__epochs_per_round": "auto", "sync__round_cost": 3.0, "train__epochs": 15},
+    "several blocks": {"model__hidden": [300, 300], "train__epochs": 4},
+}
+
+
+@pytest.mark.parametrize("changes", EXPERIMENTS.values(), ids=EXPERIMENTS)
+def test_equals_rounds_mode(dataset: str, tmp_path: Path, changes: dict[str, Any]) -> None:
+    rounds, collective = both(dataset, tmp_path, **changes)
+    assert rounds == collective
+
+
+@pytest.mark.parametrize("workers", [1, 2, 5, 8])
+def test_equals_rounds_mode_for_any_number_of_workers(dataset: str, tmp_path: Path, workers: int) -> None:
+    rounds, collective = both(dataset, tmp_path, workers=workers, train__epochs=4)
+    assert rounds == collective
+
+
+def test_when_it_commits_does_not_matter(dataset: str, tmp_path: Path) -> None:
+    found = []
+    for number, (every, keep) in enumerate(itertools.product((1, 2, 3, 100, "1s"), (1, "all"))):
+        run = tmp_path / str(number)
+        changes = {"checkpoint__every": every, "checkpoint__keep": keep, "train__keep": "best", "train__epochs": 14}
+        driver.train(config(dataset, run, sync__mode="collective", **changes))
+        found.append(substance(run))
+        store = RunDirectory.open(str(run)).rounds(RunDirectory.open(str(run)).spec())
+        commits = [span[-1] for span in store.spans()]
+        if isinstance(every, int):
+            assert commits == [0, *(round_ for round_ in range(1, 7) if round_ % every == 0), 7]
+        assert [store.has_model(commit) for commit in commits] == [
+            keep == "all" or commit in (0, 7) or commit in best_rounds(run) for commit in commits
+        ]
+    assert all(one == found[0] for one in found)
+
+
+def best_rounds(run: Path) -> set[int]:
+    directory = RunDirectory.open(str(run))
+    store = directory.rounds(directory.spec())
+    return {trial.best_round for trial in store.load(store.newest()).trials if trial.best_round is not None}
+
+
+def test_a_run_may_change_its_mode_when_it_goes_on(dataset: str, tmp_path: Path) -> None:
+    driver.train(config(dataset, tmp_path / "whole", train__epochs=12))
+    for number, modes in enumerate([("rounds", "collective"), ("collective", "rounds"), ("collective", "collective")]):
+        run = tmp_path / str(number)
+        for epochs, mode in zip((4, 12), modes, strict=True):
+            driver.train(config(dataset, run, train__epochs=epochs, sync__mode=mode), resume=True)
+        assert substance(run)["ledger"] == substance(tmp_path / "whole")["ledger"]
+        assert substance(run)["view"] == substance(tmp_path / "whole")["view"]
+
+
+def test_every_round_is_told_once_in_order(dataset: str, tmp_path: Path) -> None:
+    told: dict[str, list[Event]] = {"rounds": [], "collective": []}
+    for mode, events in told.items():
+        driver.train(config(dataset, tmp_path / mode, sync__mode=mode, train__epochs=20), listen=events.append)
+    plain = [
+        [{**vars(event), "seconds": 0} for event in events if isinstance(event, RoundDone)] for events in told.values()
+    ]
+    assert plain[0] == plain[1] and [event["round"] for event in plain[0]] == list(range(1, 11))
