@@ -13,16 +13,13 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any, BinaryIO, Protocol
 
 from jobs.tasks import DRIFT, METRICS, Line
 from nnlib import numerics
 from nnlib.plan import JobSpec, WorkerPlan
 from nnlib.pulse import PULSE
 from nnlib.wire import decode_record, encode_record
-
-if TYPE_CHECKING:
-    from jobs.task_job import TaskJob
 
 EVERY_SECONDS = 3.0
 NODE_KEY = b"!node"
@@ -31,10 +28,20 @@ NODE_KEY = b"!node"
 GROUP = "nnjobs"
 
 
+class Speaker(Protocol):
+    """The ways of an mrjob job to tell Hadoop something."""
+
+    stderr: BinaryIO
+
+    def set_status(self, msg: str) -> None: ...
+
+    def increment_counter(self, group: str, counter: str, amount: int = 1) -> None: ...
+
+
 class Reporter:
     """Reports on one task, from entering to leaving."""
 
-    def __init__(self, job: TaskJob, every_seconds: float = EVERY_SECONDS) -> None:
+    def __init__(self, job: Speaker, every_seconds: float = EVERY_SECONDS) -> None:
         self._job = job
         self._every = every_seconds
         self._done = threading.Event()
@@ -59,8 +66,7 @@ class Reporter:
 
     def mapped(self, spec: JobSpec, plan: WorkerPlan, lines: Iterable[Line]) -> Iterator[Line]:
         """A map task's lines as they are, counted; the log says first whose they are."""
-        self._job.stderr.write(f"nnjobs: worker {plan.worker} on {platform.node()}\n".encode())
-        self._job.stderr.flush()
+        self.begins(plan.worker)
         counts: dict[str, int] = {}
         for key, value in lines:
             _count(counts, "bytes", len(key) + len(value) + 2)
@@ -68,7 +74,17 @@ class Reporter:
                 _, record = decode_record(value)
                 _count_record(counts, spec, record)
             yield key, value
-        self._send(counts)
+        self.counted(counts)
+
+    def begins(self, worker: int) -> None:
+        """Say in the log whose work begins: what it says next is about that."""
+        self._job.stderr.write(f"nnjobs: worker {worker} on {platform.node()}\n".encode())
+        self._job.stderr.flush()
+
+    def counted(self, counts: dict[str, int]) -> None:
+        """Add to the job's counters."""
+        for name, amount in counts.items():
+            self._job.increment_counter(GROUP, name, amount)
 
     def reduced(self, key: bytes, values: Iterable[bytes], reduce: Callable[[], Iterable[Line]]) -> Iterator[Line]:
         """The lines of ``reduce``, counted; those about nodes pass as they are."""
@@ -80,11 +96,7 @@ class Reporter:
             if key.endswith(DRIFT):
                 _count(counts, "milliseconds average", round(1000 * decode_record(value)[1]["seconds"]))
             yield key, value
-        self._send(counts)
-
-    def _send(self, counts: dict[str, int]) -> None:
-        for name, amount in counts.items():
-            self._job.increment_counter(GROUP, name, amount)
+        self.counted(counts)
 
 
 def _count(counts: dict[str, int], name: str, amount: int) -> None:
