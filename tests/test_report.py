@@ -335,13 +335,35 @@ def test_command(runs: dict[str, str], regression: str, tmp_path: Path, capsys: 
 
 @pytest.mark.parametrize("package", ["matplotlib", "jinja2"])
 def test_what_is_not_installed_is_named(package: str, runs: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("page", "figures"):
+    for name in ("page", "drawing", "learning_figures", "time_figures", "error_figures"):
         monkeypatch.delitem(sys.modules, f"nnlib.report.{name}", raising=False)
         monkeypatch.delattr(nnlib.report, name, raising=False)
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(UsageError, match=f"package {package}") as caught:
         write_report([runs["two"]])
     assert caught.value.hint == 'pip install "nnjobs[report]"'
+
+
+def test_it_tells_what_was_chosen_on_the_way(runs: dict[str, str], tmp_path: Path) -> None:
+    """The rounds' lengths of a run that chose them, and the combination of a sweep (none, without validation rows)."""
+    train, sync = {"epochs_per_round": "auto", "epochs": 12}, {"round_cost": 2.5}
+    auto = trained(tmp_path, "auto", runs["data"], train=train, sync=sync, split={"seeds": [0]})
+    (series,) = read_series([auto])
+    ledger = [
+        json.loads((round_ / "ledger.json").read_bytes()) for round_ in sorted(Path(auto, "rounds").iterdir())[1:]
+    ]
+    assert series.run.lengths == [end - start for start, end in (line["epochs"] for line in ledger)]
+    assert sum(series.run.lengths) == 12 and series.run.rounds_planned is None
+    text = written([auto], tmp_path / "report")
+    assert "Epochs in each round" in text and "auto 2.5 epochs" in text
+    assert (tmp_path / "report/figures/lengths.svg").exists()
+
+    validated = trained(
+        tmp_path, "swept", runs["data"], split={"seeds": [0], "train": 0.6, "validation": 0.2},
+        sweep={"train.lr": [1e-7, 0.05]}, train={"epochs": 4},
+    )  # fmt: skip
+    assert "chosen by the validation rows: train.lr 0.05" in written([validated], tmp_path / "report")
+    assert "no combination of the sweep is chosen" in written([runs["sweep"]], tmp_path / "report")
 
 
 MEASURE = """<script>

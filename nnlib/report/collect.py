@@ -11,6 +11,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -101,6 +102,12 @@ class RunFacts:
     @property
     def rounds_planned(self) -> int | None:
         return round_count(self.spec.config)
+
+    @property
+    def lengths(self) -> list[int]:
+        """Epochs of each round."""
+        ends = sorted({line["epoch"] for line in self.lines})
+        return [end - start for start, end in pairwise(ends)]
 
     @classmethod
     def read(cls, address: str, name: str) -> RunFacts:

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import base64
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import resources
-from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from nnlib.choice import choice_facts, choice_text, combinations_of
 from nnlib.errors import NnjobsError
-from nnlib.intervals import wilson
-from nnlib.report import figures
+from nnlib.report import error_figures, learning_figures, time_figures, words
 from nnlib.report.collect import SCORES, Pair, RunFacts, Series, compare_series, differing_keys
+from nnlib.report.drawing import DRAWN_SERIES, Figure
 from nnlib.report.rows import Misread, misread_rows, scatter
 from nnlib.statistics import (
     Bin,
@@ -61,7 +60,7 @@ class Errors:
     """Where one series errs: by class, by pair, by confidence."""
 
     series: Series
-    figures: list[figures.Figure] = field(default_factory=list)
+    figures: list[Figure] = field(default_factory=list)
     classes: list[tuple[str, ClassScore]] = field(default_factory=list)
     left_out: int = 0
     pairs: list[tuple[str, str, Confused]] = field(default_factory=list)
@@ -83,10 +82,14 @@ class Report:
 def make_report(series: Sequence[Series]) -> Report:
     """Draw and write the report of some series."""
     runs = list({id(each.run): each.run for each in series}.values())
-    curves = [figures.curve(series, score) for score in _curves(series)]
-    work = [
-        drawn for drawn in (figures.drift(series), figures.phases(runs), figures.shuffled(runs)) if drawn is not None
-    ]
+    curves = [learning_figures.curve(series, score) for score in _curves(series)]
+    drawings = (
+        learning_figures.drift(series),
+        learning_figures.round_lengths(runs),
+        time_figures.phases(runs),
+        time_figures.shuffled(runs),
+    )
+    work = [drawing for drawing in drawings if drawing is not None]
     errors = [_errors(each, number) for number, each in enumerate(series[:DETAILED_SERIES])]
     pairs: list[Pair] = compare_series(series) if len(series) > 1 else []
     html = (
@@ -101,9 +104,11 @@ def make_report(series: Sequence[Series]) -> Report:
             main=series[0].score,
             curves=curves,
             work=work,
+            choices=[_choice(run) for run in runs if run.finished and run.spec.config.sweep],
+            lengths="; ".join(words.round_cost(run) for run in runs if run.rounds_planned is None),
             errors=errors,
             undetailed=max(0, len(series) - DETAILED_SERIES),
-            undrawn=max(0, len(series) - figures.DRAWN_SERIES),
+            undrawn=max(0, len(series) - DRAWN_SERIES),
             pairs=pairs,
             keys=differing_keys(series) if len(series) > 1 else [],
         )
@@ -117,6 +122,10 @@ def make_report(series: Sequence[Series]) -> Report:
     return Report(html, files)
 
 
+def _choice(run: RunFacts) -> str:
+    return f"{run.name}: {choice_text(choice_facts(combinations_of(run.scored)))}"
+
+
 def _curves(series: Sequence[Series]) -> list[str]:
     wanted = ("accuracy", "loss") if series[0].task == "classification" else ("r2", "loss")
     return [score for score in wanted if any(score in each.curves for each in series)]
@@ -128,7 +137,7 @@ def _errors(series: Series, number: int) -> Errors:
         if series.task == "classification":
             _classification_errors(errors, number)
         else:
-            errors.figures.append(figures.scatter(*scatter(series), _named("scatter", number)))
+            errors.figures.append(error_figures.scatter(*scatter(series), _named("scatter", number)))
     except NnjobsError as error:  # the dataset has moved, say: the rest of the report stands
         errors.note = str(error).splitlines()[0]
     return errors
@@ -141,9 +150,11 @@ def _classification_errors(errors: Errors, number: int) -> None:
         errors.bins = reliability(**pooled["calibration"])
         errors.calibration_error = calibration_error(errors.bins)
     if "confusion" in pooled:
-        errors.figures.append(figures.confusion(pooled["confusion"], names, _named("confusion", number)))
+        errors.figures.append(error_figures.confusion(pooled["confusion"], names, _named("confusion", number)))
     if errors.calibration_error is not None:
-        errors.figures.append(figures.calibration(errors.bins, errors.calibration_error, _named("calibration", number)))
+        errors.figures.append(
+            error_figures.calibration(errors.bins, errors.calibration_error, _named("calibration", number))
+        )
     if "confusion" in pooled or "class_rows" in pooled:
         scores = class_scores(*class_counts(pooled))
         order = list(range(len(names)))
@@ -159,12 +170,12 @@ def _classification_errors(errors: Errors, number: int) -> None:
         misread = misread_rows(errors.series, pairs)
         errors.pictures = [_picture(each, names) for each in misread]
         if misread:
-            errors.sheet = figures.picture_sheet([each.picture for each in misread])
+            errors.sheet = error_figures.picture_sheet([each.picture for each in misread])
 
 
 def _picture(misread: Misread, names: Sequence[str]) -> Picture:
     height, width = misread.picture.shape
-    png = base64.b64encode(figures.picture_png(misread.picture)).decode()
+    png = base64.b64encode(error_figures.picture_png(misread.picture)).decode()
     return Picture(
         f"data:image/png;base64,{png}",
         width,
@@ -187,79 +198,17 @@ def _template() -> str:
 def _environment() -> Environment:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {
-        "score": _score,
-        "share": _share,
-        "number": _number,
-        "interval": _interval,
-        "apart": _apart,
-        "p": _p,
-        "size": _size,
-        "clock": _clock,
+        "score": words.score,
+        "share": words.share,
+        "number": words.number,
+        "interval": words.interval,
+        "apart": words.apart,
+        "p": words.p_value,
+        "size": words.size,
+        "clock": words.clock,
         "value": json.dumps,
         "svg": lambda figure: Markup(figure.inline),  # drawn here, with every text in it escaped
     }
-    environment.globals["wilson"] = _wilson
-    environment.globals["verify"] = _verify
+    environment.globals["wilson"] = words.wilson_interval
+    environment.globals["verify"] = words.verify_command
     return environment
-
-
-def _score(value: float | None, name: str) -> str:
-    """A score as people read it: accuracies in percent."""
-    return _share(value) if name.endswith("accuracy") else _number(value)
-
-
-def _share(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.2f} %"
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None or not math.isfinite(value) else f"{value:.4g}"
-
-
-def _interval(interval: Sequence[float] | None, name: str) -> str:
-    if interval is None:
-        return "–"
-    low, high = interval
-    if name.endswith("accuracy"):
-        return f"{100 * max(low, 0.0):.2f} to {100 * min(high, 1.0):.2f} %"
-    return f"{low:.4g} to {high:.4g}"
-
-
-def _apart(value: float | None, name: str) -> str:
-    """A difference of scores, with its sign; of accuracies in percentage points."""
-    if value is None:
-        return "–"
-    return f"{100 * value:+.2f} points" if name.endswith("accuracy") else f"{value:+.4g}"
-
-
-def _p(value: float | None) -> str:
-    return "–" if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def _size(count: float) -> str:
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if count < 1000 or unit == "GB":
-            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.3g} {unit}"
-        count /= 1000
-    raise AssertionError
-
-
-def _clock(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def _wilson(test: dict[str, Any]) -> tuple[float, float] | None:
-    """The interval of one model's accuracy, from its test rows."""
-    if not test["rows"] or test.get("accuracy") is None:
-        return None
-    return wilson(round(test["accuracy"] * test["rows"]), test["rows"])
-
-
-def _verify(run: RunFacts) -> str:
-    """The command that checks a run."""
-    import shlex
-
-    return f"nnjobs verify {shlex.quote(run.directory.address)}"

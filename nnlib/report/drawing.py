@@ -1,0 +1,152 @@
+"""How a report's figures look: one fixed style, drawn by matplotlib.
+
+A `Figure` becomes a PNG and an SVG file, and the SVG within the page, where its colours are the page's CSS variables:
+so it is light or dark with the page. Equal data give equal bytes: no dates, no random ids, no user's matplotlibrc.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from html import escape
+from typing import Any, Literal, cast
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
+
+from nnlib.report.collect import Series
+
+INK, MUTED, GRID, PAPER = "#1b2027", "#566070", "#dfe4ea", "#ffffff"
+SERIES = ("#0b5cc0", "#bf3f0d", "#13753a", "#8331d6", "#0c6a80", "#b3165f", "#8a5a00", "#4a525d")
+VARIABLES = {INK: "ink", MUTED: "muted", GRID: "grid", PAPER: "paper"} | {
+    colour: f"c{number}" for number, colour in enumerate(SERIES)
+}
+"""Colours of the figures -> CSS variables of the page that stand for them there."""
+
+DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
+WIDTH, HEIGHT = 4.1, 2.7
+"""Inches: small, so that 9 points are readable on a phone, where a figure is this wide."""
+DRAWN_SERIES = 8
+LABEL = 26
+"""Characters of a label."""
+
+STYLE: dict[str, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "nnjobs",
+    "text.parse_math": False,
+    "axes.formatter.use_mathtext": False,
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 9,
+    "text.color": INK,
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": INK,
+    "axes.facecolor": PAPER,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.linewidth": 0.8,
+    "grid.color": GRID,
+    "grid.linewidth": 0.7,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "figure.facecolor": PAPER,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "lines.linewidth": 1.7,
+    "savefig.dpi": 160,
+}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A drawing with its words: ``title`` above it, ``description`` for those who do not see it."""
+
+    name: str
+    title: str
+    description: str
+    svg: bytes
+    png: bytes
+    inline: str
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """Our style alone, whatever matplotlibrc says."""
+    with mpl.rc_context(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # names in other scripts: the page's own fonts have them
+        mpl.rcdefaults()
+        mpl.rcParams.update(cast(Any, STYLE))
+        yield
+
+
+def new_axes(height: float = HEIGHT) -> tuple[Canvas, Axes]:
+    canvas = Canvas(figsize=(WIDTH, height), layout="constrained")
+    return canvas, canvas.add_subplot()
+
+
+def draw_line(axes: Axes, x: Sequence[int], y: Any, number: int, label: str) -> None:
+    axes.plot(
+        x,
+        y,
+        color=SERIES[number % len(SERIES)],
+        linestyle=DASHES[number % len(DASHES)],
+        marker="o" if len(x) < 3 else "",
+        markersize=4,
+        label=f" {shortened(label)}",  # a label that begins with _ would be left out
+    )
+
+
+def draw_legend(axes: Axes, drawn: Sequence[Series], place: Literal["lower right", "upper right"]) -> None:
+    if len(drawn) > 1:
+        axes.legend(loc=place)
+
+
+def numbered(series: Sequence[Series], drawn: Sequence[Series]) -> Iterator[tuple[int, Series]]:
+    """A series has the same colour in every figure."""
+    return ((number, each) for number, each in enumerate(series) if any(each is other for other in drawn))
+
+
+def shortened(text: str, limit: int = LABEL) -> str:
+    text = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"
+
+
+def rendered(canvas: Canvas, name: str, title: str, description: str) -> Figure:
+    png, svg = io.BytesIO(), io.BytesIO()
+    canvas.savefig(png, format="png", metadata={"Software": None})
+    canvas.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
+    text = re.sub(r"\s*<(metadata|style)\b.*?</\1>", "", svg.getvalue().decode(), flags=re.DOTALL)
+    return Figure(name, title, description, text.encode(), png.getvalue(), _inline(text, name, title, description))
+
+
+def _inline(svg: str, name: str, title: str, description: str) -> str:
+    """The SVG as part of a page: its ids are its own, its colours the page's, its words stand for it."""
+    body = svg[svg.index("<svg") :]
+    body = (
+        re.sub(r'\s(?:xmlns(?::xlink)?|version|width|height)="[^"]*"', "", body[: body.index(">")])
+        + body[body.index(">") :]
+    )
+    body = body.replace("xlink:href", "href")
+    body = re.sub(r'\bid="([^"]*)"', rf'id="{name}-\1"', body)
+    body = re.sub(r'href="#([^"]*)"', rf'href="#{name}-\1"', body)
+    body = re.sub(r"url\(#([^)]*)\)", rf"url(#{name}-\1)", body)
+    body = recoloured(body, VARIABLES)
+    words = f'<title id="{name}-title">{escape(title)}</title><desc id="{name}-desc">{escape(description)}</desc>'
+    head = f'<svg role="img" aria-labelledby="{name}-title {name}-desc"'
+    return head + body.removeprefix("<svg").replace(">", f">{words}", 1)
+
+
+def recoloured(svg: str, variables: Mapping[str, str]) -> str:
+    """Colours as the page's CSS variables."""
+    for colour, variable in variables.items():
+        svg = svg.replace(colour, f"var(--{variable})")
+    return svg

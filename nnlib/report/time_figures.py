@@ -1,0 +1,87 @@
+"""Figures of where a run's time and bytes went."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.ticker import MaxNLocator
+
+from nnlib.report.collect import PHASES, RunFacts
+from nnlib.report.drawing import DASHES, DRAWN_SERIES, PAPER, SERIES, Figure, new_axes, rendered, shortened, styled
+
+UNITS = (("GB", 1e9), ("MB", 1e6), ("kB", 1e3), ("bytes", 1.0))
+
+
+def phases(runs: Sequence[RunFacts]) -> Figure | None:
+    """Seconds by phase, a bar a run."""
+    drawn = [run for run in runs if run.times is not None]
+    if not drawn:
+        return None
+    with styled():
+        canvas, axes = new_axes(height=1.35 + 0.32 * len(drawn))
+        left = np.zeros(len(drawn))
+        for number, phase in enumerate(PHASES):
+            spent = np.array([run.times.phases[phase] for run in drawn if run.times is not None])
+            bars = axes.barh(
+                range(len(drawn)),
+                spent,
+                left=left,
+                color=SERIES[(number + 7) % 8],
+                height=0.62,
+                label=phase,
+                edgecolor=PAPER,
+                linewidth=0.8,
+            )
+            bars.set_label(phase)
+            left += spent
+        axes.set_yticks(range(len(drawn)), [shortened(run.name) for run in drawn])
+        axes.invert_yaxis()
+        axes.grid(False, axis="y")
+        axes.set_xlabel("seconds")
+        canvas.legend(
+            loc="outside upper left", ncols=6, fontsize=8, handlelength=0.8, columnspacing=0.8, handletextpad=0.4
+        )
+        words = [
+            f"{run.name}: " + ", ".join(f"{phase} {run.times.phases[phase]:.2f}" for phase in PHASES)
+            for run in drawn
+            if run.times is not None
+        ]
+        return rendered(canvas, "phases", "Seconds by phase", "; ".join(words))
+
+
+def shuffled(runs: Sequence[RunFacts]) -> Figure | None:
+    """Bytes that each round carried from mappers to reducers."""
+    drawn = [run for run in runs if run.times is not None and run.times.bytes][:DRAWN_SERIES]
+    if not drawn:
+        return None
+    with styled():
+        canvas, axes = new_axes()
+        most = max(max(run.times.bytes) for run in drawn if run.times is not None)
+        unit, size = next((each for each in UNITS if most >= each[1]), UNITS[-1])
+        for number, run in enumerate(drawn):
+            assert run.times is not None
+            amounts = np.array(run.times.bytes) / size
+            axes.step(
+                run.times.rounds,
+                amounts,
+                where="mid",
+                color=SERIES[number],
+                linestyle=DASHES[number % 4],
+                marker="o" if len(amounts) < 3 else "",
+                markersize=4,
+                label=f" {shortened(run.name)}",
+            )
+        axes.set_xlabel("round")
+        axes.set_ylabel(f"{unit} a round")
+        axes.set_ylim(bottom=0.0, top=1.15 * most / size or 1.0)
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        if len(drawn) > 1:
+            axes.legend(loc="best")
+        words = [
+            f"{run.name}: {run.times.bytes[0] / size:.3g} {unit} in the first round, "
+            f"{sum(run.times.bytes) / size:.3g} {unit} in all"
+            for run in drawn
+            if run.times is not None
+        ]
+        return rendered(canvas, "shuffled", "Bytes shuffled a round", "; ".join(words))

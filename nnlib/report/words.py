@@ -1,0 +1,76 @@
+"""A report's numbers and commands as people read them."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Sequence
+from typing import Any
+
+from nnlib.intervals import wilson
+from nnlib.report.collect import RunFacts
+
+
+def score(value: float | None, name: str) -> str:
+    """A score as people read it: accuracies in percent."""
+    return share(value) if name.endswith("accuracy") else number(value)
+
+
+def share(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.2f} %"
+
+
+def number(value: float | None) -> str:
+    return "–" if value is None or not math.isfinite(value) else f"{value:.4g}"
+
+
+def interval(interval: Sequence[float] | None, name: str) -> str:
+    if interval is None:
+        return "–"
+    low, high = interval
+    if name.endswith("accuracy"):
+        return f"{100 * max(low, 0.0):.2f} to {100 * min(high, 1.0):.2f} %"
+    return f"{low:.4g} to {high:.4g}"
+
+
+def apart(value: float | None, name: str) -> str:
+    """A difference of scores, with its sign; of accuracies in percentage points."""
+    if value is None:
+        return "–"
+    return f"{100 * value:+.2f} points" if name.endswith("accuracy") else f"{value:+.4g}"
+
+
+def p_value(value: float | None) -> str:
+    return "–" if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def size(count: float) -> str:
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1000 or unit == "GB":
+            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.3g} {unit}"
+        count /= 1000
+    raise AssertionError
+
+
+def clock(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def wilson_interval(test: dict[str, Any]) -> tuple[float, float] | None:
+    """The interval of one model's accuracy, from its test rows."""
+    if not test["rows"] or test.get("accuracy") is None:
+        return None
+    return wilson(round(test["accuracy"] * test["rows"]), test["rows"])
+
+
+def verify_command(run: RunFacts) -> str:
+    """The command that checks a run."""
+    return f"nnjobs verify {shlex.quote(run.directory.address)}"
+
+
+def round_cost(run: RunFacts) -> str:
+    cost = run.spec.config.sync.round_cost
+    return f"{run.name} {number(cost)} epochs, {run.rounds} rounds"
