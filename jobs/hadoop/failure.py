@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import re
 import subprocess
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from jobs.hadoop.client import Submission
-from jobs.hadoop.yarn import application, fetch, fetch_json
+from jobs.hadoop.yarn import application, fetch, fetch_json, redirected
 from nnlib.errors import JobError
 
 LOG_BYTES = 64 << 10
 LOG_LINES = 12
 TRACEBACK_LINES = 14
 YARN_SECONDS = 60.0
+HISTORY_SECONDS = 6.0
 
 WORKING_ON = re.compile(r"^nnjobs: worker (\d+)", re.MULTILINE)
 """What a map task writes into its log before it begins with a worker (`jobs.hadoop.reporter`)."""
@@ -44,7 +47,7 @@ KNOWN = (
         "let the environment bring its own Python: pack it without --no-python",
     ),
     Known(
-        re.compile(r'Cannot run program "([^"]*)"|(\S+): (?:command )?not found'),
+        re.compile(r'Cannot run program "([^"]*)"'),
         "a node has no Python {0}",
         "leave out runtime.hadoop.python_bin: then an environment travels with the job",
     ),
@@ -97,27 +100,23 @@ KNOWN = (
 
 def explain(said: Submission, yarn: str, environment: Mapping[str, str]) -> FailedJobError:
     """The error of a failed job: which task and attempt, on which node, what its log says and what to do."""
-    where: dict[str, object] = {}
+    where: dict[str, object] = {"application": said.application}
     text = "\n".join(said.lines)
     log = ""
-    app = application(said.application, said.web) if said.application and said.web else {}
-    text += "\n" + str(app.get("diagnostics", ""))
-    if said.application:
-        where["application"] = said.application
-        container, node, attempt, told = _failed_attempt(said, app)
-        text += "\n" + told
-        if attempt:
-            where["attempt"] = attempt
-        if node:
-            where["node"] = node
-        log = _log(said, container, node, yarn, environment)
+    if said.application and said.web:
+        found = _find(said)
+        where |= {"attempt": found.attempt, "node": found.node}
+        log = _log(said.application, found, yarn, environment)
+        text += f"\n{found.diagnostics}"
         if workers := WORKING_ON.findall(log):
             where["worker"] = int(workers[-1])
     known = _known(f"{log}\n{text}")
     message = known[0] if known else "the job failed"
-    parts = [message, *_telling(log)] if log else [message, *_client_error(said)]
-    error = FailedJobError("\n    ".join(parts), hint=known[1].hint if known else None)
-    error.where = where
+    details = _telling(log) or _client_error(said)
+    if known and known[1].lasting:
+        details = details[-3:]  # it has a name: its log is of little use
+    error = FailedJobError("\n    ".join([message, *details]), hint=known[1].hint if known else None)
+    error.where = {key: value for key, value in where.items() if value is not None}
     error.lasting = known is not None and known[1].lasting
     return error
 
@@ -129,46 +128,98 @@ def _known(text: str) -> tuple[str, Known] | None:
     return None
 
 
-def _failed_attempt(said: Submission, app: dict[str, object]) -> tuple[str | None, str | None, str | None, str]:
-    """Container, node's web address, attempt and diagnostics of the last attempt that failed; the master's own
-    container where no task did, or where tasks ran in it."""
-    attempt = said.failed[-1] if said.failed else None
-    if attempt is not None and said.web and said.job:
-        task = attempt.replace("attempt_", "task_", 1).rpartition("_")[0]
-        tracking = str(app.get("trackingUrl") or "")
-        bases = [f"{said.web}/proxy/{said.application}/ws/v1/mapreduce"]
-        if "/jobhistory/" in tracking:
-            bases.insert(0, f"{tracking.partition('/jobhistory/')[0]}/ws/v1/history/mapreduce")
-        for base in bases:
-            facts = fetch_json(f"{base}/jobs/{said.job}/tasks/{task}/attempts/{attempt}").get("taskAttempt")
-            if isinstance(facts, dict) and facts:
-                told = str(facts.get("diagnostics") or facts.get("note") or "")
-                return facts.get("assignedContainerId"), facts.get("nodeHttpAddress"), attempt, told
-    master = str(app.get("amContainerLogs") or "")
-    found = re.match(r"https?://([^/]+)/.*/(container_\w+)/", master + "/")
-    return (found[2], found[1], attempt, "") if found else (None, None, attempt, "")
+@dataclass(frozen=True)
+class Found:
+    """The attempt that a job failed by: its container, its node's web address (``host:port``), what YARN says of it;
+    ``history`` is the address of the history server, which keeps the logs."""
+
+    attempt: str | None = None
+    container: str | None = None
+    node: str | None = None
+    diagnostics: str = ""
+    history: str | None = None
 
 
-def _log(said: Submission, container: str | None, node: str | None, yarn: str, environment: Mapping[str, str]) -> str:
-    """The end of a container's standard error: from its node, else (a node that is gone, or sent its logs away) by
+def _find(said: Submission) -> Found:
+    """The last attempt that failed, by the history server, else the job's master (its tasks may run in it)."""
+    app = application(str(said.application), said.web)
+    told = str(app.get("diagnostics") or "")
+    deadline = time.monotonic() + HISTORY_SECONDS
+    while (facts := _attempt(said)) is None and time.monotonic() < deadline:
+        time.sleep(0.3)  # a job's history is moved to its server some moments after its end
+    if facts is not None:
+        history, attempt = facts
+        told += f"\n{attempt.get('diagnostics') or ''}"
+        return Found(
+            attempt.get("id"), attempt.get("assignedContainerId"), attempt.get("nodeHttpAddress"), told, history
+        )
+    master = re.match(r"https?://([^/]+)/.*/(container_\w+)/", f"{app.get('amContainerLogs')}/")
+    if master is None:
+        return Found(diagnostics=told)
+    return Found(None, master[2], master[1], told)
+
+
+def _attempt(said: Submission) -> tuple[str, dict[str, Any]] | None:
+    """The history server's address and its account of the attempt that failed last; None if it has none (yet)."""
+    server, separator, _ = redirected(f"{said.web}/proxy/{said.application}/").partition("/jobhistory/")
+    if not separator:
+        return None
+    job = f"{server}/ws/v1/history/mapreduce/jobs/{said.job}"
+    tasks = _list(fetch_json(f"{job}/tasks"), "tasks", "task")
+    failed = [task["id"] for task in tasks if task.get("state") == "FAILED"]
+    failed += [f"{attempt.replace('attempt_', 'task_', 1).rpartition('_')[0]}" for attempt in said.failed[-1:]]
+    for task in failed:
+        attempts = _list(fetch_json(f"{job}/tasks/{task}/attempts"), "taskAttempts", "taskAttempt")
+        for attempt in reversed(attempts):
+            if attempt.get("state") == "FAILED":
+                return server, attempt
+    return None
+
+
+def _list(answer: dict[str, Any], outer: str, inner: str) -> list[dict[str, Any]]:
+    entries = (answer.get(outer) or {}).get(inner)
+    return entries if isinstance(entries, list) else []
+
+
+def _log(application: str, found: Found, yarn: str, environment: Mapping[str, str]) -> str:
+    """The end of a container's standard error: from its node while it has it, then from the history server, else by
     the program ``yarn logs``."""
-    if container is None or said.application is None:
+    if found.container is None:
         return ""
-    if node:
-        data = fetch(f"http://{node}/ws/v1/node/containers/{container}/logs/stderr", last_bytes=LOG_BYTES)
-        if data:
-            return data.decode("utf-8", "replace")
-    command = [yarn, "logs", "-applicationId", said.application, "-containerId", container, "-log_files", "stderr"]
+    addresses = [f"http://{found.node}/ws/v1/node/containers/{found.container}/logs/stderr"] if found.node else []
+    if found.history:
+        addresses.append(f"{found.history}/ws/v1/history/containerlogs/{found.container}/stderr")
+    for address in addresses:
+        data = fetch(address, last_bytes=LOG_BYTES)
+        if data and b"RemoteException" not in data[:200]:
+            return _contents(data.decode("utf-8", "replace"))
+    command = [yarn, "logs", "-applicationId", application, "-containerId", found.container, "-log_files", "stderr"]
     try:
         done = subprocess.run(
-            command, env=dict(environment), stdin=subprocess.DEVNULL, capture_output=True, timeout=YARN_SECONDS
+            command,
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=YARN_SECONDS,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    return done.stdout[-LOG_BYTES:].decode("utf-8", "replace") if done.returncode == 0 else ""
+    return _contents(done.stdout[-LOG_BYTES:].decode("utf-8", "replace")) if done.returncode == 0 else ""
 
 
-_NOISE = re.compile(r"^(reporter:|nnjobs: worker |log4j:|SLF4J|WARNING: |OpenJDK |[A-Z][a-z]{2} \d\d, \d{4} )|^\s*$")
+def _contents(text: str) -> str:
+    """What a log says, without what YARN writes around it."""
+    _, mark, rest = text.partition("LogContents:\n")
+    return (rest if mark else text).partition("\nEnd of LogType:")[0]
+
+
+_NOISE = re.compile(
+    r"^(reporter:|nnjobs: worker |log4j:|SLF4J|INFO: |WARNING: |OpenJDK |[A-Z][a-z]{2} \d\d, \d{4} )|^\s*$"
+)
+    r"^(reporter:|nnjobs: worker |log4j:|SLF4J|INFO: |WARNING: |OpenJDK |[A-Z][a-z]{2} \d\d, \d{4} )|^\s*$"
+)
+"""Lines that say nothing of a failure, most of them the JVM's."""
 
 
 def _telling(log: str) -> list[str]:

@@ -46,6 +46,15 @@ def fetch_json(address: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def redirected(address: str) -> str:
+    """Where an address leads; itself if nobody answers there."""
+    try:
+        with urllib.request.urlopen(address, timeout=TIMEOUT_SECONDS) as answer:
+            return str(answer.geturl())
+    except (OSError, http.client.HTTPException, ValueError):
+        return address
+
+
 def application(name: str, web: str | None) -> dict[str, Any]:
     """The resource manager's account of an application: state, finalStatus, diagnostics, amContainerLogs ..."""
     if web is None:
