@@ -30,7 +30,12 @@ MEMORY_MB, VCORES = 4096, 4
 READY_SECONDS = 180.0
 """A cluster that is not ready by then has failed; a loaded machine with 2 cores needs 40."""
 
-GRACE_SECONDS = 15.0
+GRACE_SECONDS = 3.0
+"""A daemon that has not ended this long after SIGTERM is killed: one that waits for another hears no signal."""
+
+LOGS_SECONDS = 15.0
+"""The same for a NodeManager with containers."""
+
 POLL_SECONDS = 0.2
 
 LOCK = ".nnjobs-lock"
@@ -332,9 +337,10 @@ class Cluster:
             raise self._failure(layout, "namenode", f"refused to make a folder: {error}") from error
 
     def _end_all(self) -> None:
-        # YARN first: a NodeManager ends its containers by itself, and writes their logs to HDFS.
-        self._end(("historyserver", "nodemanager", "resourcemanager"), GRACE_SECONDS)
-        self._end(("datanode", "namenode", FORMAT), GRACE_SECONDS)
+        # First the NodeManager: it ends its containers by itself and writes their logs to HDFS. Without any it has
+        # nothing to save; neither have the others, whose journals are whole at any time.
+        self._end(("nodemanager",), LOGS_SECONDS if containers_of(self.folder) else GRACE_SECONDS)
+        self._end((*DAEMONS, FORMAT), GRACE_SECONDS)
         end(lambda: containers_of(self.folder), 0)
 
     def _end(self, names: Collection[str], grace: float) -> None:
