@@ -217,8 +217,6 @@ def _contents(text: str) -> str:
 _NOISE = re.compile(
     r"^(reporter:|nnjobs: worker |log4j:|SLF4J|INFO: |WARNING: |OpenJDK |[A-Z][a-z]{2} \d\d, \d{4} )|^\s*$"
 )
-    r"^(reporter:|nnjobs: worker |log4j:|SLF4J|INFO: |WARNING: |OpenJDK |[A-Z][a-z]{2} \d\d, \d{4} )|^\s*$"
-)
 """Lines that say nothing of a failure, most of them the JVM's."""
 
 
