@@ -48,8 +48,8 @@ class HdfsPlace:
 def locate(address: str) -> tuple[HdfsPlace, str]:
     """The file system and the absolute path of an address. Raises `UsageError` for one that cannot be used."""
     scheme, _, rest = address.partition("://")
-    authority, slash, path = rest.partition("/")
-    path = posixpath.normpath(f"{slash}{path}" or "/")
+    authority, _, path = rest.partition("/")
+    path = posixpath.normpath(f"/{path.lstrip('/')}")
     if ".." in rest.split("/"):
         raise UsageError("an address must not go upward (..)", address=address)
     found = properties()
@@ -74,7 +74,7 @@ def locate(address: str) -> tuple[HdfsPlace, str]:
             _choice("NNJOBS_HDFS_CLIENT", CLIENTS, "auto"),
             _wait_seconds(),
         ),
-        path if path != "//" else "/",
+        path,
     )
 
 
