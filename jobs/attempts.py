@@ -15,6 +15,8 @@ from jobs.chaos import Faults
 from nnlib.errors import MismatchError
 from nnlib.wire import decode_record, encode_record
 
+ATTEMPT = "NNJOBS_ATTEMPT"
+"""Environment variable that tells a task's process which attempt it is, from 0."""
 TAIL_LINES, TAIL_BYTES, TAIL_COLUMNS = 12, 1 << 16, 200
 
 
@@ -34,10 +36,10 @@ StartProcess = Callable[..., Process]
 @dataclass(frozen=True)
 class Task:
     """A map or reduce task: its command and its files. ``job`` names its job within the run ("train 3"). ``limited``:
-    whether `runtime.task_timeout_seconds` holds for it."""
+    whether `runtime.task_timeout_seconds` holds for it; ``round``: which one, where the job is one."""
 
     job: str
-    round: int
+    round: int | None
     kind: str
     number: int
     arguments: Sequence[str]
@@ -52,6 +54,11 @@ class Task:
         return f"{self.kind} {self.number}"
 
     @property
+    def label(self) -> str:
+        """What a person calls it."""
+        return f"{self.name}, {self.job}" if self.round is None else f"{self.name}, round {self.round}"
+
+    @property
     def where(self) -> dict[str, Any]:
         """The task's place, for an error."""
         return {self.kind: self.number, "round": self.round}
@@ -59,10 +66,12 @@ class Task:
 
 @dataclass
 class Attempt:
-    """One run of a task's process; ``failure`` says in words why its output cannot be used."""
+    """One run of a task's process, the ``number``-th (from 0); ``failure`` says in words why its output cannot be
+    used."""
 
     folder: Path
     faults: Faults
+    number: int
     failure: str | None = None
 
     @property

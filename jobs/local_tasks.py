@@ -16,6 +16,7 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from functools import partial
 
 from jobs.attempts import (
+    ATTEMPT,
     Attempt,
     Process,
     StartProcess,
@@ -71,7 +72,7 @@ class TaskPool:
         self._note, self._record = note, record
         self._telling = threading.Lock()
         self._slots = threading.BoundedSemaphore(cores)
-        self._running: set[Process] = set()
+        self._running: dict[Process, tuple[str, int]] = {}
         self._changing = threading.Lock()
         self._stopping = threading.Event()
         self._usual_seconds: dict[str, float] = {}
@@ -107,6 +108,13 @@ class TaskPool:
             self._tell_failure(task, number, attempt)
         raise self._given_up(task, attempt)
 
+    def end(self, task: str, number: int) -> None:
+        """Kill an attempt (its ``number`` from 0) of a task that hangs, if it still runs; the next one then follows."""
+        with self._changing:
+            for process, running in self._running.items():
+                if running == (task, number):
+                    process.send_signal(signal.SIGKILL)
+
     def summary(self) -> str:
         """What was injected, in a line for people."""
         told = ", ".join(f"{self.injected[kind]} {word}" for kind, word in FAULTS.items() if self.injected[kind])
@@ -137,7 +145,7 @@ class TaskPool:
         for kind in FAULTS:
             if getattr(faults, kind, None) not in (None, False, 0.0):
                 self._tell_fault(task, number, kind)
-        return Attempt(task.directory.parent / f"attempt-{number}-{twin}", faults)
+        return Attempt(task.directory.parent / f"attempt-{number}-{twin}", faults, number)
 
     def _execute(self, task: Task, attempt: Attempt) -> None:
         """Run the process of an attempt, and look whether its output is whole."""
@@ -155,8 +163,9 @@ class TaskPool:
                 if self._stopping.is_set():
                     raise _StoppedError
                 try:
-                    process = self._start(task.arguments, cwd=task.directory, env=task.environment, **options)
-                    self._running.add(process)
+                    environment = {**task.environment, ATTEMPT: str(attempt.number)}
+                    process = self._start(task.arguments, cwd=task.directory, env=environment, **options)
+                    self._running[process] = (task.name, attempt.number)
                 except OSError as error:
                     attempt.failure = f"could not be started: {error}"
             if attempt.failure is None:
@@ -164,7 +173,7 @@ class TaskPool:
                     attempt.failure = self._outcome(process, task, attempt.faults)
                 finally:
                     with self._changing:
-                        self._running.discard(process)
+                        del self._running[process]
         if self._stopping.is_set():
             raise _StoppedError
         if attempt.failure is None:
@@ -214,7 +223,7 @@ class TaskPool:
             self._record(event="attempt", job=task.job, task=task.name, attempt=number + 1, failure=attempt.failure)
             if not attempt.faults.fatal and number < self._retries:  # what was asked for is no news
                 self._note(
-                    f"{task.name}, round {task.round}: attempt {number + 1} of {self._retries + 1} {attempt.failure}; "
+                    f"{task.label}: attempt {number + 1} of {self._retries + 1} {attempt.failure}; "
                     "trying again"
                 )
 

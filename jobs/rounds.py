@@ -19,9 +19,10 @@ import numpy.typing as npt
 from jobs import tasks
 from jobs.attempts import StartProcess
 from jobs.chaos import Chaos
+from jobs.job_request import Group, RoundRequest
 from jobs.local_tasks import TaskPool
 from jobs.outputs import TrialOutput, check_records
-from jobs.runners import JobRequest, Line, run_job, task_environment
+from jobs.runners import Line, run_job, task_environment
 from jobs.task_server import TaskServer
 from nnlib.checkpoint import Checkpoint, RoundStore
 from nnlib.errors import JobError, StorageError, from_record
@@ -72,7 +73,7 @@ class JobSite:
                 stack.callback(self.site.close)
             if runtime.runner == "local":
                 self.pool = TaskPool(
-                    _process_starter(runtime.blas_threads, stack),
+                    _process_starter(runtime.blas_threads, stack, spec.config.sync.mode == "collective"),
                     cores=runtime.cores or os.cpu_count() or 1,
                     retries=runtime.retries,
                     timeout_seconds=runtime.task_timeout_seconds,
@@ -99,8 +100,7 @@ class JobSite:
         state: str | None = None,
         *,
         epochs: range = range(0),
-        run_dir: str | None = None,
-        lock: str | None = None,
+        group: Group | None = None,
     ) -> dict[int, TrialOutput]:
         """Run one job, which trains ``epochs`` if its phase does. Raises what a task reported, or `JobError` where its
         output is not whole."""
@@ -108,7 +108,7 @@ class JobSite:
         parts = {
             index: slices(partial_layout(self.spec, self.spec.trials[index]).size, self._slice) for index in active
         }
-        request = JobRequest(
+        request = RoundRequest(
             phase=phase,
             round=round_,
             active=active,
@@ -120,8 +120,7 @@ class JobSite:
             reducers=self.spec.config.reducers or min(self.spec.workers, sum(map(len, parts.values()))),
             blas_threads=runtime.blas_threads,
             epochs=epochs,
-            run_dir=run_dir,
-            lock=lock,
+            group=group,
             rounds=round_count(self.spec.config),
             pool=self.pool,
             site=self.site,
@@ -139,6 +138,11 @@ class JobSite:
                 if phase == "train" and output.diverged is None:
                     output.average = self._assemble(index, output, parts[index])
         return outputs
+
+    def end_task(self, worker: int, attempt: str | None) -> None:
+        """End a worker's task that hangs, if it is still this attempt of it that runs; the runner starts the next."""
+        if self.pool is not None and attempt is not None:
+            self.pool.end(f"worker {worker}", int(attempt))
 
     @property
     def slots(self) -> int:
@@ -195,11 +199,12 @@ def _write(path: Path, data: bytes) -> None:
         raise StorageError(f"cannot write: {error.strerror or error}", hint=hint, file=str(path)) from error
 
 
-def _process_starter(blas_threads: int, stack: ExitStack) -> StartProcess:
+def _process_starter(blas_threads: int, stack: ExitStack, collective: bool) -> StartProcess:
     """How tasks' processes are started, until ``stack`` ends."""
     if sys.platform != "linux":  # elsewhere a fork of a loaded BLAS is not safe
         return subprocess.Popen
-    return stack.enter_context(TaskServer(task_environment(blas_threads))).start
+    modules = ("jobs.collective_job", "jobs.group_meeting") if collective else ("jobs.round_job",)
+    return stack.enter_context(TaskServer(task_environment(blas_threads), modules)).start
 
 
 def model_files(store: RoundStore, checkpoint: Checkpoint) -> tuple[str, str | None]:

@@ -1,4 +1,4 @@
-"""Runners: how one round's job is run. A new one is a subclass of mrjob's and one line in `RUNNERS`.
+"""Runners: how a job is run. A new one is a subclass of mrjob's and one line in `RUNNERS`.
 
 mrjob's own inline and local runners ignore the number of reducers, and its local runner neither retries a task nor
 says which worker failed; these do (`jobs.local_tasks`).
@@ -14,10 +14,9 @@ import os
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
 from jobs.compat import prepare_mrjob
 
@@ -26,13 +25,11 @@ prepare_mrjob()
 from mrjob.inline import InlineMRJobRunner  # noqa: E402  (needs the shims above on Python 3.13)
 from mrjob.local import LocalMRJobRunner  # noqa: E402
 
-from jobs import round_job  # noqa: E402
 from jobs.attempts import Task  # noqa: E402
+from jobs.job_request import JobRequest  # noqa: E402
 from jobs.local_tasks import TaskPool  # noqa: E402
+from jobs.task_job import TaskJob  # noqa: E402
 from nnlib.errors import JobError, NnjobsError  # noqa: E402
-
-if TYPE_CHECKING:
-    from jobs.hadoop.site import HadoopSite
 
 # What mrjob logs, our errors say; without a handler Python would print its warnings on the terminal.
 logging.getLogger("mrjob").addHandler(logging.NullHandler())
@@ -46,62 +43,6 @@ def task_environment(blas_threads: int) -> dict[str, str]:
     path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
     names = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
     return {**dict.fromkeys(names, str(blas_threads)), "PYTHONPATH": path}
-
-
-@dataclass(frozen=True)
-class JobRequest:
-    """One job to run: ``spec``, ``model`` and ``state`` are files' addresses; ``plan`` has one file of one line per
-    worker, ``folder`` takes temporary files. ``rounds`` is the run's number of rounds, where it is known. ``pool`` runs
-    the local runner's tasks, ``site`` is where the hadoop runner's jobs start from. A collective job is told its run
-    directory and the driver's lease."""
-
-    phase: str
-    round: int
-    active: Sequence[int]
-    spec: str
-    plan: Sequence[Path]
-    model: str | None
-    state: str | None
-    folder: Path
-    reducers: int
-    blas_threads: int
-    epochs: range = range(0)
-    rounds: int | None = None
-    run_dir: str | None = None
-    lock: str | None = None
-    pool: TaskPool | None = None
-    site: HadoopSite | None = None
-
-    @property
-    def collective(self) -> bool:
-        """Whether the job's tasks work together, so that all of them must run at once."""
-        return self.run_dir is not None
-
-    @property
-    def job(self) -> type[round_job.RoundJob]:
-        """The mrjob job to run."""
-        return _job_class(self.collective)
-
-    @property
-    def name(self) -> str:
-        """What tells the job from the run's others."""
-        return f"{self.phase} {self.round}"
-
-    def arguments(self, *, fetched: bool = False) -> list[Any]:
-        """The tasks' arguments in mrjob's form: files as dicts, so that runners can ship them; ``fetched``: what lies
-        elsewhere is named by its address only, for the tasks to read themselves."""
-        arguments: list[Any] = ["--phase", self.phase, "--round", str(self.round)]
-        arguments += ["--epochs", f"{self.epochs.start}:{self.epochs.stop}"]
-        arguments += ["--active", ",".join(map(str, self.active))]
-        for option, path in (("--spec", self.spec), ("--model", self.model), ("--state", self.state)):
-            if path is not None and fetched and "://" in path:
-                arguments += [option, path]
-            elif path is not None:
-                arguments += [option, {"type": "file", "path": path, "name": path.rpartition("/")[2]}]
-        for option, value in (("--run-dir", self.run_dir), ("--lock", self.lock)):
-            if value is not None:
-                arguments += [option, value]
-        return arguments
 
 
 def _reducer_of(line: bytes, reducers: int) -> int:
@@ -134,6 +75,9 @@ class InlineRunner(InlineMRJobRunner):  # type: ignore[misc]
             self._output = list(_output_of(job, job.run_mapper, [line for worker in plan for line in worker]))
             return
         mapped = [line for worker in plan for line in _output_of(job, job.run_mapper, worker)]
+        if not self.reducers:
+            self._output = mapped
+            return
         groups: dict[int, list[bytes]] = {}
         for line in sorted(mapped):
             groups.setdefault(_reducer_of(line, self.reducers), []).append(line)
@@ -144,7 +88,7 @@ class InlineRunner(InlineMRJobRunner):  # type: ignore[misc]
         return self._output
 
 
-def _output_of(job: round_job.RoundJob, task: Callable[[], None], lines: Sequence[bytes]) -> Iterable[bytes]:
+def _output_of(job: TaskJob, task: Callable[[], None], lines: Sequence[bytes]) -> Iterable[bytes]:
     """The lines that one task of the job writes for the given ones."""
     output = io.BytesIO()
     job.sandbox(lines, output)
@@ -202,7 +146,7 @@ class LocalRunner(LocalMRJobRunner):  # type: ignore[misc]
         ) -> None:
             task = Task(
                 job=self.request.name,
-                round=self.request.round,
+                round=self.request.number,
                 # Plan files are given in worker order, one line each, so map task k is worker k's.
                 kind="worker" if task_type == "mapper" else task_type,
                 number=task_num,
@@ -235,18 +179,10 @@ class LocalRunner(LocalMRJobRunner):  # type: ignore[misc]
                 yield from lines
 
 
-def _job_class(collective: bool) -> type[round_job.RoundJob]:
-    if not collective:
-        return round_job.RoundJob
-    from jobs.collective_job import CollectiveJob  # late: rounds mode needs nothing of a group
-
-    return CollectiveJob
-
-
 @cache
-def _steps(collective: bool) -> list[dict[str, Any]]:
+def _steps(job: type[TaskJob]) -> list[dict[str, Any]]:
     """The job's one step, in mrjob's words."""
-    steps: list[dict[str, Any]] = _job_class(collective)(["--spec", ""])._steps_desc()
+    steps: list[dict[str, Any]] = job(["--spec", ""])._steps_desc()
     return steps
 
 
@@ -259,19 +195,20 @@ RUNNERS = {
 
 
 def run_job(runner: str, request: JobRequest) -> Iterator[Line]:
-    """Run a round's job and yield its output lines (key, value), in no particular order.
+    """Run a job and yield its output lines (key, value), in no particular order.
 
     Raises `JobError` when a task fails for good. Errors the tasks foresaw come as lines of `nnlib.wire.ERROR_KEY`.
     """
     module, _, name = RUNNERS[runner].partition(":")
     kind = getattr(importlib.import_module(module), name)
+    steps = _steps(request.job)
     common: dict[str, Any] = {
         "mr_job_script": inspect.getfile(request.job),
         "conf_paths": [],
         "extra_args": request.arguments(fetched=True),
         "input_paths": [str(path) for path in request.plan],
-        "steps": _steps(request.collective),
-        "sort_values": True,
+        "steps": steps,
+        "sort_values": "reducer" in steps[0],
         "local_tmp_dir": str(request.folder),
         "cmdenv": task_environment(request.blas_threads),
         "check_input_paths": False,

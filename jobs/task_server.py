@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import importlib
 import json
 import os
 import runpy
@@ -56,10 +57,11 @@ class TaskServer:
     """The side that asks. Safe to use from several threads. A server that dies takes its tasks with it; the next task
     gets a new one."""
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
-        self._environment = environment
+    def __init__(self, environment: Mapping[str, str], modules: Sequence[str] = ("jobs.round_job",)) -> None:
+        """``modules`` are what tasks need not import again."""
+        self._environment, self._modules = environment, modules
         self._lock = threading.Lock()
-        self._server = _Connection(environment)
+        self._server = _Connection(environment, modules)
 
     def start(
         self,
@@ -83,7 +85,7 @@ class TaskServer:
         with self._lock:
             if not self._server.alive:
                 self._server.close()
-                self._server = _Connection(self._environment)
+                self._server = _Connection(self._environment, self._modules)
             return self._server.start(request)
 
     def close(self) -> None:
@@ -102,9 +104,9 @@ class TaskServer:
 class _Connection:
     """One server process, and who waits for its answers."""
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
+    def __init__(self, environment: Mapping[str, str], modules: Sequence[str]) -> None:
         self._process: subprocess.Popen[bytes] = subprocess.Popen(
-            [sys.executable, "-m", "jobs.task_server"],
+            [sys.executable, "-m", "jobs.task_server", *modules],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, **environment},
@@ -156,10 +158,10 @@ class _Connection:
         self._answers.close()
 
 
-def serve() -> None:
+def serve(modules: Sequence[str]) -> None:
     """The side that forks: one thread, so that a fork is safe."""
-    import jobs.round_job  # noqa: F401  (what the children need not import again)
-
+    for module in modules:
+        importlib.import_module(module)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to answer: it ends our input
     wake_reader, wake_writer = os.pipe()
     for end in (wake_reader, wake_writer):
@@ -266,4 +268,4 @@ def _become(request: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    serve()
+    serve(sys.argv[1:])

@@ -13,6 +13,9 @@ from typing import Any
 from nnlib.errors import JobError
 from nnlib.wire import decode_record
 
+PREFLIGHT = "preflight"
+"""The phase of a job that does nothing else."""
+
 SAME = ("numpy", "numerics")
 """What must be alike on all nodes for equal bits."""
 

@@ -22,13 +22,12 @@ from mrjob.fs.hadoop import HadoopFilesystem  # noqa: E402
 from mrjob.fs.local import LocalFilesystem  # noqa: E402
 from mrjob.hadoop import HadoopJobRunner  # noqa: E402
 
-from jobs import round_job  # noqa: E402
 from jobs.hadoop.client import submit  # noqa: E402
 from jobs.hadoop.failure import FailedJobError, explain  # noqa: E402
 from jobs.hadoop.filesystem import StorageFilesystem  # noqa: E402
+from jobs.hadoop.preflight import PREFLIGHT  # noqa: E402
 from jobs.hadoop.reporter import NODE_KEY  # noqa: E402
-from jobs.hadoop.site import HadoopSite  # noqa: E402
-from jobs.runners import JobRequest  # noqa: E402
+from jobs.job_request import ClusterSite, JobRequest  # noqa: E402
 from nnlib.errors import JobError  # noqa: E402
 from nnlib.storage import storage  # noqa: E402
 
@@ -45,7 +44,7 @@ PROPERTY_NAMES_SINCE = "3.0.0"
 class HadoopRunner(HadoopJobRunner):  # type: ignore[misc]
     """One job on a cluster."""
 
-    site: HadoopSite
+    site: ClusterSite
     request: JobRequest
     common: dict[str, Any]
     uber: bool
@@ -56,7 +55,7 @@ class HadoopRunner(HadoopJobRunner):  # type: ignore[misc]
         assert request.site is not None
         options = common | request.site.options(request)
         options |= {"hadoop_input_format": LINES, "bootstrap_mrjob": False}
-        if request.phase == "preflight":
+        if request.phase == PREFLIGHT:
             options |= {"steps": [{"type": "streaming", "mapper": {"type": "script"}}], "sort_values": False}
         job = cls(**options)
         job.common = common
@@ -76,7 +75,7 @@ class HadoopRunner(HadoopJobRunner):  # type: ignore[misc]
         return PROPERTY_NAMES_SINCE
 
     def _script_args_for_step(self, step_num: int, mrc: str, input_manifest: bool = False) -> list[str]:
-        return [*self._task_python_bin(), "-m", round_job.__name__, *self._args_for_task(step_num, mrc)]
+        return [*self._task_python_bin(), "-m", self.request.job.__module__, *self._args_for_task(step_num, mrc)]
 
     def _file_arg_hash_paths(self, named_paths: Any = None, always_use_hash: bool = True) -> Iterator[str]:
         """Only what lies in HDFS: mrjob would send the job's script, too, which the environment has."""
@@ -97,8 +96,8 @@ class HadoopRunner(HadoopJobRunner):  # type: ignore[misc]
         return arguments
 
     def _run(self) -> None:
-        if self.site.settings.preflight == "job" and not self.site.checked and self.request.phase != "preflight":
-            with HadoopRunner.for_request(replace(self.request, phase="preflight"), self.common) as preflight:
+        if self.site.settings.preflight == "job" and not self.site.checked and self.request.phase != PREFLIGHT:
+            with HadoopRunner.for_request(replace(self.request, phase=PREFLIGHT), self.common) as preflight:
                 preflight.run()
                 preflight.lines()
         try:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jobs.hadoop.environment import Environment, environment, escaped
-from jobs.hadoop.preflight import check_nodes, node_reports
+from jobs.hadoop.preflight import PREFLIGHT, check_nodes, node_reports
 from jobs.hadoop.resources import job_properties, task_resources, worth_uber
 from jobs.hadoop.yarn import user
 from nnlib.errors import ConfigError
@@ -24,7 +24,7 @@ from nnlib.plan import JobSpec, WorkerPlan
 from nnlib.storage import file_at, storage
 
 if TYPE_CHECKING:
-    from jobs.runners import JobRequest
+    from jobs.job_request import RoundRequest
 
 PLAN = "plan"
 SPEC = "spec.json"
@@ -65,24 +65,24 @@ class HadoopSite:
         """Leave nothing of the run in the scratch folder."""
         self._stack.close()
 
-    def uber(self, request: JobRequest) -> bool:
+    def uber(self, request: RoundRequest) -> bool:
         """Whether the job's tasks are to run in its master's container."""
         if self.settings.uber != "auto":
             return self.settings.uber == "on"
         return worth_uber(self.spec, len(request.active), len(request.epochs))
 
-    def properties(self, request: JobRequest, *, uber: bool) -> dict[str, str]:
+    def properties(self, request: RoundRequest, *, uber: bool) -> dict[str, str]:
         """The Hadoop properties of a job."""
         return job_properties(
             self.spec,
             self._resources,
             name=job_name(self.spec, request),
-            reducers=1 if uber else request.reducers,
+            reducers=0 if request.collective or request.phase == PREFLIGHT else 1 if uber else request.reducers,
             uber=uber,
             lines_per_map=self.spec.workers if uber else 1,
         )
 
-    def options(self, request: JobRequest) -> dict[str, Any]:
+    def options(self, request: RoundRequest) -> dict[str, Any]:
         """mrjob's options of a job: its files are addresses in HDFS, its input is the run's plan."""
         self._jobs += 1
         files = replace(
@@ -121,7 +121,7 @@ class HadoopSite:
         return escaped(f"{self._scratch.root}/{copy}")
 
 
-def job_name(spec: JobSpec, request: JobRequest) -> str:
+def job_name(spec: JobSpec, request: RoundRequest) -> str:
     """What the cluster's pages call a job."""
     if request.phase != "train":
         return f"nnjobs {spec.config.name} {request.phase}"

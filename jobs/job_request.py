@@ -1,0 +1,143 @@
+"""What runners are asked to run: a job, its arguments, and where its tasks' lines are."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from jobs.round_job import RoundJob
+from jobs.task_job import TaskJob
+from nnlib.config.schema import Hadoop
+
+if TYPE_CHECKING:
+    from jobs.local_tasks import TaskPool
+
+
+class ClusterSite(Protocol):
+    """Where the hadoop runner's jobs of a command start from. ``note`` gets lines for people, ``record`` facts;
+    ``checked``: nobody needs to ask the nodes any more what they are like."""
+
+    settings: Hadoop
+    checked: bool
+    note: Callable[[str], None]
+    record: Callable[..., None]
+
+    def uber(self, request: Any) -> bool:
+        """Whether the job's tasks are to run in its master's container."""
+
+    def properties(self, request: Any, *, uber: bool) -> dict[str, str]:
+        """The Hadoop properties of a job."""
+
+    def options(self, request: Any) -> dict[str, Any]:
+        """mrjob's options of a job: its files are addresses that all nodes can read."""
+
+    def hear_of_nodes(self, values: Iterable[bytes]) -> None:
+        """Take in what tasks say of their nodes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobRequest(ABC):
+    """One job to run. ``plan`` has one file of one line per map task, ``folder`` takes temporary files. ``pool`` runs
+    the local runner's tasks, ``site`` is where the hadoop runner's jobs start from. Without ``reducers`` the job is its
+    map tasks alone."""
+
+    phase: str
+    plan: Sequence[Path]
+    folder: Path
+    blas_threads: int
+    reducers: int = 0
+    pool: TaskPool | None = None
+    site: ClusterSite | None = None
+
+    @property
+    @abstractmethod
+    def job(self) -> type[TaskJob]:
+        """The mrjob job to run."""
+
+    @property
+    def name(self) -> str:
+        """What tells the job from the others of its command."""
+        return self.phase
+
+    @property
+    def number(self) -> int | None:
+        """The round that the job is, if it is one."""
+        return None
+
+    @property
+    def collective(self) -> bool:
+        """Whether the job's tasks work together, so that all of them must run at once."""
+        return False
+
+    @abstractmethod
+    def arguments(self, *, fetched: bool = False) -> list[Any]:
+        """The tasks' arguments in mrjob's form: files as dicts, so that runners can ship them; ``fetched``: what lies
+        elsewhere is named by its address only, for the tasks to read themselves."""
+
+
+def file_arguments(files: Mapping[str, str | None], *, fetched: bool) -> list[Any]:
+    """Arguments that are files: option -> address (None: there is none)."""
+    arguments: list[Any] = []
+    for option, path in files.items():
+        if path is not None and fetched and "://" in path:
+            arguments += [option, path]
+        elif path is not None:
+            arguments += [option, {"type": "file", "path": path, "name": path.rpartition("/")[2]}]
+    return arguments
+
+
+class Group(NamedTuple):
+    """What the tasks of a collective job are told: the run directory, the folder in it where they meet, and the lease
+    of the driver they work for."""
+
+    run_dir: str
+    folder: str
+    lock: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundRequest(JobRequest):
+    """A job of a run: ``spec``, ``model`` and ``state`` are files' addresses, ``rounds`` is the run's number of rounds,
+    where it is known. A job with a ``group`` is collective."""
+
+    round: int
+    active: Sequence[int]
+    spec: str
+    model: str | None
+    state: str | None
+    epochs: range = range(0)
+    rounds: int | None = None
+    group: Group | None = None
+
+    @property
+    def job(self) -> type[TaskJob]:
+        if not self.collective:
+            return RoundJob
+        from jobs.collective_job import CollectiveJob  # late: rounds mode needs nothing of a group
+
+        return CollectiveJob
+
+    @property
+    def name(self) -> str:
+        return f"{self.phase} {self.round}"
+
+    @property
+    def number(self) -> int | None:
+        return self.round
+
+    @property
+    def collective(self) -> bool:
+        return self.group is not None
+
+    def arguments(self, *, fetched: bool = False) -> list[Any]:
+        arguments: list[Any] = ["--phase", self.phase, "--round", str(self.round)]
+        arguments += ["--epochs", f"{self.epochs.start}:{self.epochs.stop}"]
+        arguments += ["--active", ",".join(map(str, self.active))]
+        files = {"--spec": self.spec, "--model": self.model, "--state": self.state}
+        arguments += file_arguments(files, fetched=fetched)
+        if self.group is not None:
+            arguments += ["--run-dir", self.group.run_dir, "--group", self.group.folder, "--lock", self.group.lock]
+        return arguments
