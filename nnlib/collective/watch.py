@@ -43,6 +43,30 @@ class Sight:
     gone: str | None = None
 
 
+PATIENCE = 0.5
+"""Seconds that a message of a peer that is gone may still be on its way."""
+
+
+def verdict(sight: Sight, received: int, waited: float, limit: float) -> str | None:
+    """Why a peer counts as lost; None if it may still come.
+
+    ``received``: messages that came from it; ``waited``: seconds for which none did while one was waited for. A peer
+    that waits itself is let wait, for whatever it waits for is older than what is expected of it: following that to
+    its end, one is found that does not get on, and found by who waits for it directly.
+    """
+    if waited > PATIENCE:
+        if sight.gone is not None:
+            return sight.gone
+        if sight.silent > limit:
+            return "nothing is heard of it"
+    if min(sight.still, waited) > limit:
+        if not sight.waits:
+            return "it lives, but does not get on"
+        if sight.sent > received:
+            return "its messages do not arrive"
+    return None
+
+
 @dataclass
 class Own:
     """What the worker's main thread tells the watch."""

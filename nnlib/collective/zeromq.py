@@ -22,7 +22,7 @@ from nnlib.collective.communicator import Communicator, Frames, PeerLostError, T
 from nnlib.collective.interfaces import is_loopback
 from nnlib.collective.keys import Keys
 from nnlib.collective.rendezvous import Meeting, Member, Route
-from nnlib.collective.watch import Doorkeeper, Outlook, Watch
+from nnlib.collective.watch import Doorkeeper, Outlook, Watch, verdict
 from nnlib.errors import JobError
 
 TICK = 0.2
@@ -202,19 +202,10 @@ class ZeroMqCommunicator(Communicator):
     def _check(self, peers: Collection[int], waited: float) -> None:
         if self._broken is not None:
             raise self._broken
-        limit = self._watch.limit
-        lost: dict[int, str] = {}
-        for peer in peers:
-            sight = self._watch.sights[peer]
-            if sight.gone is not None and waited > 3 * TICK:  # what it sent last may still be on its way
-                lost[peer] = sight.gone
-            elif sight.silent > limit and waited > 3 * TICK:
-                lost[peer] = "nothing is heard of it"
-            elif min(sight.still, waited) > limit:
-                if not sight.waits:
-                    lost[peer] = "it lives, but does not get on"
-                elif sight.sent > self._received[peer]:
-                    lost[peer] = "its messages do not arrive"
+        found = {
+            peer: verdict(self._watch.sights[peer], self._received[peer], waited, self._watch.limit) for peer in peers
+        }
+        lost = {peer: why for peer, why in found.items() if why is not None}
         if lost:
             raise self._lost(list(lost), waited, "; ".join(dict.fromkeys(lost.values())))
 
