@@ -12,6 +12,7 @@ import click
 
 from jobs.cluster.cluster import MEMORY_MB, VCORES, Cluster, default_folder
 from jobs.cluster.daemons import DAEMONS
+from jobs.cluster.status import states, usage
 from jobs.messages import print_json, printable
 from jobs.tables import show_table
 from nnlib.errors import JobError
@@ -23,7 +24,7 @@ CONTEXT = {"help_option_names": ["-h", "--help"]}
 def cluster() -> None:
     """Run a single-node Hadoop here, to try jobs on: HDFS, YARN and the job history server.
 
-    It needs Java 11 or 17 and, the first time, Maven; no root, no ssh. It listens on this machine only.
+    It needs Java 11 or 17 and, the first time, Maven; no root, no ssh.
     """
 
 
@@ -78,26 +79,27 @@ def start(folder: Path | None, as_json: bool, memory: int | None, vcores: int | 
 def status(folder: Path | None, as_json: bool) -> None:
     """Show the daemons, the space and the applications. Exit code 4 unless all daemons are up."""
     chosen = Cluster(folder or default_folder())
-    states, usage = chosen.states(), chosen.usage()
-    ready = all(state.up for state in states)
+    layout = chosen.layout
+    daemons, used = states(layout), usage(layout)
+    ready = all(state.up for state in daemons)
     if as_json:
         print_json(
             {
                 "ready": ready,
                 "folder": str(chosen.folder),
-                "daemons": [asdict(state) for state in states],
-                **usage,
-                "addresses": chosen.layout.addresses(),
-                "environment": chosen.layout.environment(),
+                "daemons": [asdict(state) for state in daemons],
+                **used,
+                "addresses": layout.addresses(),
+                "environment": layout.environment(),
             }
         )
     else:
         rows = [
             [DAEMONS[state.name].title, str(state.pid or "-"), str(state.port), "up" if state.up else state.note]
-            for state in states
+            for state in daemons
         ]
         show_table(f"Hadoop in {chosen.folder}", ["daemon", "pid", "port", "state"], rows, sys.stdout)
-        for line in _usage_lines(usage):
+        for line in _usage_lines(used):
             click.echo(line)
     if not ready:
         raise click.exceptions.Exit(JobError.exit_code)

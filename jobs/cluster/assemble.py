@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
@@ -23,6 +25,7 @@ PROGRAMS = ("hadoop", "hdfs", "yarn", "mapred")
 WEB_APPS = ("hdfs", "datanode", "static")
 """Folders that the HDFS daemons look for on their class path. They may be empty: the REST interfaces are servlets."""
 
+SCRATCH = ".hadoop-"
 SECONDS = 1800
 """Maven may take this long: 93 MB over a slow line."""
 
@@ -61,7 +64,8 @@ def assemble(java: Java, say: Callable[[str], None]) -> Path:
     say("assembling Hadoop from Maven artifacts (93 MB, once; half a minute on a fast line)")
     try:
         home.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".hadoop-", dir=home.parent) as scratch:
+        _sweep(home.parent)
+        with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=home.parent) as scratch:
             made = Path(scratch, "home")
             _collect(maven, java, made / JARS)
             _arrange(made)
@@ -72,6 +76,14 @@ def assemble(java: Java, say: Callable[[str], None]) -> Path:
             hint="free some room, or set XDG_CACHE_HOME to another folder",
         ) from error
     return home
+
+
+def _sweep(folder: Path) -> None:
+    """Removes what assemblies left that were killed; one that is at work is younger."""
+    for path in folder.glob(f"{SCRATCH}*"):
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime > 2 * SECONDS:
+                shutil.rmtree(path)
 
 
 def _collect(maven: str, java: Java, jars: Path) -> None:

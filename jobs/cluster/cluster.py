@@ -1,28 +1,25 @@
-"""A single-node Hadoop in a folder: start, stop, status, and single daemons for those who try what failures do."""
+"""A single-node Hadoop in a folder: start, stop, and single daemons for those who try what failures do."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
-import pwd
-import re
 import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection
+from dataclasses import replace
 from pathlib import Path
-from urllib.parse import quote
 
 from jobs.cluster.assemble import assemble, cache_folder
-from jobs.cluster.daemons import DAEMONS, FORMAT, launch, log_of, telling_lines
+from jobs.cluster.daemons import DAEMONS, FORMAT, failure, launch
+from jobs.cluster.folder import check_folder, check_name, delete_folder, locked
 from jobs.cluster.java import find_java
-from jobs.cluster.layout import DESCRIPTION, HISTORY_FOLDER, SMALLEST_MB, Layout, free_ports, is_free, load
+from jobs.cluster.layout import DESCRIPTION, SMALLEST_MB, Layout, free_ports, is_free, load
 from jobs.cluster.processes import Process, containers_of, daemons_of, end, send
-from jobs.cluster.readiness import NotReadyError, bean, check, fetch, webhdfs
-from nnlib.errors import JobError, StorageError, UsageError
+from jobs.cluster.readiness import NotReadyError, check, make_folders
+from nnlib.errors import StorageError, UsageError
 
 MEMORY_MB, VCORES = 4096, 4
 """What the NodeManager offers unless told otherwise. Vcores are slots, not cores."""
@@ -37,26 +34,6 @@ LOGS_SECONDS = 15.0
 """The same for a NodeManager with containers."""
 
 POLL_SECONDS = 0.2
-
-LOCK = ".nnjobs-lock"
-OWN = ("conf", "data", "logs", "nm", "tmp", LOCK, DESCRIPTION)
-"""What a cluster's folder holds, the description last. Nothing else is ever deleted."""
-
-LEGAL = re.compile(r"[\w./@+=~-]+")
-"""Hadoop splits paths at commas and colons, and its launch scripts at spaces."""
-
-HDFS_FOLDERS = {"/tmp": "1777", "/user": "755", "/user/{user}": "700"}
-
-
-@dataclass(frozen=True)
-class DaemonState:
-    """One line of the status."""
-
-    name: str
-    pid: int | None
-    port: int
-    up: bool
-    note: str
 
 
 def default_folder() -> Path:
@@ -111,12 +88,12 @@ class Cluster:
             JobError: a daemon failed; everything is stopped again.
             StorageError: the folder cannot be used.
         """
-        self._check_folder()
+        check_folder(self.folder)
         if memory_mb is not None and memory_mb < 4 * SMALLEST_MB:
             raise UsageError(f"{memory_mb} MB is not enough for a job", hint=f"at least {4 * SMALLEST_MB}")
         # Before anything is written: a machine that lacks Java or Maven is left as it was.
         tools = None if self.running() else self._tools()
-        with self._lock():
+        with locked(self.folder):
             self._end((FORMAT,), 0)  # of a start that was killed
             running = self.running()
             layout = load(self.folder)
@@ -133,7 +110,7 @@ class Cluster:
                     self._launch(layout, missing)
                 self._wait_for(layout, list(DAEMONS), READY_SECONDS, tell=bool(missing))
                 if missing:
-                    self._prepare_hdfs(layout)
+                    make_folders(layout)
             except BaseException:
                 if missing:
                     self._say("stopping what was started")
@@ -149,13 +126,13 @@ class Cluster:
         """
         known = self.exists
         # Without a description, daemons may run yet: somebody removed the folder below them.
-        with self._lock() if known else contextlib.nullcontext():
+        with locked(self.folder) if known else contextlib.nullcontext():
             running = self.running()
             if running:
                 self._say(f"stopping {', '.join(DAEMONS[name].title for name in DAEMONS if name in running)}")
             self._end_all()
             if delete and known:
-                self._delete()
+                delete_folder(self.folder)
         return len(running)
 
     def start_daemon(self, name: str, *, wait: bool = True) -> None:
@@ -213,77 +190,21 @@ class Cluster:
                         self._say(f"  {DAEMONS[name].title} is ready after {waited:.1f} s")
             for name in DAEMONS:
                 if name in notes and name not in self.running():
-                    raise self._failure(layout, name, self._ending(name))
+                    raise failure(layout, name, self._ending(name))
             if not notes:
                 return
             waiting = list(notes)
             if waited > seconds:
                 name, note = next(iter(notes.items()))
-                raise self._failure(layout, name, f"is not ready after {seconds:.0f} s: {note}")
+                raise failure(layout, name, f"is not ready after {seconds:.0f} s: {note}")
             time.sleep(POLL_SECONDS)
-
-    def states(self) -> list[DaemonState]:
-        """Every daemon's state: up, down, or there without doing its work yet."""
-        layout = self.layout
-        found = daemons_of(self.folder)
-        states = []
-        for name, daemon in DAEMONS.items():
-            process = found.get(name)
-            note = "" if process else "down"
-            if process:
-                try:
-                    check(layout, name, with_datanode="datanode" in found)
-                except NotReadyError as error:
-                    note = str(error)
-            port = layout.ports[daemon.port]
-            states.append(DaemonState(name, process.pid if process else None, port, not note, note))
-        return states
-
-    def usage(self) -> dict[str, int | None]:
-        """Bytes of HDFS used and free, live nodes, running applications; None where nobody answers."""
-        layout = self.layout
-        facts: dict[str, int | None] = dict.fromkeys(("hdfs_used", "hdfs_free", "live_nodes", "running_apps"))
-        with contextlib.suppress(NotReadyError):
-            space = bean(layout, "namenode_http", "service=NameNode,name=NameNodeInfo")
-            facts |= {"hdfs_used": space["Used"], "hdfs_free": space["Free"]}
-        with contextlib.suppress(NotReadyError):
-            metrics = fetch(layout, "resourcemanager_http", "/ws/v1/cluster/metrics")["clusterMetrics"]
-            facts |= {"live_nodes": metrics["activeNodes"], "running_apps": metrics["appsRunning"]}
-        return facts
-
-    def _check_folder(self) -> None:
-        if not LEGAL.fullmatch(str(self.folder)):
-            raise UsageError(
-                f"Hadoop cannot work in {self.folder}: the name holds a space or another character of its own meaning",
-                hint="name a folder of letters, digits and . _ - with --dir, or set NNJOBS_CLUSTER",
-            )
-        if self.folder.is_dir() and not self.exists:
-            strange = sorted({path.name for path in self.folder.iterdir()} - {LOCK})
-            if strange:
-                raise UsageError(
-                    f"{self.folder} is no cluster's folder: it holds {strange[0]}", hint="name a new one with --dir"
-                )
-
-    @contextlib.contextmanager
-    def _lock(self) -> Iterator[None]:
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            stream = (self.folder / LOCK).open("a")
-        except OSError as error:
-            raise StorageError(f"cannot write {error.filename}: {error.strerror}", hint="name another --dir") from error
-        with stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise JobError(
-                    f"another nnjobs is starting or stopping the cluster in {self.folder}", hint="wait until it is done"
-                ) from error
-            yield
 
     def _tools(self) -> tuple[Path, Path]:
         """The Hadoop and the Java to use."""
         java = find_java()
-        return assemble(java, self._say), java.home
+        home = assemble(java, self._say)
+        check_name(home, "XDG_CACHE_HOME")
+        return home, java.home
 
     def _decide(
         self, known: Layout | None, tools: tuple[Path, Path], memory_mb: int | None, vcores: int | None
@@ -322,19 +243,8 @@ class Cluster:
         shutil.rmtree(self.folder / "data/name", ignore_errors=True)
         child = launch(layout, FORMAT, "-format", "-nonInteractive")
         if child.wait():
-            raise self._failure(layout, FORMAT, f"could not make its files: exit code {child.returncode}")
+            raise failure(layout, FORMAT, f"could not make its files: exit code {child.returncode}")
         done.touch()
-
-    def _prepare_hdfs(self, layout: Layout) -> None:
-        user = pwd.getpwuid(os.getuid()).pw_name
-        try:
-            for path, mode in HDFS_FOLDERS.items():
-                # One that is there keeps its permissions.
-                webhdfs(layout, quote(path.format(user=user)), "MKDIRS", quote(user), permission=mode)
-            # The history server makes it for itself alone; others' jobs leave their histories below it.
-            webhdfs(layout, HISTORY_FOLDER, "SETPERMISSION", quote(user), permission="755")
-        except NotReadyError as error:
-            raise self._failure(layout, "namenode", f"refused to make a folder: {error}") from error
 
     def _end_all(self) -> None:
         # First the NodeManager: it ends its containers by itself and writes their logs to HDFS. Without any it has
@@ -364,25 +274,6 @@ class Cluster:
         if code is None:
             return "ended"
         return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-
-    def _failure(self, layout: Layout, name: str, what: str) -> JobError:
-        log = log_of(layout, name)
-        told = "\n".join(f"  {line}" for line in telling_lines(log))
-        title = DAEMONS["namenode" if name == FORMAT else name].title
-        return JobError(f"the {title} {what}; its log tells:\n{told}", hint=f"the whole log is in {log}")
-
-    def _delete(self) -> None:
-        try:
-            for name in OWN:  # the description last: a removal that fails can be repeated
-                path = self.folder / name
-                if path.is_dir():
-                    shutil.rmtree(path)
-                else:
-                    path.unlink(missing_ok=True)
-            with contextlib.suppress(OSError):  # it holds something that is not ours
-                self.folder.rmdir()
-        except OSError as error:
-            raise StorageError(f"cannot remove {error.filename}: {error.strerror}") from error
 
 
 def _refuse_change(known: Layout, memory_mb: int | None, vcores: int | None) -> None:

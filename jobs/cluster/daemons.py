@@ -12,6 +12,7 @@ from pathlib import Path
 from jobs.cluster.assemble import JARS
 from jobs.cluster.layout import Layout
 from jobs.cluster.processes import POLL_SECONDS, daemons_of, mark_of
+from nnlib.errors import JobError
 
 
 @dataclass(frozen=True)
@@ -113,3 +114,11 @@ def telling_lines(log: Path) -> list[str]:
         found = [*found[:2], *found[2 - TELLING_LINES :]]
     chosen = found or [line.strip() for line in lines if line.strip()][-3:]
     return [line if len(line) <= LINE_LENGTH else f"{line[:LINE_LENGTH]} ..." for line in chosen]
+
+
+def failure(layout: Layout, name: str, what: str) -> JobError:
+    """The error that says what a daemon did and what its log tells."""
+    log = log_of(layout, name)
+    told = "\n".join(f"  {line}" for line in telling_lines(log))
+    title = DAEMONS["namenode" if name == FORMAT else name].title
+    return JobError(f"the {title} {what}; its log tells:\n{told}", hint=f"the whole log is in {log}")

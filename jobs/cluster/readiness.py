@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
+import pwd
 import urllib.error
 import urllib.request
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import quote
 
-from jobs.cluster.layout import HOST, Layout
+from jobs.cluster.daemons import failure
+from jobs.cluster.layout import HISTORY_FOLDER, HOST, Layout
 
 SECONDS = 5.0
 """An answer that takes longer is none."""
 
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 """A proxy of the surroundings is not asked for loopback addresses."""
+
+
+HDFS_FOLDERS = {"/tmp": "1777", "/user": "755", "/user/{user}": "700"}
 
 
 class NotReadyError(Exception):
@@ -122,18 +129,26 @@ CHECKS: dict[str, Callable[[Layout], None]] = {
 }
 
 
-def webhdfs(layout: Layout, path: str, operation: str, user: str, **parameters: str) -> None:
-    """A PUT without content, such as MKDIRS and SETPERMISSION.
+def make_folders(layout: Layout) -> None:
+    """The folders of HDFS that people expect, made as the superuser; those that are there keep their permissions.
 
     Raises:
-        NotReadyError: it was refused; the text says why.
+        JobError: the NameNode refused.
     """
-    query = "".join(f"&{key}={value}" for key, value in parameters.items())
-    address = f"{layout.web('namenode_http')}/webhdfs/v1{path}?op={operation}&user.name={user}{query}"
+    user = quote(pwd.getpwuid(os.getuid()).pw_name)
     try:
-        with DIRECT.open(urllib.request.Request(address, method="PUT"), timeout=SECONDS):
-            return
+        for path, mode in HDFS_FOLDERS.items():
+            _put(layout, f"{path.format(user=user)}?op=MKDIRS&permission={mode}&user.name={user}")
+        # The history server makes it for itself alone; others' jobs leave their histories below it.
+        _put(layout, f"{HISTORY_FOLDER}?op=SETPERMISSION&permission=755&user.name={user}")
     except urllib.error.HTTPError as error:
-        raise NotReadyError(error.read().decode(errors="replace")[:300]) from error
+        said = error.read().decode(errors="replace")[:300]
+        raise failure(layout, "namenode", f"refused to make a folder ({said})") from error
     except (OSError, http.client.HTTPException) as error:
-        raise NotReadyError("does not answer yet") from error
+        raise failure(layout, "namenode", f"made no folder ({error})") from error
+
+
+def _put(layout: Layout, request: str) -> None:
+    address = f"{layout.web('namenode_http')}/webhdfs/v1{request}"
+    with DIRECT.open(urllib.request.Request(address, method="PUT"), timeout=SECONDS):
+        pass
