@@ -14,7 +14,6 @@ import os
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -179,11 +178,15 @@ class LocalRunner(LocalMRJobRunner):  # type: ignore[misc]
                 yield from lines
 
 
-@cache
+_STEPS: dict[str, list[dict[str, Any]]] = {}
+"""By a job's name: its steps never change, and asking for them builds a parser of arguments."""
+
+
 def _steps(job: type[TaskJob]) -> list[dict[str, Any]]:
     """The job's one step, in mrjob's words."""
-    steps: list[dict[str, Any]] = job(["--spec", ""])._steps_desc()
-    return steps
+    if job.__name__ not in _STEPS:
+        _STEPS[job.__name__] = job(["--spec", ""])._steps_desc()
+    return _STEPS[job.__name__]
 
 
 RUNNERS = {

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from jobs.tasks import REDUCER_BYTES, slice_elements
+from nnlib.config.schema import Runtime
 from nnlib.layout import slices
 from nnlib.plan import JobSpec
 from nnlib.training import partial_layout
@@ -90,14 +91,21 @@ def worth_uber(spec: JobSpec, trials: int, epochs: int) -> bool:
 
 
 def job_properties(
-    spec: JobSpec, resources: Resources, *, name: str, reducers: int, uber: bool, lines_per_map: int
+    runtime: Runtime,
+    tasks: int,
+    resources: Resources,
+    *,
+    name: str,
+    reducers: int,
+    uber: bool,
+    lines_per_map: int,
 ) -> dict[str, str]:
-    """The properties of one job, all but what mrjob adds for sorted values. The configuration's ``jobconf`` wins."""
-    runtime = spec.config.runtime
+    """The properties of one job of so many map tasks, all but what mrjob adds for sorted values. The configuration's
+    ``jobconf`` wins."""
     hadoop = runtime.hadoop
     options = hadoop.jvm_options
     jvm = f"-Xmx{resources.heap_mb}m {options}".strip()
-    heap = master_heap(spec) + (resources.heap_mb if uber else 0)
+    heap = master_heap(tasks) + (resources.heap_mb if uber else 0)
     master = heap + JVM_MB
     if uber:  # Hadoop wants a master's container as large as the tasks' that it takes in
         master = max(resources.memory_mb + MASTER_HEAP_MB, master)
@@ -123,7 +131,7 @@ def job_properties(
         "mapreduce.map.speculative": _flag(hadoop.speculative),
         "mapreduce.reduce.speculative": _flag(hadoop.speculative),
         "mapreduce.job.ubertask.enable": _flag(uber),
-        "mapreduce.job.ubertask.maxmaps": str(max(spec.workers, UBER_MAPS)),
+        "mapreduce.job.ubertask.maxmaps": str(max(tasks, UBER_MAPS)),
         # A reducer started before all maps are done would only hold a container while the training goes on.
         "mapreduce.job.reduce.slowstart.completedmaps": "1.0",
         # Who waits for a job of seconds asks more often than once a second.
@@ -138,9 +146,9 @@ def job_properties(
     return properties | hadoop.jobconf
 
 
-def master_heap(spec: JobSpec) -> int:
+def master_heap(tasks: int) -> int:
     """Megabytes of the master's heap: its own, and about 100 kB for every task."""
-    return MASTER_HEAP_MB + spec.workers // 10
+    return MASTER_HEAP_MB + tasks // 10
 
 
 def _flag(value: bool) -> str:
