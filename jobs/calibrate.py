@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import statistics
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -24,6 +23,7 @@ from nnlib.layout import slices
 from nnlib.optim import build_optimizer
 from nnlib.plan import JobSpec
 from nnlib.rundir import RunDirectory
+from nnlib.scratch import scratch_folder
 from nnlib.simulate.costs import Costs, Workload
 from nnlib.simulate.fit import Measured, fit_costs
 from nnlib.storage import storage
@@ -91,7 +91,7 @@ def calibrate(
     """
     whole, began = workload(config), time.monotonic()
     plain = changed(config, train__stop=None, train__keep="last", checkpoint__keep=1)
-    with tempfile.TemporaryDirectory(prefix="nnjobs-") as folder:
+    with scratch_folder() as folder:
         tell("calibrating: one round on one worker")
         probe = _short_run(plain, 1, 1, 1, f"{folder}/probe")
         order = (1, other, other, 1)

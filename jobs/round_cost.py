@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -12,6 +11,7 @@ from jobs.outputs import TrialOutput
 from jobs.rounds import JobSite, model_files
 from nnlib.checkpoint import Checkpoint, RoundStore, TrialState
 from nnlib.plan import JobSpec, WorkerPlan
+from nnlib.scratch import scratch_folder
 from nnlib.storage import LocalStorage
 
 PROBES, PROBE_SECONDS = 3, 1.0
@@ -40,7 +40,7 @@ def with_round_cost(
 def _measure(
     spec: JobSpec, plans: Sequence[WorkerPlan], states: list[TrialState], note: Callable[[str], None]
 ) -> float:
-    with tempfile.TemporaryDirectory(prefix="nnjobs-") as folder, JobSite(spec, plans, note) as site:
+    with scratch_folder() as folder, JobSite(spec, plans, note) as site:
         store = RoundStore(LocalStorage(folder), [spec.model(trial).layout for trial in spec.trials])
         everyone, costs, first = range(len(spec.trials)), [], time.monotonic()
         for number in range(PROBES):

@@ -6,7 +6,6 @@ import glob
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -30,6 +29,7 @@ from nnlib.layout import slices
 from nnlib.ledger import canonical
 from nnlib.periods import round_count
 from nnlib.plan import JobSpec, WorkerPlan
+from nnlib.scratch import scratch_folder
 from nnlib.training import partial_layout
 from nnlib.wire import ERROR_KEY, SliceKey, decode_partial, decode_record
 
@@ -59,7 +59,7 @@ class JobSite:
         self.site: HadoopSite | None = None
         self._plans = plans
         with ExitStack() as stack:
-            self._folder = _temporary_folder(stack)
+            self._folder = stack.enter_context(scratch_folder())
             self._spec = self._folder / "spec.json"
             self._plan = [self._folder / f"worker-{plan.worker:06d}.plan" for plan in plans]
             _write(self._spec, canonical(spec.to_json()))
@@ -180,15 +180,6 @@ class JobSite:
                     trial=trial,
                 )
         return np.concatenate([output.parts[index].weights for index in range(len(parts))])
-
-
-def _temporary_folder(stack: ExitStack) -> Path:
-    try:
-        return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nnjobs-", ignore_cleanup_errors=True)))
-    except OSError as error:
-        raise StorageError(
-            f"cannot make a temporary folder: {error}", hint="set TMPDIR to a folder with space"
-        ) from error
 
 
 def _write(path: Path, data: bytes) -> None:

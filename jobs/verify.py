@@ -7,7 +7,6 @@ shards the ones it was trained on; does replaying a round from the nearest kept 
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -29,6 +28,7 @@ from nnlib.numerics import blas_threads
 from nnlib.periods import epochs_after, round_count
 from nnlib.plan import JobSpec, assign_shards
 from nnlib.rundir import RunDirectory
+from nnlib.scratch import scratch_folder
 from nnlib.storage import LocalStorage
 
 
@@ -154,9 +154,7 @@ def _replay(
 ) -> None:
     """Recompute the wanted rounds into a scratch store and compare their manifests with the run's."""
     store = run.rounds(spec)
-    scratch = RoundStore(
-        LocalStorage(stack.enter_context(tempfile.TemporaryDirectory(prefix="nnjobs-"))), store.layouts
-    )
+    scratch = RoundStore(LocalStorage(stack.enter_context(scratch_folder())), store.layouts)
     plans = assign_shards([shard.rows for shard in spec.dataset.shards], spec.config.workers)
     site = stack.enter_context(JobSite(spec, plans, lambda text: listen(Note(text, "warning"))))
     if 0 in wanted:

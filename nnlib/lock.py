@@ -81,7 +81,7 @@ class RunLock:
         facts = {
             "host": platform.node(),
             "process": os.getpid(),
-            "started": _started(os.getpid()),
+            "started": process_started(os.getpid()),
             "since": self._since,
             "until": time.time() + self._lease,
             "released": released,
@@ -139,7 +139,7 @@ def _alive(holder: dict[str, Any]) -> bool:
         return False
     if holder["host"] != platform.node():
         return bool(time.time() < holder["until"])
-    if int(holder["process"]) == os.getpid() and holder["started"] == _started(os.getpid()):
+    if int(holder["process"]) == os.getpid() and holder["started"] == process_started(os.getpid()):
         return holder["since"] in _HELD
     try:
         os.kill(int(holder["process"]), 0)
@@ -147,10 +147,10 @@ def _alive(holder: dict[str, Any]) -> bool:
         return False
     except PermissionError:
         return True
-    return holder["started"] is None or holder["started"] == _started(int(holder["process"]))
+    return holder["started"] is None or holder["started"] == process_started(int(holder["process"]))
 
 
-def _started(process: int) -> str | None:
+def process_started(process: int) -> str | None:
     """When a process started, in the kernel's own count, so that a reused process number is told apart; None where
     the system does not say."""
     try:

@@ -34,6 +34,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "nnlib.collective",
         "nnlib.ledger",
         "nnlib.lock",
+        "nnlib.scratch",
         "nnlib.rundir",
         "nnlib.inference",
     ),

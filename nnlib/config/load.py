@@ -111,7 +111,7 @@ def _validated(document: Document, source: str) -> Config:
     if config is None or problems:
         raise _error(problems, document, source)
     tracking = config.tracking
-    named = {"data.path": config.data.path, "run_dir": config.run_dir}
+    named: dict[str, object] = {"data.path": config.data.path, "run_dir": config.run_dir}
     named |= {"tracking.tensorboard": tracking.tensorboard, "tracking.mlflow": tracking.mlflow}
     for key, address in named.items():
         if isinstance(address, str):

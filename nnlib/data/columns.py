@@ -145,6 +145,13 @@ def _decoded(column: npt.NDArray[Any], name: str, place: Place) -> npt.NDArray[A
         raise
 
 
+MISSING = (
+    "fill it in, or leave out its row or column; data imported with --nulls mean has its gaps filled, and so has "
+    "whatever models trained on it are given"
+)
+"""Whoever imports, trains from arrays or predicts is told this."""
+
+
 def bad_value(value: Any, name: str, place: Place, row: int) -> DataError:
     """The error for a value that is missing (None, NaN) or infinite."""
     missing = value is None or value != value
@@ -153,5 +160,5 @@ def bad_value(value: Any, name: str, place: Place, row: int) -> DataError:
         file=place.file,
         row=place.row + row + 1,
         column=name,
-        hint="fill missing values with --nulls mean, or leave the column out with --features" if missing else None,
+        hint=MISSING if missing else None,
     )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +24,7 @@ from nnlib.events import Event, Listener, RoundDone, ignore
 from nnlib.inference import TrainedModel
 from nnlib.models.protocol import Array, Model
 from nnlib.rundir import RunDirectory
+from nnlib.scratch import scratch_folder
 
 PARAMETERS: dict[str, str] = {
     "hidden_layer_sizes": "model.hidden",
@@ -105,7 +105,7 @@ def train_arrays(
     from jobs.driver import train
 
     listen: Listener = _print_round if verbose else ignore
-    with tempfile.TemporaryDirectory(prefix="nnjobs-") as folder:
+    with scratch_folder() as folder:
         config = config.model_copy(
             update={
                 "data": config.data.model_copy(update={"path": f"{folder}/data"}),

@@ -1,0 +1,70 @@
+"""Temporary folders that outlive no one: what a killed process left, the next one deletes.
+
+A folder's name says whose it is: ``nnjobs-PLACE-PROCESS-START-...``, where PLACE stands for the host and its process
+numbers (containers have their own) and START for when the process started, since numbers are given again. Where the
+system does not tell these, nothing of others is touched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import platform
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from nnlib.errors import StorageError
+from nnlib.lock import process_started
+
+_NAME = re.compile(r"nnjobs-([0-9a-f]{8})-(\d{1,10})-([0-9a-f]{8})-")
+
+
+@contextlib.contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """A folder for files of this process, deleted at the end. Raises `StorageError` if none can be made."""
+    place, start = _place(), _start(os.getpid())
+    prefix = "nnjobs-" if place is None or start is None else f"nnjobs-{place}-{os.getpid()}-{start}-"
+    try:
+        if place is not None:
+            _sweep(Path(tempfile.gettempdir()), place)
+        made = tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True)
+    except OSError as error:
+        raise StorageError(
+            f"cannot make a temporary folder: {error}", hint="set TMPDIR to a folder with space"
+        ) from error
+    with made as folder:
+        yield Path(folder)
+
+
+def _sweep(parent: Path, place: str) -> None:
+    """Delete the folders of this user's dead processes."""
+    with os.scandir(parent) as entries:
+        for entry in entries:
+            found = _NAME.match(entry.name)
+            if found is None or found[1] != place or _start(int(found[2])) == found[3]:
+                continue
+            with contextlib.suppress(OSError):  # another process is quicker
+                if entry.is_dir(follow_symlinks=False) and entry.stat(follow_symlinks=False).st_uid == os.getuid():
+                    shutil.rmtree(entry.path, ignore_errors=True)
+
+
+def _place() -> str | None:
+    """What process numbers mean here: this host's, and this container's."""
+    try:
+        numbers = Path("/proc/self/ns/pid").stat().st_ino
+    except OSError:
+        return None
+    return _short(f"{platform.node()}/{numbers}")
+
+
+def _start(process: int) -> str | None:
+    started = process_started(process)
+    return None if started is None else _short(started)
+
+
+def _short(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
