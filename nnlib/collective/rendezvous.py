@@ -135,6 +135,11 @@ class Rendezvous:
             self._sleep(pause)
             pause = min(1.5 * pause, _PAUSES[1])
 
+    @property
+    def met(self) -> int:
+        """The last generation that was complete; 0 before the first."""
+        return self._met
+
     def newer(self) -> set[int]:
         """Workers that went on to a generation newer than the last one met in: whoever did not is to follow."""
         return {
