@@ -18,6 +18,8 @@ from typing import Any, Literal, TextIO, get_args
 
 import click
 
+from jobs.cluster.assemble import MAVEN_HINT, assembly_folder, without_colours
+from jobs.cluster.java import find_java
 from jobs.compat import prepare_mrjob
 from jobs.messages import is_terminal, print_json, printable
 from nnlib.config.schema import Runtime
@@ -169,21 +171,34 @@ def _torch() -> Iterator[Check]:
 
 
 def _java() -> Iterator[Check]:
-    need = "Hadoop"
-    home = os.environ.get("JAVA_HOME")
-    program = str(Path(home, "bin", "java")) if home else shutil.which("java")
-    if program is None:
-        yield Check("Java", "missing", "no java on PATH, no JAVA_HOME", need, "install a JDK, 8 to 17")
-        return
-    worked, text = output_of([program, "-version"])
-    yield Check("Java", "ok" if worked else "broken", text, need, "" if worked else "install a JDK, 8 to 17")
+    need = "Hadoop; `nnjobs cluster start` gives one to try on"
+    try:
+        java = find_java()
+    except NnjobsError as error:
+        state: Literal["missing", "broken"] = "missing" if "there is none" in error.message else "broken"
+        yield Check("Java", state, error.message, need, error.hint or "")
+    else:
+        yield Check("Java", "ok", f"{java.release} ({java.program})", need)
+
+
+def _maven() -> Iterator[Check]:
+    need = "nnjobs cluster start, the first time: it assembles a Hadoop"
+    program = shutil.which("mvn")
+    if program is not None:
+        worked, text = output_of([program, "-B", "-v"])
+        # It writes colours even where there is no terminal.
+        yield Check("Maven", "ok" if worked else "broken", without_colours(text), need, "" if worked else MAVEN_HINT)
+    elif assembly_folder().is_dir():
+        yield Check("Maven", "ok", f"not needed: a Hadoop is assembled in {assembly_folder()}", need)
+    else:
+        yield Check("Maven", "missing", "no mvn on PATH", need, MAVEN_HINT)
 
 
 def _hadoop() -> Iterator[Check]:
     need = f"training on a Hadoop cluster{_later('hadoop')}"
     home = os.environ.get("HADOOP_HOME")
     program = str(Path(home, "bin", "hadoop")) if home else shutil.which("hadoop")
-    cure = "unpack a Hadoop 3 release and set HADOOP_HOME"
+    cure = "nnjobs cluster start runs one here and prints HADOOP_HOME; or unpack a Hadoop 3 release and set it"
     if program is None:
         yield Check("Hadoop", "missing", "no hadoop on PATH, no HADOOP_HOME", need, cure)
         return
@@ -228,6 +243,7 @@ PARTS: tuple[Callable[[], Iterator[Check]], ...] = (
     _extras,
     _torch,
     _java,
+    _maven,
     _hadoop,
     _aws,
 )

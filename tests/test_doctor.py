@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from jobs import doctor
+from jobs.cluster.assemble import assembly_folder
 from jobs.doctor import diagnose, memory_bytes, output_of
 
 
@@ -49,8 +50,12 @@ def test_without_java_and_hadoop(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     for variable in ("JAVA_HOME", "HADOOP_HOME"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
-    states = {check.name: check.state for check in diagnose()}
-    assert states["Java"] == states["Hadoop"] == "missing"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    found = {check.name: check for check in diagnose()}
+    assert found["Java"].state == found["Maven"].state == found["Hadoop"].state == "missing"
+    assert "nnjobs cluster start" in found["Hadoop"].cure
+    assembly_folder().mkdir(parents=True)
+    assert {check.name: check.state for check in diagnose()}["Maven"] == "ok"
     assert "training works here" in CliRunner().invoke(doctor.doctor, []).stdout
 
 

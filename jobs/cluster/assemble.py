@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -24,6 +25,8 @@ PROGRAMS = ("hadoop", "hdfs", "yarn", "mapred")
 
 WEB_APPS = ("hdfs", "datanode", "static")
 """Folders that the HDFS daemons look for on their class path. They may be empty: the REST interfaces are servlets."""
+
+MAVEN_HINT = "install Maven (Debian: apt install maven; macOS: brew install maven)"
 
 SCRATCH = ".hadoop-"
 SECONDS = 1800
@@ -59,7 +62,7 @@ def assemble(java: Java, say: Callable[[str], None]) -> Path:
     if maven is None:
         raise UsageError(
             "Hadoop is assembled by Maven, and there is no mvn on PATH",
-            hint="install Maven (Debian: apt install maven; macOS: brew install maven)",
+            hint=MAVEN_HINT,
         )
     say("assembling Hadoop from Maven artifacts (93 MB, once; half a minute on a fast line)")
     try:
@@ -97,12 +100,18 @@ def _collect(maven: str, java: Java, jars: Path) -> None:
     except subprocess.TimeoutExpired as error:
         raise JobError(f"Maven did not finish within {SECONDS} s", hint="try again: it goes on where it was") from error
     if done.returncode:
-        lines = [line for line in (done.stdout + done.stderr).splitlines() if "ERROR" in line] or [done.stderr]
+        said = without_colours(done.stdout + done.stderr).splitlines()
+        lines = [line for line in said if "ERROR" in line] or said[-4:]
         told = "\n".join(f"  {line}" for line in lines[:4])
         raise JobError(
             f"Maven failed with exit code {done.returncode}:\n{told}",
             hint="is Maven Central, or the mirror in ~/.m2/settings.xml, reachable, and is there room on the disk?",
         )
+
+
+def without_colours(text: str) -> str:
+    """What Maven wrote, without the control sequences that it writes even where there is no terminal."""
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)
 
 
 def _arrange(made: Path) -> None:

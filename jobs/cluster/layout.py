@@ -6,9 +6,9 @@ import json
 import random
 import socket
 from dataclasses import asdict, dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 from jobs.cluster.assemble import JARS, RESOURCES
 from nnlib.errors import StorageError, UsageError
@@ -250,14 +250,11 @@ def site_files(layout: Layout) -> dict[str, dict[str, object]]:
 
 def configuration_xml(properties: dict[str, object]) -> bytes:
     """Hadoop's configuration file format."""
-    root = ElementTree.Element("configuration")
-    for name, value in properties.items():
-        entry = ElementTree.SubElement(root, "property")
-        ElementTree.SubElement(entry, "name").text = name
-        ElementTree.SubElement(entry, "value").text = str(value)
-    ElementTree.indent(root)
-    content: bytes = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
-    return content
+    entries = "".join(
+        f"  <property><name>{escape(name)}</name><value>{escape(str(value))}</value></property>\n"
+        for name, value in properties.items()
+    )
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n<configuration>\n{entries}</configuration>\n'.encode()
 
 
 def _replace(path: Path, content: bytes) -> None:
