@@ -24,6 +24,7 @@ from nnlib.data.columns import Column, Place
 from nnlib.data.dataset import MANIFEST, Dataset, Task, shard_schema
 from nnlib.data.dealing import LabelDealer, bucket_of, deal, order_hash
 from nnlib.data.encoding import Encoding, FeatureColumn
+from nnlib.data.fetching import local_copies
 from nnlib.data.importers.arrays import ArrayColumn, array_table
 from nnlib.data.importers.table import MOST_NUMBERS, ReadOptions, Table, chunk_rows
 from nnlib.data.sources import open_tables
@@ -88,8 +89,8 @@ def import_dataset(
     """
     check_free(storage(output), options.overwrite)
     read = ReadOptions(options.format, options.delimiter, options.header, options.features, options.label)
-    tables = open_tables(sources, read)
-    return import_tables(tables, output, options, progress)
+    with local_copies(sources) as local:
+        return import_tables(open_tables(local, read), output, options, progress)
 
 
 def from_arrays(X: npt.ArrayLike, y: npt.ArrayLike, output: str, **options: Any) -> Dataset:

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from nnlib.data.columns import Columns, Place
 from nnlib.data.encoding import Encoding
+from nnlib.data.fetching import local_copies
 from nnlib.data.importers.table import ReadOptions, Role, Table, chunk_rows, length, rechunk
 from nnlib.data.sources import open_tables
 from nnlib.errors import DataError
@@ -54,24 +55,25 @@ def read_raw(
     sources = [source] if isinstance(source, str) else list(source)
     likely = tuple(column.name for column in encoding.columns)
     options = ReadOptions(format, delimiter, header, likely_features=likely, likely_label=encoding.label)
-    tables = open_tables(sources, options)
-    rows = chunk or chunk_rows(encoding.features * 4)
-    start = 0
-    for table in tables:
-        label = _label(table, encoding)
-        spread, roles = _roles(table, encoding, label)
-        wanted = roles | dict.fromkeys((table.column(name, "kept") for name in keep), _VALUE)
-        if label is not None:
-            wanted[label] = _VALUE
-        first = 0
-        for columns in rechunk(iter(table.chunks(wanted)), rows):
-            place = Place(table.file, first)
-            stored = encoding.stored(_gathered(columns, encoding, spread), place)
-            y = None if label is None else replace(encoding, label=label).labels(columns[label], place)
-            kept = {name: pa.array(columns[table.column(name, "kept")]) for name in keep}
-            yield RawChunk(start + first, encoding.decoded(stored), y, kept, stored)
-            first += length(columns)
-        start += first
+    with local_copies(sources) as local:
+        tables = open_tables(local, options)
+        rows = chunk or chunk_rows(encoding.features * 4)
+        start = 0
+        for table in tables:
+            label = _label(table, encoding)
+            spread, roles = _roles(table, encoding, label)
+            wanted = roles | dict.fromkeys((table.column(name, "kept") for name in keep), _VALUE)
+            if label is not None:
+                wanted[label] = _VALUE
+            first = 0
+            for columns in rechunk(iter(table.chunks(wanted)), rows):
+                place = Place(table.file, first)
+                stored = encoding.stored(_gathered(columns, encoding, spread), place)
+                y = None if label is None else replace(encoding, label=label).labels(columns[label], place)
+                kept = {name: pa.array(columns[table.column(name, "kept")]) for name in keep}
+                yield RawChunk(start + first, encoding.decoded(stored), y, kept, stored)
+                first += length(columns)
+            start += first
 
 
 def _label(table: Table, encoding: Encoding) -> str | None:

@@ -46,6 +46,8 @@ def explained(reply: requests.Response, path: str) -> Exception:
         return TransientError("the NameNode is in safe mode")
     if _passing(kind, message) or (not kind and reply.status_code in (502, 503, 504)):
         return TransientError(message)
+    if kind in ("EOFException", "SocketException", "SocketTimeoutException"):
+        return LostReplyError(f"a DataNode lost the NameNode: {kind}")  # or HttpFS did: it may have been carried out
     if kind == "FileNotFoundException" and "not a file" not in message:
         return NotThereError("no such file or directory", file=path)
     if kind == "FileAlreadyExistsException":
@@ -88,4 +90,6 @@ def explained(reply: requests.Response, path: str) -> Exception:
 
 def _passing(kind: str, message: str) -> bool:
     """Whether it is the state of daemons that have just been started, or are about to be."""
+    if kind in ("ConnectException", "NoRouteToHostException"):  # of a DataNode that asks the NameNode
+        return True
     return "Failed to find datanode" in message or "There are 0 datanode(s) running" in message
