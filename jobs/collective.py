@@ -6,21 +6,26 @@ and ends what hangs.
 
 from __future__ import annotations
 
+import secrets
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
 from jobs.group_record import STATUS, read_status
+from jobs.job_request import Group
 from jobs.outputs import TrialOutput
 from jobs.progress import round_done
 from jobs.rounds import JobSite
 from nnlib.checkpoint import Checkpoint, RoundStore
 from nnlib.errors import StorageError
-from nnlib.events import Event, RoundDone, TrialStopped
+from nnlib.events import Event, Note, RoundDone, TrialStopped
 from nnlib.lock import current_lease
 from nnlib.plan import JobSpec
+from nnlib.storage import Storage
 
+FOLDER = "collective"
+"""Of the run directory: what a running job leaves for its driver; gone when it ends."""
 FOLLOW_SECONDS = 0.5
 """How often the driver looks what the job has written."""
 
@@ -37,19 +42,47 @@ class Teller(Protocol):
 
 def run_collective(driver: Teller, site: JobSite, store: RoundStore, start: Checkpoint) -> dict[int, TrialOutput]:
     """Train from the newest commit to the end; returns the scores of the last models, as a job that scores does."""
-    everyone = range(len(site.spec.trials))
-    store.storage.delete(STATUS)
-    lease = current_lease(store.storage)
-    follower = Follower(driver, site.spec, store, start)
-    with follower.following():
-        return site.run("collective", start.round, everyone, run_dir=store.storage.root, lock=lease)
+    place, everyone = store.storage, range(len(site.spec.trials))
+    place.delete(FOLDER)  # of a job before this one
+    group = Group(place.root, f"{FOLDER}/{secrets.token_hex(4)}", current_lease(place))
+    watch: Callable[[], None] = _nothing
+    if site.spec.workers > 1 and site.spec.config.runtime.runner != "inline":
+        watch = _watch_losses(driver, site, place, group.folder)
+    follower = Follower(driver, site.spec, store, start, watch)
+    try:
+        with follower.following():
+            return site.run("collective", start.round, everyone, group=group)
+    finally:
+        place.delete(FOLDER)
+
+
+def _watch_losses(driver: Teller, site: JobSite, place: Storage, folder: str) -> Callable[[], None]:
+    """Make the group's folder; a function that ends the tasks of lost workers, so that others take their places."""
+    from jobs.group_meeting import Losses, open_folder  # late: pyzmq takes 0.1 s, and a group in one process needs none
+
+    losses = Losses(open_folder(place, folder))
+
+    def watch() -> None:
+        for loss in losses.confirmed():
+            driver.record_event(event="lost", worker=loss.worker, generation=loss.generation, why=loss.why)
+            driver.tell(Note(f"worker {loss.worker}: {loss.why}; the others wait for its replacement", "warning"))
+            site.end_task(loss.worker, loss.attempt)
+
+    return watch
+
+
+def _nothing() -> None:
+    """What there is to watch in a group of one process."""
 
 
 class Follower:
     """Tells each round once, in order, when a status or a commit tells of it."""
 
-    def __init__(self, driver: Teller, spec: JobSpec, store: RoundStore, start: Checkpoint) -> None:
-        self._driver, self._spec, self._store = driver, spec, store
+    def __init__(
+        self, driver: Teller, spec: JobSpec, store: RoundStore, start: Checkpoint, watch: Callable[[], None]
+    ) -> None:
+        """``watch`` is called at every look."""
+        self._driver, self._spec, self._store, self._watch = driver, spec, store, watch
         self._told = start.round
         self._ended = threading.Event()
 
@@ -73,6 +106,7 @@ class Follower:
         """Tell what is new. A storage that hiccups is asked again."""
         try:
             storage = self._store.storage
+            self._watch()
             status = read_status(storage.read(STATUS)) if storage.exists(STATUS) else None
             if status is not None:
                 self._tell(status)

@@ -31,6 +31,7 @@ class CollectiveJob(RoundJob):
     def add_task_args(self) -> None:
         super().add_task_args()
         self.add_passthru_arg("--run-dir")
+        self.add_passthru_arg("--group")
         self.add_passthru_arg("--lock")
 
     def mapper(self, _: Any, line: str) -> Iterator[Line]:
@@ -41,7 +42,8 @@ class CollectiveJob(RoundJob):
     def mapper_final(self) -> Iterator[Line]:
         plans = getattr(self, "_plans", [])
         if plans:
-            yield from group_task(self._spec(), plans, self.options.run_dir, self.options.lock)
+            options = self.options
+            yield from group_task(self._spec(), plans, options.run_dir, options.group, options.lock)
 
 
 if __name__ == "__main__":

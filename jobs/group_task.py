@@ -18,7 +18,7 @@ from jobs.group_worker import LocalWorker, TroubleError, train_together
 from jobs.tasks import Line, metrics_line
 from jobs.turns import Turns
 from nnlib.checkpoint import Checkpoint, RoundStore
-from nnlib.collective.communicator import Communicator
+from nnlib.collective.communicator import Communicator, PeerLostError, SupersededError
 from nnlib.errors import JobError, NnjobsError
 from nnlib.lock import held
 from nnlib.plan import JobSpec, WorkerPlan
@@ -26,22 +26,36 @@ from nnlib.storage import Storage, storage
 from nnlib.wire import ERROR_KEY, encode_record
 
 
-def group_task(spec: JobSpec, plans: Sequence[WorkerPlan], run_dir: str, lock: str) -> Iterator[Line]:
-    """All lines of a task that was given ``plans``: those of all workers, or its own. ``lock`` is the lease of the
-    driver that started the job: without it nothing is written any more."""
+def group_task(spec: JobSpec, plans: Sequence[WorkerPlan], run_dir: str, group: str, lock: str) -> Iterator[Line]:
+    """All lines of a task that was given ``plans``: those of all workers, or its own.
+
+    ``group`` is the folder of the run directory in which the job's workers meet; ``lock`` is the lease of the driver
+    that started it: without it nothing is written any more.
+    """
     place = storage(run_dir, private=True)
-    if len(plans) == spec.workers:
-        lines: dict[int, list[Line]] = {}
+    if len(plans) < spec.workers:
+        from jobs.group_meeting import Meetings  # late: pyzmq takes 0.1 s, and a group in one process needs none
 
-        def take_part(group: Communicator) -> None:
-            member = Member(spec, plans[group.worker], place, lock)
-            lines[group.worker] = list(member.lines(lambda: group))
-
-        Turns(spec.workers).run(take_part)
-        for worker in sorted(lines):
-            yield from lines[worker]
+        (plan,) = plans
+        meetings = Meetings(spec, plan.worker, place, group, lock)
+        yield from Member(spec, plan, place, lock).lines(meetings.meet, meetings.report)
         return
-    raise NotImplementedError
+    lines: dict[int, list[Line]] = {}
+
+    def take_part(group: Communicator) -> None:
+        lines[group.worker] = list(Member(spec, plans[group.worker], place, lock).lines(lambda ended: group))
+
+    Turns(spec.workers).run(take_part)
+    for worker in sorted(lines):
+        yield from lines[worker]
+
+
+class RunEndedError(Exception):
+    """The run came to its end while a worker waited for others."""
+
+
+Meet = Callable[[Callable[[], bool]], Communicator]
+"""Waits until all workers have come; raises `RunEndedError` once the function it is given returns True."""
 
 
 class Member:
@@ -52,29 +66,43 @@ class Member:
         self._store = RoundStore(place, [spec.model(trial).layout for trial in spec.trials])
         self._worker = LocalWorker(spec, plan)
 
-    def lines(self, meet: Callable[[], Communicator]) -> Iterator[Line]:
-        """Train to the end; the records of the last models, or one that says why there are none."""
+    def lines(self, meet: Meet, report: Callable[[PeerLostError], None] | None = None) -> Iterator[Line]:
+        """Train to the end; the records of the last models, or one that says why there are none. ``report`` is told of
+        every loss."""
         with self._worker as worker:
             try:
-                last = self._train(meet)
+                last = self._train(meet, report)
                 for index, state in enumerate(last.trials):
                     yield metrics_line(self._number, index, worker.scores(index, state))
+            except SupersededError:
+                raise  # another task stands in this one's place: it ends with nothing to say
             except TroubleError as trouble:
                 if trouble.own:
-                    yield self._error(trouble.error)
+                    yield ERROR_KEY, encode_record(self._number, trouble.error.to_record())
             except NnjobsError as error:
-                yield self._error(error)
+                yield ERROR_KEY, encode_record(self._number, error.to_record())
 
-    def _error(self, error: NnjobsError) -> Line:
-        error.where.setdefault("worker", self._number)
-        return ERROR_KEY, encode_record(self._number, error.to_record())
+    def _train(self, meet: Meet, report: Callable[[PeerLostError], None] | None) -> Checkpoint:
+        while True:
+            checkpoint = self._newest()
+            if not epochs_left(self._spec, checkpoint):
+                return checkpoint
+            try:
+                with meet(self._ended) as group:
+                    return self._generation(group)
+            except RunEndedError:
+                continue
+            except PeerLostError as lost:
+                if report is None:
+                    raise
+                report(lost)
 
-    def _train(self, meet: Callable[[], Communicator]) -> Checkpoint:
-        checkpoint = self._store.load(self._store.newest())
-        if not epochs_left(self._spec, checkpoint):
-            return checkpoint
-        with meet() as group:
-            return self._generation(group)
+    def _newest(self) -> Checkpoint:
+        return self._store.load(self._store.newest())
+
+    def _ended(self) -> bool:
+        """Whether the others need nobody any more: they may have committed the end after this task was started."""
+        return not epochs_left(self._spec, self._newest())
 
     def _generation(self, group: Communicator) -> Checkpoint:
         """Agree on the commit to go on from, then train to the end."""

@@ -33,3 +33,17 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("datasets") / "digits"
     assert main(["data", "import", "digits", "-o", str(path), "--shards", "8"]) == 0
     return path
+
+
+@pytest.fixture(scope="session")
+def blobs(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """300 rows of three overlapping classes (6 features) as a dataset of 8 shards. Read only."""
+    import numpy as np
+    from shards import write_dataset
+
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 3, 300)
+    x = (rng.normal(size=(3, 6))[y] + rng.normal(0.0, 0.7, (300, 6))).astype(np.float32)
+    where = tmp_path_factory.mktemp("datasets") / "blobs"
+    write_dataset(where, x, y, shards=8, row_group_rows=16, classes=3)
+    return str(where)

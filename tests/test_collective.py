@@ -6,32 +6,18 @@ import itertools
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from shards import write_dataset
 
 from jobs import driver
 from nnlib.config.schema import Config
 from nnlib.events import Event, RoundDone
 from nnlib.rundir import RunDirectory
 
-FEATURES, CLASSES = 6, 3
 
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
-    rng = np.random.default_rng(0)
-    y = rng.integers(0, CLASSES, 300)
-    x = (rng.normal(size=(CLASSES, FEATURES))[y] + rng.normal(0.0, 0.7, (300, FEATURES))).astype(np.float32)
-    where = tmp_path_factory.mktemp("data") / "blobs"
-    write_dataset(where, x, y, shards=8, row_group_rows=16, classes=CLASSES)
-    return str(where)
-
-
-def config(dataset: str, run: Path, **changes: Any) -> Config:
+def config(blobs: str, run: Path, **changes: Any) -> Config:
     """A small experiment of two trials; ``changes`` are dotted keys with ``__`` for the dot."""
     values: dict[str, Any] = {
-        "data": {"path": dataset},
+        "data": {"path": blobs},
         "workers": 3,
         "run_dir": str(run),
         "model": {"hidden": [5]},
@@ -59,10 +45,10 @@ def substance(run: Path) -> dict[str, Any]:
     }
 
 
-def both(dataset: str, where: Path, **changes: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+def both(blobs: str, where: Path, **changes: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """The substance of the same run in rounds mode and in collective mode, inline."""
-    driver.train(config(dataset, where / "rounds", **changes))
-    driver.train(config(dataset, where / "collective", sync__mode="collective", **changes))
+    driver.train(config(blobs, where / "rounds", **changes))
+    driver.train(config(blobs, where / "collective", sync__mode="collective", **changes))
     return substance(where / "rounds"), substance(where / "collective")
 
 
@@ -92,23 +78,23 @@ EXPERIMENTS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("changes", EXPERIMENTS.values(), ids=EXPERIMENTS)
-def test_equals_rounds_mode(dataset: str, tmp_path: Path, changes: dict[str, Any]) -> None:
-    rounds, collective = both(dataset, tmp_path, **changes)
+def test_equals_rounds_mode(blobs: str, tmp_path: Path, changes: dict[str, Any]) -> None:
+    rounds, collective = both(blobs, tmp_path, **changes)
     assert rounds == collective
 
 
 @pytest.mark.parametrize("workers", [1, 2, 5, 8])
-def test_equals_rounds_mode_for_any_number_of_workers(dataset: str, tmp_path: Path, workers: int) -> None:
-    rounds, collective = both(dataset, tmp_path, workers=workers, train__epochs=4)
+def test_equals_rounds_mode_for_any_number_of_workers(blobs: str, tmp_path: Path, workers: int) -> None:
+    rounds, collective = both(blobs, tmp_path, workers=workers, train__epochs=4)
     assert rounds == collective
 
 
-def test_when_it_commits_does_not_matter(dataset: str, tmp_path: Path) -> None:
+def test_when_it_commits_does_not_matter(blobs: str, tmp_path: Path) -> None:
     found = []
     for number, (every, keep) in enumerate(itertools.product((1, 2, 3, 100, "1s"), (1, "all"))):
         run = tmp_path / str(number)
         changes = {"checkpoint__every": every, "checkpoint__keep": keep, "train__keep": "best", "train__epochs": 14}
-        driver.train(config(dataset, run, sync__mode="collective", **changes))
+        driver.train(config(blobs, run, sync__mode="collective", **changes))
         found.append(substance(run))
         store = RunDirectory.open(str(run)).rounds(RunDirectory.open(str(run)).spec())
         commits = [span[-1] for span in store.spans()]
@@ -126,20 +112,20 @@ def best_rounds(run: Path) -> set[int]:
     return {trial.best_round for trial in store.load(store.newest()).trials if trial.best_round is not None}
 
 
-def test_a_run_may_change_its_mode_when_it_goes_on(dataset: str, tmp_path: Path) -> None:
-    driver.train(config(dataset, tmp_path / "whole", train__epochs=12))
+def test_a_run_may_change_its_mode_when_it_goes_on(blobs: str, tmp_path: Path) -> None:
+    driver.train(config(blobs, tmp_path / "whole", train__epochs=12))
     for number, modes in enumerate([("rounds", "collective"), ("collective", "rounds"), ("collective", "collective")]):
         run = tmp_path / str(number)
         for epochs, mode in zip((4, 12), modes, strict=True):
-            driver.train(config(dataset, run, train__epochs=epochs, sync__mode=mode), resume=True)
+            driver.train(config(blobs, run, train__epochs=epochs, sync__mode=mode), resume=True)
         assert substance(run)["ledger"] == substance(tmp_path / "whole")["ledger"]
         assert substance(run)["view"] == substance(tmp_path / "whole")["view"]
 
 
-def test_every_round_is_told_once_in_order(dataset: str, tmp_path: Path) -> None:
+def test_every_round_is_told_once_in_order(blobs: str, tmp_path: Path) -> None:
     told: dict[str, list[Event]] = {"rounds": [], "collective": []}
     for mode, events in told.items():
-        driver.train(config(dataset, tmp_path / mode, sync__mode=mode, train__epochs=20), listen=events.append)
+        driver.train(config(blobs, tmp_path / mode, sync__mode=mode, train__epochs=20), listen=events.append)
     plain = [
         [{**vars(event), "seconds": 0} for event in events if isinstance(event, RoundDone)] for events in told.values()
     ]

@@ -18,6 +18,7 @@ NOT_MATHEMATICS = (
     "sync.gang_timeout_seconds",
     "sync.gang_fallback",
     "sync.worker_timeout_seconds",
+    "sync.encryption",
     "checkpoint",
     "evaluate",
     "tracking",

@@ -166,6 +166,9 @@ class Sync(Section):
     worker_timeout_seconds: Annotated[float, Field(gt=0.0, le=1e6)] = Field(
         60.0, description="collective: a worker that does not get on for so long is lost and replaced"
     )
+    encryption: bool = Field(
+        True, description="collective: encrypt and authenticate what workers send; false: for a network that is trusted"
+    )
 
 
 class Checkpoint(Section):

@@ -1,0 +1,225 @@
+"""A group that loses a worker, all its workers or its driver ends in the bits of one that lost nobody; and if it cannot
+go on, it says so.
+
+The faults are real ones, of real processes: a test waits until the group has met, and stops or kills a worker then. A
+run that was too quick for it is done again with more epochs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from processes import alive, wait_until_gone
+from test_collective import config, substance
+
+from jobs import driver
+from jobs.local_tasks import TaskPool
+from nnlib.config.render import to_yaml
+from nnlib.config.schema import Config
+from nnlib.errors import JobError
+from nnlib.events import Event, Note
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs fork and /proc")
+
+PATIENCE = 60.0
+WORKERS = 3
+
+
+class TooQuickError(Exception):
+    """The run was at its end before it could be harmed."""
+
+
+def collective(blobs: str, run: Path, epochs: int, **changes: Any) -> Config:
+    fixed: dict[str, Any] = {
+        "sync__mode": "collective",
+        "runtime__runner": "local",
+        "checkpoint__every": 10,
+        "sync__worker_timeout_seconds": 3.0,
+        "train__epochs": epochs,
+        "train__epochs_per_round": 1,
+        "split__seeds": [0],
+    }
+    return config(blobs, run, **(fixed | changes))
+
+
+def members(run: Path, generation: int) -> dict[int, int]:
+    """Worker -> process of those who stand in a generation."""
+    found = {}
+    for path in run.glob(f"collective/*/generation-{generation:06d}-worker-*.json"):
+        try:
+            member = json.loads(path.read_bytes())
+            task = json.loads((path.parent / f"task-{member['incarnation']}.json").read_bytes())
+        except (OSError, ValueError):
+            continue  # the folder goes when the job ends
+        found[member["worker"]] = task["process"]
+    return found
+
+
+def wait_for(condition: Callable[[], Any], ended: Callable[[], bool]) -> Any:
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        found = condition()
+        if found:
+            return found
+        if ended():
+            raise TooQuickError
+        time.sleep(0.002)
+    raise AssertionError("waited in vain")
+
+
+def group(run: Path, generation: int, ended: Callable[[], bool], *, commits: int = 0) -> dict[int, int]:
+    """The processes of a generation that is complete, when the run has ``commits`` behind its start."""
+    wait_for(lambda: len(list(run.glob("rounds/*/manifest.json"))) > commits, ended)
+    return dict(wait_for(lambda: len(found := members(run, generation)) == WORKERS and found, ended))
+
+
+def disturbed(
+    blobs: str,
+    where: Path,
+    harm: Callable[[Path, Callable[[], bool]], None],
+    **changes: Any,
+) -> tuple[Path, int, list[Event]]:
+    """Train while ``harm`` does its work: the run, its epochs and what was told. Raises what training did."""
+    epochs = 150
+    while True:
+        run, events, errors = where / f"harmed-{epochs}", list[Event](), list[BaseException]()
+
+        def train(experiment: Config, told: list[Event] = events, failed: list[BaseException] = errors) -> None:
+            try:
+                driver.train(experiment, listen=told.append)
+            except BaseException as error:
+                failed.append(error)
+
+        thread = threading.Thread(target=train, args=(collective(blobs, run, epochs, **changes),))
+        thread.start()
+        try:
+            harm(run, lambda thread=thread: not thread.is_alive())
+        except TooQuickError:
+            epochs *= 4
+            continue
+        finally:
+            thread.join()
+        if errors:
+            raise errors[0]
+        return run, epochs, events
+
+
+def undisturbed(blobs: str, where: Path, epochs: int) -> dict[str, Any]:
+    """The same in rounds mode."""
+    run = where / "undisturbed"
+    driver.train(collective(blobs, run, epochs, sync__mode="rounds", runtime__runner="inline"))
+    return substance(run)
+
+
+def losses(run: Path) -> list[dict[str, Any]]:
+    events = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
+    return [event for event in events if event["event"] == "lost"]
+
+
+@pytest.mark.parametrize(("worker", "commits"), [(0, 0), (0, 2), (2, 1)])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_worker_that_dies_or_hangs_is_replaced(
+    blobs: str,
+    tmp_path: Path,
+    worker: int,
+    commits: int,
+    number: signal.Signals,
+) -> None:
+    def harm(run: Path, ended: Callable[[], bool]) -> None:
+        first = group(run, 1, ended, commits=commits)
+        os.kill(first[worker], number)
+        if ended() or list(run.glob("final/*")):
+            raise TooQuickError
+        second = group(run, 2, ended)
+        assert second[worker] != first.pop(worker), "another process"
+        assert {peer: second[peer] for peer in first} == first, "survivors keep their processes"
+
+    run, epochs, events = disturbed(blobs, tmp_path, harm)
+    assert substance(run) == undisturbed(blobs, tmp_path, epochs)
+    assert [loss["worker"] for loss in losses(run)] == [worker]
+    assert any(isinstance(event, Note) and event.text.startswith(f"worker {worker}: lost") for event in events)
+    assert not (run / "collective").exists()
+
+
+def test_two_workers_lost_at_once_and_one_of_them_again(blobs: str, tmp_path: Path) -> None:
+    def harm(run: Path, ended: Callable[[], bool]) -> None:
+        first = group(run, 1, ended, commits=1)
+        for worker in (0, 1):
+            os.kill(first[worker], signal.SIGKILL)
+        later = dict(wait_for(lambda: next((g for n in range(2, 9) if len(g := members(run, n)) == WORKERS), 0), ended))
+        os.kill(later[1], signal.SIGKILL)
+        if ended() or list(run.glob("final/*")):
+            raise TooQuickError
+
+    run, epochs, _ = disturbed(blobs, tmp_path, harm)
+    assert substance(run) == undisturbed(blobs, tmp_path, epochs)
+
+
+def test_a_worker_that_is_lost_again_and_again_ends_the_run(blobs: str, tmp_path: Path) -> None:
+    def harm(run: Path, ended: Callable[[], bool]) -> None:
+        for generation in (1, 2):
+            os.kill(group(run, generation, ended)[1], signal.SIGKILL)
+        if list(run.glob("final/*")):
+            raise TooQuickError
+
+    with pytest.raises(JobError, match="attempt 2 of 2 was ended by SIGKILL") as caught:
+        disturbed(blobs, tmp_path, harm, runtime__retries=1)
+    assert caught.value.where["worker"] == 1
+    assert caught.value.where["shards"].startswith("part-00001")
+
+
+@pytest.mark.parametrize("slots", [1, 2])
+def test_too_few_slots_are_told_in_time(
+    blobs: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    slots: int,
+) -> None:
+    run_all = TaskPool.run_all
+
+    def fewer(self: TaskPool, functions: Any, *, at_once: int | None = None) -> None:
+        run_all(self, functions, at_once=slots if at_once else None)
+
+    monkeypatch.setattr(TaskPool, "run_all", fewer)
+    few = {"sync__gang_timeout_seconds": 0.5}
+    with pytest.raises(JobError, match=f"only {slots} of 3 workers came to run at once within 0.5 s") as caught:
+        driver.train(collective(blobs, tmp_path / "stops", 6, **few))
+    assert caught.value.exit_code == 4 and "more errors" not in str(caught.value)
+    told: list[Event] = []
+    driver.train(collective(blobs, tmp_path / "rounds", 6, sync__gang_fallback="rounds", **few), listen=told.append)
+    assert any(isinstance(event, Note) and "going on in rounds mode from round 0" in event.text for event in told)
+    assert substance(tmp_path / "rounds") == undisturbed(blobs, tmp_path, 6)
+
+
+def test_a_dead_drivers_run_goes_on(blobs: str, tmp_path: Path) -> None:
+    epochs = 150
+    while True:
+        run, file = tmp_path / f"run-{epochs}", tmp_path / f"{epochs}.yaml"
+        file.write_text(to_yaml(collective(blobs, run, epochs)))
+        command = [sys.executable, "-m", "jobs", "train", str(file), "--run-dir", str(run), "-q"]
+        process = subprocess.Popen(command, cwd=Path(__file__).parents[1], start_new_session=True)
+        try:
+            workers = group(run, 1, lambda process=process: process.poll() is not None, commits=1)
+            process.kill()
+            process.wait()
+            break
+        except TooQuickError:
+            epochs *= 4
+        finally:
+            process.kill()
+            process.wait()
+    assert all(wait_until_gone(worker) for worker in workers.values()), "orphans end themselves"
+    assert not list(run.glob("final/*"))
+    driver.train(collective(blobs, run, epochs), resume=True)
+    assert substance(run) == undisturbed(blobs, tmp_path, epochs)
+    assert not any(map(alive, workers.values()))
