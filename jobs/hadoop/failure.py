@@ -75,7 +75,7 @@ KNOWN = (
         lasting=False,
     ),
     Known(
-        re.compile(r"submitted by user (?:.*) to unknown queue: *(\S+)|Queue (\S+) (?:is not|does not|doesn't)"),
+        re.compile(r"to unknown queue: *(\S+)|Queue (\S+) (?:is not|does not|doesn't)"),
         "there is no queue {0} to submit to",
         "set runtime.hadoop.queue to one of the cluster's (yarn queue -status NAME)",
     ),
@@ -112,9 +112,7 @@ def explain(said: Submission, yarn: str, environment: Mapping[str, str]) -> Fail
             where["worker"] = int(workers[-1])
     known = _known(f"{log}\n{text}")
     message = known[0] if known else "the job failed"
-    details = _telling(log) or _client_error(said)
-    if known and known[1].lasting:
-        details = details[-3:]  # it has a name: its log is of little use
+    details = _telling(log)[-3:] if known else _telling(log) or _client_error(said)  # what has a name needs no log
     error = FailedJobError("\n    ".join([message, *details]), hint=known[1].hint if known else None)
     error.where = {key: value for key, value in where.items() if value is not None}
     error.lasting = known is not None and known[1].lasting

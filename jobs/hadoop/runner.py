@@ -81,10 +81,17 @@ class HadoopRunner(HadoopJobRunner):  # type: ignore[misc]
         """Only what lies in HDFS: mrjob would send the job's script, too, which the environment has."""
         return (path for path in super()._file_arg_hash_paths(named_paths, always_use_hash) if "://" in path)
 
+    def _upload_args(self) -> list[str]:
+        """None: Hadoop's ``-files`` and ``-archives`` refuse names with spaces, the properties they set do not."""
+        return []
+
     def _jobconf_for_step(self, step_num: int) -> dict[str, str]:
         """Ours, then mrjob's configuration file, then the experiment's ``runtime.hadoop.jobconf``."""
         ours = self.site.properties(self.request, uber=self.uber)
-        return {**ours, **super()._jobconf_for_step(step_num), **self.site.settings.jobconf}
+        ours["mapreduce.job.cache.files"] = ",".join(self._file_arg_hash_paths())
+        ours["mapreduce.job.cache.archives"] = ",".join(self._archive_arg_hash_paths())
+        conf = {**ours, **super()._jobconf_for_step(step_num), **self.site.settings.jobconf}
+        return {name: value for name, value in conf.items() if value != ""}
 
     def _args_for_streaming_step(self, step_num: int) -> list[str]:
         if not self.get_hadoop_streaming_jar():

@@ -35,6 +35,8 @@ class Scratch:
             folder = f"{RUNS}/{name}-{secrets.token_hex(6)}"
             stack.callback(base.delete, folder)
             self.storage = storage(f"{base.root}/{folder}")
+            # Where all nodes share a file system it can be a folder there, which mrjob would take for one of HDFS.
+            self.root = self.storage.root if "://" in self.storage.root else f"file://{self.storage.root}"
             self.storage.write_all(files)
             self.environment = environment(runtime, base, note)
             self._stack = stack.pop_all()
@@ -45,7 +47,7 @@ class Scratch:
 
     def address(self, name: str) -> str:
         """A file here, for the distributed cache."""
-        return escaped(f"{self.storage.root}/{name}")
+        return escaped(f"{self.root}/{name}")
 
     def next_job(self) -> None:
         """From now on files are another job's."""
@@ -67,8 +69,8 @@ class Scratch:
         return {
             "conf_paths": [str(conf)] if conf.exists() else [],
             "extra_args": list(arguments),
-            "input_paths": [f"{self.storage.root}/{plan}"],
-            "output_dir": f"{self.storage.root}/output-{self._jobs:06d}",
+            "input_paths": [f"{self.root}/{plan}"],
+            "output_dir": f"{self.root}/output-{self._jobs:06d}",
             "cmdenv": dict(self.environment.variables),
             "python_bin": list(self.environment.python),
             "upload_archives": list(self.environment.archives),

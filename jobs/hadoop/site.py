@@ -49,6 +49,8 @@ class HadoopSite:
 
     def uber(self, request: RoundRequest) -> bool:
         """Whether the job's tasks are to run in its master's container."""
+        if request.collective:
+            return False  # there tasks take turns, but a group's must run at once
         if self.settings.uber != "auto":
             return self.settings.uber == "on"
         return worth_uber(self.spec, len(request.active), len(request.epochs))

@@ -1,0 +1,614 @@
+"""What the hadoop runner asks of a cluster and makes of its answers. No Hadoop needed: its programs are played here."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs import round_job
+from jobs.hadoop import environment as environments
+from jobs.hadoop import scratch as scratches
+from jobs.hadoop.client import Submission, submit
+from jobs.hadoop.environment import Environment, escaped
+from jobs.hadoop.failure import explain
+from jobs.hadoop.preflight import check_nodes, node_reports
+from jobs.hadoop.reporter import NODE_KEY, Reporter, node_line, status
+from jobs.hadoop.resources import job_properties, task_resources, worth_uber
+from jobs.hadoop.runner import HadoopRunner
+from jobs.hadoop.scratch import base_address
+from jobs.hadoop.site import HadoopSite, job_name
+from jobs.job_request import RoundRequest
+from jobs.prepare import make_spec
+from jobs.runners import run_job
+from nnlib.config.schema import Config
+from nnlib.data.dataset import Dataset
+from nnlib.data.synthetic import SynthOptions, synthesize
+from nnlib.errors import ConfigError, JobError
+from nnlib.plan import JobSpec, WorkerPlan
+from nnlib.pulse import PULSE, beat, say
+from nnlib.wire import decode_record, encode_record
+
+APPLICATION = "application_1700000000000_12345"
+ATTEMPT = "attempt_1700000000000_12345_m_000003_1"
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> tuple[JobSpec, list[WorkerPlan]]:
+    data = tmp_path / "data"
+    synthesize(str(data), SynthOptions(kind="blobs", rows=400, features=12, classes=3, shards=4))
+    config = Config.model_validate(
+        {"name": "tiny", "workers": 4, "data": {"path": f"file://{data}"}, "model": {"hidden": [8]}}
+    )
+    return make_spec(config, Dataset.open(f"file://{data}"))
+
+
+@pytest.fixture
+def spec(made: tuple[JobSpec, list[WorkerPlan]]) -> JobSpec:
+    return made[0]
+
+
+def configured(spec: JobSpec, **hadoop: Any) -> JobSpec:
+    runtime = spec.config.runtime
+    runtime = runtime.model_copy(update={"hadoop": runtime.hadoop.model_copy(update=hadoop)})
+    return replace(spec, config=spec.config.model_copy(update={"runtime": runtime}))
+
+
+def request(site: HadoopSite | None = None, **other: Any) -> RoundRequest:
+    facts: dict[str, Any] = {
+        "phase": "train",
+        "round": 2,
+        "active": [0],
+        "spec": "spec.json",
+        "plan": [],
+        "model": "hdfs://host:1/a run, mine/rounds/000002/model.safetensors",
+        "state": None,
+        "folder": Path(),
+        "reducers": 3,
+        "blas_threads": 1,
+        "epochs": range(10, 15),
+        "rounds": 20,
+        "site": site,
+    }
+    return RoundRequest(**facts | other)
+
+
+# Resources.
+
+
+def properties(spec: JobSpec, *, uber: bool = False) -> dict[str, str]:
+    runtime = spec.config.runtime
+    return job_properties(runtime, 4, task_resources(spec), name="n", reducers=2, uber=uber, lines_per_map=1)
+
+
+def test_a_small_model_takes_the_least_container(spec: JobSpec) -> None:
+    resources = task_resources(spec)
+    assert (resources.memory_mb, resources.vcores) == (512, 1)
+    assert 64 <= resources.heap_mb <= 128
+
+
+def test_memory_grows_with_model_batch_and_rows(spec: JobSpec) -> None:
+    def with_keys(**sections: dict[str, Any]) -> int:
+        plain = spec.config.model_dump(mode="json")
+        config = Config.model_validate({**plain, **{name: plain[name] | keys for name, keys in sections.items()}})
+        grown = replace(spec, config=config, dataset=replace(spec.dataset, shards=spec.dataset.shards * 20_000))
+        return task_resources(grown).memory_mb
+
+    small = with_keys(runtime={"memory_mb": 300})
+    assert with_keys(runtime={"memory_mb": 800}) == small + 1000
+    assert with_keys(runtime={"memory_mb": 300}, model={"hidden": [4000, 4000]}) > small + 8 * 60
+    assert with_keys(runtime={"memory_mb": 300}, train={"batch_size": 1_000_000}) > small + 400
+
+
+def test_what_the_configuration_says_wins(spec: JobSpec) -> None:
+    wanted = configured(spec, memory_mb=3000, vcores=2, heap_mb=500, queue="research", speculative=False)
+    found = properties(wanted)
+    assert found["mapreduce.map.memory.mb"] == found["mapreduce.reduce.memory.mb"] == "3000"
+    assert found["mapreduce.map.cpu.vcores"] == "2"
+    assert found["mapreduce.map.java.opts"].startswith("-Xmx500m -XX:TieredStopAtLevel=1")
+    assert found["mapreduce.job.queuename"] == "research"
+    assert found["mapreduce.map.speculative"] == "false"
+    assert properties(configured(spec, jobconf={"mapreduce.map.memory.mb": "7"}))["mapreduce.map.memory.mb"] == "7"
+    assert "mapreduce.job.queuename" not in properties(spec)
+
+
+def test_retries_and_timeout_are_hadoops(spec: JobSpec) -> None:
+    assert properties(spec)["mapreduce.task.timeout"] == "600000"
+    runtime = spec.config.runtime.model_copy(update={"task_timeout_seconds": 12.5, "retries": 0})
+    found = properties(replace(spec, config=spec.config.model_copy(update={"runtime": runtime})))
+    assert found["mapreduce.task.timeout"] == "12500"
+    assert found["mapreduce.map.maxattempts"] == found["mapreduce.reduce.maxattempts"] == "1"
+
+
+def test_the_master_that_takes_tasks_in_has_room_for_them(spec: JobSpec) -> None:
+    alone, uber = properties(spec), properties(spec, uber=True)
+    key = "yarn.app.mapreduce.am.resource.mb"
+    assert int(uber[key]) >= int(uber["mapreduce.map.memory.mb"])  # else Hadoop takes no task in
+    assert int(uber[key]) > int(alone[key])
+    assert (uber["mapreduce.job.ubertask.enable"], alone["mapreduce.job.ubertask.enable"]) == ("true", "false")
+
+
+def test_uber_where_the_work_is_less_than_a_container_costs(spec: JobSpec) -> None:
+    assert worth_uber(spec, trials=1, epochs=5)
+    assert not worth_uber(spec, trials=1, epochs=100_000_000)
+    many = replace(spec, config=spec.config.model_copy(update={"workers": 10}))
+    assert not worth_uber(many, trials=1, epochs=1)
+
+
+# The command line.
+
+
+@pytest.fixture
+def hadoop_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A Hadoop whose program writes down its arguments and then does as ``play`` says."""
+    home = tmp_path / "hadoop home"
+    (home / "bin").mkdir(parents=True)
+    (home / "share").mkdir()
+    (home / "share" / "hadoop-streaming-9.9.9.jar").touch()
+    monkeypatch.setenv("HADOOP_HOME", str(home))
+    play(home, "hadoop", "exit 0")
+    play(home, "yarn", "exit 0")
+    return home
+
+
+def play(home: Path, program: str, script: str) -> None:
+    path = home / "bin" / program
+    path.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" >> "$0.said"\n{script}\n', encoding="utf-8")
+    path.chmod(0o755)
+
+
+def said(home: Path, program: str) -> list[str]:
+    path = home / "bin" / f"{program}.said"
+    return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+
+
+@pytest.fixture
+def site(
+    made: tuple[JobSpec, list[WorkerPlan]], tmp_path: Path, hadoop_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[HadoopSite]:
+    """A site on local storage, its environment given."""
+    packed = Environment(("nnjobs-env/bin/python",), ("hdfs://h/e.tar.gz#nnjobs-env",), {"A": "1"})
+    monkeypatch.setattr(scratches, "environment", lambda *_: packed)
+    spec = configured(made[0], scratch=f"file://{tmp_path}/scratch", mrjob_conf=str(tmp_path / "mrjob.conf"))
+    place = HadoopSite(spec, made[1], lambda _: None, lambda **_: None)
+    yield place
+    place.close()
+    assert not list((tmp_path / "scratch" / "runs").iterdir())
+
+
+def arguments(site: HadoopSite, home: Path, **other: Any) -> list[str]:
+    """What ``hadoop`` was called with for a job (whose output is then missed)."""
+    with pytest.raises(JobError, match="_SUCCESS"):
+        list(run_job("hadoop", request(site, **other)))
+    return said(home, "hadoop")
+
+
+def after(arguments: list[str], option: str) -> list[str]:
+    return [value for name, value in pairwise(arguments) if name == option]
+
+
+def test_the_plan_goes_up_once_with_one_line_a_worker(site: HadoopSite, tmp_path: Path) -> None:
+    (folder,) = (tmp_path / "scratch" / "runs").iterdir()
+    assert folder.name.startswith("tiny-")
+    lines = (folder / "plan").read_text(encoding="utf-8").splitlines()
+    assert [WorkerPlan.from_line(line).worker for line in lines] == [0, 1, 2, 3]
+    assert JobSpec.from_json(json.loads((folder / "spec.json").read_bytes())).workers == 4
+
+
+def test_one_program_is_started_for_a_job(site: HadoopSite, hadoop_home: Path) -> None:
+    """Nothing asks for Hadoop's version or looks at its files through it."""
+    words = arguments(site, hadoop_home)
+    assert words.count("jar") == 1
+    assert words[0] == "jar"
+    assert words[1].endswith("hadoop-streaming-9.9.9.jar")
+    assert said(hadoop_home, "yarn") == []
+
+
+def test_a_job_in_containers(site: HadoopSite, hadoop_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(site, "uber", lambda _: False)
+    words = arguments(site, hadoop_home)
+    conf = dict(value.split("=", 1) for value in after(words, "-D"))
+    assert conf["mapreduce.job.name"] == "nnjobs tiny round 3/20"
+    assert conf["mapreduce.job.reduces"] == "3"
+    assert conf["mapreduce.input.lineinputformat.linespermap"] == "1"
+    assert conf["stream.num.map.output.key.fields"] == "2"  # key and worker: values come sorted
+    assert after(words, "-partitioner") == ["org.apache.hadoop.mapred.lib.KeyFieldBasedPartitioner"]
+    files, archives = conf["mapreduce.job.cache.files"].split(","), conf["mapreduce.job.cache.archives"]
+    assert "hdfs://host:1/a%20run%2C%20mine/rounds/000002/model.safetensors#model.safetensors" in files
+    assert len(files) == 2
+    assert all("round_job" not in file for file in files)  # the code is in the environment
+    assert archives == "hdfs://h/e.tar.gz#nnjobs-env"
+    (mapper,) = after(words, "-mapper")
+    assert mapper.startswith("nnjobs-env/bin/python -m jobs.round_job --step-num=0 --mapper --phase train --round 2")
+    assert "--model model.safetensors" in mapper
+    assert mapper.endswith("--report --check-node")
+    assert after(words, "-cmdenv") == ["A=1"]
+
+
+def test_a_job_in_the_masters_container_is_one_map_and_one_reduce(site: HadoopSite, hadoop_home: Path) -> None:
+    conf = dict(value.split("=", 1) for value in after(arguments(site, hadoop_home), "-D"))
+    assert conf["mapreduce.job.ubertask.enable"] == "true"
+    assert conf["mapreduce.job.reduces"] == "1"
+    assert conf["mapreduce.input.lineinputformat.linespermap"] == "4"
+
+
+def test_the_model_of_a_run_on_this_machine_goes_up(site: HadoopSite, hadoop_home: Path, tmp_path: Path) -> None:
+    model = tmp_path / "model.safetensors"
+    model.write_bytes(b"weights")
+    with HadoopRunner.for_request(request(site, model=str(model)), common()) as job:
+        (uri,) = [each for each in job._file_arg_hash_paths() if each.endswith("#model.safetensors")]
+        copy = Path(uri.partition("#")[0].removeprefix("file://"))
+        assert copy.read_bytes() == b"weights"
+    with HadoopRunner.for_request(request(site, model=str(model)), common()):
+        assert not copy.exists()  # that of the job before
+
+
+def common() -> dict[str, Any]:
+    return {
+        "mr_job_script": round_job.__file__,
+        "conf_paths": [],
+        "extra_args": [],
+        "input_paths": [],
+        "steps": [{"type": "streaming", "mapper": {"type": "script"}, "reducer": {"type": "script"}}],
+        "sort_values": True,
+        "check_input_paths": False,
+        "read_logs": False,
+    }
+
+
+def test_mrjobs_file_wins_over_what_is_derived_and_the_experiment_over_both(
+    site: HadoopSite, hadoop_home: Path, tmp_path: Path
+) -> None:
+    conf = "runners: {hadoop: {jobconf: {mapreduce.map.memory.mb: 901, mapreduce.job.queuename: theirs}}}"
+    (tmp_path / "mrjob.conf").write_text(conf, encoding="utf-8")
+    site.settings = site.settings.model_copy(update={"jobconf": {"mapreduce.job.queuename": "mine"}})
+    found = dict(value.split("=", 1) for value in after(arguments(site, hadoop_home), "-D"))
+    assert found["mapreduce.map.memory.mb"] == "901"
+    assert found["mapreduce.job.queuename"] == "mine"
+
+
+def test_a_job_that_fails_in_the_masters_container_runs_again_in_containers(
+    site: HadoopSite, hadoop_home: Path
+) -> None:
+    notes: list[str] = []
+    site.note = notes.append
+    play(hadoop_home, "hadoop", 'case "$*" in *ubertask.enable=true*) echo lost >&2; exit 1;; esac')
+    arguments(site, hadoop_home)
+    assert said(hadoop_home, "hadoop").count("jar") == 2
+    assert "trying again in containers" in notes[0]
+
+
+def test_what_would_fail_again_is_not_tried_again(site: HadoopSite, hadoop_home: Path) -> None:
+    play(hadoop_home, "hadoop", "echo \"ModuleNotFoundError: No module named 'numpy'\" >&2; exit 1")
+    with pytest.raises(JobError, match="lacks the module numpy") as failed:
+        list(run_job("hadoop", request(site)))
+    assert said(hadoop_home, "hadoop").count("jar") == 1
+    assert failed.value.exit_code == 4
+
+
+def test_without_hadoop_the_error_says_what_to_set(site: HadoopSite, tmp_path: Path) -> None:
+    (tmp_path / "mrjob.conf").write_text("runners: {hadoop: {hadoop_bin: /no/such/hadoop}}", encoding="utf-8")
+    with pytest.raises(JobError, match="cannot start /no/such/hadoop") as failed:
+        list(run_job("hadoop", request(site)))
+    assert "HADOOP_HOME" in str(failed.value.hint)
+
+
+def test_output_is_read_when_it_is_whole_and_then_deleted(
+    site: HadoopSite, hadoop_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = 'while [ "$1" != -output ]; do shift; done; out=${2#file://}; mkdir -p "$out"; touch "$out/_SUCCESS"\n'
+    script += "printf 'k1\\tv1\\nk2\\tv2\\n' > \"$out/part-00000\"; printf 'k3\\tv3\\n' > \"$out/part-00001\""
+    play(hadoop_home, "hadoop", script)
+    lines = run_job("hadoop", request(site))
+    assert sorted(lines) == [(b"k1", b"v1"), (b"k2", b"v2"), (b"k3", b"v3")]
+    (folder,) = (tmp_path / "scratch" / "runs").iterdir()
+    assert sorted(path.name for path in folder.iterdir()) == ["plan", "spec.json"]
+
+
+def test_a_dataset_on_this_machine_is_refused(made: tuple[JobSpec, list[WorkerPlan]]) -> None:
+    data = made[0].config.data.model_copy(update={"path": "datasets/here"})
+    spec = replace(made[0], config=made[0].config.model_copy(update={"data": data}))
+    with pytest.raises(ConfigError, match="cannot read a dataset on this machine"):
+        HadoopSite(spec, made[1], lambda _: None, lambda **_: None)
+
+
+def test_where_things_lie_and_what_they_are_called(spec: JobSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HADOOP_USER_NAME", "ada")
+    settings = spec.config.runtime.hadoop
+    assert base_address(settings, "file:///data/x") == "hdfs:///user/ada/.nnjobs"
+    assert base_address(settings, "hdfs://nn:8020/data/x") == "hdfs://nn:8020/user/ada/.nnjobs"
+    assert base_address(settings.model_copy(update={"scratch": "hdfs:///tmp/x"}), "") == "hdfs:///tmp/x"
+    assert job_name(spec, request(phase="score")) == "nnjobs tiny score"
+    assert job_name(spec, request(rounds=None)) == "nnjobs tiny round 3/?"
+    assert escaped("hdfs://h:1/a b/c,d#e") == "hdfs://h:1/a%20b/c%2Cd%23e"
+
+
+# The nodes' Python.
+
+
+def test_the_nodes_own_python_needs_no_archive(spec: JobSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NNJOBS_HDFS_HTTP", "http://nn:9870")
+    runtime = configured(spec, python_bin="/opt/py/bin/python -s").config.runtime
+    found = environments.environment(runtime, _Base("hdfs://nn:8020/x"), lambda _: None)
+    assert found.python == ("/opt/py/bin/python", "-s")
+    assert found.archives == ()
+    assert found.variables["NNJOBS_HDFS_HTTP"] == "http://nn:9870"
+    assert found.variables["OPENBLAS_NUM_THREADS"] == "1"
+    both = configured(spec, python_bin="python3", archive="x.tar.gz").config.runtime
+    with pytest.raises(ConfigError, match="exclude each other"):
+        environments.environment(both, _Base("hdfs://nn:8020/x"), lambda _: None)
+
+
+def test_an_archive_goes_up_under_its_hash_and_only_once(spec: JobSpec, tmp_path: Path) -> None:
+    from nnlib.storage import storage
+
+    archive = tmp_path / "env.tar.gz"
+    archive.write_bytes(b"packed")
+    base = storage(f"file://{tmp_path}/base")
+    notes: list[str] = []
+    runtime = configured(spec, archive=str(archive)).config.runtime
+    first, second = (environments._given(str(runtime.hadoop.archive), base, notes.append) for _ in range(2))
+    assert first == second
+    assert [name.removesuffix(".tar.gz") for name in base.names("environments")] == [environments.hash_of(archive)]
+    assert len(notes) == 1
+    with pytest.raises(ConfigError, match="no such archive"):
+        environments._given(str(tmp_path / "other"), base, notes.append)
+
+
+class _Base:
+    def __init__(self, root: str) -> None:
+        self.root = root
+
+
+# The client, and why a job failed.
+
+TOLD = f"""\
+2026-01-01 10:00:00,000 INFO impl.YarnClientImpl: Submitted application {APPLICATION}
+2026-01-01 10:00:00,001 INFO mapreduce.Job: The url to track the job: http://rm:8088/proxy/{APPLICATION}/
+2026-01-01 10:00:09,000 INFO mapreduce.Job: Task Id : {ATTEMPT}, Status : FAILED
+Error: java.lang.RuntimeException: PipeMapRed.waitOutputThreads(): subprocess failed with code 1
+2026-01-01 10:00:10,000 INFO mapreduce.Job: Counters: 2
+\tFile System Counters
+\t\tFILE: Number of bytes read=0
+\tnnjobs
+\t\texamples=3500
+"""
+
+
+def test_the_client_is_heard() -> None:
+    submission = Submission()
+    for line in TOLD.splitlines():
+        submission.hear(line)
+    assert (submission.application, submission.web) == (APPLICATION, "http://rm:8088")
+    assert submission.job == "job_1700000000000_12345"
+    assert submission.failed == [ATTEMPT]
+    assert submission.counters["nnjobs"] == {"examples": 3500}
+
+
+class _Yarn(BaseHTTPRequestHandler):
+    answers: Mapping[str, Any]
+    heard: list[tuple[str, str, bytes]]
+
+    def do_GET(self) -> None:
+        self._answer(b"")
+
+    def do_PUT(self) -> None:
+        self._answer(self.rfile.read(int(self.headers["Content-Length"])))
+
+    def _answer(self, body: bytes) -> None:
+        path = self.path.partition("?")[0]
+        self.heard.append((self.command, self.path, body))
+        answer = self.answers.get(path)
+        if isinstance(answer, str) and answer.startswith("-> "):
+            self.send_response(302)
+            self.send_header("Location", answer[3:])
+            self.end_headers()
+            return
+        self.send_response(404 if answer is None else 200)
+        self.end_headers()
+        if answer is not None:
+            self.wfile.write(answer.encode() if isinstance(answer, str) else json.dumps(answer).encode())
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Not on the terminal."""
+
+
+@pytest.fixture
+def yarn() -> Iterator[tuple[str, type[_Yarn]]]:
+    """A web server that plays resource manager, node and history server; its answers are set by the test."""
+    handler = type("Handler", (_Yarn,), {"heard": [], "answers": {}})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"127.0.0.1:{server.server_port}", handler
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_a_failed_job_is_one_error_with_the_attempts_log(yarn: tuple[str, type[_Yarn]]) -> None:
+    host, handler = yarn
+    job = "/ws/v1/history/mapreduce/jobs/job_1700000000000_12345"
+    task = "task_1700000000000_12345_m_000003"
+    log = "nnjobs: worker 3 on node7\nINFO: noise\nTraceback (most recent call last):\n"
+    log += '  File "a.py", line 1, in f\n    g()\nZeroDivisionError: division by zero\n'
+    handler.answers = {
+        f"/ws/v1/cluster/apps/{APPLICATION}": {"app": {"diagnostics": "Task failed"}},
+        f"/proxy/{APPLICATION}/": f"-> http://{host}/jobhistory/job/x",
+        "/jobhistory/job/x": "a page",
+        f"{job}/tasks": {"tasks": {"task": [{"id": "other", "state": "SUCCEEDED"}, {"id": task, "state": "FAILED"}]}},
+        f"{job}/tasks/{task}/attempts": {
+            "taskAttempts": {
+                "taskAttempt": [
+                    {
+                        "id": ATTEMPT,
+                        "state": "FAILED",
+                        "assignedContainerId": "container_1",
+                        "nodeHttpAddress": "127.0.0.1:1",  # gone: the history server has the log
+                        "diagnostics": "subprocess failed with code 1",
+                    }
+                ]
+            }
+        },
+        "/ws/v1/history/containerlogs/container_1/stderr": f"LogContents:\n{log}\nEnd of LogType:stderr\n****",
+    }
+    submission = Submission()
+    for line in TOLD.replace("rm:8088", host).splitlines():
+        submission.hear(line)
+    error = explain(submission, "/no/such/yarn", os.environ)
+    assert error.where["attempt"] == ATTEMPT
+    assert error.where["worker"] == 3
+    assert error.message.splitlines()[1].strip() == "Traceback (most recent call last):"
+    assert error.message.splitlines()[-1].strip() == "ZeroDivisionError: division by zero"
+    assert "noise" not in error.message
+    assert not error.lasting
+
+
+@pytest.mark.parametrize(
+    ("line", "message", "lasting"),
+    [
+        ('java.io.IOException: Cannot run program "python9": error=2', "a node has no Python python9", True),
+        ("ModuleNotFoundError: No module named 'numpy'", "lacks the module numpy", True),
+        ("python: /lib/libc.so.6: version `GLIBC_2.38' not found", "GLIBC_2.38", True),
+        ("Container [pid=1] is running beyond physical memory limits. Current", "more physical memory", False),
+        ("AttemptID:x Timed out after 12 secs", "a task hung: Timed out after 12 secs", False),
+        ("to unknown queue: research", "no queue research", True),
+        ("DSQuotaExceededException: The DiskSpace quota", "quota", True),
+        ("java.net.ConnectException: Connection refused", "does not answer", False),
+    ],
+)
+def test_failures_with_a_name(line: str, message: str, lasting: bool) -> None:
+    submission = Submission()
+    submission.hear(line)
+    error = explain(submission, "/no/such/yarn", os.environ)
+    assert message in error.message
+    assert error.hint
+    assert error.lasting is lasting
+
+
+def test_whatever_ends_the_wait_kills_the_application(
+    hadoop_home: Path, yarn: tuple[str, type[_Yarn]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host, handler = yarn
+    handler.answers = {f"/ws/v1/cluster/apps/{APPLICATION}/state": {"state": "KILLED"}}
+    script = f"echo 'Submitted application {APPLICATION}' >&2; echo 'url to track the job: http://{host}/x' >&2\n"
+    play(hadoop_home, "hadoop", f"{script}exec sleep 3600")
+
+    def hear(self: Submission, line: str) -> None:
+        original(self, line)
+        if self.web:
+            raise KeyboardInterrupt
+
+    original = Submission.hear
+    monkeypatch.setattr(Submission, "hear", hear)
+    with pytest.raises(KeyboardInterrupt):
+        submit([str(hadoop_home / "bin" / "hadoop")], os.environ, str(hadoop_home / "bin" / "yarn"))
+    ((method, path, body),) = handler.heard
+    assert (method, json.loads(body)) == ("PUT", {"state": "KILLED"})
+    assert path.startswith(f"/ws/v1/cluster/apps/{APPLICATION}/state?user.name=")
+    assert said(hadoop_home, "yarn") == []
+    handler.answers = {}  # a resource manager that lets nobody kill over HTTP
+    with pytest.raises(KeyboardInterrupt):
+        submit([str(hadoop_home / "bin" / "hadoop")], os.environ, str(hadoop_home / "bin" / "yarn"))
+    assert said(hadoop_home, "yarn") == ["application", "-kill", APPLICATION]
+
+
+def test_a_ctrl_c_at_the_terminal_does_not_reach_the_client(hadoop_home: Path) -> None:
+    play(hadoop_home, "hadoop", 'ps -o pgid= -p $$ >&2 2>/dev/null || cut -d" " -f5 /proc/$$/stat >&2')
+    _, submission = submit([str(hadoop_home / "bin" / "hadoop")], os.environ, "yarn")
+    assert int(submission.lines[0]) != os.getpgid(0)
+
+
+# Tasks.
+
+
+class _Job:
+    """What the reporter uses of mrjob's job."""
+
+    def __init__(self) -> None:
+        self.stderr = io.BytesIO()
+        self.statuses: list[str] = []
+        self.counters: list[tuple[str, str, int]] = []
+        self.told = threading.Event()
+
+    def set_status(self, text: str) -> None:
+        self.statuses.append(text)
+        self.told.set()
+
+    def increment_counter(self, group: str, name: str, amount: int) -> None:
+        self.counters.append((group, name, amount))
+
+
+def test_signs_of_life_come_only_while_the_task_gets_on() -> None:
+    job: Any = _Job()
+    with Reporter(job, every_seconds=0.01) as reporter:
+        say(phase="train", round=3, epoch=7, loss=0.12345)
+        assert job.told.wait(30)
+        job.told.clear()
+        first = len(job.statuses)
+        assert not reporter._done.wait(0.2)
+        assert len(job.statuses) == first  # it hangs: nothing more is said
+        beat()
+        assert job.told.wait(30)
+    assert "round 3 epoch 7 loss 0.1235" in job.statuses[0] or "loss 0.1234" in job.statuses[0]
+    assert PULSE.beats
+
+
+def test_a_status_in_words() -> None:
+    assert status({"phase": "train", "round": 3, "epoch": 7, "loss": 0.123}) == "train: round 3 epoch 7 loss 0.123"
+    assert status({}) == "reading"
+
+
+def test_tasks_count_their_work(made: tuple[JobSpec, list[WorkerPlan]]) -> None:
+    spec, plans = made
+    job: Any = _Job()
+    record = {"examples": 70, "losses": [1.0, 0.5], "evaluations": 0, "seconds": {"read": 0.5, "train": 0.25}}
+    lines = [(b"00000000.00000000.metrics", encode_record(0, record))]
+    assert list(Reporter(job).mapped(spec, plans[0], lines)) == lines
+    counters = {name: amount for _, name, amount in job.counters}
+    assert counters["examples"] == 140
+    assert counters["batches"] == 2 * 3
+    assert counters["milliseconds read"] == 500
+    assert counters["bytes"] == sum(map(len, lines[0])) + 2
+    assert {group for group, _, _ in job.counters} == {"nnjobs"}
+    assert job.stderr.getvalue().startswith(b"nnjobs: worker 0 on ")
+
+
+def test_reducers_pass_on_what_tasks_say_of_their_nodes() -> None:
+    job: Any = _Job()
+    lines = list(Reporter(job).reduced(NODE_KEY, [b"a", b"b"], lambda: iter(())))
+    assert lines == [(NODE_KEY, b"a"), (NODE_KEY, b"b")]
+
+
+def test_nodes_are_told_apart_and_must_agree() -> None:
+    key, value = node_line(3)
+    assert key == NODE_KEY
+    (node,) = node_reports([value, value])
+    worker, facts = decode_record(value)
+    assert (worker, facts) == (3, node)
+    check_nodes([node, {**node, "host": "other"}], strict=True)
+    other = {**node, "host": "other", "numpy": "0.1"}
+    check_nodes([node, other], strict=False)
+    with pytest.raises(JobError, match=r"differ in numpy: 0\.1 on other"):
+        check_nodes([node, other], strict=True)
+
+
+def test_preflight_of_a_task_needs_no_spec(tmp_path: Path) -> None:
+    plan = WorkerPlan(1, (0,)).to_line()
+    command = [sys.executable, "-m", "jobs.round_job", "--mapper", "--phase", "preflight", "--check-node"]
+    done = subprocess.run([*command, "--report", "--spec", "none"], input=plan, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("!node\t")
