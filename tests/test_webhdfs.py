@@ -182,7 +182,13 @@ def test_a_standby_sends_to_the_other(cluster: Cluster) -> None:
 
 def test_safe_mode_and_starting_daemons_are_waited_for(cluster: Cluster, store: Storage) -> None:
     cluster.before = once(
-        SAFE_MODE, (403, "RetriableException", "later"), (403, "IOException", "Failed to find datanode")
+        SAFE_MODE,
+        (403, "RetriableException", "later"),
+        (403, "IOException", "Failed to find datanode"),
+        None,
+        (400, "ConnectException", "Call From data-node to name-node failed on connection exception"),
+        None,
+        (403, "EOFException", "End of File Exception between local host is: data-node"),
     )
     store.write("x", b"data")
     assert cluster.files == {"/dir/x": b"data"}
