@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import glob
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,15 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from jobs import tasks
-from jobs.attempts import StartProcess
 from jobs.chaos import Chaos
 from jobs.job_request import Group, RoundRequest
 from jobs.local_tasks import TaskPool
 from jobs.outputs import TrialOutput, check_records
-from jobs.runners import Line, run_job, task_environment
-from jobs.task_server import TaskServer
+from jobs.runners import Line, run_job
+from jobs.workplace import process_starter, write_file
 from nnlib.checkpoint import Checkpoint, RoundStore
-from nnlib.errors import JobError, StorageError, from_record
+from nnlib.errors import JobError, from_record
 from nnlib.layout import slices
 from nnlib.ledger import canonical
 from nnlib.periods import round_count
@@ -62,9 +59,9 @@ class JobSite:
             self._folder = stack.enter_context(scratch_folder())
             self._spec = self._folder / "spec.json"
             self._plan = [self._folder / f"worker-{plan.worker:06d}.plan" for plan in plans]
-            _write(self._spec, canonical(spec.to_json()))
+            write_file(self._spec, canonical(spec.to_json()))
             for plan, path in zip(plans, self._plan, strict=True):
-                _write(path, plan.to_line().encode() + b"\n")
+                write_file(path, plan.to_line().encode() + b"\n")
             runtime = spec.config.runtime
             if runtime.runner == "hadoop":
                 from jobs.hadoop.site import HadoopSite  # late: other runners need nothing of a cluster
@@ -72,8 +69,10 @@ class JobSite:
                 self.site = HadoopSite(spec, plans, note, record)
                 stack.callback(self.site.close)
             if runtime.runner == "local":
+                collective = spec.config.sync.mode == "collective"
+                modules = ("jobs.collective_job", "jobs.group_meeting") if collective else ("jobs.round_job",)
                 self.pool = TaskPool(
-                    _process_starter(runtime.blas_threads, stack, spec.config.sync.mode == "collective"),
+                    process_starter(runtime.blas_threads, stack, modules),
                     cores=runtime.cores or os.cpu_count() or 1,
                     retries=runtime.retries,
                     timeout_seconds=runtime.task_timeout_seconds,
@@ -182,22 +181,6 @@ class JobSite:
         return np.concatenate([output.parts[index].weights for index in range(len(parts))])
 
 
-def _write(path: Path, data: bytes) -> None:
-    try:
-        path.write_bytes(data)
-    except OSError as error:
-        hint = "set TMPDIR to a folder with space"
-        raise StorageError(f"cannot write: {error.strerror or error}", hint=hint, file=str(path)) from error
-
-
-def _process_starter(blas_threads: int, stack: ExitStack, collective: bool) -> StartProcess:
-    """How tasks' processes are started, until ``stack`` ends."""
-    if sys.platform != "linux":  # elsewhere a fork of a loaded BLAS is not safe
-        return subprocess.Popen
-    modules = ("jobs.collective_job", "jobs.group_meeting") if collective else ("jobs.round_job",)
-    return stack.enter_context(TaskServer(task_environment(blas_threads), modules)).start
-
-
 def model_files(store: RoundStore, checkpoint: Checkpoint) -> tuple[str, str | None]:
     """Paths of a round's model, and of the averaged optimizer state if there is any, for a job's tasks."""
     state = any(trial.optimizer.size for trial in checkpoint.trials)
@@ -234,8 +217,9 @@ def collect(lines: Iterable[Line], active: Sequence[int]) -> dict[int, TrialOutp
     if errors:
         errors.sort(key=lambda pair: pair[0])
         error = from_record(errors[0][1])
-        if len(errors) > 1:
-            error.message += f" (and {len(errors) - 1} more errors)"
+        others = sum(record["message"] != error.message for _, record in errors)  # some are told by all workers alike
+        if others:
+            error.message += f" (and {others} more errors)"
         raise error
     for output in outputs.values():
         output.join_drift()

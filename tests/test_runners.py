@@ -112,7 +112,7 @@ def test_a_full_folder_for_temporary_files_is_explained(
 def test_elsewhere_tasks_are_started_without_the_server(
     dataset: str, tmp_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rounds, "_process_starter", lambda *_: subprocess.Popen)
+    monkeypatch.setattr(rounds, "process_starter", lambda *_: subprocess.Popen)
     driver.train(config(dataset, tmp_path / "started", train__epochs=2, workers=2, **LOCAL))
     driver.train(config(dataset, tmp_path / "inline", train__epochs=2, workers=2))
     assert deterministic_files(tmp_path / "started") == deterministic_files(tmp_path / "inline")

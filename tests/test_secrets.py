@@ -123,7 +123,7 @@ def test_no_secret_of_the_environment_is_written_or_passed_on(
     monkeypatch.setattr(task_server.TaskServer, "start", recording(task_server.TaskServer.start))
     monkeypatch.setattr(local_tasks.TaskPool, "run", watched)
     if not forked:
-        monkeypatch.setattr(rounds, "_process_starter", lambda threads, stack: subprocess.Popen)
+        monkeypatch.setattr(rounds, "process_starter", lambda *_: subprocess.Popen)
     run = tmp_path / "run"
     started = ["train", str(trained / "c.yaml"), "-r", "local", "--run-dir", str(run), "--json"]
     assert main(started) == 0
