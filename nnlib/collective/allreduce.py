@@ -13,6 +13,7 @@ and is on its way back while the next ones arrive.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -161,7 +162,8 @@ class _AllReduce:
     def _reduce(self, pieces: Sequence[Piece], arrived: dict[int, Frames]) -> None:
         """Average the pieces of one message and send the results to all."""
         try:
-            results = [self._average(place, piece, arrived) for place, piece in enumerate(pieces)]
+            with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is looked for
+                results = [self._average(place, piece, arrived) for place, piece in enumerate(pieces)]
         except NnjobsError as error:
             for peer in self.others:  # all are to stop with the same error, not with a lost peer
                 self.communicator.send(peer, [b"", json.dumps(error.to_record()).encode()])
@@ -171,42 +173,49 @@ class _AllReduce:
         self._gather(pieces, results)
 
     def _average(self, place: int, piece: Piece, arrived: dict[int, Frames]) -> Vector:
+        """The result for a piece, block by block: what is summed at a time stays in a core's own cache."""
         own = self.partials[piece.index].weights
-        examples = self.examples[piece.index]
+        counted = [worker for worker, number in enumerate(self.examples[piece.index]) if number]
         given = [
             own[piece.range] if worker == self.worker else np.frombuffer(arrived[worker][place], own.dtype)
-            for worker, number in enumerate(examples)
-            if number
+            for worker in counted
         ]
-        weights = [number if self.weighting == "examples" else 1 for number in examples if number]
-        if not given:
-            return np.zeros(piece.range.stop - piece.range.start, own.dtype)
-        total = self.sum[: len(given[0])]
-        scaled = self.scaled[: len(given[0])]
-        with np.errstate(invalid="ignore", over="ignore"):
-            for turn, (values, weight) in enumerate(zip(given, weights, strict=True)):
-                target = scaled if turn else total
-                np.copyto(target, values)
-                target *= weight
-                if turn:
-                    total += scaled
-            if not np.isfinite(np.add.reduce(total)):
-                self._refuse_not_finite(piece, given)
-            if len(given) == 1:
-                mean = given[0].copy()
-            else:
-                total /= sum(weights)
-                mean = total.astype(own.dtype)
-        return mean if self.finish is None else self.finish(piece.index, piece.range, mean)
+        begin, end = piece.range.start, piece.range.stop
+        result = np.zeros(end - begin, own.dtype) if not given else np.empty(end - begin, own.dtype)
+        for start in range(begin - begin % BLOCK, end if given else begin, BLOCK):
+            part = slice(max(start, begin), min(start + BLOCK, end))
+            here = slice(part.start - begin, part.stop - begin)
+            mean = self._mean(piece.index, part, counted, [values[here] for values in given], result[here])
+            if self.finish is not None:
+                result[here] = self.finish(piece.index, part, mean)
+        return result
 
-    def _refuse_not_finite(self, piece: Piece, given: Sequence[Vector]) -> None:
+    def _mean(self, index: int, part: slice, counted: Sequence[int], given: Sequence[Vector], mean: Vector) -> Vector:
+        """``mean`` filled with the average of what the counted workers gave for a range within a block."""
+        total, scaled = self.sum[: len(mean)], self.scaled[: len(mean)]
+        weights = [self.examples[index][worker] if self.weighting == "examples" else 1 for worker in counted]
+        for turn, (values, weight) in enumerate(zip(given, weights, strict=True)):
+            target = scaled if turn else total
+            np.copyto(target, values)
+            target *= weight
+            if turn:
+                total += scaled
+        if not math.isfinite(np.add.reduce(total)):
+            self._refuse_not_finite(part, counted, given)
+        if len(given) == 1:
+            np.copyto(mean, given[0])
+        else:
+            total /= sum(weights)
+            np.copyto(mean, total, casting="same_kind")
+        return mean
+
+    def _refuse_not_finite(self, part: slice, counted: Sequence[int], given: Sequence[Vector]) -> None:
         """A sum is not finite if a summand is not, but may also have overflowed."""
-        workers = [worker for worker, number in enumerate(self.examples[piece.index]) if number]
-        for worker, values in zip(workers, given, strict=True):
+        for worker, values in zip(counted, given, strict=True):
             finite = np.isfinite(values)
             if not finite.all():
                 index = int(np.argmin(finite))
-                raise DivergedError(f"weight {piece.range.start + index} is {values[index]}", worker=worker)
+                raise DivergedError(f"weight {part.start + index} is {values[index]}", worker=worker)
 
     def _gather(self, pieces: Sequence[Piece], frames: Frames) -> None:
         if len(frames) == 2 and not len(frames[0]):

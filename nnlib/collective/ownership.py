@@ -13,9 +13,13 @@ FEW_BLOCKS = 8
 """With fewer blocks a worker than this, whole ones would be shared out unevenly: ranges are then cut anywhere."""
 
 
+MESSAGE = 2 * BLOCK
+"""Elements in a message at most: 512 KiB of float32. Smaller ones cost more calls, larger ones leave the cache."""
+
+
 @dataclass(frozen=True)
 class Piece:
-    """A range of vector ``index`` within one block: what is summed at a time, small enough for a core's own cache."""
+    """A range of vector ``index``: one frame of a message."""
 
     index: int
     range: slice
@@ -47,17 +51,17 @@ def ranges(sizes: Sequence[int], workers: int) -> list[list[tuple[int, slice]]]:
 
 @lru_cache(maxsize=8)
 def messages(sizes: tuple[int, ...], workers: int) -> tuple[tuple[tuple[Piece, ...], ...], ...]:
-    """For each owner the messages in which its part travels, each of the pieces of about a block together."""
+    """For each owner the messages in which its part travels, each of some pieces, `MESSAGE` elements at most."""
     result = []
     for own in ranges(sizes, workers):
         found: list[tuple[Piece, ...]] = []
         gathered: list[Piece] = []
         elements = 0
         for index, part in own:
-            for start in range(part.start - part.start % BLOCK, part.stop, BLOCK):
-                piece = Piece(index, slice(max(start, part.start), min(start + BLOCK, part.stop)))
+            for start in range(part.start - part.start % BLOCK, part.stop, MESSAGE):
+                piece = Piece(index, slice(max(start, part.start), min(start + MESSAGE, part.stop)))
                 size = piece.range.stop - piece.range.start
-                if gathered and elements + size > BLOCK:
+                if gathered and elements + size > MESSAGE:
                     found.append(tuple(gathered))
                     gathered, elements = [], 0
                 gathered.append(piece)

@@ -125,8 +125,11 @@ class ZeroMqCommunicator(Communicator):
         self._watch.start()
 
     def send(self, peer: int, frames: Frames) -> None:
+        outgoing = self._outgoing[peer]
         header = _HEAD.pack(self._tags[peer], self.worker, self._sent[peer])
-        self._outgoing[peer].send_multipart([header, *frames], copy=False)  # type: ignore[list-item]  # arrays are buffers
+        outgoing.send(header, zmq.SNDMORE if len(frames) else 0)
+        for place, frame in enumerate(frames, 1):
+            outgoing.send(frame, zmq.SNDMORE if place < len(frames) else 0, copy=False)  # type: ignore[arg-type]
         self._sent[peer] += 1
         self._traffic.sent += byte_count(frames)
 
@@ -178,13 +181,17 @@ class ZeroMqCommunicator(Communicator):
         try:
             while True:
                 try:
-                    header, *frames = self._incoming.recv_multipart(copy=False)
+                    frame = self._incoming.recv(copy=False)
                 except zmq.Again:
                     waited += TICK
                     own.waits, own.waits_for = True, frozenset(peers)
                     self._check(peers, waited)
                     continue
-                data = header.bytes
+                data = frame.bytes
+                buffers = []
+                while frame.more:
+                    frame = self._incoming.recv(copy=False)
+                    buffers.append(frame.buffer)
                 if len(data) != _HEAD.size:
                     continue
                 tag, peer, number = _HEAD.unpack(data)
@@ -193,7 +200,6 @@ class ZeroMqCommunicator(Communicator):
                 if number != self._received[peer]:
                     raise self._lost([peer], waited, "its messages were lost on the way")
                 self._received[peer] += 1
-                buffers = [frame.buffer for frame in frames]
                 self._traffic.received += byte_count(buffers)
                 return peer, buffers
         finally:
