@@ -16,7 +16,7 @@ from nnlib.averaging import Average, Partial, Vector, Weighting
 from nnlib.collective.allreduce import Reduced, all_reduce
 from nnlib.collective.communicator import Communicator
 from nnlib.collective.memory import MemoryGroup
-from nnlib.collective.ownership import FEW_BLOCKS, messages, ranges
+from nnlib.collective.ownership import FEW_BLOCKS, MESSAGE, messages, ranges
 from nnlib.collective.solo import Solo
 from nnlib.errors import DivergedError, MismatchError, NnjobsError
 from nnlib.layout import BLOCK
@@ -240,7 +240,7 @@ def test_messages_hold_what_is_owned_in_order(sizes: list[int], workers: int) ->
             any(index == at and start <= element < stop for at, start, stop in pieces) for index, element in elements
         )
         assert sum(stop - start for _, start, stop in pieces) == sum(part.stop - part.start for _, part in own)
-        assert all(sum(piece.range.stop - piece.range.start for piece in message) <= BLOCK for message in sent)
+        assert all(sum(piece.range.stop - piece.range.start for piece in message) <= MESSAGE for message in sent)
 
 
 @pytest.mark.parametrize("workers", [2, 8, 32])
