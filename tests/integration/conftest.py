@@ -31,13 +31,19 @@ def required() -> bool:
     return any(os.environ.get(name, "0") not in ("", "0", "false") for name in ("CI", "NNJOBS_REQUIRE_HADOOP"))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # Here rather than in the fixture: pytest then tells of a file in one line, not of every test.
+    asking = [item for item in items if "hadoop" in getattr(item, "fixturenames", ())]
+    if asking and (reason := lacking()) is not None and not required():
+        for item in asking:
+            item.add_marker(pytest.mark.skip(reason=f"no Hadoop: {reason}"))
+
+
 @pytest.fixture(scope="session")
 def hadoop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A running cluster. `Cluster.layout` has its addresses, `hadoop_env` makes this process use it."""
     if (reason := lacking()) is not None:
-        if required():
-            pytest.fail(f"the Hadoop tests cannot run: {reason}", pytrace=False)
-        pytest.skip(f"no Hadoop: {reason}")
+        pytest.fail(f"the Hadoop tests cannot run: {reason}", pytrace=False)
     cluster = Cluster(tmp_path_factory.mktemp("hadoop"))
     try:
         cluster.start()

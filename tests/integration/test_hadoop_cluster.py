@@ -184,6 +184,7 @@ def test_hdfs_survives_its_daemons(fragile: Cluster) -> None:
     assert get(fragile.layout, "/tmp/survivor") == b"content"
 
 
+@pytest.mark.full
 def test_containers_survive_the_managers(fragile: Cluster, hadoop_env: dict[str, str]) -> None:
     """A mapper goes on while YARN's daemons are killed and come back."""
     layout = fragile.layout
