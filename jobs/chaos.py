@@ -81,6 +81,12 @@ class Chaos:
                 f"--chaos needs tasks that are processes; the {config.runtime.runner} runner has none to kill",
                 hint="add -r local",
             )
+        if config.sync.mode == "collective" and (self.twin or self.hang):
+            raise UsageError(
+                "--chaos: in collective mode a task has no twin, for its place in the group is taken, and one that "
+                "hangs is lost before it has met the others",
+                hint="use kill, delay, reorder and truncate",
+            )
         if self.hang and config.runtime.task_timeout_seconds is None:
             raise UsageError(
                 "--chaos: a task that hangs would hang forever", hint="set runtime.task_timeout_seconds, to 10, say"

@@ -18,7 +18,7 @@ from jobs.outputs import TrialOutput
 from jobs.progress import round_done
 from jobs.rounds import JobSite
 from nnlib.checkpoint import Checkpoint, RoundStore
-from nnlib.errors import StorageError
+from nnlib.errors import JobError, StorageError
 from nnlib.events import Event, Note, RoundDone, TrialStopped
 from nnlib.lock import current_lease
 from nnlib.plan import JobSpec
@@ -40,8 +40,14 @@ class Teller(Protocol):
     def renew_view(self, store: RoundStore) -> None: ...
 
 
-def run_collective(driver: Teller, site: JobSite, store: RoundStore, start: Checkpoint) -> dict[int, TrialOutput]:
-    """Train from the newest commit to the end; returns the scores of the last models, as a job that scores does."""
+def run_collective(
+    driver: Teller, site: JobSite, store: RoundStore, start: Checkpoint
+) -> dict[int, TrialOutput] | None:
+    """Train from the newest commit to the end; returns the scores of the last models, as a job that scores does.
+
+    None where not all workers came to run at once and ``sync.gang_fallback`` says to go on in rounds mode: from the
+    newest commit, which may be a later one by then.
+    """
     place, everyone = store.storage, range(len(site.spec.trials))
     place.delete(FOLDER)  # of a job before this one
     group = Group(place.root, f"{FOLDER}/{secrets.token_hex(4)}", current_lease(place))
@@ -52,6 +58,11 @@ def run_collective(driver: Teller, site: JobSite, store: RoundStore, start: Chec
     try:
         with follower.following():
             return site.run("collective", start.round, everyone, group=group)
+    except JobError as error:
+        if "slots" not in error.where or site.spec.config.sync.gang_fallback != "rounds":
+            raise
+        driver.tell(Note(f"{error.message}; going on in rounds mode from round {store.newest()}", "warning"))
+        return None
     finally:
         place.delete(FOLDER)
 

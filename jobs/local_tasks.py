@@ -40,6 +40,8 @@ FAULTS = {
     "order": "reordered",
 }
 """Fields of `Faults` (and twins), in words."""
+LONG_LIVED_SECONDS = 3.0
+"""The same of a task of a collective job, of which there is only one."""
 FIRST_GUESS_SECONDS = 0.1
 """How long a task is taken to last before one has ended: when to kill it is drawn from its usual duration."""
 
@@ -188,7 +190,8 @@ class TaskPool:
         """Wait for a process; None if it ended well, else why its output cannot be used."""
         began = time.monotonic()
         if faults.kill:
-            wait_for(process, faults.moment * self._usual_seconds.get(task.kind, FIRST_GUESS_SECONDS))
+            guess = FIRST_GUESS_SECONDS if task.limited else LONG_LIVED_SECONDS
+            wait_for(process, faults.moment * self._usual_seconds.get(task.kind, guess))
             kill(process)  # one that was quicker is lost all the same, as on a machine that dies before the commit
             return "was killed on purpose (--chaos)"
         if faults.hang:
@@ -222,10 +225,7 @@ class TaskPool:
         with self._telling:
             self._record(event="attempt", job=task.job, task=task.name, attempt=number + 1, failure=attempt.failure)
             if not attempt.faults.fatal and number < self._retries:  # what was asked for is no news
-                self._note(
-                    f"{task.label}: attempt {number + 1} of {self._retries + 1} {attempt.failure}; "
-                    "trying again"
-                )
+                self._note(f"{task.label}: attempt {number + 1} of {self._retries + 1} {attempt.failure}; trying again")
 
     def _given_up(self, task: Task, attempt: Attempt) -> JobError:
         lines = last_lines(attempt.messages)

@@ -314,6 +314,8 @@ class Config(Section):
             )
         if self.sync.every == "batch" and self.train.optimizer in ("cg", "lbfgs"):
             raise ValueError(f"sync.every: batch averages steps' gradients: {self.train.optimizer} takes no such steps")
+        if self.sync.every == "batch" and self.sync.gang_fallback == "rounds":
+            raise ValueError("sync.every: batch cannot go on in rounds mode: set sync.gang_fallback: stop")
         return self
 
     @model_validator(mode="after")
