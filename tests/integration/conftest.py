@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -45,11 +46,14 @@ def hadoop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     if (reason := lacking()) is not None:
         pytest.fail(f"the Hadoop tests cannot run: {reason}", pytrace=False)
     cluster = Cluster(tmp_path_factory.mktemp("hadoop"))
+    # A test run that is ended from outside (`timeout`, a cancelled CI job) stops its daemons, too.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         cluster.start()
         yield cluster
     finally:
         cluster.stop(delete=True)
+        signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture
