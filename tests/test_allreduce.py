@@ -60,6 +60,7 @@ def oracle(partials: Sequence[Partial], weighting: Weighting) -> Vector | None:
     return average.finish()
 
 
+@pytest.mark.filterwarnings("error")
 @settings(max_examples=40, deadline=None)
 @given(
     workers=st.integers(1, 6),
@@ -177,6 +178,15 @@ def test_a_value_that_is_not_finite_stops_all_with_the_same_error() -> None:
     found = together(4, work)
     assert {str(each) for each in found} == {"worker 2: weight 777 is nan"}
     assert {type(each) for each in found} == {DivergedError}
+
+
+@pytest.mark.filterwarnings("error")
+def test_no_outer_step_is_taken_where_nobody_has_examples() -> None:
+    def finish(index: int, part: slice, average: Vector) -> Vector:
+        raise MismatchError(f"{index} {part}")
+
+    for each in reduced([[Partial(worker, 0, np.ones(BLOCK + 5), "a")] for worker in range(2)], finish=finish):
+        assert each.vectors == [None]
 
 
 def test_a_partial_without_examples_may_hold_anything() -> None:

@@ -181,8 +181,10 @@ class _AllReduce:
             for worker in counted
         ]
         begin, end = piece.range.start, piece.range.stop
-        result = np.zeros(end - begin, own.dtype) if not given else np.empty(end - begin, own.dtype)
-        for start in range(begin - begin % BLOCK, end if given else begin, BLOCK):
+        if not given:
+            return np.zeros(end - begin, own.dtype)
+        result = np.empty(end - begin, own.dtype)
+        for start in range(begin - begin % BLOCK, end, BLOCK):
             part = slice(max(start, begin), min(start + BLOCK, end))
             here = slice(part.start - begin, part.stop - begin)
             mean = self._mean(piece.index, part, counted, [values[here] for values in given], result[here])
