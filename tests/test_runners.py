@@ -23,6 +23,7 @@ from test_driver import CLASSES, blobs, config
 from jobs import driver, rounds
 from jobs.attempts import Task
 from jobs.local_tasks import TaskPool
+from jobs.task_server import TaskServer
 from nnlib.errors import JobError
 from nnlib.events import Note
 
@@ -83,14 +84,14 @@ def test_every_key_goes_to_one_of_the_reducers(
 def test_a_run_that_fails_leaves_nothing_and_names_the_worker(
     dataset: str, tmp_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    start = rounds.TaskServer.start
+    start = TaskServer.start
 
     def failing(self: Any, arguments: list[str], **options: Any) -> Any:
         if "/mapper/00002/" in options["stdin"].name:
             arguments = [*arguments, "--no-such-option"]
         return start(self, arguments, **options)
 
-    monkeypatch.setattr(rounds.TaskServer, "start", failing)
+    monkeypatch.setattr(TaskServer, "start", failing)
     events: list[Any] = []
     with pytest.raises(JobError, match="unrecognized arguments: --no-such-option") as caught:
         driver.train(config(dataset, tmp_path / "run", runtime__retries=2, **LOCAL), listen=events.append)
