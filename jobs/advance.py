@@ -97,4 +97,5 @@ def _entry(spec: JobSpec, index: int, scored_round: int, output: TrialOutput, st
         "validation": output.scores["validation"],
         "training": training,
         "status": state.status,
+        **output.lacks(spec, index),
     }

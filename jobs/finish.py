@@ -35,6 +35,7 @@ def final_scores(
     kept = []
     for index in everyone:
         state, trial, scores = replace(last.trials[index]), spec.trials[index], outputs[index].scores
+        lacks = outputs[index].lacks(spec, index)
         weights, round_ = state.weights, state.round
         if spec.config.train.keep == "best" and state.status != "diverged":
             if state.status == "active":
@@ -43,6 +44,7 @@ def final_scores(
                 round_ = state.best_round
                 weights = store.weights(index, round_)
                 scores = _scores_of(store, index, round_)
+                lacks = {"missing": scores["missing"]} if "missing" in scores else {}
         arrays |= named_arrays(index, weights, spec.model(trial).layout)
         kept.append(weights)
         entries.append(
@@ -57,6 +59,7 @@ def final_scores(
                 "round": round_,
                 "test": scores["test"],
                 "validation": scores["validation"],
+                **lacks,
             }
         )
     final = {
@@ -73,7 +76,7 @@ def _scores_of(store: RoundStore, trial: int, round_: int) -> dict[str, dict[str
     """The scores of a trial's model after ``round_`` rounds: the next round's job made them."""
     for entry in store.metrics(round_ + 1)["trials"]:
         if entry["trial"] == trial and entry["scored_round"] == round_:
-            return {"test": entry["test"], "validation": entry["validation"]}
+            return {name: entry[name] for name in ("test", "validation", "missing") if name in entry}
     raise MismatchError("the scores of the best round are not there", round=round_, trial=trial)
 
 
@@ -92,6 +95,7 @@ def result_of(final: dict[str, Any], run_dir: str, seconds: float) -> dict[str, 
         }
         if not classes:
             line |= {"test_r2": test["r2"], "test_mse": test["mse"], "test_mae": test["mae"]}
+        line |= {"missing": entry["missing"]} if "missing" in entry else {}  # a quorum: not all test rows were scored
         trials.append(line | {"status": entry["status"], "round": entry["round"]})
     result: dict[str, Any] = {
         "test_accuracy": mean([line["test_accuracy"] for line in trials]) if classes else None,

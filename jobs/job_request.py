@@ -42,13 +42,14 @@ class ClusterSite(Protocol):
 class JobRequest(ABC):
     """One job to run. ``plan`` has one file of one line per map task, ``folder`` takes temporary files. ``pool`` runs
     the local runner's tasks, ``site`` is where the hadoop runner's jobs start from. Without ``reducers`` the job is its
-    map tasks alone."""
+    map tasks alone; ``spare`` of the map tasks may fail for good without the job failing."""
 
     phase: str
     plan: Sequence[Path]
     folder: Path
     blas_threads: int
     reducers: int = 0
+    spare: int = 0
     pool: TaskPool | None = None
     site: ClusterSite | None = None
 

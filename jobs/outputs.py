@@ -40,6 +40,18 @@ class TrialOutput:
                 return from_record(self.records[worker]["diverged"])
         return None
 
+    def missing(self, spec: JobSpec) -> list[int]:
+        """Workers that gave nothing."""
+        return sorted(set(range(spec.workers)) - set(self.records))
+
+    def lacks(self, spec: JobSpec, trial: int) -> dict[str, Any]:
+        """What metrics say where workers are missing: which, and how many rows went unscored; {} if none is."""
+        missing, rows = self.missing(spec), spec.trials[trial]
+        if not missing:
+            return {}
+        test, validation = (sum(of[worker] for worker in missing) for of in (rows.test_rows, rows.validation_rows))
+        return {"missing": {"workers": missing, "test_rows": test, "validation_rows": validation}}
+
     def join_drift(self) -> None:
         """Each worker's drift over all slices."""
         blocks: dict[int, list[list[float]]] = {}
@@ -57,12 +69,17 @@ class TrialOutput:
 
 
 def check_records(spec: JobSpec, outputs: Mapping[int, TrialOutput]) -> None:
-    """Every worker must have answered, and all with the same numerics. Raises `JobError`."""
+    """Every worker (or a quorum, the same ones in every trial and slice) must have answered, and all with the same
+    numerics. Raises `JobError`."""
     kernels = set()
+    answered = {frozenset(output.records) for output in outputs.values()}
     for index, output in outputs.items():
-        missing = sorted(set(range(spec.workers)) - set(output.records))
-        if missing:
+        missing = output.missing(spec)
+        if missing and (len(output.records) < spec.quorum or len(answered) > 1):
             raise JobError(f"worker {', '.join(map(str, missing))} did not answer", trial=index)
+        for part, rows in output.drift_blocks.items():
+            if output.diverged is None and set(rows) != set(output.records):
+                raise JobError(f"slice {part} was averaged over other workers than those that answered", trial=index)
         kernels |= {record["numerics"] for record in output.records.values()}
     if len(kernels) > 1 and spec.config.runtime.numerics == "strict":
         raise JobError(

@@ -54,7 +54,7 @@ class JobSite:
         self.spec = spec
         self.pool: TaskPool | None = None
         self.site: HadoopSite | None = None
-        self._plans = plans
+        self._plans, self._note = plans, note
         with ExitStack() as stack:
             self._folder = stack.enter_context(scratch_folder())
             self._spec = self._folder / "spec.json"
@@ -117,6 +117,7 @@ class JobSite:
             state=state,
             folder=self._folder,
             reducers=self.spec.config.reducers or min(self.spec.workers, sum(map(len, parts.values()))),
+            spare=self.spec.workers - self.spec.quorum if phase in ("train", "score") and group is None else 0,
             blas_threads=runtime.blas_threads,
             epochs=epochs,
             group=group,
@@ -132,6 +133,9 @@ class JobSite:
             raise
         if phase != "scale":
             check_records(self.spec, outputs)
+            if missing := next(iter(outputs.values())).missing(self.spec):
+                named = ", ".join(f"{worker} ({self._shards(worker)})" for worker in missing)
+                self._note(f"{request.name}: goes on without worker {named}: a quorum of {self.spec.quorum} is enough")
             for index, output in outputs.items():
                 output.join_scores(self.spec)
                 if phase == "train" and output.diverged is None:

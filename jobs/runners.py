@@ -101,6 +101,8 @@ class LocalRunner(LocalMRJobRunner):  # type: ignore[misc]
 
     request: JobRequest
     reducers = 1
+    lost: list[int]
+    """Map tasks that failed for good, where the job may go on without them."""
 
     @classmethod
     def for_request(cls, request: JobRequest, common: dict[str, Any]) -> LocalRunner:
@@ -110,7 +112,7 @@ class LocalRunner(LocalMRJobRunner):  # type: ignore[misc]
             python_bin=[sys.executable],
             bootstrap_mrjob=False,
         )
-        job.reducers, job.request = request.reducers, request
+        job.reducers, job.request, job.lost = request.reducers, request, []
         return job
 
     def _num_reducers(self, step_num: int) -> int:
@@ -156,7 +158,12 @@ class LocalRunner(LocalMRJobRunner):  # type: ignore[misc]
                 output=Path(stdout.name),
                 limited=not self.request.collective,
             )
-            self._pool.run(task)
+            try:
+                self._pool.run(task)
+            except JobError:
+                self.lost.append(task_num)  # its output stays as it was made: empty
+                if task_type != "mapper" or len(self.lost) > self.request.spare:
+                    raise
 
         return invoke
 

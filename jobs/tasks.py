@@ -220,8 +220,12 @@ def _average(spec: JobSpec, key: bytes, values: Iterable[bytes], models: Models)
         average.add(partial)
         partials.append(partial)
     if average.missing:
-        yield key + MISSING, encode_record(0, {"workers": average.missing})
-        return
+        if len(partials) < spec.quorum:
+            yield key + MISSING, encode_record(0, {"workers": average.missing})
+            return
+        average = Average([partial.worker for partial in partials], layout.fingerprint, average.weighting)
+        for partial in partials:
+            average.add(partial)
     mean = average.finish()
     yield key, encode_partial(key, Partial(0, average.examples, mean, layout.fingerprint))
     drift = _drift(partials, mean, models[name.trial][part], part.start, model)

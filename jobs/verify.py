@@ -160,10 +160,18 @@ def _replay(
     if 0 in wanted:
         _verify_start(run, spec, store, scratch, found)
     current: tuple[RoundStore, Checkpoint] | None = None
+    lacking = {round_ for round_ in store.rounds()[1:] if _lacks_workers(store, round_)}
     for target in [round_ for round_ in wanted if round_ > 0]:
         if current is None or current[1].round >= target:
             base = max(round_ for round_ in store.rounds() if round_ < target and store.has_model(round_))
             current = (store, store.load(base))
+        if between := sorted(lacking & set(range(current[1].round + 1, target + 1))):
+            found.notes.append(
+                f"round {target} was not recomputed: workers were missing (a quorum) from round "
+                f"{', '.join(map(str, between))}"
+            )
+            current = None
+            continue
         while current[1].round < target:
             where, before = current
             active = [index for index, trial in enumerate(before.trials) if trial.status == "active"]
@@ -177,6 +185,10 @@ def _replay(
     last = store.rounds()[-1]
     if last in wanted and run.final() is not None and not found.problems:
         _verify_final(run, site, store, last, found)
+
+
+def _lacks_workers(store: RoundStore, round_: int) -> bool:
+    return any(trial.get("missing") for trial in json.loads(store.ledger(round_))["trials"])
 
 
 def _compare(store: RoundStore, scratch: RoundStore, round_: int, found: Verification) -> None:

@@ -49,7 +49,8 @@ def first_facts(spec: JobSpec, parent: Mapping[str, Any] | None) -> dict[str, An
 def round_facts(
     spec: JobSpec, round_: int, epochs: range, entries: Sequence[Mapping[str, Any]], kernels: Sequence[str]
 ) -> dict[str, Any]:
-    """Facts of a later round: which epochs were trained, from how many examples, and how far the workers went apart."""
+    """Facts of a later round: which epochs were trained, from how many examples, how far the workers went apart, and
+    which were missing (a quorum's round is not the one that all workers would have made)."""
     trials = []
     for entry in entries:
         training = entry["training"]
@@ -61,6 +62,7 @@ def round_facts(
                 "examples": [worker["examples"] for worker in workers],
                 "drift": [worker["drift"]["relative"] for worker in workers],
                 "cosine": [worker["drift"]["cosine"] for worker in workers],
+                **({"missing": entry["missing"]["workers"]} if "missing" in entry else {}),
             }
         )
     return {

@@ -117,6 +117,11 @@ class JobSpec:
     def workers(self) -> int:
         return self.config.workers
 
+    @property
+    def quorum(self) -> int:
+        """Workers that a round needs; all of them, unless the configuration says otherwise."""
+        return self.config.sync.min_workers or self.workers
+
     def model(self, trial: Trial) -> Model:
         """A new model object for the trial (its shape; no weights)."""
         outputs = len(self.dataset.classes) if self.dataset.task == "classification" else 1

@@ -162,6 +162,10 @@ class Journal:
                 self._dirty = False
 
 
+SCORED = ("test", "validation", "split", "missing")
+"""What a line of the metrics takes from a trial's scores; ``missing`` is there where a quorum's workers were."""
+
+
 def metrics_lines(store: RoundStore, rounds: Iterable[int], final: dict[str, Any] | None) -> list[str]:
     """``metrics.jsonl``: a line per trial and round, with that round's training and the scores of the model it gave.
 
@@ -175,12 +179,12 @@ def metrics_lines(store: RoundStore, rounds: Iterable[int], final: dict[str, Any
         epochs[round_] = metrics.get("epoch", 0)
         for entry in metrics.get("trials", []):
             key = (entry["trial"], entry["scored_round"])
-            scores[key] = {"test": entry["test"], "validation": entry["validation"], "split": entry["split"]}
+            scores[key] = {name: entry[name] for name in SCORED if name in entry}
             if entry.get("training") is not None:
                 training[entry["trial"], round_] = entry["training"]
     for entry in (final or {}).get("trials", []):
         key = (entry["trial"], entry["round"])
-        scores[key] = {"test": entry["test"], "validation": entry["validation"], "split": entry["split"]}
+        scores[key] = {name: entry[name] for name in SCORED if name in entry}
     lines = []
     for trial, round_ in sorted(set(scores) | set(training), key=lambda pair: (pair[1], pair[0])):
         line = {

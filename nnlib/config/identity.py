@@ -15,6 +15,7 @@ NOT_MATHEMATICS = (
     "data.path",  # the dataset's fingerprint stands for it
     "sync.mode",
     "sync.slice_elements",
+    "sync.min_workers",  # changes bits only where workers are missing, which the ledger records
     "sync.gang_timeout_seconds",
     "sync.gang_fallback",
     "sync.worker_timeout_seconds",

@@ -151,6 +151,11 @@ class Sync(Section):
     )
     weighting: Literal["examples", "equal"] = Field("examples", description="weight of a worker in the average")
     outer: Outer = Outer()
+    min_workers: PositiveInt | None = Field(
+        None,
+        description="a quorum: a round goes on without workers whose tasks failed for good, if so many are left; their "
+        "rows are then missing from average and scores, and the ledger says so; default: all are needed",
+    )
     round_cost: Annotated[float, Field(ge=0.0, le=1e9)] | None = Field(
         None,
         description="for epochs_per_round auto: time of a round besides training, in epochs; default: measured once, "
@@ -308,6 +313,10 @@ class Config(Section):
         needs = "train.stop" if self.train.stop else "train.keep: best" if self.train.keep == "best" else None
         if needs and self.split.validation <= 0.0 and self.split.column is None:
             raise ValueError(f"{needs} needs validation rows: set split.validation (0.1, say)")
+        if (self.sync.min_workers or 0) > self.workers:
+            raise ValueError(f"sync.min_workers is {self.sync.min_workers}, but workers is {self.workers}")
+        if self.sync.min_workers is not None and self.sync.mode == "collective":
+            raise ValueError("sync.min_workers is for sync.mode: rounds: a group does nothing without all its workers")
         if self.sync.every == "batch" and self.sync.mode != "collective":
             raise ValueError(
                 "sync.every: batch needs sync.mode: collective: a MapReduce job a batch would take forever"
