@@ -126,7 +126,7 @@ class Recorder:
                 "seconds": round(times.seconds, 4),
                 "exchange_seconds": round(times.exchange, 4),
                 "worker_seconds": phase_seconds(outputs),
-                "sent_bytes": times.sent,
+                "shuffled_bytes": self._spec.workers * times.sent,
             },
         }
 

@@ -10,7 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Collection
 
-from nnlib.collective.communicator import Communicator, Frames, Traffic
+from nnlib.collective.communicator import Communicator, Frames, Traffic, byte_count
 
 
 class _AbandonedError(Exception):
@@ -66,6 +66,7 @@ class _Place(Communicator):
         self.workers = group.workers
 
     def send(self, peer: int, frames: Frames) -> None:
+        self._traffic.sent += byte_count(frames)
         self._group.boxes[peer][self.worker].append(frames)
         self._group.baton.notify_all()
 

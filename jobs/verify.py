@@ -75,10 +75,10 @@ def verify(address: str, *, round_: int | None = None, every: bool = False, list
     if found.problems:
         found.notes.append("no round was recomputed: its files or its data are not what they were")
         return found
-    if not _same_kernel(store, committed, found):
-        return found
     with ExitStack() as stack:
-        stack.enter_context(blas_threads(spec.config.runtime.blas_threads))
+        stack.enter_context(blas_threads(spec.config.runtime.blas_threads))  # they decide which kernel this is, too
+        if not _same_kernel(store, committed, found):
+            return found
         wanted = committed if every else [committed[-1] if round_ is None else round_]
         try:
             _replay(stack, run, spec, wanted, found, listen)
