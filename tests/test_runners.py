@@ -24,7 +24,7 @@ from jobs import driver, rounds
 from jobs.attempts import Task
 from jobs.local_tasks import TaskPool
 from jobs.task_server import TaskServer
-from nnlib.errors import JobError
+from nnlib.errors import JobError, StorageError
 from nnlib.events import Note
 
 AWKWARD = "a b [x]* ?# 'q' \"d\" é"
@@ -106,7 +106,7 @@ def test_a_full_folder_for_temporary_files_is_explained(
     dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "not there"))
-    with pytest.raises(rounds.StorageError, match="cannot make a temporary folder"):
+    with pytest.raises(StorageError, match="cannot make a temporary folder"):
         driver.train(config(dataset, tmp_path / "run", **LOCAL))
 
 
