@@ -57,7 +57,7 @@ class HadoopSite:
 
     def properties(self, request: RoundRequest, *, uber: bool) -> dict[str, str]:
         """The Hadoop properties of a job."""
-        return job_properties(
+        own = job_properties(
             self.spec.config.runtime,
             self.spec.workers,
             self._resources,
@@ -66,6 +66,10 @@ class HadoopSite:
             uber=uber,
             lines_per_map=self.spec.workers if uber else 1,
         )
+        if request.spare and not uber:
+            # Rounded up, for Hadoop fails a job with more than so many; the driver counts who is there.
+            own.setdefault("mapreduce.map.failures.maxpercent", str(-(-100 * request.spare // self.spec.workers)))
+        return own
 
     def options(self, request: RoundRequest) -> dict[str, Any]:
         """mrjob's options of a job: its files are addresses in HDFS, its input is the run's plan."""

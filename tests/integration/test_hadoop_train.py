@@ -22,7 +22,7 @@ from nnlib.storage import storage
 
 HOME = "hdfs:///user/tests"
 DATA = f"{HOME}/data sets/some digits"  # names with spaces are names
-SMALL = ("--set", "model.hidden=[16]", "--set", "train.epochs=2", "--set", "train.epochs_per_round=1")
+SMALL = ("--set", "model.hidden=[16]", "--set", "train.epochs=1", "--set", "train.epochs_per_round=1")
 
 
 @pytest.fixture(scope="module")
@@ -67,20 +67,20 @@ def scratch_files() -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("workers", "reducers", "uber"),
+    ("workers", "reducers", "uber", "rounds"),
     [
-        (2, 1, "auto"),
-        (2, 2, "off"),
-        pytest.param(4, 2, "off", marks=pytest.mark.full),
-        pytest.param(8, 3, "off", marks=pytest.mark.full),
-        pytest.param(1, 1, "on", marks=pytest.mark.full),
+        (2, 1, "auto", 2),
+        (2, 2, "off", 1),
+        pytest.param(4, 2, "off", 3, marks=pytest.mark.full),
+        pytest.param(8, 3, "off", 1, marks=pytest.mark.full),
+        pytest.param(1, 1, "on", 2, marks=pytest.mark.full),
     ],
 )
 def test_the_bits_of_an_inline_run(
-    workers: int, reducers: int, uber: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    workers: int, reducers: int, uber: str, rounds: int, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     config = configuration(tmp_path)
-    keys = [*SMALL, "--set", f"workers={workers}", "--set", f"reducers={reducers}"]
+    keys = [*SMALL, "--set", f"workers={workers}", "--set", f"reducers={reducers}", "--set", f"train.epochs={rounds}"]
     run = f"{HOME}/runs/a run, {workers} x {reducers} {uber}"
     inline = train(capfd, config, *keys, "--run-dir", str(tmp_path / "inline"))
     cluster = train(capfd, config, *keys, "-r", "hadoop", "--set", f"runtime.hadoop.uber={uber}", "--run-dir", run)
@@ -89,7 +89,7 @@ def test_the_bits_of_an_inline_run(
     assert scratch_files() == []
     events = [json.loads(line) for line in storage(run).read("events.jsonl").splitlines()]
     jobs = [event for event in events if event["event"] == "job"]
-    assert [job["uber"] for job in jobs] == [uber != "off"] * 3
+    assert [job["uber"] for job in jobs] == [uber != "off"] * (rounds + 1)
     assert jobs[0]["counters"]["examples"] == 3500  # counted by Hadoop, from the tasks' own lines
     (nodes,) = [event["nodes"] for event in events if event["event"] == "nodes"]
     assert nodes[0]["numerics"] and nodes[0]["cores"] and nodes[0]["free_mb"]
@@ -99,7 +99,7 @@ def test_the_bits_of_an_inline_run(
 def test_eight_workers_on_one_slot(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Containers so large that only one besides the master fits: workers take turns."""
     config = configuration(tmp_path)
-    keys = [*SMALL, "--set", "workers=8", "--set", "train.epochs=1"]
+    keys = [*SMALL, "--set", "workers=8"]
     inline = train(capfd, config, *keys, "--run-dir", str(tmp_path / "inline"))
     one = ("--set", "runtime.hadoop.uber=off", "--set", "runtime.hadoop.memory_mb=2048")
     cluster = train(capfd, config, *keys, *one, "-r", "hadoop", "--run-dir", f"{HOME}/runs/slots")
@@ -147,13 +147,36 @@ def test_interrupted(number: int, tmp_path: Path, cluster: Cluster) -> None:
     command = [sys.executable, "-m", "jobs", "train", config, *SMALL, "-r", "hadoop", "--python-bin", str(hang)]
     run = f"{HOME}/runs/interrupted {number}"
     with _killed(subprocess.Popen([*command, "--run-dir", run], stderr=subprocess.PIPE, text=True)) as process:
-        _until(lambda: "nnjobs stopped round 1/2" in applications(cluster, "ACCEPTED,RUNNING"))
+        _until(lambda: "nnjobs stopped round 1/1" in applications(cluster, "ACCEPTED,RUNNING"))
         process.send_signal(number)
         _, error = process.communicate(timeout=120)
     assert process.returncode == 130
     assert "nnjobs train --resume --run-dir 'hdfs://" in error
-    _until(lambda: "nnjobs stopped round 1/2" not in applications(cluster, "NEW,SUBMITTED,ACCEPTED,RUNNING"))
+    _until(lambda: "nnjobs stopped round 1/1" not in applications(cluster, "NEW,SUBMITTED,ACCEPTED,RUNNING"))
     assert scratch_files() == []
+
+
+@pytest.mark.full
+def test_a_quorum_goes_on_without_a_worker_whose_shard_is_lost(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Worker 1's task crashes on every attempt; the other three make the round, and everything says so."""
+    lame = tmp_path / "lame.sh"
+    lame.write_text(
+        "#!/bin/sh\n"
+        'case "$*" in *--mapper*) input=$(cat); case $input in *\'"worker":1}\'*) exit 9;; esac;\n'
+        f'printf "%s\\n" "$input" | exec {sys.executable} "$@";; *) exec {sys.executable} "$@";; esac\n',
+        encoding="utf-8",
+    )
+    lame.chmod(0o755)
+    keys = [*SMALL, "--set", "workers=4", "--set", "sync.min_workers=3", "--set", "runtime.retries=0"]
+    run = f"{HOME}/runs/quorum"
+    keys += ["--set", "runtime.hadoop.uber=off", "--python-bin", str(lame), "-r", "hadoop", "--run-dir", run]
+    result = train(capfd, configuration(tmp_path), *keys)
+    assert result["trials"][0]["missing"]["workers"] == [1]
+    ledger = json.loads(storage(run).read("rounds/000001/ledger.json"))
+    assert ledger["trials"][0]["missing"] == [1]
+    assert len(ledger["trials"][0]["examples"]) == 3
 
 
 def applications(cluster: Cluster, states: str) -> list[str]:
