@@ -8,6 +8,7 @@ Large buffers are neither copied by the sender nor by the receiver.
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import resource
 import socket
@@ -15,6 +16,7 @@ import struct
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
+from functools import cache
 
 import zmq
 
@@ -33,12 +35,28 @@ _HEAD = struct.Struct("<16sIQ")
 """tag of the receiver in this generation, sender, count of messages between the two"""
 
 
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+
+
+@cache
+def keep_freed_memory() -> None:
+    """Let the C library keep the memory of messages for the next ones, up to 64 MiB for each of its arenas.
+
+    By default glibc gives buffers of this size back to the kernel and gets them anew, page by page: a fifth of the
+    processor time of an all-reduce of 10 million elements. Other C libraries are left as they are.
+    """
+    if hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        libc.mallopt(_M_MMAP_THRESHOLD, 4 << 20)
+        libc.mallopt(_M_TRIM_THRESHOLD, 64 << 20)
+
+
 class Endpoint:
     """A worker's own sockets: bound, so that it can say where it is, and not yet connected."""
 
     def __init__(self, addresses: Sequence[str], keys: Keys | None) -> None:
         """``addresses``: this host's, to bind to; ``keys``: the group's, None for connections in the clear."""
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(1)
+        keep_freed_memory()
         self._keys = keys
         # before anything is bound: whoever comes must find it
         self.doorkeeper = None if keys is None else Doorkeeper(self.context, keys.public)
