@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from types import TracebackType
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from nnlib.data.cache import ShardCache
 from nnlib.data.converter import Converter
 from nnlib.data.dataset import MANIFEST, Dataset
 from nnlib.data.raw import read_raw
@@ -129,12 +131,48 @@ def class_labels(classes: tuple[str, ...]) -> Array:
 
 
 @dataclass(frozen=True)
-class _Rows:
+class Rows:
     """Rows to predict: ids (n,), features as shards store them (n, features), targets (n,) or None."""
 
     row: Array
     x: Array
     y: Array | None
+
+
+class PredictionWriter:
+    """Writes rows' predictions into a Parquet file, and scores those that have a target. Use as a context manager."""
+
+    def __init__(self, model: TrainedModel, stream: BinaryIO) -> None:
+        dataset = model.spec.dataset
+        self._model, self._schema = model, _schema(model)
+        self._parquet = pq.ParquetWriter(stream, self._schema, compression="zstd")
+        self.score = new_score(dataset.task, len(dataset.classes))
+        self.rows = 0
+
+    def __enter__(self) -> PredictionWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._parquet.close()
+
+    def add(self, rows: Rows) -> None:
+        """Predict rows in chunks of `CHUNK_ROWS`. Raises `DivergedError` where the model gives no finite values."""
+        for start in range(0, len(rows.x), CHUNK_ROWS):
+            part = slice(start, start + CHUNK_ROWS)
+            x = rows.x[part]
+            if rows.y is None:
+                (outputs,) = self._model.outputs(x, stored=True)
+            else:
+                outputs, losses = self._model.losses(x, rows.y[part], stored=True)
+                self.score.add(outputs, losses, rows.y[part])
+            self._parquet.write_table(_table(self._model, self._schema, rows.row[part], outputs))
+            self.rows += len(x)
+
+    def note(self, name: str, text: str) -> None:
+        """Keep a text in the file's metadata."""
+        self._parquet.add_key_value_metadata({name: text})
 
 
 def predict_to_parquet(run: str, source: str, output: str, *, trial: int = 0) -> dict[str, Any]:
@@ -146,57 +184,58 @@ def predict_to_parquet(run: str, source: str, output: str, *, trial: int = 0) ->
     """
     model = TrainedModel.load(run, trial=trial)
     place, name = file_at(output)
-    dataset = model.spec.dataset
-    score = new_score(dataset.task, len(dataset.classes))
-    schema = _schema(model)
-    rows = labelled = 0
-    with place.writing(name) as stream, pq.ParquetWriter(stream, schema, compression="zstd") as writer:
+    with place.writing(name) as stream, PredictionWriter(model, stream) as writer:
         for chunk in _source(model, source):
-            for start in range(0, len(chunk.x), CHUNK_ROWS):
-                part = slice(start, start + CHUNK_ROWS)
-                x = chunk.x[part]
-                if chunk.y is None:
-                    (outputs,) = model.outputs(x, stored=True)
-                else:
-                    outputs, losses = model.losses(x, chunk.y[part], stored=True)
-                    score.add(outputs, losses, chunk.y[part])
-                    labelled += len(x)
-                writer.write_table(_table(model, schema, chunk.row[part], outputs))
-                rows += len(x)
-        if rows == 0:
+            writer.add(chunk)
+        if writer.rows == 0:
             raise DataError("there are no rows to predict", source=source)
-    result: dict[str, Any] = {"rows": rows, "output": f"{place.root}/{name}", "trial": trial}
-    if labelled:
-        summary = score.summary()
-        result |= {f"test_{key}": value for key, value in summary.items() if key not in COUNTS}
-        result["labelled_rows"] = labelled
-    return result
+    result: dict[str, Any] = {"rows": writer.rows, "output": f"{place.root}/{name}", "trial": trial}
+    return result | score_facts(writer.score.summary())
 
 
-def _source(model: TrainedModel, source: str) -> Iterator[_Rows]:
+def score_facts(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """A score's numbers as a result names them; nothing where no row had a target."""
+    if not summary["rows"]:
+        return {}
+    numbers = {f"test_{key}": value for key, value in summary.items() if key not in COUNTS}
+    return {**numbers, "labelled_rows": summary["rows"]}
+
+
+def _source(model: TrainedModel, source: str) -> Iterator[Rows]:
     """The rows of a dataset directory, or of a raw file read as the model's own dataset was imported."""
-    own = model.spec.dataset
     if not storage(source).exists(MANIFEST):
-        for raw in read_raw(source, own.encoding):
-            yield _Rows(np.arange(raw.row, raw.row + len(raw.x)), raw.stored, raw.y)
+        for raw in read_raw(source, model.spec.dataset.encoding):
+            yield Rows(np.arange(raw.row, raw.row + len(raw.x)), raw.stored, raw.y)
         return
     dataset = Dataset.open(source)
+    classes = known_classes(model, dataset)
+    for shard in range(len(dataset.shards)):
+        yield from shard_rows(dataset, shard, classes)
+
+
+def known_classes(model: TrainedModel, dataset: Dataset) -> Array:
+    """The model's class index of each class of a dataset, shape (classes,). Raises `DataError` for a dataset that the
+    model cannot read, and for classes it does not know."""
+    own = model.spec.dataset
     if dataset.features != own.features or dataset.x_dtype != own.x_dtype or dataset.task != own.task:
         raise DataError(
             f"has {dataset.features} {dataset.x_dtype} features for {dataset.task}, the model wants {own.features} "
             f"{own.x_dtype} for {own.task}",
-            dataset=source,
+            dataset=dataset.address,
         )
     index = {name: number for number, name in enumerate(own.classes)}
     unknown = [name for name in dataset.classes if name not in index]
     if unknown:
-        raise DataError(f"has classes the model does not know: {', '.join(unknown[:5])}", dataset=source)
-    classes = np.array([index[name] for name in dataset.classes], np.int64)
-    for shard in range(len(dataset.shards)):
-        with ShardReader(dataset, shard) as reader:
-            for number in range(dataset.shards[shard].row_groups):
-                group = reader.row_group(number)
-                yield _Rows(group.row, group.x, classes[group.y] if own.classes else group.y)
+        raise DataError(f"has classes the model does not know: {', '.join(unknown[:5])}", dataset=dataset.address)
+    return np.array([index[name] for name in dataset.classes], np.int64)
+
+
+def shard_rows(dataset: Dataset, shard: int, classes: Array, cache: ShardCache | None = None) -> Iterator[Rows]:
+    """A shard's rows, a row group at a time; ``classes`` as `known_classes` gives them."""
+    with ShardReader(dataset, shard, cache=cache) as reader:
+        for number in range(dataset.shards[shard].row_groups):
+            group = reader.row_group(number)
+            yield Rows(group.row, group.x, classes[group.y] if len(classes) else group.y)
 
 
 def _schema(model: TrainedModel) -> pa.Schema:

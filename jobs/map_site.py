@@ -1,0 +1,163 @@
+"""Where the jobs of a command that trains nothing (predicting, importing) start from, whichever runner runs them."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from jobs.job_request import JobRequest, file_arguments
+from jobs.local_tasks import TaskPool
+from jobs.map_job import MapJob
+from jobs.runners import Line, run_job
+from jobs.workplace import process_starter, write_file
+from nnlib.config.schema import Runtime
+from nnlib.errors import JobError, UsageError, from_record
+from nnlib.numerics import blas_threads
+from nnlib.scratch import scratch_folder
+from nnlib.storage import LocalStorage, Storage, storage
+from nnlib.wire import ERROR_KEY, decode_record
+
+if TYPE_CHECKING:
+    from jobs.hadoop.map_site import HadoopMapSite
+
+Note = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapRequest(JobRequest):
+    """A job of map tasks alone: one task a line. ``files`` are options -> addresses; on a cluster ``memory_mb`` is what
+    a task holds besides Python itself, and ``small`` work is done sooner than containers start."""
+
+    kind: type[MapJob]
+    lines: Sequence[str]
+    files: Mapping[str, str]
+    memory_mb: int = 0
+    small: bool = False
+
+    @property
+    def job(self) -> type[MapJob]:
+        return self.kind
+
+    def arguments(self, *, fetched: bool = False) -> list[Any]:
+        return ["--phase", self.phase, *file_arguments(self.files, fetched=fetched)]
+
+
+class MapSite:
+    """Runs such jobs of one command. Use as a context manager: nothing temporary is left.
+
+    ``files`` are what every job's tasks read (option -> name, bytes); `shared` is a folder that tasks on any node can
+    write to and read from while the command lasts.
+    """
+
+    def __init__(
+        self, runtime: Runtime, name: str, near: str, files: Mapping[str, tuple[str, bytes]], note: Note, module: str
+    ) -> None:
+        """``near`` is an address that the jobs read, ``module`` is that of their class."""
+        self._runtime = runtime
+        self._site: HadoopMapSite | None = None
+        self._pool: TaskPool | None = None
+        with ExitStack() as stack:
+            stack.enter_context(blas_threads(runtime.blas_threads))
+            self._folder = stack.enter_context(scratch_folder())
+            self.shared: Storage = LocalStorage(self._folder / "shared")
+            contents = dict(files.values())
+            if runtime.runner == "hadoop":
+                from jobs.hadoop.map_site import HadoopMapSite  # late: other runners need nothing of a cluster
+
+                self._site = HadoopMapSite(runtime, name, near, contents, note, lambda **facts: None)
+                stack.callback(self._site.close)
+                self.shared = self._site.scratch.storage
+            else:
+                self.shared.write_all(contents)
+            if runtime.runner == "local":
+                self._pool = TaskPool(
+                    process_starter(runtime.blas_threads, stack, (module,)),
+                    cores=runtime.cores or os.cpu_count() or 1,
+                    retries=runtime.retries,
+                    timeout_seconds=runtime.task_timeout_seconds,
+                    note=note,
+                )
+            self._files = {option: f"{self.shared.root}/{file}" for option, (file, _) in files.items()}
+            self._stack = stack.pop_all()
+
+    def __enter__(self) -> MapSite:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    @property
+    def slots(self) -> int | None:
+        """Tasks that run at once; None if that is the cluster's to say."""
+        if self._runtime.runner == "hadoop":
+            return None
+        return 1 if self._pool is None else self._runtime.cores or os.cpu_count() or 1
+
+    def run(
+        self,
+        kind: type[MapJob],
+        phase: str,
+        lines: Sequence[str],
+        files: Mapping[str, str] | None = None,
+        *,
+        memory_mb: int = 0,
+        small: bool = False,
+    ) -> dict[bytes, dict[str, Any]]:
+        """Run a job over lines; its records by key. ``files`` are more options -> addresses.
+
+        Raises the first (by task) of the errors that tasks recorded, or `JobError` where one failed for good.
+        """
+        plan = [self._folder / f"{phase}-{number:06d}.plan" for number in range(len(lines))]
+        for path, line in zip(plan, lines, strict=True):
+            write_file(path, f"{line}\n".encode())
+        request = MapRequest(
+            phase=phase,
+            plan=[type(path)(glob.escape(str(path))) for path in plan],
+            folder=self._folder,
+            blas_threads=self._runtime.blas_threads,
+            pool=self._pool,
+            site=self._site,
+            kind=kind,
+            lines=lines,
+            files={**self._files, **(files or {})},
+            memory_mb=memory_mb,
+            small=small,
+        )
+        return _records(run_job(self._runtime.runner, request))
+
+
+def _records(lines: Iterable[Line]) -> dict[bytes, dict[str, Any]]:
+    records: dict[bytes, dict[str, Any]] = {}
+    errors: list[tuple[int, dict[str, Any]]] = []
+    for key, value in lines:
+        if key == ERROR_KEY:
+            errors.append(decode_record(value))
+        elif key in records:
+            raise JobError(f"two tasks gave a record {key.decode('ascii', 'backslashreplace')}")
+        else:
+            records[key] = decode_record(value)[1]
+    if errors:
+        error = from_record(min(errors, key=lambda pair: pair[0])[1])
+        if len(errors) > 1:
+            error.message += f" (and {len(errors) - 1} more errors)"
+        raise error
+    return records
+
+
+def reachable(address: str, runner: str, what: str) -> str:
+    """The address as all tasks know it. Raises `UsageError` for a path of this machine where nodes must read it."""
+    if runner == "hadoop" and "://" not in address:
+        raise UsageError(
+            f"the nodes of a cluster do not see {what} on this machine",
+            hint="use an address in HDFS (hdfs:///...), or, where all nodes share the file system, say file:///...",
+            address=address,
+        )
+    root = storage(address).root  # a node has none of this machine's configuration, which may say what hdfs:/// means
+    return f"file://{root}" if address.startswith("file://") else root
