@@ -18,6 +18,8 @@ SMALL = {
     "accuracy": ["--splits", "2", "--epochs", "5"],
     "empty_round": ["--rounds", "3"],
     "memory": ["--rows", "3000"],
+    "multiplexing": ["--splits", "2", "--epochs", "5", "--repeats", "1"],
+    "periods": ["--splits", "2", "--epochs", "5", "--periods", "5", "--costs", "3"],
     "whole_command": ["--repeats", "1", "--epochs", "5"],
 }
 

@@ -22,6 +22,8 @@ NAMES = (
     "accuracy",
     "memory",
     "simulator",
+    "multiplexing",
+    "periods",
 )
 
 
@@ -62,6 +64,10 @@ FIGURES = (
     Figure("accuracy", "8 workers, digits-8-workers.yaml: accuracy lost",
            ("figures", "tuned_8", "loss"), "<= 0.003", most=0.003),
     Figure("memory", "1,000,000 x 784: largest process, MB", ("largest_mb",), "< 600", most=599.9),
+    Figure("multiplexing", "rounds of ten splits in one run, times those of ten runs",
+           ("medians", "rounds"), "<= 1.1", most=1.1),
+    Figure("periods", "epochs_per_round auto: accuracy lost to fixed ones as quick",
+           ("worst_loss",), "<= 0.005", most=0.005),
     Figure("simulator", "predicted run times: largest error, %", ("worst_percent",), "<= 15", most=15.0),
 )  # fmt: skip
 

@@ -80,7 +80,7 @@ def main(arguments: list[str] | None = None) -> int:
         "together_seconds": [round(each.rounds, 3) for each in together],
         "alone_seconds": [round(each.rounds, 3) for each in alone],
         "ratios": ratios,
-        "medians": {part: statistics.median(values) for part, values in ratios.items()},
+        "medians": {part: round(statistics.median(values), 3) for part, values in ratios.items()},
         "load": loads,
         "target": TARGET,
         "held": ratio <= TARGET,

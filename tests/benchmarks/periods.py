@@ -1,6 +1,6 @@
 """Fixed periods against ``epochs_per_round: auto`` over ten splits: accuracy, rounds, and time by what a round costs.
 
-    python tests/benchmarks/periods.py [--splits N] [--epochs N]
+    python tests/benchmarks/periods.py [--splits N] [--epochs N] [--periods N ...] [--costs C ...]
 
 `configs/digits-8-workers.yaml`. Times are in epochs: training, and `cost` epochs for every round, simulated, since here
 a round costs next to nothing. Each cost stands for a kind of cluster; auto is told it by ``sync.round_cost``.
@@ -14,6 +14,7 @@ import math
 import statistics
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ def trained(settings: list[str], data: Path, splits: int, epochs: int, run: Path
     return {"accuracy": [trial["test_accuracy"] for trial in done.result["trials"]], "lengths": lengths}
 
 
-def told(found: dict[str, Any]) -> dict[str, Any]:
+def told(found: dict[str, Any], costs: Sequence[float]) -> dict[str, Any]:
     values, lengths = found["accuracy"], found["lengths"]
     error = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
     return {
@@ -46,7 +47,7 @@ def told(found: dict[str, Any]) -> dict[str, Any]:
         "standard_error": round(error, 5),
         "rounds": len(lengths),
         "lengths": lengths,
-        "time": {str(cost): round(sum(lengths) + cost * len(lengths), 1) for cost in COSTS},
+        "time": {f"{cost:g}": round(sum(lengths) + cost * len(lengths), 1) for cost in costs},
     }
 
 
@@ -54,9 +55,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--splits", type=int, default=10)
     parser.add_argument("--epochs", type=int, default=100)
+    parser.add_argument("--periods", type=int, nargs="+", default=PERIODS)
+    parser.add_argument("--costs", type=float, nargs="+", default=COSTS)
     chosen = parser.parse_args(arguments)
-    cases = {f"fixed {length}": [f"train.epochs_per_round={length}"] for length in PERIODS}
-    cases |= {f"auto {cost:g}": ["train.epochs_per_round=auto", f"sync.round_cost={cost}"] for cost in COSTS}
+    cases = {f"fixed {length}": [f"train.epochs_per_round={length}"] for length in chosen.periods}
+    cases |= {f"auto {cost:g}": ["train.epochs_per_round=auto", f"sync.round_cost={cost}"] for cost in chosen.costs}
     figures: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -64,9 +67,10 @@ def main(arguments: list[str] | None = None) -> int:
         nnjobs("data", "import", "digits", "-o", data, "--shards", "8", folder=folder)
         for case, settings in cases.items():
             run = folder / case.replace(" ", "-")
-            figures[case] = told(trained(settings, data, chosen.splits, chosen.epochs, run))
+            found = trained(settings, data, chosen.splits, chosen.epochs, run)
+            figures[case] = told(found, chosen.costs)
             print(case, figures[case]["accuracy"], figures[case]["rounds"], file=sys.stderr, flush=True)
-    losses = {f"{cost:g}": _loss(figures, cost) for cost in COSTS}
+    losses = {f"{cost:g}": _loss(figures, f"{cost:g}") for cost in chosen.costs}
     held = max(losses.values()) <= LOSS_AT_MOST
     result = {
         "splits": chosen.splits,
@@ -82,15 +86,15 @@ def main(arguments: list[str] | None = None) -> int:
     return 0 if held else 1
 
 
-def _loss(figures: dict[str, dict[str, Any]], cost: float) -> float:
+def _loss(figures: dict[str, dict[str, Any]], cost: str) -> float:
     """What auto loses against the most accurate fixed period that takes no longer at this cost."""
-    own = figures[f"auto {cost:g}"]
+    own = figures[f"auto {cost}"]
     rivals = [
-        figures[f"fixed {length}"]["accuracy"]
-        for length in PERIODS
-        if figures[f"fixed {length}"]["time"][str(cost)] <= own["time"][str(cost)]
+        found["accuracy"]
+        for case, found in figures.items()
+        if case.startswith("fixed") and found["time"][cost] <= own["time"][cost]
     ]
-    return round(max(rivals, default=0.0) - own["accuracy"], 5)
+    return round(max(rivals, default=own["accuracy"]) - own["accuracy"], 5)
 
 
 if __name__ == "__main__":
