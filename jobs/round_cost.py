@@ -10,6 +10,7 @@ from typing import Any
 from jobs.outputs import TrialOutput
 from jobs.rounds import JobSite, model_files
 from nnlib.checkpoint import Checkpoint, RoundStore, TrialState
+from nnlib.errors import ConfigError
 from nnlib.plan import JobSpec, WorkerPlan
 from nnlib.scratch import scratch_folder
 from nnlib.storage import LocalStorage
@@ -25,11 +26,18 @@ def with_round_cost(
     user gave none.
 
     The cost is (seconds of a round of one epoch - seconds of its training) / seconds of its training, the least of a
-    few such rounds, in a folder of their own. What is measured is stored, because it decides the run's bits.
+    few such rounds, in a folder of their own. What is measured is stored, because it decides the run's bits. Raises
+    `ConfigError` in collective mode, whose rounds cannot be tried before all workers have met.
     """
     config = spec.config
     if config.train.epochs_per_round != "auto" or config.sync.round_cost is not None or config.train.epochs == 0:
         return spec
+    if config.sync.mode == "collective":
+        raise ConfigError(
+            "epochs_per_round auto must be told what a round costs in collective mode",
+            hint="set sync.round_cost, in epochs: little, 0.01 say, for workers that exchange their weights in memory",
+            key="sync.round_cost",
+        )
     cost = _measure(spec, plans, states, note)
     rounded = float(f"{cost:.3g}")  # as a person would write it into a configuration
     return replace(

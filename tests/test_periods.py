@@ -171,6 +171,12 @@ def test_the_cost_is_measured_once_and_stored(dataset: str, tmp_path: Path) -> N
     assert deterministic_files(tmp_path / "run") == deterministic_files(tmp_path / "again")
 
 
+def test_a_collective_must_be_told_the_cost(dataset: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="told what a round costs"):
+        driver.train(config(dataset, tmp_path / "run", sync__mode="collective"))
+    assert not (tmp_path / "run").exists()
+
+
 def test_fixed_rounds_measure_nothing(dataset: str, tmp_path: Path) -> None:
     fixed = config(dataset, tmp_path / "run", train__epochs=4, train__epochs_per_round=2)
     driver.train(fixed)
