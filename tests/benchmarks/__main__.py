@@ -24,6 +24,7 @@ NAMES = (
     "simulator",
     "multiplexing",
     "periods",
+    "hadoop_round",
 )
 
 
@@ -68,6 +69,7 @@ FIGURES = (
            ("medians", "rounds"), "<= 1.1", most=1.1),
     Figure("periods", "epochs_per_round auto: accuracy lost to fixed ones as quick",
            ("worst_loss",), "<= 0.005", most=0.005),
+    Figure("hadoop_round", "a round on Hadoop, times a bare streaming job", ("ratio",), "<= 0.8", most=0.8),
     Figure("simulator", "predicted run times: largest error, %", ("worst_percent",), "<= 15", most=15.0),
 )  # fmt: skip
 
