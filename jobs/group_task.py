@@ -14,7 +14,9 @@ from functools import partial
 
 from jobs.advance import epochs_left
 from jobs.group_record import Recorder
-from jobs.group_worker import LocalWorker, TroubleError, train_together
+from jobs.group_rounds import TroubleError
+from jobs.group_worker import train_together
+from jobs.local_worker import LocalWorker
 from jobs.tasks import Line, metrics_line
 from jobs.turns import Turns
 from nnlib.checkpoint import Checkpoint, RoundStore

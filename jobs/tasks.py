@@ -118,11 +118,14 @@ def local_round(
     except DivergedError as error:
         record["diverged"] = error.to_record()
     else:
-        record["losses"] = list(result.losses)
-        record["examples"] = result.rows
-        record["evaluations"] = result.evaluations
+        record |= result_record(result)
     record["seconds"] = {"score": scored - started, "train": time.perf_counter() - scored}
     return record, result
+
+
+def result_record(result: LocalResult) -> dict[str, Any]:
+    """What the others get to know of a worker's training."""
+    return {"losses": list(result.losses), "examples": result.rows, "evaluations": result.evaluations}
 
 
 def _score(spec: JobSpec, plan: WorkerPlan, active: Sequence[int], models: Models) -> Iterator[Line]:

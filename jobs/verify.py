@@ -15,10 +15,15 @@ from typing import Any
 from jobs.advance import advance
 from jobs.begin import initial_states
 from jobs.finish import final_scores
+from jobs.group_rounds import TroubleError
+from jobs.group_worker import train_together
+from jobs.local_worker import LocalWorker
 from jobs.prepare import make_spec
 from jobs.rounds import JobSite, model_files
+from jobs.turns import Turns
 from nnlib import numerics
 from nnlib.checkpoint import LEDGER, MODEL, STATE, Checkpoint, RoundStore
+from nnlib.collective.communicator import Communicator
 from nnlib.data.dataset import Dataset
 from nnlib.data.reader import ShardReader
 from nnlib.errors import ConfigError, NnjobsError
@@ -26,7 +31,7 @@ from nnlib.events import Listener, Note, ignore
 from nnlib.ledger import canonical, digest, first_facts
 from nnlib.numerics import blas_threads
 from nnlib.periods import epochs_after, round_count
-from nnlib.plan import JobSpec, assign_shards
+from nnlib.plan import JobSpec, WorkerPlan, assign_shards
 from nnlib.rundir import RunDirectory
 from nnlib.scratch import scratch_folder
 from nnlib.storage import LocalStorage
@@ -172,6 +177,8 @@ def _replay(
             )
             current = None
             continue
+        if spec.config.sync.every == "batch":
+            current = (scratch, _replay_together(spec, plans, current[1], target, scratch))
         while current[1].round < target:
             where, before = current
             active = [index for index, trial in enumerate(before.trials) if trial.status == "active"]
@@ -189,6 +196,33 @@ def _replay(
 
 def _lacks_workers(store: RoundStore, round_: int) -> bool:
     return any(trial.get("missing") for trial in json.loads(store.ledger(round_))["trials"])
+
+
+def _replay_together(
+    spec: JobSpec, plans: Sequence[WorkerPlan], start: Checkpoint, target: int, scratch: RoundStore
+) -> Checkpoint:
+    """Rounds whose workers average at every step can only be trained by a group: one in this process."""
+    reached: list[Checkpoint] = []
+
+    class Committing:
+        def round(self, before: Checkpoint, after: Checkpoint, *_: object, last: bool) -> None:
+            scratch.commit(after, before)
+
+        def finish(self) -> None:
+            """Every round is committed already."""
+
+    def take_part(group: Communicator) -> None:
+        observer = Committing() if group.worker == 0 else None
+        with LocalWorker(spec, plans[group.worker]) as worker:
+            end = train_together(worker, group, start, observer, until=target)
+            if observer is not None:
+                reached.append(end)
+
+    try:
+        Turns(spec.workers).run(take_part)
+    except TroubleError as trouble:
+        raise trouble.error from trouble
+    return reached[0]
 
 
 def _compare(store: RoundStore, scratch: RoundStore, round_: int, found: Verification) -> None:

@@ -1,6 +1,6 @@
 """Local training on one worker: a generator that yields a partial and receives the next model.
 
-Rounds mode takes one step of it in each MapReduce job; a long-lived job can drive it to the end. All it needs from
+Rounds mode takes one step of it in each MapReduce job; a long-lived job drives it to the end. All it needs from
 outside are the rows and what a round starts from: nothing is remembered that a fresh process could not recompute, so a
 retried task gives the same bits.
 """
@@ -8,7 +8,7 @@ retried task gives the same bits.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -16,11 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from nnlib.averaging import Partial
-from nnlib.config.schema import Config
 from nnlib.data.worker_data import CHUNK_ROWS, Batch, Sample, TrialData
 from nnlib.errors import DivergedError, MismatchError
 from nnlib.layout import Layout, aligned_empty
-from nnlib.models.protocol import Array, BoundModel
+from nnlib.models.protocol import Array
 from nnlib.optim import BatchOptimizer, StepOptimizer, build_optimizer
 from nnlib.optim.schedules import learning_rate
 from nnlib.plan import JobSpec, Trial
@@ -62,6 +61,71 @@ def initial_vector(spec: JobSpec, trial: Trial) -> npt.NDArray[Any]:
     return spec.model(trial).initial(rng)
 
 
+class LocalModel:
+    """A trial's model, optimizer and rows on one worker: what each of its rounds works on.
+
+    ``flat`` are the weights in place and ``gradient`` what `bound` computes, both of shape (size,).
+    """
+
+    def __init__(self, spec: JobSpec, trial: Trial, worker: int, data: TrialData) -> None:
+        """Raises `MismatchError` if the worker's rows are not those of the plan."""
+        expected = trial.train_rows[worker]
+        if data.train_rows != expected:
+            raise MismatchError(
+                f"found {data.train_rows} training rows, the plan says {expected}: the dataset changed during the run",
+                worker=worker,
+                split=trial.split,
+            )
+        self.trial, self.worker, self._data = trial, worker, data
+        self.config = spec.settings(trial)
+        model = spec.model(trial)
+        self.layout, self._whole = model.layout, partial_layout(spec, trial)
+        self.flat = aligned_empty(model.layout.size, model.layout.dtype)
+        self.gradient = aligned_empty(model.layout.size, model.layout.dtype)
+        self.optimizer = build_optimizer(self.config.train, model.layout)
+        rows_at_once = self.config.train.batch_size if self.optimizer.kind == "step" else CHUNK_ROWS
+        self.bound = model.bind(self.flat, self.gradient, min(rows_at_once, max(data.train_rows, 1)))
+        self.decay = self.config.train.l2 / trial.objective_rows
+        self.class_weights: Array | None = None
+        if trial.class_weights is not None:
+            self.class_weights = np.asarray(trial.class_weights, model.layout.dtype)
+        self._stream = worker if self.config.sampling.streams == "independent" else 0
+
+    def begin(self, start: RoundStart) -> Sample:
+        """Take what a round starts from; the rows it trains on."""
+        say(phase="train", trial=self.trial.index, round=start.round, epoch=start.epochs.start)
+        size = self.layout.size
+        self.flat[:] = start.vector[:size]
+        if self.optimizer.kind == "step":
+            if self.config.train.optimizer_state == "average":
+                self.optimizer.state[:] = start.vector[size:]
+            else:
+                self.optimizer.reset()
+        seed, trial = self.config.seed, self.trial
+        key = hash_key(
+            seed, Purpose.SAMPLE, split=trial.split, fold=trial.fold, epoch=start.epochs.start, worker=self._stream
+        )
+        return self._data.sample(self.config.sampling.fraction, key)
+
+    def batches(self, sample: Sample, epoch: int) -> Iterator[Batch]:
+        """One epoch's mini-batches in its own order."""
+        seed, trial = self.config.seed, self.trial
+        rng = generator(seed, Purpose.ORDER, split=trial.split, fold=trial.fold, epoch=epoch, worker=self._stream)
+        sampling = self.config.sampling
+        return sample.batches(rng, window_rows=sampling.window_rows, batch_size=self.config.train.batch_size)
+
+    def result(self, start: RoundStart, sample: Sample, losses: Sequence[float], evaluations: int = 0) -> LocalResult:
+        """The worker's share of a round, of the weights as they are. Raises `DivergedError`."""
+        given = self.flat.copy()
+        if self._whole.size > given.size and self.optimizer.kind == "step":
+            given = np.concatenate([self.flat, self.optimizer.state])
+        if not (np.isfinite(given).all() and all(map(math.isfinite, losses))):
+            epoch = start.epochs.stop - 1
+            raise DivergedError("a weight is not finite", round=start.round, epoch=epoch, worker=self.worker)
+        partial = Partial(self.worker, sample.rows, given, self._whole.fingerprint)
+        return LocalResult(partial, tuple(losses), sample.rows, evaluations)
+
+
 def local_training(
     spec: JobSpec, trial: Trial, worker: int, data: TrialData, start: RoundStart
 ) -> Generator[LocalResult, RoundStart, None]:
@@ -70,91 +134,38 @@ def local_training(
 
     Raises `DivergedError` naming round, epoch and worker when a loss or a weight is not finite.
     """
-    config = spec.settings(trial)
-    expected = trial.train_rows[worker]
-    if data.train_rows != expected:
-        raise MismatchError(
-            f"found {data.train_rows} training rows, the plan says {expected}: the dataset changed during the run",
-            worker=worker,
-            split=trial.split,
-        )
-    model = spec.model(trial)
-    layout = partial_layout(spec, trial)
-    size = model.layout.size
-    flat = aligned_empty(size, model.layout.dtype)
-    gradient = aligned_empty(size, model.layout.dtype)
-    optimizer = build_optimizer(config.train, model.layout)
-    rows_at_once = config.train.batch_size if optimizer.kind == "step" else CHUNK_ROWS
-    bound = model.bind(flat, gradient, min(rows_at_once, max(data.train_rows, 1)))
-    stream = worker if config.sampling.streams == "independent" else 0
-    decay = config.train.l2 / trial.objective_rows
-    weights = None
-    if trial.class_weights is not None:
-        weights = np.asarray(trial.class_weights, model.layout.dtype)
-
+    local = LocalModel(spec, trial, worker, data)
     while start.epochs:
-        vector, round_, epochs = start
-        say(phase="train", trial=trial.index, round=round_, epoch=epochs.start)
-        flat[:] = vector[:size]
-        key = hash_key(
-            config.seed, Purpose.SAMPLE, split=trial.split, fold=trial.fold, epoch=epochs.start, worker=stream
-        )
-        sample = data.sample(config.sampling.fraction, key)
+        sample = local.begin(start)
         evaluations = 0
-        with np.errstate(all="ignore"):  # divergence is found by looking at the numbers, below
-            if optimizer.kind == "step":
-                if config.train.optimizer_state == "average":
-                    optimizer.state[:] = vector[size:]
-                else:
-                    optimizer.reset()
+        with np.errstate(all="ignore"):  # divergence is found by looking at the numbers
+            if local.optimizer.kind == "step":
                 losses = []
-                for epoch in epochs:
-                    rng = generator(
-                        config.seed, Purpose.ORDER, split=trial.split, fold=trial.fold, epoch=epoch, worker=stream
-                    )
-                    rate = learning_rate(config.train, epoch)
-                    loss = _epoch(config, sample, bound, optimizer, flat, gradient, rng, rate, decay, weights)
+                for epoch in start.epochs:
+                    loss = _epoch(local, local.optimizer, sample, epoch)
                     if not math.isfinite(loss):
-                        raise DivergedError(f"the training loss is {loss}", round=round_, epoch=epoch, worker=worker)
+                        raise DivergedError(
+                            f"the training loss is {loss}", round=start.round, epoch=epoch, worker=worker
+                        )
                     losses.append(loss)
                     say(epoch=epoch, loss=loss)
             else:
-                losses, evaluations = _minimize(
-                    sample,
-                    bound,
-                    optimizer,
-                    flat,
-                    gradient,
-                    model.layout,
-                    len(epochs),
-                    decay,
-                    weights,
-                    config.runtime.memory_mb << 20,
-                )
-        given = flat.copy()
-        if layout.size > size and optimizer.kind == "step":
-            given = np.concatenate([flat, optimizer.state])
-        if not (np.isfinite(given).all() and all(map(math.isfinite, losses))):
-            raise DivergedError("a weight is not finite", round=round_, epoch=epochs.stop - 1, worker=worker)
-        partial = Partial(worker, sample.rows, given, layout.fingerprint)
-        start = yield LocalResult(partial, tuple(losses), sample.rows, evaluations)
+                losses, evaluations = _minimize(local, local.optimizer, sample, len(start.epochs))
+        start = yield local.result(start, sample, losses, evaluations)
 
 
-def _epoch(
-    config: Config,
-    sample: Sample,
-    bound: BoundModel,
-    optimizer: StepOptimizer,
-    flat: Array,
-    gradient: Array,
-    rng: np.random.Generator,
-    rate: float,
-    decay: float,
-    class_weights: Array | None,
-) -> float:
+def _epoch(local: LocalModel, optimizer: StepOptimizer, sample: Sample, epoch: int) -> float:
     """One pass over the sample in mini-batches; the mean data loss over its rows, as met on the way."""
+    bound, flat, gradient, decay, class_weights = (
+        local.bound,
+        local.flat,
+        local.gradient,
+        local.decay,
+        local.class_weights,
+    )
+    rate = learning_rate(local.config.train, epoch)
     total = 0.0
-    for batch in sample.batches(rng, window_rows=config.sampling.window_rows, batch_size=config.train.batch_size):
+    for batch in local.batches(sample, epoch):
         row_weights = None if class_weights is None else class_weights[batch.y]
         total += bound.loss_and_gradient(batch.x, batch.y, row_weights) * len(batch.y)
         optimizer.step(flat, gradient, rate, decay)
@@ -162,26 +173,16 @@ def _epoch(
     return total / sample.rows
 
 
-def _minimize(
-    sample: Sample,
-    bound: BoundModel,
-    optimizer: BatchOptimizer,
-    flat: Array,
-    gradient: Array,
-    layout: Layout,
-    iterations: int,
-    decay: float,
-    class_weights: Array | None,
-    memory_bytes: int,
-) -> tuple[list[float], int]:
+def _minimize(local: LocalModel, optimizer: BatchOptimizer, sample: Sample, iterations: int) -> tuple[list[float], int]:
     """Iterations of a batch optimizer on the whole sample; leaves the result in ``flat``.
 
     The objective is the mean loss over the sample + decay/2 * sum of squared weights (Bishop 2006, eq. 5.112), summed
     over fixed chunks in float64. Returns the objective it reached, and how often it was evaluated.
     """
-    chunks = _chunks(sample, layout, memory_bytes)
-    weight_ranges = layout.weight_ranges()
-    total_gradient = np.empty(layout.size, np.float64)
+    flat, gradient, decay, class_weights = local.flat, local.gradient, local.decay, local.class_weights
+    chunks = _chunks(sample, local.layout, local.config.runtime.memory_mb << 20)
+    weight_ranges = local.layout.weight_ranges()
+    total_gradient = np.empty(local.layout.size, np.float64)
 
     def objective(point: npt.NDArray[np.float64]) -> tuple[float, npt.NDArray[np.float64]]:
         flat[:] = point
@@ -191,7 +192,7 @@ def _minimize(
             row_weights = None if class_weights is None else class_weights[batch.y]
             beat()
             share = len(batch.y) / sample.rows
-            losses.append(share * bound.loss_and_gradient(batch.x, batch.y, row_weights))
+            losses.append(share * local.bound.loss_and_gradient(batch.x, batch.y, row_weights))
             np.add(total_gradient, gradient if share == 1.0 else share * gradient.astype(np.float64), total_gradient)
         loss = math.fsum(losses)
         if decay:

@@ -30,6 +30,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "nnlib.plan",
         "nnlib.periods",
         "nnlib.training",
+        "nnlib.synchronous",
         "nnlib.checkpoint",
         "nnlib.collective",
         "nnlib.ledger",

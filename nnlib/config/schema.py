@@ -323,6 +323,8 @@ class Config(Section):
             )
         if self.sync.every == "batch" and self.train.optimizer in ("cg", "lbfgs"):
             raise ValueError(f"sync.every: batch averages steps' gradients: {self.train.optimizer} takes no such steps")
+        if self.sync.every == "batch" and self.sync.weighting != "examples":
+            raise ValueError("sync.every: batch weights gradients by examples: set sync.weighting: examples")
         if self.sync.every == "batch" and self.sync.gang_fallback == "rounds":
             raise ValueError("sync.every: batch cannot go on in rounds mode: set sync.gang_fallback: stop")
         return self

@@ -1,0 +1,175 @@
+"""The two ways of a group to train a round together: average the weights after it, or the gradients at every step."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Generator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from jobs.local_worker import LocalWorker, Record
+from jobs.tasks import Vector, result_record
+from nnlib.averaging import Partial
+from nnlib.checkpoint import Checkpoint
+from nnlib.collective.allreduce import all_reduce
+from nnlib.collective.communicator import Communicator
+from nnlib.errors import DivergedError, NnjobsError, from_record
+from nnlib.synchronous import no_gradient, steps_of_epoch, training_by_steps
+from nnlib.training import LocalResult, RoundStart
+
+
+class Share(NamedTuple):
+    """What a worker knows when a round is trained: all workers' ``records``, by trial its ``own`` vector and the
+    ``averages`` (those of trials that diverged mean nothing), and the seconds it spent in exchanges."""
+
+    records: list[Record]
+    own: dict[int, Vector]
+    averages: dict[int, Vector | None]
+    waited: float
+
+
+class TroubleError(Exception):
+    """An error of some worker, told to all of them. ``own``: whether it is this worker's."""
+
+    def __init__(self, error: NnjobsError, own: bool) -> None:
+        super().__init__(str(error))
+        self.error, self.own = error, own
+
+
+def averaged_round(
+    worker: LocalWorker,
+    group: Communicator,
+    before: Checkpoint,
+    active: Sequence[int],
+    epochs: range,
+    trouble: NnjobsError | None,
+) -> Share:
+    """Train every trial, then average the weights of all in one all-reduce. After an error, ``trouble`` or one met on
+    the way, a worker gives no weights and tells of it instead."""
+    spec = worker.spec
+    records = trouble_record(trouble)
+    partials = {index: worker.nothing(index, before.trials[index]) for index in active}
+    for index in active if trouble is None else ():
+        try:
+            record, result = worker.round(index, before.trials[index], before.round, epochs)
+        except NnjobsError as error:
+            records = trouble_record(worker.located(error))
+            partials = {index: worker.nothing(index, before.trials[index]) for index in active}
+            break
+        records[str(index)] = record
+        if result is not None:
+            weight = result.rows if spec.settings(spec.trials[index]).sync.weighting == "examples" else 1
+            partials[index] = Partial(worker.number, weight, result.partial.weights, result.partial.fingerprint)
+    began = time.perf_counter()
+    reduced = all_reduce(group, list(partials.values()), record=encoded(records))
+    return Share(
+        [json.loads(record) for record in reduced.records],
+        {index: partial.weights for index, partial in partials.items()},
+        dict(zip(active, reduced.vectors, strict=True)),
+        time.perf_counter() - began,
+    )
+
+
+def synchronous_round(
+    worker: LocalWorker,
+    group: Communicator,
+    before: Checkpoint,
+    active: Sequence[int],
+    epochs: range,
+    trouble: NnjobsError | None,
+) -> Share:
+    """Average the gradients of all trials, one all-reduce a step: in the end all workers have the same weights."""
+    spec = worker.spec
+    records = trouble_record(trouble)
+    steps = {index: steps_of_epoch(spec, spec.trials[index]) * len(epochs) for index in active}
+    trials = {index: _Steps(worker, index, before, epochs) for index in active} if trouble is None else {}
+    waited = 0.0
+    for step in range(max(steps.values())):
+        given = {}
+        for index in active:
+            if step < steps[index]:
+                trial = spec.trials[index]
+                given[index] = no_gradient(spec, trial, worker.number)
+                if trouble is None:
+                    try:
+                        given[index] = trials[index].gradient()
+                    except NnjobsError as error:
+                        trouble, records = error, trouble_record(worker.located(error))
+        began = time.perf_counter()
+        reduced = all_reduce(group, list(given.values()))
+        waited += time.perf_counter() - began
+        for index, mean in zip(given, reduced.vectors, strict=True):
+            if trouble is None:
+                trials[index].mean = mean
+    own = {index: worker.vector(index, before.trials[index]) for index in active}
+    for index in active if trouble is None else ():
+        records[str(index)], result = trials[index].finish()
+        if result is not None:
+            own[index] = result.partial.weights
+    began = time.perf_counter()
+    told = group.exchange([[encoded(records)]] * group.workers)
+    return Share(
+        [json.loads(bytes(frames[0])) for frames in told],
+        own,
+        dict(own),
+        waited + time.perf_counter() - began,
+    )
+
+
+class _Steps:
+    """A trial's steps in one round on this worker. The model that the round starts from is scored before the first."""
+
+    def __init__(self, worker: LocalWorker, index: int, before: Checkpoint, epochs: range) -> None:
+        self._worker, self._index = worker, index
+        self._state = before.trials[index]
+        self._start = RoundStart(worker.vector(index, self._state), before.round, epochs)
+        self._training: Generator[Partial, Vector | None, LocalResult] | None = None
+        self._record: Record = {}
+        self._seconds = {"score": 0.0, "train": 0.0}
+        self.mean: Vector | None = None
+        """Of the last step, over all workers."""
+
+    def gradient(self) -> Partial:
+        """This worker's part of the next step."""
+        began = time.perf_counter()
+        if self._training is None:
+            self._record = self._worker.scores(self._index, self._state)
+            self._seconds["score"] = time.perf_counter() - began
+            spec, view = self._worker.spec, self._worker.view(self._index)
+            self._training = training_by_steps(spec, spec.trials[self._index], self._worker.number, view, self._start)
+            began = time.perf_counter()
+            given = next(self._training)
+        else:
+            given = self._training.send(self.mean)
+        self._seconds["train"] += time.perf_counter() - began
+        return given
+
+    def finish(self) -> tuple[Record, LocalResult | None]:
+        """After the last step: as `jobs.tasks.local_round`."""
+        assert self._training is not None
+        record = {**self._record, "seconds": self._seconds}
+        try:
+            self._training.send(self.mean)
+        except StopIteration as end:
+            result: LocalResult = end.value
+            return record | result_record(result), result
+        except DivergedError as error:
+            return {**record, "diverged": error.to_record()}, None
+        raise AssertionError("a step more than planned")
+
+
+def encoded(record: Mapping[str, Any]) -> bytes:
+    """Sorted, as `nnlib.wire.encode_record` sorts: a message made of a record names its facts in their order."""
+    return json.dumps(record, sort_keys=True, separators=(",", ":")).encode()
+
+
+def trouble_record(error: NnjobsError | None) -> Record:
+    """What a worker tells of an error; nothing without one."""
+    return {} if error is None else {"error": error.to_record()}
+
+
+def raise_trouble(told: Sequence[Record], own: int) -> None:
+    """Raise the first worker's error, if any has one; each worker its own, so that no error is told twice."""
+    troubled = [peer for peer, record in enumerate(told) if "error" in record]
+    if troubled:
+        raise TroubleError(from_record(told[troubled[0]]["error"]), troubled[0] == own)
