@@ -67,7 +67,8 @@ def _variables(address: str) -> dict[str, str]:
     """What tasks know of this machine, above all where HDFS is: containers do not have the client's configuration
     files."""
     place, _ = locate(address)
-    found = {name: os.environ[name] for name in SHIPPED if name in os.environ}
+    # Streaming takes a value's end for what is before its first space; numpy takes its list with commas, too.
+    found = {name: ",".join(os.environ[name].split()) for name in SHIPPED if name in os.environ}
     return found | {"NNJOBS_HDFS_HTTP": ",".join(place.urls), "HADOOP_USER_NAME": place.user}
 
 
