@@ -29,6 +29,7 @@ from nnlib.events import Event, Listener, Note, PhaseStarted, RunDone, RunStarte
 from nnlib.lock import RunLock
 from nnlib.numerics import blas_threads
 from nnlib.periods import round_count
+from nnlib.plan import JobSpec
 from nnlib.rundir import EVENTS, LOG, METRICS_VIEW, Journal, RunDirectory, metrics_lines
 from nnlib.tracking import tracked
 
@@ -74,7 +75,12 @@ def train(
         stack.callback(driver.close)
         site = stack.enter_context(
             JobSite(
-                spec, plans, lambda text: driver.tell(Note(text, "warning")), record=driver.record_event, chaos=chaos
+                spec,
+                plans,
+                lambda text: driver.tell(Note(text, "warning")),
+                record=driver.record_event,
+                chaos=chaos,
+                run=run.address,
             )
         )
         return driver.run_to_end(site, started)
@@ -116,6 +122,8 @@ class Driver:
             self.tell(Note("this run is finished; nothing to do"))
             return result_of(finished, self.directory.address, time.monotonic() - started)
         self._announce(site, checkpoint)
+        if checkpoint.round:
+            _prune(store, spec, checkpoint)  # a driver that was killed after its last commit has not
         outputs = None
         if spec.config.sync.mode == "collective" and epochs_left(spec, checkpoint):
             from jobs.collective import run_collective  # late: rounds mode needs nothing of it
@@ -146,8 +154,7 @@ class Driver:
         store.commit(checkpoint, before)
         for stopped in trials_stopped(site.spec, before, checkpoint):
             self.tell(stopped)
-        best = {trial.best_round for trial in checkpoint.trials if trial.best_round is not None}
-        store.prune(site.spec.config.checkpoint.keep, best)
+        _prune(store, site.spec, checkpoint)
         seconds = time.monotonic() - began
         self._record(checkpoint.round, outputs, seconds, job_seconds, site.shuffled_bytes(active))
         self.tell(round_done(site.spec.config, checkpoint.metrics, seconds))
@@ -205,3 +212,9 @@ class Driver:
         lines = metrics_lines(store, store.rounds(), final)
         self.directory.storage.write(METRICS_VIEW, "".join(f"{line}\n" for line in lines).encode())
         self._viewed = time.monotonic()
+
+
+def _prune(store: RoundStore, spec: JobSpec, newest: Checkpoint) -> None:
+    """Delete the models of rounds that are neither among the newest nor any trial's best."""
+    best = {trial.best_round for trial in newest.trials if trial.best_round is not None}
+    store.prune(spec.config.checkpoint.keep, best)

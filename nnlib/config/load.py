@@ -14,10 +14,11 @@ from nnlib.config.document import MAX_BYTES, Document, Path, read_document
 from nnlib.config.explain import Problem, dotted, explained, near, shown
 from nnlib.config.schema import Config
 from nnlib.errors import ConfigError
+from nnlib.storage import file_at
 
 
 def load_config(path: str | os.PathLike[str] | None, overrides: Sequence[str] = ()) -> Config:
-    """The configuration in a YAML file, changed by ``overrides`` such as ``train.lr=0.1``.
+    """The configuration in a YAML file at a path or address, changed by ``overrides`` such as ``train.lr=0.1``.
 
     ``path`` None starts from nothing, so the overrides must say ``data.path``. A relative ``data.path``, in the file
     or an override, is relative to the current directory, as paths on a command line are, and leaves here absolute.
@@ -26,7 +27,9 @@ def load_config(path: str | os.PathLike[str] | None, overrides: Sequence[str] = 
     """
     if path is None:
         return parse_config("", "", overrides)
-    return parse_config(_read_text(pathlib.Path(path)), str(path), overrides)
+    address = os.fspath(path)
+    data = _read_address(address) if "://" in address else _read_file(pathlib.Path(path))
+    return parse_config(_text(data, address), address, overrides)
 
 
 def parse_config(text: str, source: str, overrides: Sequence[str] = ()) -> Config:
@@ -44,22 +47,33 @@ def parse_config(text: str, source: str, overrides: Sequence[str] = ()) -> Confi
     return _validated(document, source)
 
 
-def _read_text(path: pathlib.Path) -> str:
+def _read_address(address: str) -> bytes:
+    place, name = file_at(address)
+    if not place.exists(name):
+        raise ConfigError("no such configuration file", file=address)
+    with place.open(name) as stream:
+        return stream.read(MAX_BYTES + 1)
+
+
+def _read_file(path: pathlib.Path) -> bytes:
     try:
         with path.open("rb") as stream:
-            data = stream.read(MAX_BYTES + 1)
+            return stream.read(MAX_BYTES + 1)
     except FileNotFoundError:
         meant = near(path.name, _names_beside(path))
         hint = f"did you mean {path.with_name(meant)}?" if meant else None
         raise ConfigError("no such configuration file", file=str(path), hint=hint) from None
     except OSError as error:
         raise ConfigError(f"cannot read the configuration: {error.strerror}", file=str(path)) from None
+
+
+def _text(data: bytes, file: str) -> str:
     if len(data) > MAX_BYTES:
-        raise ConfigError(f"larger than {MAX_BYTES} bytes: this is no configuration", file=str(path))
+        raise ConfigError(f"larger than {MAX_BYTES} bytes: this is no configuration", file=file)
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ConfigError(f"not UTF-8 text: byte {error.start} is {data[error.start]:#04x}", file=str(path)) from None
+        raise ConfigError(f"not UTF-8 text: byte {error.start} is {data[error.start]:#04x}", file=file) from None
 
 
 def _names_beside(path: pathlib.Path) -> list[str]:
