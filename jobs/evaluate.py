@@ -120,16 +120,18 @@ def _report(place: Storage, runs: Sequence[RunDirectory]) -> str | None:
 
 
 def measure_time(config: Config, output: str, progress: Progress = lambda *_: None) -> dict[int, dict[int, float]]:
-    """Seconds of training by workers and epochs: one split at a time, one run at a time, workers as processes.
+    """Seconds of training by workers and epochs: one split at a time, one run at a time, workers as processes (or tasks
+    of a cluster).
 
     Start-up of the command is not counted, as in the paper's tables; runs that are finished are not repeated.
     """
     epochs = checked_epochs(config)
     place = storage(f"{storage(output).root}/timing")
+    runner = "local" if config.runtime.runner == "inline" else config.runtime.runner
     single = config.model_copy(
         update={
             "split": config.split.model_copy(update={"seeds": config.split.seeds[:1]}),
-            "runtime": config.runtime.model_copy(update={"runner": "local"}),
+            "runtime": config.runtime.model_copy(update={"runner": runner}),
         }
     )
     wanted = list({variant.workers: variant for variant in variants(config)}.values())
@@ -166,7 +168,7 @@ def write_scores(place: Storage, scores: Sequence[Score]) -> None:
 
 
 def _cores(config: Config) -> int:
-    """Runs at once: inline runs take one core each, a local run takes all it is told."""
+    """Runs at once: inline runs, and drivers of a cluster's jobs, take one core each; a local run all it is told."""
     return 1 if config.runtime.runner == "local" else (config.runtime.cores or os.cpu_count() or 1)
 
 
@@ -187,11 +189,14 @@ def _run_all(
 ) -> dict[Variant, dict[str, Any]]:
     processes: list[subprocess.Popen[str]] = []
     lock = threading.Lock()
+    stopping = False
 
     def run(variant: Variant) -> dict[str, Any]:
         path = f"configs/{variant.name}.yaml"
         place.write(path, to_yaml(variant_config(config, variant, place)).encode())
         with lock:
+            if stopping:
+                raise JobError("stopped before its start", run=variant.label)
             process = subprocess.Popen(
                 [sys.executable, "-m", "jobs.evaluate_worker", f"{place.root}/{path}"],
                 stdout=subprocess.PIPE,
@@ -212,8 +217,10 @@ def _run_all(
         except BaseException:
             for future in futures.values():
                 future.cancel()
-            for process in processes:
-                process.terminate()
+            with lock:
+                stopping = True
+                for process in processes:
+                    process.terminate()
             raise
 
 

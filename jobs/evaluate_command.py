@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jobs.messages import is_terminal, print_json
+from jobs.runner_options import RUNNERS
 from jobs.terminal import shown_path
 from nnlib.config.load import load_config
 
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("config_path", metavar="CONFIG")
 @click.option("-o", "--output", metavar="URI", help="Folder of the evaluation; default: evaluations/NAME.")
-@click.option("-r", "--runner", help="Runner of every run: inline (default) or local.")
+@click.option("-r", "--runner", type=click.Choice(RUNNERS), help="Runner of every run. [default: the configuration's]")
+@click.option("--python-bin", metavar="COMMAND", help="hadoop: the nodes' own Python, instead of a packed environment.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key; may be repeated.")
 @click.option("--at-once", type=click.IntRange(min=1), help="Runs at once; default: one a core.")
 @click.option("--time", "timed", is_flag=True, help="Measure times besides: one split and one run at a time.")
@@ -31,6 +33,7 @@ def evaluate(
     config_path: str,
     output: str | None,
     runner: str | None,
+    python_bin: str | None,
     overrides: tuple[str, ...],
     at_once: int | None,
     timed: bool,
@@ -48,6 +51,8 @@ def evaluate(
 
     if runner is not None:
         overrides = (*overrides, f"runtime.runner={runner}")
+    if python_bin is not None:
+        overrides = (*overrides, f"runtime.hadoop.python_bin={python_bin}")
     config = load_config(config_path, overrides)
     place = output or f"evaluations/{config.name}"
     with _progress() as progress:

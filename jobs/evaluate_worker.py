@@ -1,19 +1,21 @@
 """One run of an evaluation, in a process of its own: events and the result as lines of JSON on standard output.
 
-``python -m jobs.evaluate_worker CONFIG`` resumes the run that CONFIG names, or starts it.
+``python -m jobs.evaluate_worker CONFIG`` resumes the run that CONFIG, a file at any address, names, or starts it.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import signal
 import sys
 from collections.abc import Sequence
 
 from jobs import driver
-from nnlib.config.load import load_config
+from nnlib.config.render import from_resolved
 from nnlib.errors import NnjobsError
 from nnlib.events import Event, RoundDone, RunStarted
+from nnlib.storage import file_at
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,12 +32,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
             say(type(event).__name__, dataclasses.asdict(event))
 
     try:
-        say("result", driver.train(load_config(path), resume=True, listen=listen))
+        place, name = file_at(path)
+        config = from_resolved(place.read(name).decode(), path)
+        say("result", driver.train(config, resume=True, listen=listen))
     except NnjobsError as error:
         say("error", error.to_record())
         return error.exit_code
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 
+def interrupt(number: int, frame: object) -> None:
+    """End the run as Ctrl-C does, once: a terminal's Ctrl-C comes to all processes, and then the evaluation ends this
+    one, which must not keep it from taking its job off the cluster."""
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
 if __name__ == "__main__":
+    for wanted in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(wanted, interrupt)
     sys.exit(main())
