@@ -49,8 +49,10 @@ class JobSite:
         *,
         record: Callable[..., None] = lambda **facts: None,
         chaos: Chaos | None = None,
+        run: str | None = None,
     ) -> None:
-        """``note`` gets lines for people, ``record`` facts for the run's events; ``chaos`` sabotages local tasks."""
+        """``note`` gets lines for people, ``record`` facts for the run's events; ``chaos`` sabotages local tasks;
+        ``run`` is the run whose lock the driver holds, if it has one yet."""
         self.spec = spec
         self.pool: TaskPool | None = None
         self.site: HadoopSite | None = None
@@ -66,7 +68,7 @@ class JobSite:
             if runtime.runner == "hadoop":
                 from jobs.hadoop.site import HadoopSite  # late: other runners need nothing of a cluster
 
-                self.site = HadoopSite(spec, plans, note, record)
+                self.site = HadoopSite(spec, plans, note, record, run)
                 stack.callback(self.site.close)
             if runtime.runner == "local":
                 collective = spec.config.sync.mode == "collective"

@@ -26,12 +26,9 @@ _NAME = re.compile(r"nnjobs-([0-9a-f]{8})-(\d{1,10})-([0-9a-f]{8})-")
 @contextlib.contextmanager
 def scratch_folder() -> Iterator[Path]:
     """A folder for files of this process, deleted at the end. Raises `StorageError` if none can be made."""
-    place, start = _place(), _start(os.getpid())
-    prefix = "nnjobs-" if place is None or start is None else f"nnjobs-{place}-{os.getpid()}-{start}-"
     try:
-        if place is not None:
-            _sweep(Path(tempfile.gettempdir()), place)
-        made = tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True)
+        _sweep(Path(tempfile.gettempdir()))
+        made = tempfile.TemporaryDirectory(prefix=own_prefix(), ignore_cleanup_errors=True)
     except OSError as error:
         raise StorageError(
             f"cannot make a temporary folder: {error}", hint="set TMPDIR to a folder with space"
@@ -40,12 +37,23 @@ def scratch_folder() -> Iterator[Path]:
         yield Path(folder)
 
 
-def _sweep(parent: Path, place: str) -> None:
+def own_prefix() -> str:
+    """How the names of this process's folders begin, wherever they lie."""
+    place, start = _place(), _start(os.getpid())
+    return "nnjobs-" if place is None or start is None else f"nnjobs-{place}-{os.getpid()}-{start}-"
+
+
+def abandoned(name: str) -> bool:
+    """Whether a folder is surely that of a process that ran here and is dead."""
+    found = _NAME.match(name)
+    return found is not None and found[1] == _place() and _start(int(found[2])) != found[3]
+
+
+def _sweep(parent: Path) -> None:
     """Delete the folders of this user's dead processes."""
     with os.scandir(parent) as entries:
         for entry in entries:
-            found = _NAME.match(entry.name)
-            if found is None or found[1] != place or _start(int(found[2])) == found[3]:
+            if not abandoned(entry.name):
                 continue
             with contextlib.suppress(OSError):  # another process is quicker
                 if entry.is_dir(follow_symlinks=False) and entry.stat(follow_symlinks=False).st_uid == os.getuid():

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import os
+import platform
+import re
 import subprocess
 import sys
 import threading
@@ -29,6 +31,7 @@ from jobs.hadoop.resources import job_properties, task_resources, worth_uber
 from jobs.hadoop.runner import HadoopRunner
 from jobs.hadoop.scratch import base_address
 from jobs.hadoop.site import HadoopSite, job_name
+from jobs.hadoop.sweep import folder_name, sweep
 from jobs.job_request import RoundRequest
 from jobs.prepare import make_spec
 from jobs.runners import run_job
@@ -38,6 +41,8 @@ from nnlib.data.synthetic import SynthOptions, synthesize
 from nnlib.errors import ConfigError, JobError
 from nnlib.plan import JobSpec, WorkerPlan
 from nnlib.pulse import PULSE, beat, say
+from nnlib.scratch import own_prefix
+from nnlib.storage import storage
 from nnlib.wire import decode_record, encode_record
 
 APPLICATION = "application_1700000000000_12345"
@@ -200,7 +205,7 @@ def after(arguments: list[str], option: str) -> list[str]:
 
 def test_the_plan_goes_up_once_with_one_line_a_worker(site: HadoopSite, tmp_path: Path) -> None:
     (folder,) = (tmp_path / "scratch" / "runs").iterdir()
-    assert folder.name.startswith("tiny-")
+    assert folder.name.startswith("nnjobs-")
     lines = (folder / "plan").read_text(encoding="utf-8").splitlines()
     assert [WorkerPlan.from_line(line).worker for line in lines] == [0, 1, 2, 3]
     assert JobSpec.from_json(json.loads((folder / "spec.json").read_bytes())).workers == 4
@@ -612,3 +617,45 @@ def test_preflight_of_a_task_needs_no_spec(tmp_path: Path) -> None:
     done = subprocess.run([*command, "--report", "--spec", "none"], input=plan, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("!node\t")
+
+
+# What killed drivers left.
+
+
+def test_what_a_killed_driver_left_is_ended(hadoop_home: Path, tmp_path: Path) -> None:
+    """Of drivers of this run whoever they were, for its lock is ours; of other runs only where they died here."""
+    play(hadoop_home, "yarn", f'case "$*" in *-list*) echo "Total: 1"; echo "{APPLICATION} name";; esac')
+    base, run = storage(f"file://{tmp_path}"), "hdfs://host/a run"
+    elsewhere = re.sub(r"nnjobs-\w+-\w+-\w+-", f"nnjobs-{'1' * 8}-99-{'2' * 8}-", folder_name(run))
+    dead = re.sub(r"-\d+-(\w+)-", r"-999999999-\1-", own_prefix()) + "00000000-" + "a" * 12
+    alive = [folder_name("hdfs://host/another run"), folder_name(None)]
+    other = elsewhere.replace(elsewhere.split("-")[-2], "b" * 8)
+    kept = [*alive, other, "digits", f"nnjobs-{'c' * 12}"]
+    for name in (elsewhere, dead, *kept):
+        base.write(f"runs/{name}/plan", b"")
+    notes: list[str] = []
+    sweep(base, "runs", run, notes.append)
+    assert base.names("runs") == sorted(kept)
+    words = said(hadoop_home, "yarn")
+    assert after(words, "-appTags") == sorted([elsewhere, dead])
+    assert after(words, "-kill") == [APPLICATION, APPLICATION]
+    assert len(notes) == 2 and all(APPLICATION in note for note in notes)
+
+
+def test_without_yarn_the_folder_goes_all_the_same(hadoop_home: Path, tmp_path: Path) -> None:
+    play(hadoop_home, "yarn", "exit 1")
+    base = storage(f"file://{tmp_path}")
+    base.write(f"runs/{folder_name('hdfs://host/run')}/plan", b"")
+    notes: list[str] = []
+    sweep(base, "runs", "hdfs://host/run", notes.append)
+    assert base.names("runs") == [] and "cannot see whether" in notes[0]
+
+
+def test_a_path_is_another_run_on_another_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    def mark(run: str) -> str:
+        return folder_name(run).split("-")[-2]
+
+    here = mark("/runs/a"), mark("hdfs://host/a")
+    monkeypatch.setattr(platform, "node", lambda: "elsewhere")
+    assert (mark("/runs/a") != here[0], mark("hdfs://host/a") == here[1]) == (True, True)
+    assert len(folder_name("/runs/a")) <= 100  # a tag of YARN's

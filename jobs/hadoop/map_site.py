@@ -35,7 +35,7 @@ class HadoopMapSite:
         self.settings = runtime.hadoop
         self.note, self.record = note, record
         self._runtime, self._name = runtime, name
-        self.scratch = Scratch(runtime, name, near, files, note)
+        self.scratch = Scratch(runtime, near, files, note)
         self.close = self.scratch.close
 
     def uber(self, request: MapRequest) -> bool:

@@ -126,6 +126,8 @@ def job_properties(
         "yarn.app.mapreduce.am.command-opts": f"-Xmx{heap}m {options}".strip(),
         "mapreduce.task.io.sort.mb": str(max(8, resources.heap_mb // 4)),
         "mapreduce.task.timeout": str(int(1000 * timeout)),
+        # Hadoop looks every 30 s; a short timeout would be half a minute late.
+        "mapreduce.task.timeout.check-interval-ms": str(int(1000 * min(30.0, max(timeout / 5, 1.0)))),
         "mapreduce.map.maxattempts": str(runtime.retries + 1),
         "mapreduce.reduce.maxattempts": str(runtime.retries + 1),
         "mapreduce.map.speculative": _flag(hadoop.speculative),

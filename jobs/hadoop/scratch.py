@@ -6,13 +6,13 @@ through the distributed cache, which copies a file once to each node however man
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from jobs.hadoop.environment import environment, escaped
+from jobs.hadoop.sweep import folder_name, sweep
 from jobs.hadoop.yarn import user
 from nnlib.config.schema import Hadoop, Runtime
 from nnlib.storage import file_at, storage
@@ -23,16 +23,25 @@ RUNS = "runs"
 
 class Scratch:
     """The folder, from its making to `close`. ``near`` is an address on the cluster that the jobs read, ``files`` lie
-    there from the start; ``note`` gets lines for people."""
+    there from the start; ``note`` gets lines for people. ``run`` is the run whose lock the command holds, if any: what
+    its drivers before this one left is cleared away."""
 
     def __init__(
-        self, runtime: Runtime, name: str, near: str, files: Mapping[str, bytes], note: Callable[[str], None]
+        self,
+        runtime: Runtime,
+        near: str,
+        files: Mapping[str, bytes],
+        note: Callable[[str], None],
+        *,
+        run: str | None = None,
     ) -> None:
         self._settings = runtime.hadoop
         self._jobs = 0
         base = storage(base_address(self._settings, near))
+        sweep(base, RUNS, run, note)
+        self._tag = folder_name(run)
         with ExitStack() as stack:
-            folder = f"{RUNS}/{name}-{secrets.token_hex(6)}"
+            folder = f"{RUNS}/{self._tag}"
             stack.callback(base.delete, folder)
             self.storage = storage(f"{base.root}/{folder}")
             # Where all nodes share a file system it can be a folder there, which mrjob would take for one of HDFS.
@@ -71,6 +80,7 @@ class Scratch:
             "extra_args": list(arguments),
             "input_paths": [f"{self.root}/{plan}"],
             "output_dir": f"{self.root}/output-{self._jobs:06d}",
+            "jobconf": {"mapreduce.job.tags": self._tag},  # by which a dead driver's applications are found
             "cmdenv": dict(self.environment.variables),
             "python_bin": list(self.environment.python),
             "upload_archives": list(self.environment.archives),

@@ -33,7 +33,9 @@ class HadoopSite:
         plans: Sequence[WorkerPlan],
         note: Callable[[str], None],
         record: Callable[..., None],
+        run: str | None = None,
     ) -> None:
+        """``run`` is the run whose lock the driver holds, if it has one yet."""
         refuse_local(spec)
         # A node has none of this machine's Hadoop configuration, which may say what hdfs:///... means.
         spec = replace(spec, dataset=replace(spec.dataset, address=storage(spec.dataset.address).root))
@@ -44,7 +46,7 @@ class HadoopSite:
         self._resources = task_resources(spec)
         lines = "".join(f"{plan.to_line()}\n" for plan in plans)
         files = {SPEC: canonical(spec.to_json()), PLAN: lines.encode()}
-        self._scratch = Scratch(spec.config.runtime, spec.config.name, spec.dataset.address, files, note)
+        self._scratch = Scratch(spec.config.runtime, spec.dataset.address, files, note, run=run)
         self.close = self._scratch.close
 
     def uber(self, request: RoundRequest) -> bool:
