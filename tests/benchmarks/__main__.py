@@ -25,6 +25,7 @@ NAMES = (
     "multiplexing",
     "periods",
     "hadoop_round",
+    "allreduce",
 )
 
 
@@ -71,6 +72,12 @@ FIGURES = (
            ("worst_loss",), "<= 0.005", most=0.005),
     Figure("hadoop_round", "a round on Hadoop, times a bare streaming job", ("ratio",), "<= 0.8", most=0.8),
     Figure("simulator", "predicted run times: largest error, %", ("worst_percent",), "<= 15", most=15.0),
+    Figure("allreduce", "42,000 floats, 4 workers, encrypted: time, times gloo",
+           ("medians", "small_encrypted"), "<= 0.5", most=0.5),
+    Figure("allreduce", "10 million floats, in the clear: time, times gloo",
+           ("medians", "large_clear"), "<= 1.7", most=1.7),
+    Figure("allreduce", "10 million floats, encrypted: time, times gloo",
+           ("medians", "large_encrypted"), "<= 3.5", most=3.5),
 )  # fmt: skip
 
 
