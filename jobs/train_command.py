@@ -22,7 +22,7 @@ RUNNERS = get_args(Runtime.model_fields["runner"].annotation)
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("config_path", metavar="[CONFIG]", required=False, type=click.Path(dir_okay=False))
-@click.option("-r", "--runner", type=click.Choice(RUNNERS), help="Where tasks run: in this process, or in processes.")
+@click.option("-r", "--runner", type=click.Choice(RUNNERS), help="Where tasks run: here, in processes, on a cluster.")
 @click.option("--python-bin", metavar="COMMAND", help="hadoop: the nodes' own Python, instead of a packed environment.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change one key, such as train.lr=0.1.")
 @click.option("--run-dir", metavar="URI", help="Where the run is kept [default: runs/NAME-N, the first N free].")
