@@ -10,6 +10,7 @@ from nnlib.config.identity import (
     differences,
     mathematics,
     resume_problems,
+    with_measured,
 )
 from nnlib.config.load import load_config
 from nnlib.config.schema import Config
@@ -27,6 +28,7 @@ ANOTHER = {
     "runtime.retries": "0",
     "runtime.task_timeout_seconds": "60",
     "runtime.numerics": "loose",
+    "tracking.experiment": "other",
 }
 
 
@@ -94,3 +96,14 @@ def test_epochs_that_decide_may_not_grow() -> None:
     torn = config("train.epochs=12")
     assert "within a round" in resume_problems(torn, config("train.epochs=20"))[0]
     assert resume_problems(config("train.epochs=10"), torn) == []
+
+
+AUTO = ("train.epochs_per_round=auto", "sync.round_cost=1.0")
+
+
+def test_what_a_round_costs_decides_only_where_lengths_are_chosen_by_it() -> None:
+    assert config_hash(config(), "data") == config_hash(config("sync.round_cost=2.0"), "data")
+    chosen = config(*AUTO)
+    assert differences(chosen, config("train.epochs_per_round=auto", "sync.round_cost=2.0")) == ["sync.round_cost"]
+    assert "as long as what was left" in resume_problems(chosen, config(*AUTO, "train.epochs=200"))[0]
+    assert with_measured(chosen, config("train.epochs_per_round=auto")) == chosen
