@@ -28,7 +28,7 @@ from nnlib.storage import Storage, storage
 
 GIVEN_UP = "given-up.json"
 """Made by the first who waited for others in vain: whoever comes later need not wait again."""
-COME_AGAIN_SECONDS = 3.0
+COME_AGAIN_SECONDS = 2.0
 """For so long the driver waits whether a worker that others call lost meets them again."""
 CHECK_SECONDS = 1.0
 """Between two looks, while waiting, at whether there is still something to wait for."""

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-import nnlib.data.importing as importing
+import nnlib.data.import_plan as import_plan
 from nnlib.data.checking import verify
 from nnlib.data.dataset import MANIFEST, Dataset
 from nnlib.data.importers.arrays import ArrayColumn, array_table
@@ -66,7 +66,7 @@ class TestSameBytes:
         for number, (sizes, spool, bucket) in enumerate(
             [([10**9], 1 << 30, 1 << 30), ([7, 1, 300], 0, 1 << 30), ([1999], 5000, 2000), ([64], 1 << 30, 500)]
         ):
-            monkeypatch.setattr(importing, "BUCKET_BYTES", bucket)
+            monkeypatch.setattr(import_plan, "BUCKET_BYTES", bucket)
             out = str(tmp_path / str(number))
             chosen = replace(options, spool_bytes=spool)
             found.append(content(import_tables([recut(source(holes), sizes)], out, chosen)))

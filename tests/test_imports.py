@@ -38,6 +38,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "nnlib.scratch",
         "nnlib.rundir",
         "nnlib.inference",
+        "nnlib.prediction_parts",
     ),
     (
         "nnlib.intervals",

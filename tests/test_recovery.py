@@ -7,6 +7,7 @@ run that was too quick for it is done again with more epochs.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -23,10 +24,11 @@ from processes import alive, wait_until_gone
 from test_collective import config, substance
 
 from jobs import driver
+from jobs.chaos import Chaos
 from jobs.local_tasks import TaskPool
 from nnlib.config.render import to_yaml
 from nnlib.config.schema import Config
-from nnlib.errors import JobError
+from nnlib.errors import JobError, UsageError
 from nnlib.events import Event, Note
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs fork and /proc")
@@ -126,14 +128,17 @@ def losses(run: Path) -> list[dict[str, Any]]:
     return [event for event in events if event["event"] == "lost"]
 
 
-@pytest.mark.parametrize(("worker", "commits"), [(0, 0), (0, 2), (2, 1)])
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def cases(chosen: set[tuple[signal.Signals, int, int]]) -> list[Any]:
+    """(signal, worker, commits before it): those chosen, and all others with --full."""
+    every = itertools.product((signal.SIGKILL, signal.SIGSTOP), range(WORKERS), (0, 1, 3))
+    return [pytest.param(*case, marks=() if case in chosen else pytest.mark.full) for case in every]
+
+
+@pytest.mark.parametrize(
+    ("number", "worker", "commits"), cases({(signal.SIGKILL, 0, 1), (signal.SIGKILL, 2, 0), (signal.SIGSTOP, 1, 1)})
+)
 def test_a_worker_that_dies_or_hangs_is_replaced(
-    blobs: str,
-    tmp_path: Path,
-    worker: int,
-    commits: int,
-    number: signal.Signals,
+    blobs: str, tmp_path: Path, number: signal.Signals, worker: int, commits: int
 ) -> None:
     def harm(run: Path, ended: Callable[[], bool]) -> None:
         first = group(run, 1, ended, commits=commits)
@@ -151,6 +156,7 @@ def test_a_worker_that_dies_or_hangs_is_replaced(
     assert not (run / "collective").exists()
 
 
+@pytest.mark.full
 def test_two_workers_lost_at_once_and_one_of_them_again(blobs: str, tmp_path: Path) -> None:
     def harm(run: Path, ended: Callable[[], bool]) -> None:
         first = group(run, 1, ended, commits=1)
@@ -178,7 +184,7 @@ def test_a_worker_that_is_lost_again_and_again_ends_the_run(blobs: str, tmp_path
     assert caught.value.where["shards"].startswith("part-00001")
 
 
-@pytest.mark.parametrize("slots", [1, 2])
+@pytest.mark.parametrize("slots", [pytest.param(1, marks=pytest.mark.full), 2])
 def test_too_few_slots_are_told_in_time(
     blobs: str,
     tmp_path: Path,
@@ -199,6 +205,33 @@ def test_too_few_slots_are_told_in_time(
     driver.train(collective(blobs, tmp_path / "rounds", 6, sync__gang_fallback="rounds", **few), listen=told.append)
     assert any(isinstance(event, Note) and "going on in rounds mode from round 0" in event.text for event in told)
     assert substance(tmp_path / "rounds") == undisturbed(blobs, tmp_path, 6)
+
+
+def test_a_group_that_loses_a_worker_averages_gradients_as_before(blobs: str, tmp_path: Path) -> None:
+    def harm(run: Path, ended: Callable[[], bool]) -> None:
+        os.kill(group(run, 1, ended, commits=1)[1], signal.SIGKILL)
+        group(run, 2, ended)
+
+    run, epochs, _ = disturbed(blobs, tmp_path, harm, sync__every="batch")
+    plain = tmp_path / "undisturbed"
+    driver.train(collective(blobs, plain, epochs, sync__every="batch", runtime__runner="inline"))
+    assert substance(run) == substance(plain)
+
+
+@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.full) for seed in range(2, 8))])
+def test_chaos_changes_nothing(blobs: str, tmp_path: Path, seed: int) -> None:
+    chaos = Chaos(seed=seed, kill=0.6, delay=0.5, truncate=0.4, reorder=1.0)
+    told: list[Event] = []
+    driver.train(collective(blobs, tmp_path / "chaos", 40), chaos=chaos, listen=told.append)
+    assert substance(tmp_path / "chaos") == undisturbed(blobs, tmp_path, 40)
+    assert any(isinstance(event, Note) and event.text.startswith("chaos: ") for event in told)
+
+
+@pytest.mark.parametrize("fault", ["twin", "hang"])
+def test_chaos_that_a_group_cannot_have_is_refused(blobs: str, tmp_path: Path, fault: str) -> None:
+    with pytest.raises(UsageError, match="in collective mode"):
+        driver.train(collective(blobs, tmp_path / "run", 2), chaos=Chaos(**{fault: 0.5}))
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_dead_drivers_run_goes_on(blobs: str, tmp_path: Path) -> None:

@@ -193,7 +193,7 @@ def site_files(layout: Layout) -> dict[str, dict[str, object]]:
         "dfs.namenode.safemode.extension": 0,
         "dfs.namenode.fs-limits.min-block-size": 4096,
         "dfs.client.datanode-restart.timeout": 10,
-        # A file is closed once its DataNode has reported the block; asking again after 400 ms makes every small one slow.
+        # A file is closed once its DataNode has reported the block: to ask again after 400 ms makes small ones slow.
         "dfs.client.block.write.locateFollowingBlock.initial.delay.ms": 10,
     }
     yarn = {

@@ -31,13 +31,16 @@ def deal(rows: Int64, shards: int, seed: int) -> Int64:
 class LabelDealer:
     """Deals rows sorted by label (equal labels by row id) in ``shards`` contiguous parts of equal size.
 
-    The parts differ by at most one row. Rows must be given in order of their ids.
+    The parts differ by at most one row. Rows must be given in order of their ids; ``before`` are the rows of each class
+    that lie before the first one given.
     """
 
-    def __init__(self, class_counts: Sequence[int], shards: int) -> None:
+    def __init__(self, class_counts: Sequence[int], shards: int, before: Sequence[int] | None = None) -> None:
         self._rows = sum(class_counts)
         self._shards = shards
         self._next = np.concatenate([[0], np.cumsum(class_counts)[:-1]]).astype(np.int64)
+        if before is not None:
+            self._next += np.asarray(before, np.int64)
 
     def deal(self, y: npt.NDArray[np.int32]) -> Int64:
         """The shard of each of the next rows, by their class indices."""

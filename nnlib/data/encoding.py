@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
@@ -212,16 +212,7 @@ class Encoding:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Encoding:
-        columns = tuple(
-            FeatureColumn(
-                str(column["name"]),
-                column["kind"],
-                int(column["width"]),
-                tuple(column["categories"]),
-                tuple(float(number) for number in column["fill"]),
-            )
-            for column in data["columns"]
-        )
+        columns = columns_from_json(data["columns"])
         if data["dtype"] not in ("float32", "uint8"):
             raise MismatchError(f"unknown dtype {data['dtype']!r}")
         return cls(
@@ -233,6 +224,20 @@ class Encoding:
             float(data["scale"]),
             float(data["offset"]),
         )
+
+
+def columns_from_json(data: Sequence[Mapping[str, Any]]) -> tuple[FeatureColumn, ...]:
+    """Columns as `Encoding.to_json` writes them."""
+    return tuple(
+        FeatureColumn(
+            str(column["name"]),
+            column["kind"],
+            int(column["width"]),
+            tuple(column["categories"]),
+            tuple(float(number) for number in column["fill"]),
+        )
+        for column in data
+    )
 
 
 def plain_encoding(features: int, dtype: Literal["float32", "uint8"], **rest: Any) -> Encoding:

@@ -20,33 +20,22 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from nnlib.data.columns import Column, Place
-from nnlib.data.dataset import MANIFEST, Dataset, Task, shard_schema
-from nnlib.data.dealing import LabelDealer, bucket_of, deal, order_hash
+from nnlib.data.dataset import MANIFEST, Dataset, Task
 from nnlib.data.encoding import Encoding, FeatureColumn
 from nnlib.data.fetching import local_copies
+from nnlib.data.import_plan import Dealer, ImportPlan, class_rows, encoded
 from nnlib.data.importers.arrays import ArrayColumn, array_table
-from nnlib.data.importers.table import MOST_NUMBERS, ReadOptions, Table, chunk_rows
+from nnlib.data.importers.table import MOST_NUMBERS, ReadOptions, Table
 from nnlib.data.sources import open_tables
 from nnlib.data.spool import Spool
 from nnlib.data.survey import Choice, Survey, survey
-from nnlib.data.writing import (
-    check_free,
-    default_row_group_rows,
-    matrix,
-    record_batch,
-    reordered,
-    replacing,
-    write_shards,
-)
+from nnlib.data.writing import check_free, default_row_group_rows, replacing, write_shards
 from nnlib.errors import DataError, UsageError
 from nnlib.storage import LocalStorage, Storage, storage
 
 Progress = Callable[[int, int | None], None]
 """Called with rows done and rows in all (None while unknown)."""
 
-BUCKET_BYTES = 16 << 20
-"""Raw bytes sorted at a time; a process holds several times this."""
 SPOOL_BYTES = 32 << 20
 PIXEL_SCALE = 1 / 255
 
@@ -106,26 +95,16 @@ def import_tables(
 ) -> Dataset:
     """Import opened tables of equal columns."""
     files = storage(output)
-    if options.shards < 1 or (options.row_group_rows or 1) < 1:
-        raise UsageError("shards and row_group_rows must be at least 1")
+    check_options(options)
     choice = choose(tables[0], options)
     total = sum(table.rows or 0 for table in tables) if all(table.rows for table in tables) else None
     beside = _beside(files)
     tell = progress or (lambda done, total: None)
     with Spool(beside, options.spool_bytes) as raw, Spool(beside, options.spool_bytes) as dealt:
         found = survey(tables, choice, raw, lambda rows: tell(rows // 2, total))
-        if options.shards > found.rows:
-            raise UsageError(f"--shards {options.shards} is more than the {found.rows} rows")
-        task = found.label.task(options.task)
-        if task == "regression" and (options.by_label or options.label_map):
-            raise UsageError("--by-label and --map-label need classes, but the target is numeric (--task regression)")
-        encoding = _encoding(choice, found, task, options)
-        shape = _shape(options, encoding, tables[0])
-        schema = shard_schema(task, encoding.dtype, encoding.features, found.kept)
-        row_bytes = encoding.features * np.dtype(encoding.dtype).itemsize
-        dealer = _Dealer(found, encoding, options, row_bytes)
-        dealer.deal(_encoded(raw, choice, found, encoding, schema), dealt)
-        group = options.row_group_rows or default_row_group_rows(row_bytes)
+        plan = plan_import(tables[0], choice, found, options)
+        dealer = Dealer(plan)
+        dealer.deal(encoded(raw, plan, found.places), dealt)
         with replacing(files):
             done = found.rows
 
@@ -136,26 +115,17 @@ def import_tables(
                     done += len(batch)
                     tell(done // 2, found.rows)
 
-            shards = (counted(dealer.shard(index, dealt)) for index in range(options.shards))
-            written = write_shards(files, schema, group, len(encoding.classes), shards)
-            dataset = Dataset(
-                address=output,
-                name=options.name or _name(tables[0].file),
-                task=task,
-                shape=shape,
-                features=encoding.features,
-                x_dtype=encoding.dtype,
-                x_scale=encoding.scale,
-                x_offset=encoding.offset,
-                classes=encoding.classes,
-                rows=found.rows,
-                row_group_rows=group,
-                columns=found.kept,
-                shards=written,
-                encoding=encoding,
-            )
+            shards = (counted(dealer.shard(index, dealt)) for index in range(plan.shards))
+            written = write_shards(files, plan.schema, plan.row_group_rows, len(plan.encoding.classes), shards)
+            dataset = plan.dataset(output, written)
             write_manifest(files, dataset)
     return dataset
+
+
+def check_options(options: ImportOptions) -> None:
+    """Refuse options that fit no data."""
+    if options.shards < 1 or (options.row_group_rows or 1) < 1:
+        raise UsageError("shards and row_group_rows must be at least 1")
 
 
 def write_manifest(files: Storage, dataset: Dataset) -> None:
@@ -202,6 +172,31 @@ def choose(table: Table, options: ImportOptions) -> Choice:
     return Choice(label, tuple(columns), keep, dtype, fill)
 
 
+def plan_import(table: Table, choice: Choice, found: Survey, options: ImportOptions) -> ImportPlan:
+    """What the first pass over all files leads to; ``table`` is the first of them. Raises `DataError` and `UsageError`
+    where that is no dataset."""
+    if options.shards > found.rows:
+        raise UsageError(f"--shards {options.shards} is more than the {found.rows} rows")
+    task = found.label.task(options.task)
+    if task == "regression" and (options.by_label or options.label_map):
+        raise UsageError("--by-label and --map-label need classes, but the target is numeric (--task regression)")
+    encoding = _encoding(choice, found, task, options)
+    row_bytes = encoding.features * np.dtype(encoding.dtype).itemsize
+    return ImportPlan(
+        choice=choice,
+        encoding=encoding,
+        task=task,
+        shape=_shape(options, encoding, table),
+        kept=found.kept,
+        rows=found.rows,
+        shards=options.shards,
+        seed=options.seed,
+        row_group_rows=options.row_group_rows or default_row_group_rows(row_bytes),
+        name=options.name or _name(table.file),
+        class_rows=class_rows(encoding, found.label.counts) if options.by_label else None,
+    )
+
+
 def _encoding(choice: Choice, found: Survey, task: Task, options: ImportOptions) -> Encoding:
     label_map = {str(old): str(new) for old, new in options.label_map.items()}
     return Encoding(
@@ -221,76 +216,6 @@ def _shape(options: ImportOptions, encoding: Encoding, table: Table) -> tuple[in
     if math.prod(options.shape) != encoding.features:
         raise UsageError(f"--shape {'x'.join(map(str, options.shape))}: a row has {encoding.features} features")
     return options.shape
-
-
-def _encoded(
-    raw: Spool, choice: Choice, found: Survey, encoding: Encoding, schema: pa.Schema
-) -> Iterator[pa.RecordBatch]:
-    """The spooled rows as batches of the shards' schema."""
-    size = chunk_rows(encoding.features * 8)  # one-hot columns are wider than what was spooled
-    first = 0
-    for place, spooled in zip(found.places, raw.take(0), strict=True):
-        for start in range(0, len(spooled), size):
-            batch = spooled.slice(start, size)
-            here = Place(place.file, place.row + start)
-            rows = np.arange(first, first + len(batch), dtype=np.int64)
-            x = encoding.stored(_columns(batch, choice), here)
-            y = encoding.labels(batch.column("label"), here)
-            kept = {name: batch.column(f"kept {name}").cast(schema.field(name).type) for name in found.kept}
-            yield record_batch(schema, rows, x, y, kept)
-            first += len(batch)
-
-
-def _columns(batch: pa.RecordBatch, choice: Choice) -> dict[str, Column]:
-    """The feature columns of a spooled batch by their raw names."""
-    columns: dict[str, Column] = {name: batch.column(f"text {name}") for name in choice.categorical}
-    dense = matrix(batch) if "x" in batch.schema.names else np.empty((len(batch), 0))
-    start = 0
-    for column in choice.features:
-        if column.kind != "categorical":
-            columns[column.name] = dense[:, start : start + column.width]
-            start += column.width
-    return columns
-
-
-class _Dealer:
-    """Rows -> piles (one per shard and bucket) -> the shuffled rows of a shard."""
-
-    def __init__(self, found: Survey, encoding: Encoding, options: ImportOptions, row_bytes: int) -> None:
-        self._seed = options.seed
-        self._shards = options.shards
-        self._by_label: LabelDealer | None = None
-        if options.by_label:
-            counts = dict.fromkeys(encoding.classes, 0)
-            for name, count in found.label.counts.items():
-                counts[encoding.class_of(name)] += count
-            self._by_label = LabelDealer(list(counts.values()), options.shards)
-        largest = math.ceil(found.rows / options.shards)
-        self._buckets = math.ceil(largest * (row_bytes + 16 + 32 * len(found.kept)) / BUCKET_BYTES)
-
-    def deal(self, batches: Iterator[pa.RecordBatch], piles: Spool) -> None:
-        for batch in batches:
-            rows = batch.column("row").to_numpy()
-            if self._by_label is not None:
-                shards = self._by_label.deal(batch.column("y").to_numpy())
-            else:
-                shards = deal(rows, self._shards, self._seed)
-            pile = shards * self._buckets + bucket_of(order_hash(rows, self._seed), self._buckets)
-            order = np.argsort(pile, kind="stable")
-            ordered, pile = reordered(batch, order), pile[order]
-            starts = np.flatnonzero(np.diff(pile, prepend=-1))
-            for start, stop in zip(starts, [*starts[1:], len(pile)], strict=True):
-                piles.put(int(pile[start]), ordered.slice(start, stop - start))
-
-    def shard(self, index: int, piles: Spool) -> Iterator[pa.RecordBatch]:
-        for bucket in range(self._buckets):
-            batches = list(piles.take(index * self._buckets + bucket))
-            if not batches:
-                continue
-            batch = pa.concat_batches(batches)
-            batches.clear()
-            rows = batch.column("row").to_numpy()
-            yield reordered(batch, np.argsort(order_hash(rows, self._seed)))
 
 
 def _beside(files: Storage) -> Path | None:

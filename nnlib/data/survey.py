@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -12,12 +12,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from nnlib.data.columns import Column, Columns, Place, class_name, class_order, is_number, plain, texts
+from nnlib.data.columns import Column, Place, class_name, class_order, is_number, plain, texts
 from nnlib.data.dataset import Task
-from nnlib.data.encoding import Encoding, FeatureColumn
+from nnlib.data.encoding import Encoding, FeatureColumn, columns_from_json
 from nnlib.data.importers.table import Role, Table, chunk_rows, length, rechunk
 from nnlib.data.spool import Spool
 from nnlib.errors import DataError, UsageError
+from nnlib.pulse import beat
 
 MOST_CLASSES = 65_536
 MOST_CATEGORIES = 10_000
@@ -59,6 +60,20 @@ class Choice:
     def categorical(self) -> list[str]:
         return [column.name for column in self.features if column.kind == "categorical"]
 
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "label": self.label,
+            "features": Encoding(self.features).to_json()["columns"],
+            "keep": list(self.keep),
+            "dtype": self.dtype,
+            "fill_missing": self.fill_missing,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Choice:
+        features = columns_from_json(data["features"])
+        return cls(data["label"], features, tuple(data["keep"]), data["dtype"], bool(data["fill_missing"]))
+
 
 class LabelFacts:
     """The distinct labels and their counts, as long as they may be classes."""
@@ -78,6 +93,11 @@ class LabelFacts:
             for entry in pc.value_counts(labels).to_pylist():
                 self.counts[class_name(entry["values"])] += entry["counts"]
             self.too_many = len(self.counts) > MOST_CLASSES
+
+    def merge(self, other: LabelFacts) -> None:
+        """Add what later rows gave."""
+        self.counts.update(other.counts)
+        self.too_many = self.too_many or other.too_many or len(self.counts) > MOST_CLASSES
 
     def task(self, wanted: Literal["auto", "classification", "regression"]) -> Task:
         """What the labels are for, if that can be."""
@@ -123,7 +143,9 @@ class LabelFacts:
 
 @dataclass
 class Survey:
-    """What the first pass found. ``places`` has one entry per spooled batch."""
+    """What the first pass found. ``places`` has one entry per spooled batch; ``types`` are those of the label and the
+    kept columns, none where there are no rows; ``whole`` says of each kept column whether its texts are whole numbers.
+    """
 
     rows: int
     places: list[Place]
@@ -131,7 +153,67 @@ class Survey:
     categories: dict[str, Counter[str]]
     sums: npt.NDArray[np.float64]
     present: npt.NDArray[np.int64]
-    kept: dict[str, str]
+    types: dict[str, str]
+    whole: dict[str, bool]
+
+    @classmethod
+    def nothing(cls, choice: Choice, file: str) -> Survey:
+        """Of no rows yet of a file."""
+        width = choice.dense.features
+        return cls(
+            0,
+            [],
+            LabelFacts(choice.label, file),
+            {name: Counter() for name in choice.categorical},
+            np.zeros(width),
+            np.zeros(width, np.int64),
+            {},
+            dict.fromkeys(choice.keep, True),
+        )
+
+    @property
+    def kept(self) -> dict[str, str]:
+        """The kept columns as shards store them."""
+        stored = {name: self.types.get(name) == "int64" or whole for name, whole in self.whole.items()}
+        return {name: "int64" if whole else "string" for name, whole in stored.items()}
+
+    def merge(self, other: Survey, file: str) -> None:
+        """Add what the rows of the next file gave: in the order of the files, for sums are rounded."""
+        if other.types:
+            self.types = same_types(self.types, other.types, file)
+        self.rows += other.rows
+        self.places += other.places
+        self.label.merge(other.label)
+        for name, counts in other.categories.items():
+            self.categories[name].update(counts)
+            few_categories(self.categories[name], name, file)
+        self.sums = self.sums + other.sums
+        self.present = self.present + other.present
+        self.whole = {name: whole and other.whole[name] for name, whole in self.whole.items()}
+
+    def to_json(self) -> dict[str, Any]:
+        """All but the places."""
+        return {
+            "rows": self.rows,
+            "labels": dict(self.label.counts),
+            "too_many": self.label.too_many,
+            "categories": {name: dict(counts) for name, counts in self.categories.items()},
+            "sums": self.sums.tolist(),
+            "present": self.present.tolist(),
+            "types": self.types,
+            "whole": self.whole,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any], choice: Choice, file: str) -> Survey:
+        found = cls.nothing(choice, file)
+        found.rows, found.types, found.whole = data["rows"], dict(data["types"]), dict(data["whole"])
+        found.label.counts.update(data["labels"])
+        found.label.too_many = data["too_many"]
+        found.categories = {name: Counter(counts) for name, counts in data["categories"].items()}
+        found.sums = np.asarray(data["sums"], np.float64)
+        found.present = np.asarray(data["present"], np.int64)
+        return found
 
     def features(self, choice: Choice) -> tuple[FeatureColumn, ...]:
         """The feature columns with their categories, and column means as fills if missing values are filled."""
@@ -158,28 +240,56 @@ class Survey:
         return tuple(columns)
 
 
-def survey(tables: Sequence[Table], choice: Choice, spool: Spool, tell: Callable[[int], None]) -> Survey:
-    """Read everything once into pile 0 of the spool, in blocks that depend on the rows alone."""
+def same_types(before: Mapping[str, str], here: Mapping[str, str], file: str | None) -> dict[str, str]:
+    """The types of columns, which must be those of the rows before (if there are any)."""
+    for name, kind in here.items():
+        if before.get(name, kind) != kind:
+            raise DataError(f"is {kind} here and {before[name]} before", file=file, column=name)
+    return dict(here)
+
+
+def few_categories(counts: Counter[str], name: str, file: str | None) -> None:
+    """Refuse a column of too many categories."""
+    if len(counts) > MOST_CATEGORIES:
+        raise DataError(f"has more than {MOST_CATEGORIES} categories", file=file, column=name)
+
+
+def survey(
+    tables: Sequence[Table], choice: Choice, spool: Spool, tell: Callable[[int], None] = lambda rows: None
+) -> Survey:
+    """Read everything once into pile 0 of the spool; `DataError` if there are no rows."""
+    found = Survey.nothing(choice, tables[0].file)
+    for table in tables:
+
+        def told(rows: int, before: int = found.rows) -> None:
+            tell(before + rows)
+
+        found.merge(survey_table(table, choice, spool, told), table.file)
+    require_rows(found)
+    return found
+
+
+def require_rows(found: Survey) -> None:
+    """Refuse an import of nothing."""
+    if not found.rows:
+        raise DataError("there are no rows", file=found.label.file)
+
+
+def survey_table(
+    table: Table, choice: Choice, spool: Spool | None, tell: Callable[[int], None] = lambda rows: None
+) -> Survey:
+    """Read a table once, in blocks that depend on its rows alone, which go to pile 0 of the spool (if there is one)."""
+    found = Survey.nothing(choice, table.file)
     dense = choice.dense
-    width = dense.features
-    found = Survey(
-        0,
-        [],
-        LabelFacts(choice.label, tables[0].file),
-        {name: Counter() for name in choice.categorical},
-        np.zeros(width),
-        np.zeros(width, np.int64),
-        {},
-    )
-    strings_are_whole = dict.fromkeys(choice.keep, True)
-    schema: pa.Schema | None = None
-    block = chunk_rows(width * np.dtype(choice.dtype).itemsize)
-    for place, columns in _blocks(tables, choice, block):
+    block = chunk_rows(dense.features * np.dtype(choice.dtype).itemsize)
+    for columns in rechunk(iter(table.chunks(choice.roles)), block):
+        beat()
+        place = Place(table.file, found.rows)
         arrays: dict[str, pa.Array] = {}
-        if width:
+        if dense.features:
             x = dense.stored(columns, place)
             flat = pa.array(x.reshape(-1), from_pandas=False)
-            arrays["x"] = pa.FixedSizeListArray.from_arrays(flat, width)
+            arrays["x"] = pa.FixedSizeListArray.from_arrays(flat, dense.features)
             if choice.fill_missing:
                 found.sums += np.nansum(x, axis=0, dtype=np.float64)
                 found.present += np.count_nonzero(~np.isnan(x), axis=0)
@@ -187,43 +297,22 @@ def survey(tables: Sequence[Table], choice: Choice, spool: Spool, tell: Callable
             arrays[f"text {name}"] = text = texts(columns[name], name, place)
             for entry in pc.value_counts(text.drop_null()).to_pylist():
                 found.categories[name][entry["values"]] += entry["counts"]
-            if len(found.categories[name]) > MOST_CATEGORIES:
-                raise DataError(f"has more than {MOST_CATEGORIES} categories", file=place.file, column=name)
+            few_categories(found.categories[name], name, place.file)
         arrays["label"] = _plain_label(columns[choice.label], choice.label, place)
         found.label.add(arrays["label"], place)
+        types = {choice.label: str(arrays["label"].type)}
         for name in choice.keep:
             arrays[f"kept {name}"] = kept = _kept(columns[name], name, place)
-            if strings_are_whole[name] and pa.types.is_string(kept.type):
-                strings_are_whole[name] = bool(pc.all(pc.match_substring_regex(kept, _WHOLE)).as_py() is not False)
-        batch = pa.RecordBatch.from_pydict(arrays)
-        if schema is not None and batch.schema != schema:
-            odd = next(name for name in schema.names if batch.schema.field(name) != schema.field(name))
-            name = odd.partition(" ")[2] or choice.label
-            raise DataError(
-                f"is {batch.schema.field(odd).type} here and {schema.field(odd).type} before",
-                file=place.file,
-                column=name,
-            )
-        schema = batch.schema
-        spool.put(0, batch)
-        found.places.append(place)
-        found.rows += len(batch)
+            types[name] = str(kept.type)
+            if found.whole[name] and pa.types.is_string(kept.type):
+                found.whole[name] = bool(pc.all(pc.match_substring_regex(kept, _WHOLE)).as_py() is not False)
+        found.types = same_types(found.types, types, place.file)
+        if spool is not None:
+            spool.put(0, pa.RecordBatch.from_pydict(arrays))
+            found.places.append(place)
+        found.rows += length(columns)
         tell(found.rows)
-    if schema is None:
-        raise DataError("there are no rows", file=tables[0].file)
-    for name in choice.keep:
-        whole = schema.field(f"kept {name}").type == pa.int64() or strings_are_whole[name]
-        found.kept[name] = "int64" if whole else "string"
     return found
-
-
-def _blocks(tables: Iterable[Table], choice: Choice, rows: int) -> Iterator[tuple[Place, Columns]]:
-    roles = choice.roles
-    for table in tables:
-        start = 0
-        for columns in rechunk(iter(table.chunks(roles)), rows):
-            yield Place(table.file, start), columns
-            start += length(columns)
 
 
 def _plain_label(column: Column, name: str, place: Place) -> pa.Array:

@@ -92,19 +92,30 @@ def write_shards(
     files: Storage, schema: pa.Schema, row_group_rows: int, classes: int, shards: Iterable[Iterable[pa.RecordBatch]]
 ) -> tuple[Shard, ...]:
     """Write the batches of each shard in turn; every file is durable before the next begins."""
-    done = []
-    for index, batches in enumerate(shards):
-        name = shard_name(index)
-        with files.writing(name) as stream:
-            hashed = _Hashed(stream)
-            with pq.ParquetWriter(hashed, schema, **_parquet_options(schema)) as parquet:
-                writer = ShardWriter(parquet, schema, row_group_rows, classes)
-                for batch in batches:
-                    writer.write(batch)
-                writer.flush()
-        counts = tuple(int(count) for count in writer.class_counts)
-        done.append(Shard(name, writer.rows, writer.row_groups, hashed.bytes, hashed.digest.hexdigest(), counts))
-    return tuple(done)
+    return tuple(
+        write_shard(files, index, schema, row_group_rows, classes, batches) for index, batches in enumerate(shards)
+    )
+
+
+def write_shard(
+    files: Storage,
+    index: int,
+    schema: pa.Schema,
+    row_group_rows: int,
+    classes: int,
+    batches: Iterable[pa.RecordBatch],
+) -> Shard:
+    """Write one shard; it has its name when all of it is there and ``batches`` ended without an error."""
+    name = shard_name(index)
+    with files.writing(name) as stream:
+        hashed = _Hashed(stream)
+        with pq.ParquetWriter(hashed, schema, **_parquet_options(schema)) as parquet:
+            writer = ShardWriter(parquet, schema, row_group_rows, classes)
+            for batch in batches:
+                writer.write(batch)
+            writer.flush()
+    counts = tuple(int(count) for count in writer.class_counts)
+    return Shard(name, writer.rows, writer.row_groups, hashed.bytes, hashed.digest.hexdigest(), counts)
 
 
 def _parquet_options(schema: pa.Schema) -> dict[str, Any]:
