@@ -21,12 +21,12 @@ from nnlib.checkpoint import unpack
 from nnlib.errors import MismatchError
 
 FORBIDDEN_MODULES = {
-    *("pickle", "cPickle", "_pickle", "dill", "cloudpickle", "shelve", "marshal", "joblib"),  # run what they load
-    *("xml", "lxml", "plistlib", "xmlrpc", "pyexpat"),  # expand entities
-    *("tarfile", "imp", "code", "codeop", "pty", "commands"),
+    *("pickle", "cPickle", "_pickle", "dill", "cloudpickle", "shelve", "joblib"),  # run what they load
+    *("lxml", "plistlib", "xmlrpc", "pyexpat"),  # expand entities
+    *("imp", "code", "codeop", "pty", "commands"),
 }
 FORBIDDEN = {
-    *("builtins.eval", "builtins.exec", "builtins.compile", "builtins.__import__"),
+    *("builtins.eval", "builtins.exec", "builtins.__import__"),
     *("os.system", "os.popen", "subprocess.getoutput", "subprocess.getstatusoutput"),
     *("asyncio.create_subprocess_shell", "tempfile.mktemp", "shutil.unpack_archive"),
     *("torch.load", "torch.hub", "pandas.read_pickle", "numpy.core.multiarray", "pyarrow.deserialize"),
@@ -37,9 +37,17 @@ ONLY_IN = {
     "yaml": {"nnlib.config.document", "nnlib.config.render"},
     "zipfile": {"nnlib.data.importers.numpy_files"},
     "runpy": {"jobs.task_server"},
-    "ctypes": {"jobs.task_server"},
+    "ctypes": {"jobs.task_server", "nnlib.collective.zeromq"},
+    # An environment's archive is written, never read: of compiled Python it holds what Python itself would load here.
+    "tarfile": {"jobs.hadoop.pack"},
+    "marshal": {"jobs.hadoop.pack"},
+    "builtins.compile": {"jobs.hadoop.pack"},
+    "xml": {"nnlib.storage.hadoop_config"},  # the administrator's own files
     "safetensors": {"nnlib.checkpoint", "nnlib.export.safetensors_file"},
-    "importlib.import_module": {"jobs.cli", "jobs.compat", "jobs.doctor", "nnlib.export"},
+    "importlib.import_module": {
+        *("jobs.cli", "jobs.compat", "jobs.doctor", "jobs.runners", "jobs.task_server"),
+        *("nnlib.export", "nnlib.storage.webhdfs"),
+    },
     "safetensors.numpy.load": {"nnlib.checkpoint"},
 }
 """Powers that one place holds: modules, and functions by their full names."""
