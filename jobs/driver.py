@@ -23,6 +23,7 @@ from jobs.progress import phase_seconds, round_done, trials_stopped
 from jobs.round_cost import with_round_cost
 from jobs.rounds import JobSite, model_files
 from nnlib.checkpoint import Checkpoint, RoundStore, Vector
+from nnlib.config.identity import epochs_may_grow
 from nnlib.config.schema import Config
 from nnlib.errors import ConfigError
 from nnlib.events import Event, Listener, Note, PhaseStarted, RunDone, RunStarted, ignore
@@ -30,7 +31,7 @@ from nnlib.lock import RunLock
 from nnlib.numerics import blas_threads
 from nnlib.periods import round_count
 from nnlib.plan import JobSpec
-from nnlib.rundir import EVENTS, LOG, METRICS_VIEW, Journal, RunDirectory, metrics_lines
+from nnlib.rundir import EVENTS, GROUP, LOG, METRICS_VIEW, Journal, RunDirectory, metrics_lines
 from nnlib.tracking import tracked
 
 
@@ -125,6 +126,8 @@ class Driver:
         if checkpoint.round:
             _prune(store, spec, checkpoint)  # a driver that was killed after its last commit has not
         outputs = None
+        if spec.config.sync.mode == "collective":
+            self.directory.storage.delete(GROUP)  # of a job whose driver died
         if spec.config.sync.mode == "collective" and epochs_left(spec, checkpoint):
             from jobs.collective import run_collective  # late: rounds mode needs nothing of it
 
@@ -191,6 +194,7 @@ class Driver:
                 parameters=spec.model(trial).layout.size,
                 train_rows=spec.train_rows(trial),
                 test_rows=sum(trial.test_rows),
+                epochs_may_grow=epochs_may_grow(config),
             )
         )
 

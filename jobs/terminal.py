@@ -95,7 +95,7 @@ class PlainDisplay(Display):
             case Note():
                 self.line(note_line(event))
             case RunDone():
-                self.line("\n".join(summary_lines(event.result)))
+                self.line("\n".join(summary_lines(event.result, self.started)))
 
 
 class LiveDisplay(Display):
@@ -131,7 +131,7 @@ class LiveDisplay(Display):
             case RunDone():
                 self._stop()
                 self.console.rule(style="dim")
-                first, *rest = summary_lines(event.result)
+                first, *rest = summary_lines(event.result, self.started)
                 self.line(first, "bold green")
                 self.line("\n".join(rest))
 
@@ -243,7 +243,7 @@ def final_line(result: dict[str, Any]) -> str:
     return f"{score_text(result) or 'done'}, model in {shown_path(str(result.get('run_dir', '?')))}"
 
 
-def summary_lines(result: dict[str, Any]) -> list[str]:
+def summary_lines(result: dict[str, Any], started: RunStarted | None = None) -> list[str]:
     """The end of a run: score, by split if there are several, where the model lies and what to do next."""
     lines = [score_text(result) or "trained; no rows were left to test on"]
     trials = result.get("trials") or []
@@ -267,12 +267,13 @@ def summary_lines(result: dict[str, Any]) -> list[str]:
             "what to do next: go on from it, or from an earlier round (RUN@ROUND), with a smaller rate",
             f"  nnjobs train CONFIG --from {run} --set train.lr=SMALLER",
         ]
+    grows = started is None or started.epochs_may_grow
     return [
         *lines,
         f"the model lies in {run}",
         "what to do next:",
         f"  nnjobs predict {run} DATASET -o predictions.parquet",
-        f"  nnjobs train --resume --run-dir {run} --set train.epochs=MORE",
+        *([f"  nnjobs train --resume --run-dir {run} --set train.epochs=MORE"] if grows else []),
         f"  from Python: nnlib.load({shown_path(str(result['run_dir']))!r}).predict(X)",
     ]
 

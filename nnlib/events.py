@@ -27,6 +27,7 @@ class RunStarted:
     parameters: int
     train_rows: int
     test_rows: int
+    epochs_may_grow: bool = True
 
 
 @dataclass(frozen=True)

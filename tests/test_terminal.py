@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -61,6 +62,12 @@ def test_plain_lines_one_a_round() -> None:
     assert lines[1] == "digits: 2 trials, 4 workers, inline"
     assert "warning: task 3 was tried again" in lines and "split 1 (trial 1) stopped at round 7: diverged" in lines
     assert all(line.isprintable() for line in lines)
+
+
+def test_a_run_whose_end_is_fixed_is_not_said_to_go_on() -> None:
+    fixed = replace(started(), epochs_may_grow=False)
+    assert "train.epochs=MORE" in "\n".join(summary_lines(RESULT, started()))
+    assert "train.epochs=MORE" not in "\n".join(summary_lines(RESULT, fixed))
 
 
 def test_fast_rounds_share_lines_but_first_and_last_are_shown() -> None:

@@ -95,6 +95,13 @@ def with_measured(old: Config, new: Config) -> Config:
     return new.model_copy(update={"sync": new.sync.model_copy(update={"round_cost": old.sync.round_cost})})
 
 
+def epochs_may_grow(config: Config) -> bool:
+    """Whether a finished run of this configuration can go on to more epochs."""
+    return not resume_problems(
+        config, config.model_copy(update={"train": config.train.model_copy(update={"epochs": config.train.epochs + 1})})
+    )
+
+
 def _needs_epochs(config: Config) -> str | None:
     """Why ``train.epochs`` decides more than the end of a run; None if it does not."""
     if config.train.schedule.kind == "cosine":
