@@ -22,10 +22,9 @@ from nnlib.errors import JobError, StorageError
 from nnlib.events import Event, Note, RoundDone, TrialStopped
 from nnlib.lock import current_lease
 from nnlib.plan import JobSpec
+from nnlib.rundir import GROUP
 from nnlib.storage import Storage
 
-FOLDER = "collective"
-"""Of the run directory: what a running job leaves for its driver; gone when it ends."""
 FOLLOW_SECONDS = 0.5
 """How often the driver looks what the job has written."""
 
@@ -49,8 +48,7 @@ def run_collective(
     newest commit, which may be a later one by then.
     """
     place, everyone = store.storage, range(len(site.spec.trials))
-    place.delete(FOLDER)  # of a job before this one
-    group = Group(place.root, f"{FOLDER}/{secrets.token_hex(4)}", current_lease(place))
+    group = Group(place.root, f"{GROUP}/{secrets.token_hex(4)}", current_lease(place))
     watch: Callable[[], None] = _nothing
     if site.spec.workers > 1 and site.spec.config.runtime.runner != "inline":
         watch = _watch_losses(driver, site, place, group.folder)
@@ -64,7 +62,7 @@ def run_collective(
         driver.tell(Note(f"{error.message}; going on in rounds mode from round {store.newest()}", "warning"))
         return None
     finally:
-        place.delete(FOLDER)
+        place.delete(GROUP)
 
 
 def _watch_losses(driver: Teller, site: JobSite, place: Storage, folder: str) -> Callable[[], None]:

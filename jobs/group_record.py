@@ -20,8 +20,9 @@ from jobs.progress import phase_seconds, round_done, trials_stopped
 from nnlib import FORMAT_VERSION
 from nnlib.checkpoint import Checkpoint, RoundStore, Vector
 from nnlib.plan import JobSpec
+from nnlib.rundir import GROUP
 
-STATUS = "collective/status.json"
+STATUS = f"{GROUP}/status.json"
 STATUS_SECONDS = 1.0
 """The status is written at most this often."""
 WAITING = 2

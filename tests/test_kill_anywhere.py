@@ -41,7 +41,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(where)
 
 
-def config(dataset: str, run: Path) -> Config:
+def config(dataset: str, run: Path, mode: str = "rounds") -> Config:
     """Small, but with all that a round can store: outer state, averaged optimizer state, a best round, pruning."""
     return Config.model_validate(
         {
@@ -51,8 +51,8 @@ def config(dataset: str, run: Path) -> Config:
             "model": {"hidden": [3]},
             "split": {"seeds": [0, 1], "validation": 0.2},
             "train": {"epochs": 4, "epochs_per_round": 1, "optimizer_state": "average", "keep": "best"},
-            "sync": {"outer": {"kind": "nesterov", "lr": 0.8, "momentum": 0.5}},
-            "checkpoint": {"keep": 1},
+            "sync": {"mode": mode, "outer": {"kind": "nesterov", "lr": 0.8, "momentum": 0.5}},
+            "checkpoint": {"keep": 1, "every": 3},
         }
     )
 
@@ -96,16 +96,19 @@ def kill_points(total: int, request: pytest.FixtureRequest) -> list[int]:
     return sorted({*range(0, total, max(1, total // 24)), 1, total - 1})
 
 
-def test_killed_before_any_change_and_resumed(dataset: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+@pytest.mark.parametrize("mode", ["rounds", "collective"])
+def test_killed_before_any_change_and_resumed(
+    dataset: str, tmp_path: Path, request: pytest.FixtureRequest, mode: str
+) -> None:
     whole = tmp_path / "whole"
-    total = changes_of(lambda: driver.train(config(dataset, whole), resume=True), tmp_path / "count")
-    assert total > 100
+    total = changes_of(lambda: driver.train(config(dataset, whole, mode), resume=True), tmp_path / "count")
+    assert total > 60
     expected = deterministic_files(whole)
     for point in kill_points(total, request):
         run = tmp_path / "run"
-        code = in_child(lambda run=run: driver.train(config(dataset, run), resume=True), point)
+        code = in_child(lambda run=run: driver.train(config(dataset, run, mode), resume=True), point)
         assert code in (-signal.SIGKILL, 0), point  # journals are written by the clock: the last points may not be met
-        assert in_child(lambda run=run: driver.train(config(dataset, run), resume=True)) == 0, point
+        assert in_child(lambda run=run: driver.train(config(dataset, run, mode), resume=True)) == 0, point
         assert deterministic_files(run) == expected, point
         shutil.rmtree(run)
 
