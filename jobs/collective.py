@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import secrets
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -19,12 +20,14 @@ from jobs.progress import round_done
 from jobs.rounds import JobSite
 from nnlib.checkpoint import Checkpoint, RoundStore
 from nnlib.errors import JobError, StorageError
-from nnlib.events import Event, Note, RoundDone, TrialStopped
+from nnlib.events import Event, GroupSeen, Note, RoundDone, TrialStopped, WorkerSeen
 from nnlib.lock import current_lease
 from nnlib.plan import JobSpec
 from nnlib.rundir import GROUP
 from nnlib.storage import Storage
 
+GROUP_SECONDS = 20.0
+"""How often the driver tells how the workers get on."""
 FOLLOW_SECONDS = 0.5
 """How often the driver looks what the job has written."""
 
@@ -93,6 +96,7 @@ class Follower:
         """``watch`` is called at every look."""
         self._driver, self._spec, self._store, self._watch = driver, spec, store, watch
         self._told = start.round
+        self._group_told = time.monotonic()
         self._ended = threading.Event()
 
     @contextmanager
@@ -119,6 +123,7 @@ class Follower:
             status = read_status(storage.read(STATUS)) if storage.exists(STATUS) else None
             if status is not None:
                 self._tell(status)
+                self._tell_group(status, last)
                 self._driver.renew_view(self._store)
             if last:
                 self._tell_committed(self._store.newest())
@@ -138,6 +143,13 @@ class Follower:
             metric = facts["done"]["test_metric"]
             self._driver.tell(RoundDone(**{**facts["done"], "test_metric": None if metric is None else tuple(metric)}))
             self._told = round_
+
+    def _tell_group(self, status: dict[str, Any], last: bool) -> None:
+        """Tell how the workers get on, from time to time."""
+        if last or time.monotonic() - self._group_told >= GROUP_SECONDS:
+            self._group_told = time.monotonic()
+            workers = tuple(WorkerSeen(**worker) for worker in status["workers"])
+            self._driver.tell(GroupSeen(status["round"], status["seconds"], workers))
 
     def _tell_committed(self, newest: int) -> None:
         """Tell rounds from their metrics, which know no times."""

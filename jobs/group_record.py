@@ -137,6 +137,7 @@ class Recorder:
             "format_version": FORMAT_VERSION,
             "generation": self._generation,
             "round": after.round,
+            "seconds": times.seconds,
             "committed": self._committed,
             "rounds": self._facts[-TOLD:],
             "workers": _workers(self._spec.workers, outputs, times),
@@ -154,7 +155,7 @@ def _workers(workers: int, outputs: Mapping[int, TrialOutput], times: RoundTimes
         records = [output.records[worker] for output in outputs.values()]
         trained = [record for record in records if "losses" in record]
         busy = sum(sum(record["seconds"].values()) for record in records)
-        rows = sum(record["examples"] * len(record["losses"]) for record in trained)
+        rows = sum(record["examples"] * (record["evaluations"] or len(record["losses"])) for record in trained)
         training = sum(record["seconds"]["train"] for record in trained)
         told.append(
             {

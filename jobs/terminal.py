@@ -15,9 +15,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TextIO, cast
 
+from jobs.group_display import group_lines
 from jobs.messages import is_terminal, printable
 from nnlib.choice import choice_text
-from nnlib.events import Event, Note, PhaseStarted, RoundDone, RunDone, RunStarted, TrialStopped
+from nnlib.events import Event, GroupSeen, Note, PhaseStarted, RoundDone, RunDone, RunStarted, TrialStopped
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -92,6 +93,8 @@ class PlainDisplay(Display):
                     self.line(round_line(event))
             case TrialStopped():
                 self.line(stopped_line(event))
+            case GroupSeen():
+                self.line("\n".join(group_lines(event)))
             case Note():
                 self.line(note_line(event))
             case RunDone():
@@ -126,6 +129,8 @@ class LiveDisplay(Display):
                 self._advance(event)
             case TrialStopped():
                 self.line(stopped_line(event), "yellow")
+            case GroupSeen():
+                self.line("\n".join(group_lines(event)), "dim")
             case Note():
                 self.line(note_line(event), "" if event.level == "info" else "yellow")
             case RunDone():

@@ -81,13 +81,33 @@ class Note:
 
 
 @dataclass(frozen=True)
+class WorkerSeen:
+    """One worker of a group in a round: its training loss, how fast it trains, and for how many seconds of the round it
+    waited for others."""
+
+    worker: int
+    loss: float | None
+    examples_per_second: float | None
+    wait: float
+
+
+@dataclass(frozen=True)
+class GroupSeen:
+    """How the workers of a collective job get on, now and then: in the round ``round``, which took ``seconds``."""
+
+    round: int
+    seconds: float
+    workers: tuple[WorkerSeen, ...]
+
+
+@dataclass(frozen=True)
 class RunDone:
     """After the final scoring; ``result`` is what ``--json`` prints."""
 
     result: dict[str, Any] = field(default_factory=dict)
 
 
-Event = RunStarted | PhaseStarted | RoundDone | TrialStopped | Note | RunDone
+Event = RunStarted | PhaseStarted | RoundDone | TrialStopped | GroupSeen | Note | RunDone
 Listener = Callable[[Event], None]
 
 
