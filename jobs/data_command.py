@@ -6,15 +6,18 @@ import contextlib
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from jobs.messages import is_terminal, print_json
+from jobs.runner_options import job_arguments, runner_options, runtime_of
 from nnlib.errors import MismatchError, UsageError
 
 if TYPE_CHECKING:
+    from nnlib.config.schema import Config
     from nnlib.data.dataset import Dataset
 
 _LISTED = re.compile(r"""\s*(?:"((?:[^"]|"")*)"\s*(?=,|$)|([^,]*))(?:,|$)""")
@@ -91,14 +94,21 @@ def _output(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--format", "format_", type=click.Choice(FORMATS), help="Format of the sources. [default: by looking]")
 @click.option("--delimiter", help="CSV: what stands between columns. [default: a comma; a tab in .tsv]")
 @click.option("--header/--no-header", default=None, help="CSV: whether the first line names the columns.")
+@runner_options
 def import_command(sources: tuple[str, ...], **chosen: Any) -> None:
     """Turn CSV, NumPy, MATLAB, IDX or Parquet files into a dataset.
 
     SOURCE is a file, several of one format (rows one after another), a directory of Parquet files, or a built-in data
-    set: digits (5000 digits of MNIST, 20 x 20) or iris.
+    set: digits (5000 digits of MNIST, 20 x 20) or iris. With -r jobs do it, for CSV and Parquet files and directories
+    of them; the dataset is the same.
     """
+    from nnlib.config.load import parse_config
     from nnlib.data.importing import ImportOptions, import_dataset
 
+    def read(overrides: Sequence[str]) -> Config:
+        return parse_config("", "", ["data.path=none", *overrides])
+
+    runtime = runtime_of(read, *job_arguments(chosen))
     output = chosen.pop("output")
     chosen["format"] = chosen.pop("format_")
     chosen["label_map"] = _label_map(chosen.pop("map_label"))
@@ -107,8 +117,13 @@ def import_command(sources: tuple[str, ...], **chosen: Any) -> None:
         chosen["delimiter"] = "\t"
     for option in ("features", "categorical", "keep"):
         chosen[option] = _names(chosen[option])
-    with _progress("importing") as progress:
-        dataset = import_dataset(sources, output, ImportOptions(**chosen), progress)
+    if runtime is None:
+        with _progress("importing") as progress:
+            dataset = import_dataset(sources, output, ImportOptions(**chosen), progress)
+    else:
+        from jobs.import_data import import_by_jobs
+
+        dataset = import_by_jobs(sources, output, ImportOptions(**chosen), runtime, partial(click.echo, err=True))
     _summary(dataset)
 
 

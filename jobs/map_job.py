@@ -22,6 +22,10 @@ from nnlib.wire import ERROR_KEY, encode_record  # noqa: E402
 class MapJob(TaskJob):
     """Does its lines one after the other. A line is a JSON object with its task's number under ``worker``."""
 
+    def add_task_args(self) -> None:
+        super().add_task_args()
+        self.add_passthru_arg("--shared")
+
     def steps(self) -> list[MRStep]:
         return [MRStep(mapper=self.mapper)]
 

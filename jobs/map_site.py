@@ -30,12 +30,14 @@ Note = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class MapRequest(JobRequest):
-    """A job of map tasks alone: one task a line. ``files`` are options -> addresses; on a cluster ``memory_mb`` is what
+    """A job of map tasks alone: one task a line. ``files`` are options -> addresses, ``shared`` is the address of a
+    folder that all tasks can use; on a cluster ``memory_mb`` is what
     a task holds besides Python itself, and ``small`` work is done sooner than containers start."""
 
     kind: type[MapJob]
     lines: Sequence[str]
     files: Mapping[str, str]
+    shared: str
     memory_mb: int = 0
     small: bool = False
 
@@ -44,7 +46,8 @@ class MapRequest(JobRequest):
         return self.kind
 
     def arguments(self, *, fetched: bool = False) -> list[Any]:
-        return ["--phase", self.phase, *file_arguments(self.files, fetched=fetched)]
+        arguments = ["--phase", self.phase, "--shared", self.shared]
+        return arguments + file_arguments(self.files, fetched=fetched)
 
 
 class MapSite:
@@ -82,7 +85,8 @@ class MapSite:
                     timeout_seconds=runtime.task_timeout_seconds,
                     note=note,
                 )
-            self._files = {option: f"{self.shared.root}/{file}" for option, (file, _) in files.items()}
+            self._root = self.shared.root if self._site is None else self._site.scratch.root
+            self._files = {option: self.address(file) for option, (file, _) in files.items()}
             self._stack = stack.pop_all()
 
     def __enter__(self) -> MapSite:
@@ -92,6 +96,10 @@ class MapSite:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.close()
+
+    def address(self, name: str) -> str:
+        """Of a file of the shared folder."""
+        return f"{self._root}/{name}"
 
     @property
     def slots(self) -> int | None:
@@ -127,6 +135,7 @@ class MapSite:
             kind=kind,
             lines=lines,
             files={**self._files, **(files or {})},
+            shared=self._root,
             memory_mb=memory_mb,
             small=small,
         )

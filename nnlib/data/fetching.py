@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from nnlib.errors import DataError, StorageError
+from nnlib.pulse import beat
 from nnlib.storage import LocalStorage, Storage, file_at
 
 PART_BYTES = 8 << 20
+HEAD_BYTES = 4 << 20
 
 
 @contextlib.contextmanager
@@ -25,23 +26,51 @@ def local_copies(sources: Sequence[str]) -> Iterator[list[str]]:
     if not any("://" in source for source in sources):
         yield list(sources)
         return
+    with _folder() as folder:
+        copied = [copy for number, source in enumerate(sources) for copy in _copied(source, folder / f"{number:05d}")]
+        with _named(dict(copied)):
+            yield [path for path, _ in copied]
+
+
+@contextlib.contextmanager
+def head_copy(source: str) -> Iterator[str]:
+    """A local path with the first bytes of a file at any address, enough to see a text file's columns; errors as in
+    `local_copies`."""
+    if "://" not in source:
+        yield source
+        return
+    place, name = file_at(source)
+    with _folder() as folder:
+        path = folder / name
+        with place.open(name) as stream:
+            head = stream.read(HEAD_BYTES)
+        try:
+            path.write_bytes(head)
+        except OSError as error:
+            raise StorageError(f"cannot write a temporary file: {error}", hint="set TMPDIR") from error
+        with _named({str(path): source}):
+            yield str(path)
+
+
+@contextlib.contextmanager
+def _folder() -> Iterator[Path]:
     try:
         folder = tempfile.TemporaryDirectory(prefix="nnjobs-import-", ignore_cleanup_errors=True)
     except OSError as error:
         raise StorageError(f"cannot make a temporary folder: {error}", hint="set TMPDIR") from error
     with folder:
-        copied = [
-            copy
-            for number, source in enumerate(sources)
-            for copy in _copied(source, Path(folder.name, f"{number:05d}"))
-        ]
-        try:
-            yield [path for path, _ in copied]
-        except DataError as error:
-            origins = dict(copied)
-            if error.where.get("file") in origins:
-                error.where["file"] = origins[error.where["file"]]
-            raise
+        yield Path(folder.name)
+
+
+@contextlib.contextmanager
+def _named(origins: Mapping[str, str]) -> Iterator[None]:
+    """Name the address, not the copy, in errors about data."""
+    try:
+        yield
+    except DataError as error:
+        if error.where.get("file") in origins:
+            error.where["file"] = origins[error.where["file"]]
+        raise
 
 
 def _copied(source: str, folder: Path) -> Iterator[tuple[str, str]]:
@@ -66,7 +95,9 @@ def _copy(place: Storage, name: str, path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with place.open(name) as source, path.open("xb") as target:
-            shutil.copyfileobj(source, target, PART_BYTES)
+            while part := source.read(PART_BYTES):
+                beat()
+                target.write(part)
     except OSError as error:
         raise StorageError(
             f"cannot keep a copy while it is imported: {error.strerror or error}",

@@ -14,6 +14,7 @@ from nnlib.data.arrow import READ_ERRORS
 from nnlib.data.columns import Columns
 from nnlib.data.importers.table import ReadOptions, Role, Table, chunk_rows
 from nnlib.errors import DataError
+from nnlib.storage import file_at
 
 
 def open_parquet(files: Sequence[str], options: ReadOptions) -> list[Table]:
@@ -29,9 +30,17 @@ def _parts(file: str) -> list[str]:
     return parts
 
 
+def _file(file: str) -> Any:
+    """What pyarrow reads: the path, or for another address a stream."""
+    if "://" not in file:
+        return file
+    place, name = file_at(file)
+    return place.open(name)
+
+
 def _open(file: str) -> Table:
     try:
-        with pq.ParquetFile(file) as parquet:
+        with pq.ParquetFile(_file(file)) as parquet:
             schema, rows = parquet.schema_arrow, parquet.metadata.num_rows
         if len(set(schema.names)) < len(schema.names):
             double = next(name for name in schema.names if schema.names.count(name) > 1)
@@ -45,7 +54,7 @@ def _open(file: str) -> Table:
             _check_type(file, schema.field(name))
         size = chunk_rows(sum(8 * first.get(name, 1) for name in roles))
         try:
-            with pq.ParquetFile(file) as parquet:
+            with pq.ParquetFile(_file(file)) as parquet:
                 start = 0
                 for batch in parquet.iter_batches(size, columns=list(roles)):
                     yield {name: _column(file, name, batch.column(name), first.get(name), start) for name in roles}
@@ -90,7 +99,7 @@ def _first_widths(file: str, schema: pa.Schema) -> dict[str, int]:
         if pa.types.is_fixed_size_list(field.type):
             widths[field.name] = field.type.list_size
             continue
-        with pq.ParquetFile(file) as parquet:
+        with pq.ParquetFile(_file(file)) as parquet:
             for batch in parquet.iter_batches(1, columns=[field.name]):
                 widths[field.name] = pc.list_value_length(batch.column(0))[0].as_py() or 0
                 break
