@@ -27,6 +27,7 @@ from jobs.hadoop.failure import FailedJobError, explain  # noqa: E402
 from jobs.hadoop.filesystem import StorageFilesystem  # noqa: E402
 from jobs.hadoop.preflight import PREFLIGHT  # noqa: E402
 from jobs.hadoop.reporter import NODE_KEY  # noqa: E402
+from jobs.hadoop.yarn import ENDED, application, delete_staged  # noqa: E402
 from jobs.job_request import ClusterSite, JobRequest  # noqa: E402
 from nnlib.errors import JobError  # noqa: E402
 from nnlib.storage import storage  # noqa: E402
@@ -131,7 +132,10 @@ class HadoopRunner(HadoopJobRunner):  # type: ignore[misc]
             counters=said.counters.get("nnjobs", {}),
         )
         if status:
-            raise explain(said, yarn, environment)
+            error = explain(said, yarn, environment)
+            if said.application and application(said.application, said.web).get("state") in ENDED:
+                delete_staged(said.application)  # its master may have died before it could
+            raise error
 
     def cleanup(self, mode: Any = None) -> None:
         """The job's output goes; everything else belongs to the run."""

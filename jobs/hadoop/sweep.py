@@ -16,6 +16,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+from jobs.hadoop.yarn import delete_staged
 from nnlib.scratch import abandoned, own_prefix
 from nnlib.storage import Storage
 from nnlib.storage.hadoop_command import find_hadoop
@@ -60,6 +61,8 @@ def _end_applications(tag: str, note: Callable[[str], None]) -> list[str]:
         found = re.findall(r"^(application_\d+_\d+)\b", listed, re.MULTILINE)
         if found:
             _yarn("-kill", *found)
+        for application in found:
+            delete_staged(application)
         return found
     except (OSError, subprocess.SubprocessError) as error:
         note(f"cannot see whether a killed driver's application still runs: {error}")

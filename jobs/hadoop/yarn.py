@@ -16,8 +16,17 @@ import urllib.request
 from collections.abc import Mapping
 from typing import Any
 
+from nnlib.errors import NnjobsError
+from nnlib.storage import storage
+from nnlib.storage.hadoop_config import properties
+
 TIMEOUT_SECONDS = 10.0
 KILL_SECONDS = 60.0
+ENDED = ("FINISHED", "FAILED", "KILLED")
+"""States of an application that comes to no other."""
+
+STAGING = "/tmp/hadoop-yarn/staging"
+"""Hadoop's default of ``yarn.app.mapreduce.am.staging-dir``."""
 
 
 def user() -> str:
@@ -64,9 +73,23 @@ def application(name: str, web: str | None) -> dict[str, Any]:
 
 
 def kill_application(name: str, web: str | None, yarn: str, environment: Mapping[str, str]) -> None:
-    """End an application, over HTTP where the resource manager allows it, else by ``yarn application -kill``."""
-    if web is not None and _kill_by_http(f"{web}/ws/v1/cluster/apps/{name}/state?user.name={user()}"):
-        return
+    """End an application, over HTTP where the resource manager allows it, else by ``yarn application -kill``; then what
+    its client staged goes, too."""
+    if web is None or not _kill_by_http(f"{web}/ws/v1/cluster/apps/{name}/state?user.name={user()}"):
+        _kill_by_program(name, yarn, environment)
+    delete_staged(name)
+
+
+def delete_staged(name: str) -> None:
+    """Delete the job's files that its client put into HDFS. An application's master does so, but not if it is killed or
+    never started."""
+    root = properties().get("yarn.app.mapreduce.am.staging-dir", STAGING)
+    job = name.replace("application_", "job_", 1)
+    with contextlib.suppress(NnjobsError):  # it is some kilobytes; the default file system need not be HDFS
+        storage(root if "://" in root else f"hdfs://{root}").delete(f"{user()}/.staging/{job}")
+
+
+def _kill_by_program(name: str, yarn: str, environment: Mapping[str, str]) -> None:
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):
         subprocess.run(
             [yarn, "application", "-kill", name],

@@ -79,13 +79,13 @@ def locate(address: str) -> tuple[HdfsPlace, str]:
 
 
 def properties() -> Mapping[str, str]:
-    """What core-site.xml and hdfs-site.xml say; {} where there are none."""
+    """What core-site.xml, hdfs-site.xml and mapred-site.xml say; {} where there are none."""
     folder = os.environ.get("HADOOP_CONF_DIR")
     if not folder and os.environ.get("HADOOP_HOME"):
         folder = os.path.join(os.environ["HADOOP_HOME"], "etc", "hadoop")  # noqa: PTH118
     if not folder:
         return {}
-    files = tuple(Path(folder, name) for name in ("core-site.xml", "hdfs-site.xml"))
+    files = tuple(Path(folder, name) for name in ("core-site.xml", "hdfs-site.xml", "mapred-site.xml"))
     return _parsed(tuple((path, path.stat().st_mtime_ns) for path in files if path.is_file()))
 
 

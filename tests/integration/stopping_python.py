@@ -1,0 +1,66 @@
+"""A Python for nodes whose tasks are to be harmed: one that was asked for stops itself (SIGSTOP) in the midst of its
+work, so that a test can kill it, or something else, at a known moment.
+
+    python stopping_python.py FOLDER -m MODULE ARGUMENTS...
+
+An empty file ``FOLDER/wanted/train-1-m-0-0`` asks for an attempt: phase, round, map or reduce task, its number, its
+attempt. It stops when it has trained on two batches (a reduce task: when it has read its first partial) and has left
+its process's number in ``FOLDER/stopped``, under the same name.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import runpy
+import signal
+import sys
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+BATCHES = 2
+
+
+def stop(folder: Path, name: str) -> None:
+    """Stop here, if it is wanted and has not been done."""
+    mark = folder / "stopped" / name
+    if (folder / "wanted" / name).exists() and not mark.exists():
+        scratch = mark.with_suffix(".new")
+        scratch.write_text(str(os.getpid()), encoding="ascii")
+        scratch.rename(mark)
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def main() -> None:
+    folder, _, module, *arguments = sys.argv[1:]
+    found = re.fullmatch(r"attempt_\d+_\d+_([mr])_(\d+)_(\d+)", os.environ["mapreduce_task_attempt_id"])  # noqa: SIM112  (Hadoop's)
+    assert found is not None
+    options = dict(pairwise(arguments))
+    name = f"{options['--phase']}-{options['--round']}-{found[1]}-{int(found[2])}-{found[3]}"
+    # Before anything else has taken these functions from their modules.
+    from nnlib import pulse, wire
+
+    trained = 0
+    beat, decode_partial = pulse.beat, wire.decode_partial
+
+    def beat_and_stop() -> None:
+        nonlocal trained
+        beat()
+        if found[1] == "m" and pulse.PULSE.doing.get("phase") == "train":
+            trained += 1
+            if trained == BATCHES:
+                stop(Path(folder), name)
+
+    def decode_and_stop(*given: Any) -> wire.Partial:
+        partial = decode_partial(*given)
+        stop(Path(folder), name)
+        return partial
+
+    pulse.beat, wire.decode_partial = beat_and_stop, decode_and_stop
+    sys.argv = [module, *arguments]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()
