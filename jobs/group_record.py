@@ -56,12 +56,13 @@ class Recorder:
         self._facts: list[dict[str, Any]] = []
         self._thread = ThreadPoolExecutor(1)
         self._waiting: list[Future[None]] = []
+        self._failed = False
 
     def __enter__(self) -> Recorder:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._thread.shutdown(cancel_futures=True)
+        self._thread.shutdown()  # what the group did before it broke is done
 
     def round(
         self,
@@ -84,6 +85,9 @@ class Recorder:
     def _take(
         self, before: Checkpoint, after: Checkpoint, outputs: dict[int, TrialOutput], times: RoundTimes, last: bool
     ) -> None:
+        if self._failed:
+            return  # a round was lost: those behind it must not be committed
+        self._failed = True
         for index, (old, new) in enumerate(zip(before.trials, after.trials, strict=True)):
             if new.best_round != old.best_round:  # only now is it known that the model before was the best so far
                 self._best[index] = (new.best_round, old.weights)
@@ -94,6 +98,7 @@ class Recorder:
             self._store.defer(after, before)
         if last or self._clock() - self._told_at >= STATUS_SECONDS:
             self._tell(after, outputs, times)
+        self._failed = False
 
     def _due(self, round_: int) -> bool:
         settings = self._spec.config.checkpoint

@@ -118,7 +118,7 @@ class JobSite:
             model=model,
             state=state,
             folder=self._folder,
-            reducers=self.spec.config.reducers or min(self.spec.workers, sum(map(len, parts.values()))),
+            reducers=0 if group is not None else self._reducers(sum(map(len, parts.values()))),
             spare=self.spec.workers - self.spec.quorum if phase in ("train", "score") and group is None else 0,
             blas_threads=runtime.blas_threads,
             epochs=epochs,
@@ -148,6 +148,9 @@ class JobSite:
         """End a worker's task that hangs, if it is still this attempt of it that runs; the runner starts the next."""
         if self.pool is not None and attempt is not None:
             self.pool.end(f"worker {worker}", int(attempt))
+
+    def _reducers(self, slices: int) -> int:
+        return self.spec.config.reducers or min(self.spec.workers, slices)
 
     @property
     def slots(self) -> int:

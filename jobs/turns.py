@@ -28,16 +28,21 @@ class Turns:
         self.error: BaseException | None = None
 
     def run(self, work: Callable[[Communicator], None]) -> None:
-        """Call ``work`` once for every worker, worker 0 in this thread. Raises what the first to fail raised."""
+        """Call ``work`` once for every worker. Raises what the first to fail raised.
+
+        An interrupt ends this at once; the worker whose turn it is then finds nobody to go on with.
+        """
         threads = [
-            threading.Thread(target=self._take_part, args=(work, worker), daemon=True)
-            for worker in range(1, self.workers)
+            threading.Thread(target=self._take_part, args=(work, worker), daemon=True) for worker in range(self.workers)
         ]
         for thread in threads:
             thread.start()
-        self._take_part(work, 0)
-        for thread in threads:
-            thread.join()
+        try:
+            for thread in threads:
+                thread.join()
+        except BaseException as error:
+            self.error = error
+            raise
         if self.error is not None:
             raise self.error
 
@@ -48,7 +53,7 @@ class Turns:
                     work(_Place(self, worker))
             except _AbandonedError:
                 pass
-            except BaseException as error:  # also Ctrl-C, which reaches the thread of worker 0
+            except BaseException as error:
                 self.error = self.error or error
             finally:
                 self.baton.notify_all()

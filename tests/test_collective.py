@@ -6,12 +6,18 @@ import itertools
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from shards import write_dataset
 
 from jobs import driver
+from nnlib.checkpoint import Checkpoint, RoundStore
 from nnlib.config.schema import Config
+from nnlib.data.worker_data import Sample
+from nnlib.errors import MismatchError, StorageError
 from nnlib.events import Event, RoundDone
 from nnlib.rundir import RunDirectory
+from nnlib.training import LocalModel, RoundStart
 
 
 def config(blobs: str, run: Path, **changes: Any) -> Config:
@@ -130,3 +136,74 @@ def test_every_round_is_told_once_in_order(blobs: str, tmp_path: Path) -> None:
         [{**vars(event), "seconds": 0} for event in events if isinstance(event, RoundDone)] for events in told.values()
     ]
     assert plain[0] == plain[1] and [event["round"] for event in plain[0]] == list(range(1, 11))
+
+
+@pytest.mark.parametrize("workers", [1, 2, pytest.param(4, marks=pytest.mark.full), 8])
+def test_processes_equal_rounds_mode(blobs: str, tmp_path: Path, workers: int) -> None:
+    """However few the cores: workers that wait for each other run all at once."""
+    local = {"runtime__runner": "local", "runtime__cores": 1, "sync__outer": {"kind": "nesterov", "momentum": 0.5}}
+    driver.train(config(blobs, tmp_path / "rounds", workers=workers, sync__outer=local["sync__outer"]))
+    for encryption in (True, False) if workers == 2 else (True,):
+        run = tmp_path / f"collective-{encryption}"
+        driver.train(config(blobs, run, workers=workers, sync__mode="collective", sync__encryption=encryption, **local))
+        assert substance(run) == substance(tmp_path / "rounds")
+
+
+@pytest.mark.parametrize("every", ["epochs", "batch"])
+def test_an_error_of_one_worker_is_told_once(tmp_path: Path, every: str) -> None:
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, 80)
+    write_dataset(tmp_path / "data", rng.normal(size=(80, 3)).astype(np.float32), y, shards=4, classes=2)
+
+    def experiment(epochs: int) -> Config:
+        several = {"sync__mode": "collective", "sync__every": every, "runtime__runner": "local"}
+        run = tmp_path / "run"
+        return config(str(tmp_path / "data"), run, **several, train__epochs_per_round=1, train__epochs=epochs)
+
+    driver.train(experiment(1))
+    shard = tmp_path / "data" / "part-00001.parquet"
+    damaged = bytearray(shard.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    shard.write_bytes(damaged)
+    with pytest.raises(MismatchError, match=r"part-00001\.parquet") as caught:
+        driver.train(experiment(3), resume=True)
+    assert "more errors" not in str(caught.value) and caught.value.where["worker"] == 1
+    assert not (tmp_path / "run" / "collective").exists()
+
+
+@pytest.mark.parametrize("every", ["epochs", "batch"])
+def test_an_error_on_the_way_ends_the_run(
+    blobs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: str
+) -> None:
+    begin = LocalModel.begin
+
+    def fail(self: LocalModel, start: RoundStart) -> Sample:
+        if (self.worker, start.round) == (1, 2):
+            raise MismatchError("rows are gone")
+        return begin(self, start)
+
+    monkeypatch.setattr(LocalModel, "begin", fail)
+    experiment = config(blobs, tmp_path / "run", sync__mode="collective", sync__every=every, checkpoint__every=1)
+    with pytest.raises(MismatchError, match="rows are gone") as caught:
+        driver.train(experiment)
+    assert "more errors" not in str(caught.value) and caught.value.where["worker"] == 1
+    directory = RunDirectory.open(str(tmp_path / "run"))
+    assert directory.rounds(directory.spec()).rounds() == [0, 1, 2]
+
+
+def test_a_commit_that_fails_ends_the_run(blobs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit = RoundStore.commit
+
+    def full(self: RoundStore, checkpoint: Checkpoint, before: Checkpoint | None = None) -> None:
+        if checkpoint.round == 2:
+            raise StorageError("cannot write: No space left on device")
+        commit(self, checkpoint, before)
+
+    monkeypatch.setattr(RoundStore, "commit", full)
+    experiment = config(blobs, tmp_path / "run", sync__mode="collective", checkpoint__every=1)
+    with pytest.raises(StorageError, match="No space left"):
+        driver.train(experiment)
+    monkeypatch.undo()
+    driver.train(experiment, resume=True)
+    driver.train(config(blobs, tmp_path / "rounds"))
+    assert substance(tmp_path / "run") == substance(tmp_path / "rounds")
