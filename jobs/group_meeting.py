@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jobs.attempts import ATTEMPT
-from jobs.group_task import RunEndedError, require_lock
+from jobs.group_end import RunEndedError, require_lock
 from nnlib.collective.communicator import Communicator, PeerLostError
 from nnlib.collective.group import join
 from nnlib.collective.interfaces import LOOPBACK, own_addresses

@@ -13,6 +13,7 @@ from nnlib.averaging import Partial
 from nnlib.checkpoint import Checkpoint
 from nnlib.collective.allreduce import all_reduce
 from nnlib.collective.communicator import Communicator
+from nnlib.collective.delta import Delta, DeltaCodec
 from nnlib.errors import DivergedError, NnjobsError, from_record
 from nnlib.synchronous import no_gradient, steps_of_epoch, training_by_steps
 from nnlib.training import LocalResult, RoundStart
@@ -49,6 +50,7 @@ def averaged_round(
     spec = worker.spec
     records = trouble_record(trouble)
     partials = {index: worker.nothing(index, before.trials[index]) for index in active}
+    deltas: dict[int, Delta | None] = {}
     for index in active if trouble is None else ():
         try:
             record, result = worker.round(index, before.trials[index], before.round, epochs)
@@ -60,8 +62,13 @@ def averaged_round(
         if result is not None:
             weight = result.rows if spec.settings(spec.trials[index]).sync.weighting == "examples" else 1
             partials[index] = Partial(worker.number, weight, result.partial.weights, result.partial.fingerprint)
+            deltas[index] = result.delta
     began = time.perf_counter()
-    reduced = all_reduce(group, list(partials.values()), record=encoded(records))
+    codecs: list[DeltaCodec | None] = [None] * len(active)
+    if (precision := spec.config.sync.precision) != "exact":
+        vectors = {index: worker.vector(index, before.trials[index]) for index in active}
+        codecs = [DeltaCodec(precision, vectors[index], deltas.get(index)) for index in active]
+    reduced = all_reduce(group, list(partials.values()), record=encoded(records), codecs=codecs)
     return Share(
         [json.loads(record) for record in reduced.records],
         {index: partial.weights for index, partial in partials.items()},

@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from functools import partial
 
 from jobs.advance import epochs_left
+from jobs.group_end import RunEndedError, require_lock
 from jobs.group_record import Recorder
 from jobs.group_rounds import TroubleError
 from jobs.group_worker import train_together
@@ -21,8 +22,7 @@ from jobs.tasks import Line, metrics_line
 from jobs.turns import Turns
 from nnlib.checkpoint import Checkpoint, RoundStore
 from nnlib.collective.communicator import Communicator, PeerLostError, SupersededError
-from nnlib.errors import JobError, NnjobsError
-from nnlib.lock import held
+from nnlib.errors import NnjobsError
 from nnlib.plan import JobSpec, WorkerPlan
 from nnlib.storage import Storage, storage
 from nnlib.wire import ERROR_KEY, encode_record
@@ -50,10 +50,6 @@ def group_task(spec: JobSpec, plans: Sequence[WorkerPlan], run_dir: str, group: 
     Turns(spec.workers).run(take_part)
     for worker in sorted(lines):
         yield from lines[worker]
-
-
-class RunEndedError(Exception):
-    """The run came to its end while a worker waited for others."""
 
 
 Meet = Callable[[Callable[[], bool]], Communicator]
@@ -119,11 +115,3 @@ class Member:
                 made = Recorder(self._spec, self._store, checkpoint, generation=group.generation, may_write=may_write)
                 recorder = stack.enter_context(made)
             return train_together(self._worker, group, checkpoint, recorder)
-
-
-def require_lock(place: Storage, lock: str) -> None:
-    """Raise `JobError` if the driver that started the job is gone, or another one drives the run."""
-    if not held(place, lock):
-        raise JobError(
-            "the driver of this job is gone: its run is another's now", hint="nnjobs train --resume", run=place.root
-        )

@@ -21,6 +21,7 @@ from jobs.outputs import TrialOutput, check_records
 from jobs.runners import Line, run_job
 from jobs.workplace import process_starter, write_file
 from nnlib.checkpoint import Checkpoint, RoundStore
+from nnlib.collective.precision import ENCODINGS
 from nnlib.errors import JobError, from_record
 from nnlib.layout import slices
 from nnlib.ledger import canonical
@@ -162,7 +163,10 @@ class JobSite:
         """What one round of these trials carries from mappers to reducers: a vector from every worker, before it is
         encoded as text."""
         layouts = [partial_layout(self.spec, self.spec.trials[index]) for index in active]
-        return self.spec.workers * sum(layout.size * layout.itemsize for layout in layouts)
+        precision = self.spec.config.sync.precision
+        if precision == "exact":
+            return self.spec.workers * sum(layout.size * layout.itemsize for layout in layouts)
+        return self.spec.workers * sum(ENCODINGS[precision].size(layout.size) for layout in layouts)
 
     @property
     def _slice(self) -> int:

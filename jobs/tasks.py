@@ -100,7 +100,9 @@ def _train(
                 for part_index, part in enumerate(slices(result.partial.weights.size, slice_elements(spec))):
                     key = SliceKey(index, part_index).encode()
                     piece = Partial(plan.worker, result.rows, result.partial.weights[part], result.partial.fingerprint)
-                    yield key, encode_partial(key, piece)
+                    delta = result.delta
+                    cut = None if delta is None else (delta.precision, delta.cut(part))
+                    yield key, encode_partial(key, piece, cut)
             yield metrics_line(plan.worker, index, record)
 
 
@@ -215,7 +217,7 @@ def _average(spec: JobSpec, key: bytes, values: Iterable[bytes], models: Models)
     average = Average(range(spec.workers), layout.fingerprint, spec.settings(trial).sync.weighting)
     partials = []
     for value in values:
-        partial = decode_partial(key, value)
+        partial = decode_partial(key, value, models[name.trial][part])
         if partial.weights.size != part.stop - part.start:
             raise MismatchError(
                 f"slice has {partial.weights.size} elements, expected {part.stop - part.start}", worker=partial.worker

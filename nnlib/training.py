@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nnlib.averaging import Partial
+from nnlib.collective.delta import Delta
 from nnlib.data.worker_data import CHUNK_ROWS, Batch, Sample, TrialData
 from nnlib.errors import DivergedError, MismatchError
 from nnlib.layout import Layout, aligned_empty
@@ -38,12 +39,14 @@ class RoundStart(NamedTuple):
 
 @dataclass(frozen=True)
 class LocalResult:
-    """A worker's share of a round: the partial, and the mean training loss of each of its epochs."""
+    """A worker's share of a round: the partial, and the mean training loss of each of its epochs. With a
+    ``sync.precision`` the partial is what ``delta`` makes of the round's start."""
 
     partial: Partial
     losses: tuple[float, ...]
     rows: int
     evaluations: int
+    delta: Delta | None = None
 
 
 def partial_layout(spec: JobSpec, trial: Trial) -> Layout:
@@ -122,8 +125,12 @@ class LocalModel:
         if not (np.isfinite(given).all() and all(map(math.isfinite, losses))):
             epoch = start.epochs.stop - 1
             raise DivergedError("a weight is not finite", round=start.round, epoch=epoch, worker=self.worker)
+        delta = None
+        if self.config.sync.precision != "exact":
+            delta = Delta.of(given, start.vector, self.config.sync.precision)
+            given = delta.restored(start.vector)
         partial = Partial(self.worker, sample.rows, given, self._whole.fingerprint)
-        return LocalResult(partial, tuple(losses), sample.rows, evaluations)
+        return LocalResult(partial, tuple(losses), sample.rows, evaluations, delta)
 
 
 def local_training(

@@ -18,7 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from nnlib.averaging import Partial
+from nnlib.averaging import Partial, Vector
+from nnlib.collective.delta import restore
+from nnlib.collective.precision import ENCODINGS, Precision
 from nnlib.errors import MismatchError
 
 DTYPES = {"f4": "<f4", "f8": "<f8"}
@@ -59,10 +61,19 @@ class SliceKey:
         return cls(int(found[1]), int(found[2]))
 
 
-def encode_partial(key: bytes, partial: Partial) -> bytes:
-    """``worker TAB dtype TAB examples TAB fingerprint TAB crc TAB base64``."""
-    code = "f4" if partial.weights.dtype == np.float32 else "f8"
-    text = base64.b64encode(np.ascontiguousarray(partial.weights, DTYPES[code]).tobytes())
+def encode_partial(key: bytes, partial: Partial, delta: tuple[Precision, bytes] | None = None) -> bytes:
+    """``worker TAB code TAB examples TAB fingerprint TAB crc TAB base64``.
+
+    The code is the weights' dtype. With ``delta`` (precision, bytes of `nnlib.collective.delta.Delta.cut`) it is that
+    precision, and those bytes travel in the weights' place.
+    """
+    code: str
+    if delta is not None:
+        code, data = delta
+    else:
+        code = "f4" if partial.weights.dtype == np.float32 else "f8"
+        data = np.ascontiguousarray(partial.weights, DTYPES[code]).tobytes()
+    text = base64.b64encode(data)
     head = b"%0*d\t%s\t%d\t%s" % (
         _WIDTH,
         partial.worker,
@@ -73,8 +84,11 @@ def encode_partial(key: bytes, partial: Partial) -> bytes:
     return b"%s\t%s\t%s" % (head, _checksum(key, head, text), text)
 
 
-def decode_partial(key: bytes, value: bytes) -> Partial:
-    """The inverse of `encode_partial`. Raises `MismatchError` on anything damaged, cut or of another form."""
+def decode_partial(key: bytes, value: bytes, start: Vector | None = None) -> Partial:
+    """The inverse of `encode_partial`; ``start`` are the slice's weights that a delta is added to.
+
+    Raises `MismatchError` on anything damaged, cut or of another form.
+    """
     fields = value.rstrip(b"\t\r\n").split(b"\t")
     if len(fields) == 5:
         fields.append(b"")  # the base64 of no elements
@@ -82,11 +96,22 @@ def decode_partial(key: bytes, value: bytes) -> Partial:
         worker, code, examples, fingerprint, checksum, text = fields
         if checksum != _checksum(key, b"\t".join(fields[:4]), text):
             raise MismatchError("checksum of a line is wrong: it was damaged on its way", key=_shown(key))
-        weights = np.frombuffer(base64.b64decode(text, validate=True), DTYPES[code.decode("ascii")])
+        data, kind = base64.b64decode(text, validate=True), code.decode("ascii")
+        weights = np.frombuffer(data, DTYPES[kind]) if kind in DTYPES else _restored(data, start, kind)
         partial = Partial(int(worker), int(examples), weights, fingerprint.decode("ascii"))
     except (ValueError, KeyError, binascii.Error) as error:
         raise MismatchError(f"not a partial: {value[:60]!r} ({len(value)} bytes)", key=_shown(key)) from error
     return partial
+
+
+def _restored(data: bytes, start: Vector | None, precision: str) -> Vector:
+    """A slice's weights: slices begin on edges of blocks, so its scales are those of the whole vector."""
+    if start is None:
+        raise ValueError("a delta without the weights it is added to")
+    for known in ENCODINGS:
+        if known == precision:
+            return restore(data, start, slice(0, len(start)), known)
+    raise ValueError(precision)
 
 
 def encode_record(worker: int, record: dict[str, Any]) -> bytes:

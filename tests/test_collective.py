@@ -80,6 +80,10 @@ EXPERIMENTS: dict[str, dict[str, Any]] = {
     "a sweep of weightings and widths": {"sweep": {"sync.weighting": ["examples", "equal"], "model.hidden": [[2], []]}},
     "rounds of automatic length": {"train__epochs_per_round": "auto", "sync__round_cost": 3.0, "train__epochs": 15},
     "several blocks": {"model__hidden": [300, 300], "train__epochs": 4},
+    "int8 in several blocks": {"model__hidden": [300, 300], "train__epochs": 4, "sync__precision": "int8"},
+    "float16": {"sync__precision": "float16", "train__optimizer_state": "average"},
+    "bfloat16 that diverges": {"sync__precision": "bfloat16", "sweep": {"train.lr": [0.05, 1e6]}},
+    "float32 of float64": {"sync__precision": "float32", "model__dtype": "float64"},
 }
 
 

@@ -16,11 +16,12 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from nnlib.averaging import MOST_EXAMPLES, Partial, Vector, Weighting
-from nnlib.collective.communicator import Communicator, Frames
+from nnlib.collective.communicator import Buffer, Communicator, Frames
 from nnlib.collective.ownership import Piece, messages
 from nnlib.errors import DivergedError, MismatchError, NnjobsError, from_record
 from nnlib.layout import BLOCK
@@ -28,6 +29,16 @@ from nnlib.layout import BLOCK
 Finish = Callable[[int, slice, Vector], Vector]
 """The outer step on a range within one block: (index of the vector, range, average of shape (range,)) -> what all
 workers get for it, of the same shape and dtype."""
+
+
+class Codec(Protocol):
+    """How a partial's weights travel in fewer bytes: the same values come out at their owner as the partial has."""
+
+    def pack(self, part: slice) -> Buffer:
+        """The bytes of a range of this worker's own partial."""
+
+    def unpack(self, data: Buffer, part: slice) -> Vector:
+        """The values of a range of any worker's, from its bytes."""
 
 
 @dataclass(frozen=True)
@@ -51,19 +62,21 @@ def all_reduce(
     finish: Finish | None = None,
     record: bytes = b"",
     out: Sequence[Vector] | None = None,
+    codecs: Sequence[Codec | None] | None = None,
 ) -> Reduced:
     """Average each of ``partials`` (the trials of a run: one vector each) over all workers.
 
     Every worker calls it with partials of the same layouts in the same order. A partial of 0 examples counts nothing
     and its values are not looked at: the average is that of the workers that have examples. ``record`` is handed to all
     workers beside it. ``out``: vectors to write the results to, not those of the partials; default: new ones. The
-    partials may be overwritten once this has returned.
+    partials may be overwritten once this has returned. ``codecs``: for each partial how its ranges travel to their
+    owners, the same kind at all workers; None, and by default: as they lie.
 
     Raises, at every worker alike, `MismatchError` for layouts that differ, `DivergedError` for values that are not
     finite and whatever ``finish`` raises of `NnjobsError`; `PeerLostError` and `SupersededError` as the communicator
     does.
     """
-    return _AllReduce(communicator, partials, weighting, finish, record, out).run()
+    return _AllReduce(communicator, partials, weighting, finish, record, out, codecs).run()
 
 
 class _AllReduce:
@@ -77,6 +90,7 @@ class _AllReduce:
         finish: Finish | None,
         record: bytes,
         out: Sequence[Vector] | None,
+        codecs: Sequence[Codec | None] | None,
     ) -> None:
         self.communicator = communicator
         self.worker = communicator.worker
@@ -85,6 +99,7 @@ class _AllReduce:
         self.weighting = weighting
         self.finish = finish
         self.record = record
+        self.codecs = [None] * len(partials) if codecs is None else codecs
         self.out = [np.empty_like(each.weights) for each in partials] if out is None else list(out)
         self.parts = messages(tuple(len(each.weights) for each in partials), communicator.workers)
         self.layouts = [[each.fingerprint, len(each.weights), each.weights.dtype.str] for each in partials]
@@ -142,7 +157,16 @@ class _AllReduce:
         head = json.dumps({"layouts": self.layouts, "weighting": self.weighting, "examples": examples})
         self.communicator.send(peer, [head.encode(), self.record])
         for pieces in self.parts[peer]:
-            self.communicator.send(peer, [self.partials[piece.index].weights[piece.range] for piece in pieces])
+            self.communicator.send(peer, [self._packed(piece) for piece in pieces])
+
+    def _packed(self, piece: Piece) -> Buffer:
+        codec = self.codecs[piece.index]
+        return self.partials[piece.index].weights[piece.range] if codec is None else codec.pack(piece.range)
+
+    def _unpacked(self, piece: Piece, frame: Buffer) -> Vector:
+        codec = self.codecs[piece.index]
+        dtype = self.partials[piece.index].weights.dtype
+        return np.frombuffer(frame, dtype) if codec is None else codec.unpack(frame, piece.range)
 
     def _read_head(self, peer: int, frames: Frames) -> None:
         head = json.loads(bytes(frames[0]))
@@ -177,7 +201,7 @@ class _AllReduce:
         own = self.partials[piece.index].weights
         counted = [worker for worker, number in enumerate(self.examples[piece.index]) if number]
         given = [
-            own[piece.range] if worker == self.worker else np.frombuffer(arrived[worker][place], own.dtype)
+            own[piece.range] if worker == self.worker else self._unpacked(piece, arrived[worker][place])
             for worker in counted
         ]
         begin, end = piece.range.start, piece.range.stop

@@ -150,6 +150,10 @@ class Sync(Section):
         description="epochs: weights are averaged after epochs_per_round; batch (collective): gradients at every step",
     )
     weighting: Literal["examples", "equal"] = Field("examples", description="weight of a worker in the average")
+    precision: Literal["exact", "float32", "float16", "bfloat16", "int8"] = Field(
+        "exact",
+        description="exact: workers give their weights; else what these differ by from the round's start, so rounded",
+    )
     outer: Outer = Outer()
     min_workers: PositiveInt | None = Field(
         None,
@@ -325,6 +329,8 @@ class Config(Section):
             raise ValueError(f"sync.every: batch averages steps' gradients: {self.train.optimizer} takes no such steps")
         if self.sync.every == "batch" and self.sync.weighting != "examples":
             raise ValueError("sync.every: batch weights gradients by examples: set sync.weighting: examples")
+        if self.sync.every == "batch" and self.sync.precision != "exact":
+            raise ValueError("sync.every: batch averages exact gradients: set sync.precision: exact")
         if self.sync.every == "batch" and self.sync.gang_fallback == "rounds":
             raise ValueError("sync.every: batch cannot go on in rounds mode: set sync.gang_fallback: stop")
         return self
