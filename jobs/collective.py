@@ -24,12 +24,11 @@ from nnlib.events import Event, GroupSeen, Note, RoundDone, TrialStopped, Worker
 from nnlib.lock import current_lease
 from nnlib.plan import JobSpec
 from nnlib.rundir import GROUP
-from nnlib.storage import Storage
 
 GROUP_SECONDS = 20.0
 """How often the driver tells how the workers get on."""
 FOLLOW_SECONDS = 0.5
-"""How often the driver looks what the job has written."""
+"""How often the driver looks what the job has written; half as often where a NameNode has to answer."""
 
 
 class Teller(Protocol):
@@ -52,35 +51,23 @@ def run_collective(
     """
     place, everyone = store.storage, range(len(site.spec.trials))
     group = Group(place.root, f"{GROUP}/{secrets.token_hex(4)}", current_lease(place))
-    watch: Callable[[], None] = _nothing
+    watch = None
     if site.spec.workers > 1 and site.spec.config.runtime.runner != "inline":
-        watch = _watch_losses(driver, site, place, group.folder)
-    follower = Follower(driver, site.spec, store, start, watch)
+        from jobs.group_watch import GroupWatch  # late: pyzmq takes 0.1 s, and a group in one process needs none
+
+        watch = GroupWatch(driver, site, place, group.folder)
+    follower = Follower(driver, site.spec, store, start, _nothing if watch is None else watch.look)
     try:
         with follower.following():
             return site.run("collective", start.round, everyone, group=group)
-    except JobError as error:
+    except JobError as failed:
+        error = failed if watch is None or watch.error is None else watch.error
         if "slots" not in error.where or site.spec.config.sync.gang_fallback != "rounds":
-            raise
+            raise error from None
         driver.tell(Note(f"{error.message}; going on in rounds mode from round {store.newest()}", "warning"))
         return None
     finally:
         place.delete(GROUP)
-
-
-def _watch_losses(driver: Teller, site: JobSite, place: Storage, folder: str) -> Callable[[], None]:
-    """Make the group's folder; a function that ends the tasks of lost workers, so that others take their places."""
-    from jobs.group_meeting import Losses, open_folder  # late: pyzmq takes 0.1 s, and a group in one process needs none
-
-    losses = Losses(open_folder(place, folder))
-
-    def watch() -> None:
-        for loss in losses.confirmed():
-            driver.record_event(event="lost", worker=loss.worker, generation=loss.generation, why=loss.why)
-            driver.tell(Note(f"worker {loss.worker}: {loss.why}; the others wait for its replacement", "warning"))
-            site.end_task(loss.worker, loss.attempt)
-
-    return watch
 
 
 def _nothing() -> None:
@@ -112,7 +99,8 @@ class Follower:
             self.look(last=True)
 
     def _follow(self) -> None:
-        while not self._ended.wait(FOLLOW_SECONDS):
+        remote = "://" in self._store.storage.root
+        while not self._ended.wait(2 * FOLLOW_SECONDS if remote else FOLLOW_SECONDS):
             self.look()
 
     def look(self, *, last: bool = False) -> None:

@@ -40,10 +40,15 @@ class CollectiveJob(RoundJob):
         yield from ()
 
     def mapper_final(self) -> Iterator[Line]:
-        plans = getattr(self, "_plans", [])
-        if plans:
-            options = self.options
-            yield from group_task(self._spec(), plans, options.run_dir, options.group, options.lock)
+        options, plans = self.options, getattr(self, "_plans", [])
+        if not plans:
+            return
+        if options.check_node:
+            yield from self._node(plans[0])
+        if options.phase != "preflight":
+            spec = self._spec()
+            lines = group_task(spec, plans, options.run_dir, options.group, options.lock)
+            yield from lines if self._reporter is None else self._reporter.mapped(spec, plans[0], lines)
 
 
 if __name__ == "__main__":

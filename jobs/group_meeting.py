@@ -11,7 +11,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,8 +24,11 @@ from nnlib.collective.keys import Keys, make_keys, read_keys
 from nnlib.collective.rendezvous import GangError, Rendezvous
 from nnlib.errors import JobError, StorageError
 from nnlib.plan import JobSpec
+from nnlib.pulse import PULSE
 from nnlib.storage import Storage, storage
 
+HADOOP_ATTEMPT = "mapreduce_task_attempt_id"
+"""Environment variable of a streaming job's tasks."""
 GIVEN_UP = "given-up.json"
 """Made by the first who waited for others in vain: whoever comes later need not wait again."""
 COME_AGAIN_SECONDS = 2.0
@@ -39,16 +42,16 @@ class Meetings:
 
     def __init__(self, spec: JobSpec, worker: int, place: Storage, folder: str, lock: str) -> None:
         """``folder``: the group's, in the run directory ``place``."""
-        self._sync, self._place, self._lock = spec.config.sync, place, lock
+        self._spec, self._place, self._lock = spec, place, lock
         self._folder = storage(f"{place.root}/{folder}", private=True)
-        self._keys: Keys | None = read_keys(self._folder) if self._sync.encryption else None
-        self._addresses = [LOOPBACK] if spec.config.runtime.runner == "local" else own_addresses([])
+        self._keys: Keys | None = read_keys(self._folder) if spec.config.sync.encryption else None
+        self._addresses = _addresses(spec, place)
         self._rendezvous = Rendezvous(
             self._folder,
             job=folder.rpartition("/")[2],
             worker=worker,
             workers=spec.workers,
-            timeout_seconds=self._sync.gang_timeout_seconds,
+            timeout_seconds=spec.config.sync.gang_timeout_seconds,
             most_generations=1 + spec.workers * (spec.config.runtime.retries + 1),
             sleep=self._wait,
         )
@@ -56,7 +59,7 @@ class Meetings:
         self._checked = 0.0
         task = {
             "worker": worker,
-            "attempt": os.environ.get(ATTEMPT),
+            "attempt": os.environ.get(ATTEMPT) or os.environ.get(HADOOP_ATTEMPT),
             "host": platform.node(),
             "process": os.getpid(),
         }
@@ -66,17 +69,19 @@ class Meetings:
         """`jobs.group_task.Meet`. Raises `JobError` with ``slots`` in its place when not all workers come."""
         self._ended = ended
         self._check()
+        PULSE.waits = True
         try:
             return join(
                 self._rendezvous,
                 self._keys,
                 addresses=self._addresses,
-                timeout_seconds=self._sync.worker_timeout_seconds,
+                timeout_seconds=self._spec.config.sync.worker_timeout_seconds,
             )
         except GangError as error:
-            told = {"came": error.came, "missing": error.missing}
-            self._folder.create(GIVEN_UP, json.dumps(told).encode() + b"\n")
+            give_up(self._folder, error.came, error.missing)
             raise self._given_up() from error
+        finally:
+            PULSE.waits = False
 
     def report(self, lost: PeerLostError) -> None:
         """Tell the driver whom this worker has lost, of those it met last."""
@@ -99,14 +104,33 @@ class Meetings:
 
     def _given_up(self) -> JobError:
         told = json.loads(self._folder.read(GIVEN_UP))
-        came, missing = len(told["came"]), ", ".join(map(str, told["missing"]))
-        return JobError(
-            f"only {came} of {self._rendezvous.workers} workers came to run at once within "
-            f"{self._sync.gang_timeout_seconds:g} s (missing: {missing})",
-            hint="use as many slots as workers, wait longer (sync.gang_timeout_seconds), or let it go on in rounds "
-            "mode (sync.gang_fallback: rounds)",
-            slots=came,
-        )
+        return not_all_came(self._spec, told["came"], told["missing"])
+
+
+def give_up(folder: Storage, came: Collection[int], missing: Collection[int]) -> None:
+    """Tell all of a group that it is waited for no longer."""
+    told = {"came": sorted(came), "missing": sorted(missing)}
+    folder.create(GIVEN_UP, json.dumps(told).encode() + b"\n")
+
+
+def not_all_came(spec: JobSpec, came: Collection[int], missing: Collection[int]) -> JobError:
+    """Not all of a group's workers ran at once; ``slots`` in the error's place: how many did."""
+    return JobError(
+        f"only {len(came)} of {spec.workers} workers came to run at once within "
+        f"{spec.config.sync.gang_timeout_seconds:g} s (missing: {', '.join(map(str, sorted(missing)))})",
+        hint="use as many slots as workers, wait longer (sync.gang_timeout_seconds), or let it go on in rounds "
+        "mode (sync.gang_fallback: rounds)",
+        slots=len(came),
+    )
+
+
+def _addresses(spec: JobSpec, place: Storage) -> list[str]:
+    """This host's, on the ways to its peers: those to the storage that all of them reach."""
+    if spec.config.runtime.runner == "local":
+        return [LOOPBACK]
+    from nnlib.storage.hadoop_config import hosts  # late: it reads XML, and local groups do without
+
+    return own_addresses(hosts(place.root))
 
 
 def open_folder(place: Storage, folder: str) -> Storage:

@@ -13,15 +13,17 @@ from jobs.task_job import TaskJob
 from nnlib.config.schema import Hadoop
 
 if TYPE_CHECKING:
+    from jobs.hadoop.client import Submission
     from jobs.local_tasks import TaskPool
 
 
 class ClusterSite(Protocol):
     """Where the hadoop runner's jobs of a command start from. ``note`` gets lines for people, ``record`` facts;
-    ``checked``: nobody needs to ask the nodes any more what they are like."""
+    ``checked``: nobody needs to ask the nodes any more what they are like; ``submission``: the newest job's."""
 
     settings: Hadoop
     checked: bool
+    submission: Submission | None
     note: Callable[[str], None]
     record: Callable[..., None]
 

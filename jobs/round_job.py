@@ -43,15 +43,19 @@ class RoundJob(TaskJob):
             return
         options, plan = self.options, WorkerPlan.from_line(line)
         if options.check_node:
-            from jobs.hadoop.reporter import node_line
-
-            yield node_line(plan.worker)
-            if options.phase == "preflight":
-                return
+            yield from self._node(plan)
+        if options.phase == "preflight":
+            return
         spec = self._spec()
         models = self._models(spec)
         lines = map_task(spec, plan, options.phase, options.round, options.active, models, options.epochs)
         yield from lines if self._reporter is None else self._reporter.mapped(spec, plan, lines)
+
+    def _node(self, plan: WorkerPlan) -> Iterator[Line]:
+        """What the task's node is like."""
+        from jobs.hadoop.reporter import node_line  # late: only a cluster's tasks are asked
+
+        yield node_line(plan.worker)
 
     def reducer(self, key: bytes, values: Iterator[bytes]) -> Iterator[Line]:
         spec = self._spec()

@@ -149,6 +149,18 @@ class JobSite:
         """End a worker's task that hangs, if it is still this attempt of it that runs; the runner starts the next."""
         if self.pool is not None and attempt is not None:
             self.pool.end(f"worker {worker}", int(attempt))
+        if self.site is not None and attempt is not None:
+            self.site.end_task(attempt)
+
+    def end_job(self) -> None:
+        """End the job that runs, where it does not end by itself: `run` then raises `JobError`."""
+        if self.site is not None:
+            self.site.end_job()
+
+    @property
+    def submitted(self) -> bool:
+        """Whether the first job was given to those who run it."""
+        return self.site is None or (self.site.submission is not None and self.site.submission.application is not None)
 
     def _reducers(self, slices: int) -> int:
         return self.spec.config.reducers or min(self.spec.workers, slices)

@@ -13,10 +13,12 @@ from typing import Any
 
 @dataclass
 class Pulse:
-    """``beats`` only ever grows; ``doing`` are the facts last said: phase, round, epoch, loss ..."""
+    """``beats`` only ever grows; ``doing`` are the facts last said: phase, round, epoch, loss ...; ``waits``: the task
+    waits for others, which are watched, and has nothing to do itself."""
 
     beats: int
     doing: dict[str, Any]
+    waits: bool = False
 
 
 PULSE = Pulse(0, {})

@@ -32,6 +32,7 @@ from jobs.hadoop.runner import HadoopRunner
 from jobs.hadoop.scratch import base_address
 from jobs.hadoop.site import HadoopSite, job_name
 from jobs.hadoop.sweep import folder_name, sweep
+from jobs.hadoop.yarn import kill_attempt
 from jobs.job_request import RoundRequest
 from jobs.prepare import make_spec
 from jobs.runners import run_job
@@ -520,20 +521,37 @@ def test_whatever_ends_the_wait_kills_the_application(
     original = Submission.hear
     monkeypatch.setattr(Submission, "hear", hear)
     with pytest.raises(KeyboardInterrupt):
-        submit([str(hadoop_home / "bin" / "hadoop")], os.environ, str(hadoop_home / "bin" / "yarn"))
+        submit([str(hadoop_home / "bin" / "hadoop")], os.environ, str(hadoop_home / "bin" / "yarn"), Submission())
     ((method, path, body),) = handler.heard
     assert (method, json.loads(body)) == ("PUT", {"state": "KILLED"})
     assert path.startswith(f"/ws/v1/cluster/apps/{APPLICATION}/state?user.name=")
     assert said(hadoop_home, "yarn") == []
     handler.answers = {}  # a resource manager that lets nobody kill over HTTP
     with pytest.raises(KeyboardInterrupt):
-        submit([str(hadoop_home / "bin" / "hadoop")], os.environ, str(hadoop_home / "bin" / "yarn"))
+        submit([str(hadoop_home / "bin" / "hadoop")], os.environ, str(hadoop_home / "bin" / "yarn"), Submission())
     assert said(hadoop_home, "yarn") == ["application", "-kill", APPLICATION]
+
+
+def test_an_attempt_is_ended_over_http_or_else_by_the_command(hadoop_home: Path, yarn: tuple[str, type[_Yarn]]) -> None:
+    host, handler = yarn
+    job = f"/proxy/{APPLICATION}/ws/v1/mapreduce/jobs/job_1700000000000_12345"
+    place = f"{job}/tasks/task_1700000000000_12345_m_000003/attempts/{ATTEMPT}/state"
+    handler.answers = {place: {"state": "KILLED"}}
+    play(hadoop_home, "mapred", "true")
+    mapred = str(hadoop_home / "bin" / "mapred")
+    kill_attempt(ATTEMPT, f"http://{host}", mapred, os.environ)
+    ((method, path, body),) = handler.heard
+    assert (method, path.partition("?")[0], json.loads(body)) == ("PUT", place, {"state": "KILLED"})
+    assert said(hadoop_home, "mapred") == []
+    handler.answers = {}
+    kill_attempt(ATTEMPT, f"http://{host}", mapred, os.environ)
+    assert said(hadoop_home, "mapred") == ["job", "-kill-task", ATTEMPT]
 
 
 def test_a_ctrl_c_at_the_terminal_does_not_reach_the_client(hadoop_home: Path) -> None:
     play(hadoop_home, "hadoop", 'ps -o pgid= -p $$ >&2 2>/dev/null || cut -d" " -f5 /proc/$$/stat >&2')
-    _, submission = submit([str(hadoop_home / "bin" / "hadoop")], os.environ, "yarn")
+    submission = Submission()
+    submit([str(hadoop_home / "bin" / "hadoop")], os.environ, "yarn", submission)
     assert int(submission.lines[0]) != os.getpgid(0)
 
 

@@ -27,13 +27,14 @@ STOP_SECONDS = 5.0
 @dataclass
 class Submission:
     """What the client told of its job so far. ``web`` is the address of the resource manager's pages (or its
-    proxy's), ``failed`` the attempts that failed, oldest first."""
+    proxy's), ``failed`` the attempts that failed, oldest first; ``ended``: the driver has ended the job itself."""
 
     application: str | None = None
     web: str | None = None
     failed: list[str] = field(default_factory=list)
     counters: dict[str, dict[str, int]] = field(default_factory=dict)
     lines: deque[str] = field(default_factory=lambda: deque(maxlen=KEPT_LINES))
+    ended: bool = False
     _group: str = ""
 
     def hear(self, line: str) -> None:
@@ -56,13 +57,12 @@ class Submission:
         return None if self.application is None else self.application.replace("application_", "job_", 1)
 
 
-def submit(arguments: Sequence[str], environment: Mapping[str, str], yarn: str) -> tuple[int, Submission]:
-    """Run the client to its end: its exit status, and what it told.
+def submit(arguments: Sequence[str], environment: Mapping[str, str], yarn: str, said: Submission) -> int:
+    """Run the client to its end: its exit status. What it tells meanwhile goes into ``said``.
 
     Whatever ends the wait early (Ctrl-C, SIGTERM, an error) also kills the application. ``yarn`` is the program that
     does so where the resource manager does not take it from us over HTTP.
     """
-    said = Submission()
     try:
         # In a session of its own: a Ctrl-C at the terminal must reach this process, which then kills the job, and not
         # the client, which would go and leave the job running.
@@ -82,7 +82,7 @@ def submit(arguments: Sequence[str], environment: Mapping[str, str], yarn: str) 
     try:
         for line in _lines(process):
             said.hear(line)
-        return process.wait(), said
+        return process.wait()
     except BaseException:
         with _uninterrupted():
             if process.poll() is None and said.application is not None:

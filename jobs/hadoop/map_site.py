@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from jobs.hadoop.client import Submission
 from jobs.hadoop.resources import JVM_MB, LEAST_MB, PYTHON_MB, UBER_MAPS, Resources, job_properties
 from jobs.hadoop.scratch import Scratch
 from nnlib.config.schema import Runtime
@@ -22,6 +23,7 @@ class HadoopMapSite:
     ``memory_mb`` is what a task holds besides Python itself."""
 
     checked = True  # nobody asks the nodes what they are like: each task's work says it by itself
+    submission: Submission | None = None
 
     def __init__(
         self,

@@ -1,7 +1,8 @@
 """What a task tells Hadoop while it works: signs of life, counters, and once what its node is like.
 
 Streaming reads ``reporter:`` lines from a task's standard error. A status counts as progress, so it is sent only while
-the task gets on (`nnlib.pulse`): one that hangs falls silent, and Hadoop kills it after ``mapreduce.task.timeout``.
+the task gets on (`nnlib.pulse`), or waits for others of its group, who are watched by it: one that hangs falls silent,
+and Hadoop kills it after ``mapreduce.task.timeout``.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ class Reporter:
     def _beat(self) -> None:
         seen = PULSE.beats
         while not self._done.wait(self._every):
-            if PULSE.beats != seen:
+            if PULSE.beats != seen or PULSE.waits:
                 seen = PULSE.beats
                 self._job.set_status(status(PULSE.doing))
 

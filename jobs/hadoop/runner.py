@@ -22,7 +22,7 @@ from mrjob.fs.hadoop import HadoopFilesystem  # noqa: E402
 from mrjob.fs.local import LocalFilesystem  # noqa: E402
 from mrjob.hadoop import HadoopJobRunner  # noqa: E402
 
-from jobs.hadoop.client import submit  # noqa: E402
+from jobs.hadoop.client import Submission, submit  # noqa: E402
 from jobs.hadoop.failure import FailedJobError, explain  # noqa: E402
 from jobs.hadoop.filesystem import StorageFilesystem  # noqa: E402
 from jobs.hadoop.preflight import PREFLIGHT  # noqa: E402
@@ -122,7 +122,8 @@ class HadoopRunner(HadoopJobRunner):  # type: ignore[misc]
     def _submit(self) -> None:
         yarn = os.path.join(os.path.dirname(self.get_hadoop_bin()[-1]), "yarn")  # noqa: PTH118, PTH120  (may be bare)
         environment = client_environment(self.site.settings.jvm_options)
-        status, said = submit(self._args_for_step(0), environment, yarn)
+        self.site.submission = said = Submission()
+        status = submit(self._args_for_step(0), environment, yarn, said)
         self.site.record(
             event="job",
             job=self.request.name,
@@ -132,7 +133,7 @@ class HadoopRunner(HadoopJobRunner):  # type: ignore[misc]
             counters=said.counters.get("nnjobs", {}),
         )
         if status:
-            error = explain(said, yarn, environment)
+            error = JobError(f"{self.request.name} was ended") if said.ended else explain(said, yarn, environment)
             if said.application and application(said.application, said.web).get("state") in ENDED:
                 delete_staged(said.application)  # its master may have died before it could
             raise error

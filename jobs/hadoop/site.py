@@ -5,13 +5,16 @@ What a round adds to what went up before the first is the model that its checkpo
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from jobs.hadoop.client import Submission
 from jobs.hadoop.preflight import PREFLIGHT, check_nodes, node_reports
 from jobs.hadoop.resources import job_properties, task_resources, worth_uber
 from jobs.hadoop.scratch import Scratch
+from jobs.hadoop.yarn import kill_application, kill_attempt, program
 from nnlib.errors import ConfigError
 from nnlib.ledger import canonical
 from nnlib.plan import JobSpec, WorkerPlan
@@ -43,6 +46,7 @@ class HadoopSite:
         self.note, self.record = note, record
         self.settings = spec.config.runtime.hadoop
         self.checked = self.settings.preflight == "off"
+        self.submission: Submission | None = None
         self._resources = task_resources(spec)
         lines = "".join(f"{plan.to_line()}\n" for plan in plans)
         files = {SPEC: canonical(spec.to_json()), PLAN: lines.encode()}
@@ -68,6 +72,9 @@ class HadoopSite:
             uber=uber,
             lines_per_map=self.spec.workers if uber else 1,
         )
+        if request.collective:
+            # A second attempt beside the first would take its place in the group, and the group meet anew.
+            own["mapreduce.map.speculative"] = "false"
         if request.spare and not uber:
             # Rounded up, for Hadoop fails a job with more than so many; the driver counts who is there.
             own.setdefault("mapreduce.map.failures.maxpercent", str(-(-100 * request.spare // self.spec.workers)))
@@ -84,6 +91,19 @@ class HadoopSite:
         )
         asked = [] if self.checked else ["--check-node"]
         return self._scratch.options(PLAN, [*files.arguments(), "--report", *asked])
+
+    def end_task(self, attempt: str) -> None:
+        """End an attempt of the running job's tasks; Hadoop starts another."""
+        if self.submission is not None:
+            kill_attempt(attempt, self.submission.web, program("mapred"), os.environ)
+
+    def end_job(self) -> None:
+        """End the job that runs; who waits for it gets a `JobError`."""
+        said = self.submission
+        if said is not None:
+            said.ended = True
+            if said.application is not None:
+                kill_application(said.application, said.web, program("yarn"), os.environ)
 
     def hear_of_nodes(self, values: Iterable[bytes]) -> None:
         """Take in what the first job's tasks say of their nodes. Raises `JobError` where those do not fit together."""

@@ -14,12 +14,10 @@ import re
 import secrets
 import subprocess
 from collections.abc import Callable
-from pathlib import Path
 
-from jobs.hadoop.yarn import delete_staged
+from jobs.hadoop.yarn import delete_staged, program
 from nnlib.scratch import abandoned, own_prefix
 from nnlib.storage import Storage
-from nnlib.storage.hadoop_command import find_hadoop
 
 ALIVE = "NEW,NEW_SAVING,SUBMITTED,ACCEPTED,RUNNING"
 YARN_SECONDS = 60.0
@@ -70,10 +68,8 @@ def _end_applications(tag: str, note: Callable[[str], None]) -> list[str]:
 
 
 def _yarn(*arguments: str) -> str:
-    hadoop = find_hadoop()
-    yarn = "yarn" if hadoop is None else str(Path(hadoop).with_name("yarn"))
     done = subprocess.run(
-        [yarn, "application", *arguments],
+        [program("yarn"), "application", *arguments],
         env=os.environ,
         stdin=subprocess.DEVNULL,
         capture_output=True,

@@ -13,11 +13,13 @@ import os
 import subprocess
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from nnlib.errors import NnjobsError
 from nnlib.storage import storage
+from nnlib.storage.hadoop_command import find_hadoop
 from nnlib.storage.hadoop_config import properties
 
 TIMEOUT_SECONDS = 10.0
@@ -27,6 +29,12 @@ ENDED = ("FINISHED", "FAILED", "KILLED")
 
 STAGING = "/tmp/hadoop-yarn/staging"
 """Hadoop's default of ``yarn.app.mapreduce.am.staging-dir``."""
+
+
+def program(name: str) -> str:
+    """One of Hadoop's commands, beside ``hadoop``."""
+    hadoop = find_hadoop()
+    return name if hadoop is None else str(Path(hadoop).with_name(name))
 
 
 def user() -> str:
@@ -90,9 +98,29 @@ def delete_staged(name: str) -> None:
 
 
 def _kill_by_program(name: str, yarn: str, environment: Mapping[str, str]) -> None:
+    _run_quietly([yarn, "application", "-kill", name], environment)
+
+
+def kill_attempt(attempt: str, web: str | None, mapred: str, environment: Mapping[str, str]) -> None:
+    """End an attempt of a task; its job starts another, and does not count this one as a failure.
+
+    Its container goes whatever state its processes are in. Over HTTP (the resource manager's proxy leads to the job's
+    master) where that is allowed, else by ``mapred job -kill-task``.
+    """
+    _, cluster, number, kind, task, _ = attempt.split("_")
+    job, application = f"job_{cluster}_{number}", f"application_{cluster}_{number}"
+    place = f"tasks/task_{cluster}_{number}_{kind}_{task}/attempts/{attempt}/state"
+    if web is not None and _kill_by_http(
+        f"{web}/proxy/{application}/ws/v1/mapreduce/jobs/{job}/{place}?user.name={user()}"
+    ):
+        return
+    _run_quietly([mapred, "job", "-kill-task", attempt], environment)
+
+
+def _run_quietly(command: Sequence[str], environment: Mapping[str, str]) -> None:
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):
         subprocess.run(
-            [yarn, "application", "-kill", name],
+            command,
             env=dict(environment),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

@@ -18,7 +18,7 @@ import platform
 import re
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -148,11 +148,7 @@ class Rendezvous:
 
     def _posted(self) -> dict[int, set[int]]:
         """Generation -> workers that stand in it. Raises `SupersededError` if this task was replaced."""
-        posted: dict[int, set[int]] = {}
-        for name in self._folder.names():
-            found = _NAME.fullmatch(name)
-            if found is not None and int(found[2]) < self.workers:
-                posted.setdefault(int(found[1]), set()).add(int(found[2]))
+        posted = standing(self._folder.names(), self.workers)
         if self._own:
             taken = [each for each, workers in posted.items() if self.worker in workers and each not in self._own]
             if any(each > min(self._own) for each in taken):
@@ -198,6 +194,15 @@ class Rendezvous:
                 file=place,
             )
         return member
+
+
+def standing(names: Iterable[str], workers: int) -> dict[int, set[int]]:
+    """Generation -> those of the ``workers`` that stand in it, by the names of a job's files."""
+    found: dict[int, set[int]] = {}
+    for name in names:
+        if (member := _NAME.fullmatch(name)) is not None and int(member[2]) < workers:
+            found.setdefault(int(member[1]), set()).add(int(member[2]))
+    return found
 
 
 def _check(members: Mapping[int, Member]) -> None:

@@ -26,6 +26,7 @@ from nnlib.collective.keys import Keys
 from nnlib.collective.rendezvous import Meeting, Member, Route
 from nnlib.collective.watch import Doorkeeper, Outlook, Watch, verdict
 from nnlib.errors import JobError
+from nnlib.pulse import PULSE
 
 TICK = 0.2
 """Seconds between two looks at the heartbeats while a message is waited for."""
@@ -203,6 +204,7 @@ class ZeroMqCommunicator(Communicator):
                 except zmq.Again:
                     waited += TICK
                     own.waits, own.waits_for = True, frozenset(peers)
+                    PULSE.waits = True
                     self._check(peers, waited)
                     continue
                 data = frame.bytes
@@ -222,6 +224,7 @@ class ZeroMqCommunicator(Communicator):
                 return peer, buffers
         finally:
             own.waits, own.waits_for = False, ()
+            PULSE.waits = False
 
     def _check(self, peers: Collection[int], waited: float) -> None:
         if self._broken is not None:

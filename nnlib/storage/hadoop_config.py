@@ -21,6 +21,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from urllib.parse import urlsplit
 from xml.etree import ElementTree
 
 from nnlib.errors import UsageError
@@ -76,6 +77,14 @@ def locate(address: str) -> tuple[HdfsPlace, str]:
         ),
         path,
     )
+
+
+def hosts(address: str) -> list[str]:
+    """The NameNodes of an address in HDFS, by name; none of any other."""
+    if address.partition("://")[0] not in ("hdfs", "webhdfs", "swebhdfs"):
+        return []
+    place, _ = locate(address)
+    return [host for url in place.urls if (host := urlsplit(url).hostname)]
 
 
 def properties() -> Mapping[str, str]:
