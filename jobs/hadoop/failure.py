@@ -69,8 +69,8 @@ KNOWN = (
         lasting=False,
     ),
     Known(
-        re.compile(r"(Timed out after \d+ secs)"),
-        "a task hung: {0}",
+        re.compile(r"Timed out after (\d+) secs|task timeout set: (\d+)s, taskTimedOut: true"),
+        "a task hung: it showed no progress for {0} s",
         "see its node; a task that needs longer between two signs of life: raise runtime.task_timeout_seconds",
         lasting=False,
     ),
@@ -212,6 +212,8 @@ def _contents(text: str) -> str:
     return (rest if mark else text).partition("\nEnd of LogType:")[0]
 
 
+_REASON = re.compile(r"Job job_\w+ failed with state \w+ due to: (.+)")
+
 _NOISE = re.compile(
     r"^(reporter:|nnjobs: worker |log4j:|SLF4J|INFO: |WARNING: |OpenJDK |[A-Z][a-z]{2} \d\d, \d{4} )|^\s*$"
 )
@@ -235,6 +237,8 @@ def _telling(log: str) -> list[str]:
 
 
 def _client_error(said: Submission) -> list[str]:
-    """What the client itself complained of, where no task's log was to be had."""
+    """What the client itself complained of, where no task's log was to be had; for a job that ran, why it failed."""
+    reasons = [reason for line in said.lines for reason in _REASON.findall(line)]
     lines = [line for line in said.lines if " ERROR " in line or " WARN " in line or "Exception" in line]
-    return (lines or list(said.lines))[-LOG_LINES:]
+    told = reasons or [line.strip() for line in lines or said.lines if not line.startswith("\tat ")]
+    return list(dict.fromkeys(told))[-LOG_LINES:]

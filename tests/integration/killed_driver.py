@@ -82,6 +82,7 @@ POINTS: dict[str, Callable[[], None]] = {
 
 
 if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parents[2]))  # the nnjobs that is tested, not one that is installed
     from jobs.__main__ import main
 
     POINTS[sys.argv[1]]()

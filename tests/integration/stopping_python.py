@@ -38,6 +38,7 @@ def main() -> None:
     assert found is not None
     options = dict(pairwise(arguments))
     name = f"{options['--phase']}-{options['--round']}-{found[1]}-{int(found[2])}-{found[3]}"
+    sys.path.insert(0, str(Path(__file__).parents[2]))  # the nnjobs that is tested, not one that is installed
     # Before anything else has taken these functions from their modules.
     from nnlib import pulse, wire
 
