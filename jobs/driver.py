@@ -32,6 +32,7 @@ from nnlib.numerics import blas_threads
 from nnlib.periods import round_count
 from nnlib.plan import JobSpec
 from nnlib.rundir import EVENTS, GROUP, LOG, METRICS_VIEW, Journal, RunDirectory, metrics_lines
+from nnlib.storage.traffic import UPLOADED
 from nnlib.tracking import tracked
 
 
@@ -96,6 +97,8 @@ class Driver:
         self._log = Journal(run.storage, LOG)
         self._events = Journal(run.storage, EVENTS)
         self._viewed = time.monotonic()
+        self._viewed_rounds = 0
+        self._uploaded = UPLOADED.sum
         self._telling = threading.RLock()
 
     def tell(self, event: Event) -> None:
@@ -166,7 +169,10 @@ class Driver:
 
     def renew_view(self, store: RoundStore) -> None:
         """Write the view of the metrics anew, if it is old."""
-        if time.monotonic() - self._viewed > self.directory.storage.journal_seconds:
+        storage, waited = self.directory.storage, time.monotonic() - self._viewed
+        if waited < storage.journal_seconds:
+            return
+        if storage.journal_is_due(waited, self._viewed_rounds, len(store.rounds()) - self._viewed_rounds):
             self._write_view(store, None)
 
     def _announce(self, site: JobSite, first: Checkpoint) -> None:
@@ -179,6 +185,7 @@ class Driver:
             runner=config.runtime.runner,
             slots=site.slots,
             round=first.round,
+            uploaded_bytes=self._sent(),
         )
         self.tell(
             RunStarted(
@@ -202,7 +209,8 @@ class Driver:
         self, round_: int, outputs: dict[int, TrialOutput], seconds: float, job_seconds: float, shuffled_bytes: int
     ) -> None:
         """What may differ between two runs of the same bits: times. ``worker_seconds`` are summed over all tasks;
-        ``seconds`` less ``job_seconds`` went into the outer step and the commit."""
+        ``seconds`` less ``job_seconds`` went into the outer step and the commit. ``uploaded_bytes`` went to storages on
+        other machines since the round before was recorded (of the first round: since the start)."""
         self._events.record(
             event="round",
             round=round_,
@@ -210,12 +218,19 @@ class Driver:
             job_seconds=round(job_seconds, 4),
             worker_seconds=phase_seconds(outputs),
             shuffled_bytes=shuffled_bytes,
+            uploaded_bytes=self._sent(),
         )
 
+    def _sent(self) -> int:
+        """Bytes uploaded since this was asked last."""
+        sent, self._uploaded = UPLOADED.since(self._uploaded)
+        return sent
+
     def _write_view(self, store: RoundStore, final: dict[str, Any] | None) -> None:
-        lines = metrics_lines(store, store.rounds(), final)
+        rounds = store.rounds()
+        lines = metrics_lines(store, rounds, final)
         self.directory.storage.write(METRICS_VIEW, "".join(f"{line}\n" for line in lines).encode())
-        self._viewed = time.monotonic()
+        self._viewed, self._viewed_rounds = time.monotonic(), len(rounds)
 
 
 def _prune(store: RoundStore, spec: JobSpec, newest: Checkpoint) -> None:

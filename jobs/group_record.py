@@ -21,6 +21,7 @@ from nnlib import FORMAT_VERSION
 from nnlib.checkpoint import Checkpoint, RoundStore, Vector
 from nnlib.plan import JobSpec
 from nnlib.rundir import GROUP
+from nnlib.storage.traffic import UPLOADED
 
 STATUS = f"{GROUP}/status.json"
 STATUS_SECONDS = 1.0
@@ -57,6 +58,7 @@ class Recorder:
         self._thread = ThreadPoolExecutor(1)
         self._waiting: list[Future[None]] = []
         self._failed = False
+        self._uploaded = UPLOADED.sum
 
     def __enter__(self) -> Recorder:
         return self
@@ -123,7 +125,9 @@ class Recorder:
     def _facts_of(
         self, before: Checkpoint, after: Checkpoint, outputs: Mapping[int, TrialOutput], times: RoundTimes
     ) -> dict[str, Any]:
-        """What the driver tells of a round, and keeps of it in the run's journal."""
+        """What the driver tells of a round, and keeps of it in the run's journal. A commit's bytes are told with the
+        round behind it."""
+        uploaded, self._uploaded = UPLOADED.since(self._uploaded)
         return {
             "done": asdict(round_done(self._spec.config, after.metrics, times.seconds)),
             "stopped": [asdict(event) for event in trials_stopped(self._spec, before, after)],
@@ -133,6 +137,7 @@ class Recorder:
                 "exchange_seconds": round(times.exchange, 4),
                 "worker_seconds": phase_seconds(outputs),
                 "shuffled_bytes": self._spec.workers * times.sent,
+                "uploaded_bytes": uploaded,
             },
         }
 

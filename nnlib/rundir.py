@@ -137,18 +137,18 @@ class RunDirectory:
 
 
 class Journal:
-    """A file of lines that grows while the run does, rewritten as a whole every few seconds and at the end."""
+    """A file of lines that grows while the run does, rewritten as a whole now and then and at the end."""
 
     def __init__(self, place: Storage, name: str) -> None:
         self._storage, self._name = place, name
         self._text = place.read(name) if place.exists(name) else b""
         self._written = 0.0
-        self._dirty = False
+        self._size = len(self._text)  # of the file
 
     def line(self, text: str) -> None:
         self._text += text.encode("utf-8", "backslashreplace") + b"\n"
-        self._dirty = True
-        if time.monotonic() - self._written >= self._storage.journal_seconds:
+        new = len(self._text) - self._size
+        if self._storage.journal_is_due(time.monotonic() - self._written, self._size, new):
             self.flush()
 
     def record(self, **facts: Any) -> None:
@@ -159,9 +159,10 @@ class Journal:
         """Write what is new. A journal that cannot be written must not end a run: rounds tell of a full disk."""
         self._written = time.monotonic()
         with contextlib.suppress(StorageError):
-            if self._dirty and self._storage.exists(SPEC):  # a run that was moved away needs no log in its old place
+            new = len(self._text) > self._size
+            if new and self._storage.exists(SPEC):  # a run that was moved away needs no log in its old place
                 self._storage.write(self._name, self._text)
-                self._dirty = False
+                self._size = len(self._text)
 
 
 SCORED = ("test", "validation", "split", "missing")

@@ -23,6 +23,17 @@ class Storage(ABC):
     root: str
     journal_seconds = 2.0
     """Files that grow (logs, views) are rewritten at most this often: there is no append."""
+    journal_growth = 0.0
+    """The share by which they must have grown since, so that a long run does not send all of them in every round."""
+    journal_latest_seconds = 600.0
+    """What is new is written after this time, however little it is."""
+
+    def journal_is_due(self, seconds: float, size: float, new: float) -> bool:
+        """Whether to write a file that grows, ``seconds`` after its last writing; ``new`` of ``size`` (in whatever
+        unit) was added since."""
+        if seconds < self.journal_seconds:
+            return False
+        return new >= self.journal_growth * size or seconds >= self.journal_latest_seconds
 
     @abstractmethod
     def read(self, name: str) -> bytes:

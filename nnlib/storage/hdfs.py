@@ -19,6 +19,7 @@ from nnlib.storage.base import TEMPORARY, Storage, temporary_name
 from nnlib.storage.hadoop_config import locate
 from nnlib.storage.hdfs_client import AlreadyThereError, HdfsClient
 from nnlib.storage.hdfs_clients import client_of
+from nnlib.storage.traffic import UPLOADED
 
 SMALL_BYTES = 4 << 20
 """Files up to this size are opened by reading them whole."""
@@ -34,6 +35,7 @@ class HdfsStorage(Storage):
     """A directory in HDFS. ``private``: it is made for its owner alone, and so is what lies below it."""
 
     journal_seconds = 30.0
+    journal_growth = 0.125
 
     def __init__(self, address: str, *, private: bool = False, client: HdfsClient | None = None) -> None:
         place, self._path = locate(address)
@@ -108,6 +110,7 @@ class HdfsStorage(Storage):
                 changes.step("create", temporary)
                 with self._explained(name):
                     self._client.upload(temporary, cast(BinaryIO, spool), private=self._private)
+                UPLOADED.add(spool.seek(0, io.SEEK_END))
                 self._rename(temporary, name)
 
     @contextlib.contextmanager
@@ -119,6 +122,7 @@ class HdfsStorage(Storage):
             def upload(name: str) -> tuple[str, str]:
                 with self._explained(name):
                     self._client.upload(temporaries[name], files[name], private=self._private)
+                UPLOADED.add(len(files[name]))
                 return name, temporaries[name]
 
             for temporary in temporaries.values():
