@@ -6,13 +6,12 @@ import glob
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from jobs.job_request import JobRequest, file_arguments
 from jobs.local_tasks import TaskPool
 from jobs.map_job import MapJob
+from jobs.map_request import MapRequest
 from jobs.runners import Line, run_job
 from jobs.workplace import process_starter, write_file
 from nnlib.config.schema import Runtime
@@ -26,28 +25,6 @@ if TYPE_CHECKING:
     from jobs.hadoop.map_site import HadoopMapSite
 
 Note = Callable[[str], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class MapRequest(JobRequest):
-    """A job of map tasks alone: one task a line. ``files`` are options -> addresses, ``shared`` is the address of a
-    folder that all tasks can use; on a cluster ``memory_mb`` is what
-    a task holds besides Python itself, and ``small`` work is done sooner than containers start."""
-
-    kind: type[MapJob]
-    lines: Sequence[str]
-    files: Mapping[str, str]
-    shared: str
-    memory_mb: int = 0
-    small: bool = False
-
-    @property
-    def job(self) -> type[MapJob]:
-        return self.kind
-
-    def arguments(self, *, fetched: bool = False) -> list[Any]:
-        arguments = ["--phase", self.phase, "--shared", self.shared]
-        return arguments + file_arguments(self.files, fetched=fetched)
 
 
 class MapSite:

@@ -12,7 +12,7 @@ from jobs.hadoop.scratch import Scratch
 from nnlib.config.schema import Runtime
 
 if TYPE_CHECKING:
-    from jobs.map_site import MapRequest
+    from jobs.map_request import MapRequest
 
 HEAP_MB = 64
 """Of a task's JVM: it passes lines of some hundred bytes."""
