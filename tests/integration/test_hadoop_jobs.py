@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from failures import applications, running_applications, wait_until
+from failures import ENDED, applications, wait_until
 
 from jobs.__main__ import main
 from jobs.cluster.cluster import Cluster
@@ -74,31 +74,41 @@ def scratch_files() -> list[str]:
     return storage(f"hdfs:///user/{user()}/.nnjobs/runs").names()
 
 
+def running(cluster: Cluster) -> set[object]:
+    """The names of the applications that have not ended."""
+    return {app["name"] for app in applications(cluster) if app["state"] not in ENDED}
+
+
 def interrupted(cluster: Cluster, name: str, *arguments: str) -> str:
     """Start a command, send it Ctrl-C when its job is on the cluster; what it said."""
     command = [sys.executable, "-m", "jobs", *arguments]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
-        there = f"the job {name!r} is there, or its command has ended"
-        wait_until(lambda: process.poll() is not None or name in {app["name"] for app in applications(cluster)}, there)
+        there = f"the job {name!r} runs, or its command has ended"
+        wait_until(lambda: process.poll() is not None or name in running(cluster), there)
         process.send_signal(signal.SIGINT)
         _, error = process.communicate(timeout=120)
     finally:
         process.kill()
     assert process.returncode == 130, error
-    wait_until(lambda: not running_applications(cluster), "the job has ended")
+    wait_until(lambda: name not in running(cluster), "the job has ended")
     return error
 
 
-def test_predicting(cluster: Cluster, tmp_path: Path, hang: str, capfd: pytest.CaptureFixture[str]) -> None:
-    run, here, there = str(tmp_path / "run"), str(tmp_path / "parts"), f"{HOME}/my predictions"
+@pytest.fixture
+def trained(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> str:
+    """A run on this machine."""
     config = tmp_path / "tiny.yaml"
     config.write_text(f"name: tiny\ndata:\n  path: {DATA}\n", encoding="utf-8")
     small = ("--set", "model.hidden=[16]", "--set", "train.epochs=1", "--set", "train.epochs_per_round=1")
+    run = str(tmp_path / "run")
     done(capfd, "train", str(config), *small, "--run-dir", run)
+    return run
+
+
+def test_predicting(tmp_path: Path, trained: str, capfd: pytest.CaptureFixture[str]) -> None:
+    run, here, there = trained, str(tmp_path / "parts"), f"{HOME}/my predictions"
     one, _ = done(capfd, "predict", run, DATA, "-o", here, "-r", "inline", "--json")
-    interrupted(cluster, "nnjobs tiny predict", "predict", run, DATA, "-o", there, "-r", "hadoop", "--python-bin", hang)
-    assert files(there) == {}
     place = storage(there)  # as a command that was cut short leaves it: some parts whole, and of one a half
     for shard in range(SHARDS - 2):
         place.write(part_name(shard), (tmp_path / "parts" / part_name(shard)).read_bytes())
@@ -168,11 +178,12 @@ def test_a_bad_row_is_named_and_leaves_nothing(tmp_path: Path, raw: Path, capfd:
 
 
 @pytest.mark.full
-def test_an_interrupted_import_leaves_nothing(cluster: Cluster, raw: Path, hang: str) -> None:
+def test_what_is_interrupted_leaves_nothing(cluster: Cluster, trained: str, raw: Path, hang: str) -> None:
     source, output = f"{HOME}/raw files 3", f"{HOME}/interrupted"
     put(raw, source)
-    arguments = ["data", "import", source, "-o", output, *IMPORT, "-r", "hadoop", "--python-bin", hang]
-    interrupted(cluster, "nnjobs import survey", *arguments)
+    by_hanging_tasks = ("-o", output, "-r", "hadoop", "--python-bin", hang)
+    interrupted(cluster, "nnjobs import survey", "data", "import", source, *IMPORT, *by_hanging_tasks)
+    interrupted(cluster, "nnjobs tiny predict", "predict", trained, DATA, *by_hanging_tasks)
     assert files(output) == {}
     assert scratch_files() == []
 
