@@ -17,10 +17,13 @@ import pytest
 import yaml
 
 import nnlib.report
+from jobs import rounds
 from jobs.__main__ import main
+from jobs.attempts import Task
+from jobs.local_tasks import TaskPool
 from nnlib.data.splits import TEST
 from nnlib.data.worker_data import WorkerData
-from nnlib.errors import UsageError
+from nnlib.errors import JobError, UsageError
 from nnlib.inference import TrainedModel
 from nnlib.rundir import EVENTS, RunDirectory
 
@@ -28,7 +31,7 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("jinja2")
 
 from nnlib.report import write_report
-from nnlib.report.collect import PHASES, Times, compare_series, differing_keys, read_series
+from nnlib.report.collect import PHASES, Times, compare_series, differing_keys, read_events, read_series
 from nnlib.report.rows import PICTURES, misread_rows
 from nnlib.statistics import compare, most_confused
 
@@ -264,12 +267,64 @@ def test_curves_are_those_of_the_metrics(runs: dict[str, str]) -> None:
 
 
 def test_times_add_up(runs: dict[str, str]) -> None:
-    times = Times.read(RunDirectory.open(runs["two"]))
+    times = Times.of(read_events(RunDirectory.open(runs["two"])))
     assert times is not None and times.rounds == [1, 2, 3] and times.runners == ["inline"]
     assert set(times.phases) == set(PHASES)
     assert sum(times.phases.values()) == pytest.approx(times.seconds, rel=1e-3)
     parameters = 12 * 5 + 5 + 5 * 3 + 3
     assert times.bytes == [2 * 3 * 4 * parameters] * 3  # workers x trials x float32
+    assert (times.uploaded, times.start_bytes) == ([0, 0, 0], 0)  # nothing left this machine
+
+
+class LosingPool(TaskPool):
+    """Gives up worker 1's task of round 2, and worker 0's of the last scores."""
+
+    def run(self, task: Task) -> None:
+        if (task.kind, task.job, task.number) in (("worker", "train 1", 1), ("worker", "score 3", 0)):
+            raise JobError("gave up", worker=task.number)
+        super().run(task)
+
+
+def test_losses_are_told(runs: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rounds, "TaskPool", LosingPool)
+    quorum = {"sync": {"min_workers": 1}, "runtime": {"runner": "local"}}
+    run = Path(trained(tmp_path, "lossy", runs["data"], **quorum))
+    rows = [trial.test_rows for trial in RunDirectory.open(str(run)).spec().trials]
+    told = [
+        {"event": "lost", "worker": 3, "generation": 1, "why": "its task ended"},
+        {"event": "attempt", "job": "train 1", "task": "worker 2", "attempt": 1, "failure": "ended with <code> 9"},
+        {"event": "job", "job": "train 2", "failed": ["attempt_1_0001_m_000002_0"]},
+    ]
+    told += [{"event": "attempt", "job": "train 2", "task": "worker 0", "attempt": 1, "failure": "again"}] * 50
+    events = (run / EVENTS).read_text().splitlines()
+    events[2:2] = map(json.dumps, told)  # behind the start and round 1
+    (run / EVENTS).write_text("\n".join(events) + "\n")
+    page = written([str(run)], tmp_path / "out")
+    cells = Page(page).rows
+    unscored = [sum(own[worker] for own in rows) for worker in range(2)]
+    assert ["2", "1", "the models of round 1", f"{unscored[1]} of {sum(unscored)}"] in cells
+    assert ["last scores", "0", "the models of round 3", f"{unscored[0]} of {sum(unscored)}"] in cells
+    assert ["after round 1", "worker 3", "its task ended; replaced"] in cells
+    assert ["train 1", "worker 2", "attempt 1 ended with <code> 9"] in cells
+    assert ["train 2", "attempt_1_0001_m_000002_0", "failed"] in cells
+    assert "3 more are in events.jsonl" in page
+    assert "lossy trained round 2 without all workers" in page
+    assert f"the scores of 3 trials of lossy lack {unscored[0]} of {sum(unscored)} test rows" in page
+    assert "Losses" not in written([runs["two"]], tmp_path / "whole")
+
+
+def test_uploads_are_drawn(runs: dict[str, str], tmp_path: Path) -> None:
+    run = tmp_path / "remote"
+    shutil.copytree(runs["two"], run)
+    events = [json.loads(line) for line in (run / EVENTS).read_text().splitlines()]
+    for event in events:
+        if event["event"] in ("start", "round"):
+            event["uploaded_bytes"] = 5000 if event["event"] == "start" else 1000 * event["round"]
+    (run / EVENTS).write_text("".join(f"{json.dumps(event)}\n" for event in events))
+    page = written([str(run)], tmp_path / "out")
+    assert "Bytes uploaded a round" in page and "1 kB in the first round, 6 kB in all" in page
+    assert next(row for row in Page(page).rows if row[:1] == ["remote"] and len(row) > 8)[-1] == "11 kB"
+    assert "Bytes uploaded a round" not in written([runs["two"]], tmp_path / "local")
 
 
 def test_a_run_without_times_or_data_still_has_a_report(runs: dict[str, str], tmp_path: Path) -> None:

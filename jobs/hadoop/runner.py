@@ -131,6 +131,7 @@ class HadoopRunner(HadoopJobRunner):  # type: ignore[misc]
             uber=self.uber,
             status=status,
             counters=said.counters.get("nnjobs", {}),
+            failed=list(dict.fromkeys(said.failed)),
         )
         if status:
             error = JobError(f"{self.request.name} was ended") if said.ended else explain(said, yarn, environment)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -23,6 +23,7 @@ from nnlib.errors import UsageError
 from nnlib.export.card import ledger_root, trained_versions
 from nnlib.periods import round_count
 from nnlib.plan import JobSpec, Trial
+from nnlib.report.losses import Gap, Loss, gaps, losses
 from nnlib.rundir import CONFIG, EVENTS, RunDirectory, metrics_lines
 from nnlib.statistics import Comparison, Summary, compare, holm, summarize, verdict
 
@@ -37,7 +38,8 @@ ALL_PAIRS = 6
 
 @dataclass
 class Times:
-    """Seconds of a run's rounds by phase (`PHASES`), and the bytes each round shuffled.
+    """Seconds of a run's rounds by phase (`PHASES`), and the bytes that each round shuffled, and uploaded to storage on
+    other machines (``start_bytes`` went up before the first).
 
     The work of tasks that ran at once is divided by their number; ``start`` is what is left of the jobs' time: starting
     tasks, moving their output, waiting for the slowest. ``commit`` is the outer step and the writing of the round.
@@ -47,19 +49,19 @@ class Times:
     seconds: float = 0.0
     rounds: list[int] = field(default_factory=list)
     bytes: list[int] = field(default_factory=list)
+    uploaded: list[int] = field(default_factory=list)
+    start_bytes: int = 0
     runners: list[str] = field(default_factory=list)
 
     @classmethod
-    def read(cls, directory: RunDirectory) -> Times | None:
-        """From the run's events; None if they tell of no round. A round that was recorded twice counts once."""
-        if not directory.storage.exists(EVENTS):
-            return None
+    def of(cls, events: Iterable[Mapping[str, Any]]) -> Times | None:
+        """From a run's events; None if they tell of no round. A round that was recorded twice counts once."""
         times, slots = cls(), 1
-        done: dict[int, tuple[dict[str, Any], int]] = {}
-        for line in directory.storage.read(EVENTS).splitlines():
-            event = parse_json(line, f"{directory.address}/{EVENTS}")
+        done: dict[int, tuple[Mapping[str, Any], int]] = {}
+        for event in events:
             if event.get("event") == "start":
                 slots = int(event.get("slots", 1))
+                times.start_bytes += event.get("uploaded_bytes", 0)
                 if event["runner"] not in times.runners:
                     times.runners.append(event["runner"])
             elif event.get("event") == "round":
@@ -79,6 +81,15 @@ class Times:
         if "shuffled_bytes" in event:
             self.rounds.append(round_)
             self.bytes.append(event["shuffled_bytes"])
+            self.uploaded.append(event.get("uploaded_bytes", 0))
+
+
+def read_events(directory: RunDirectory) -> list[dict[str, Any]]:
+    """What a run keeps of its times and troubles; [] if it has lost it."""
+    if not directory.storage.exists(EVENTS):
+        return []
+    lines = directory.storage.read(EVENTS).splitlines()
+    return [parse_json(line, f"{directory.address}/{EVENTS}") for line in lines]
 
 
 @dataclass(frozen=True)
@@ -98,6 +109,8 @@ class RunFacts:
     config_sha256: str
     versions: dict[str, str]
     times: Times | None
+    gaps: list[Gap]
+    losses: list[Loss]
 
     @property
     def rounds_planned(self) -> int | None:
@@ -122,12 +135,13 @@ class RunFacts:
             raise UsageError(
                 "nothing of this run has been scored yet", hint="a report needs one whole round", run=directory.address
             )
+        events, newest = read_events(directory), store.newest()
         return cls(
             directory,
             spec,
             name,
             final is not None,
-            store.newest(),
+            newest,
             lines,
             scored,
             None if final is None else final["model_sha256"],
@@ -135,7 +149,9 @@ class RunFacts:
             directory.storage.read(CONFIG).decode("utf-8", "replace"),
             config_hash(spec.config, spec.dataset.fingerprint),
             trained_versions(directory),
-            Times.read(directory),
+            Times.of(events),
+            gaps(spec, lines, newest),
+            losses(events),
         )
 
 

@@ -16,6 +16,7 @@ from nnlib.errors import NnjobsError
 from nnlib.report import error_figures, learning_figures, time_figures, words
 from nnlib.report.collect import SCORES, Pair, RunFacts, Series, compare_series, differing_keys
 from nnlib.report.drawing import DRAWN_SERIES, Figure
+from nnlib.report.losses import SHOWN
 from nnlib.report.rows import Misread, misread_rows, scatter
 from nnlib.statistics import (
     Bin,
@@ -88,6 +89,7 @@ def make_report(series: Sequence[Series]) -> Report:
         learning_figures.round_lengths(runs),
         time_figures.phases(runs),
         time_figures.shuffled(runs),
+        time_figures.uploaded(runs),
     )
     work = [drawing for drawing in drawings if drawing is not None]
     errors = [_errors(each, number) for number, each in enumerate(series[:DETAILED_SERIES])]
@@ -105,6 +107,9 @@ def make_report(series: Sequence[Series]) -> Report:
             curves=curves,
             work=work,
             choices=[_choice(run) for run in runs if run.finished and run.spec.config.sweep],
+            losses=words.losses(runs),
+            lost=[(run.name, loss) for run in runs for loss in run.losses[:SHOWN]],
+            unlisted=sum(max(0, len(run.losses) - SHOWN) for run in runs),
             lengths="; ".join(words.round_cost(run) for run in runs if run.rounds_planned is None),
             errors=errors,
             undetailed=max(0, len(series) - DETAILED_SERIES),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.ticker import MaxNLocator
@@ -52,25 +52,39 @@ def phases(runs: Sequence[RunFacts]) -> Figure | None:
 
 def shuffled(runs: Sequence[RunFacts]) -> Figure | None:
     """Bytes that each round carried from mappers to reducers."""
-    drawn = [run for run in runs if run.times is not None and run.times.bytes][:DRAWN_SERIES]
+    amounts = {run.name: (run.times.rounds, run.times.bytes) for run in runs if run.times is not None}
+    return _bytes_by_round(amounts, "shuffled", "Bytes shuffled a round")
+
+
+def uploaded(runs: Sequence[RunFacts]) -> Figure | None:
+    """Bytes that each round sent to storage on other machines."""
+    amounts = {
+        run.name: (run.times.rounds, run.times.uploaded)
+        for run in runs
+        if run.times is not None and any(run.times.uploaded)
+    }
+    return _bytes_by_round(amounts, "uploaded", "Bytes uploaded a round")
+
+
+def _bytes_by_round(amounts: Mapping[str, tuple[Sequence[int], Sequence[int]]], name: str, title: str) -> Figure | None:
+    """Amounts by run: their rounds, and the bytes of each."""
+    drawn = [(run, *series) for run, series in amounts.items() if series[0]][:DRAWN_SERIES]
     if not drawn:
         return None
     with styled():
         canvas, axes = new_axes()
-        most = max(max(run.times.bytes) for run in drawn if run.times is not None)
+        most = max(max(sizes) for _, _, sizes in drawn)
         unit, size = next((each for each in UNITS if most >= each[1]), UNITS[-1])
-        for number, run in enumerate(drawn):
-            assert run.times is not None
-            amounts = np.array(run.times.bytes) / size
+        for number, (run, rounds, sizes) in enumerate(drawn):
             axes.step(
-                run.times.rounds,
-                amounts,
+                rounds,
+                np.array(sizes) / size,
                 where="mid",
                 color=SERIES[number],
                 linestyle=DASHES[number % 4],
-                marker="o" if len(amounts) < 3 else "",
+                marker="o" if len(sizes) < 3 else "",
                 markersize=4,
-                label=f" {shortened(run.name)}",
+                label=f" {shortened(run)}",
             )
         axes.set_xlabel("round")
         axes.set_ylabel(f"{unit} a round")
@@ -79,9 +93,7 @@ def shuffled(runs: Sequence[RunFacts]) -> Figure | None:
         if len(drawn) > 1:
             axes.legend(loc="best")
         words = [
-            f"{run.name}: {run.times.bytes[0] / size:.3g} {unit} in the first round, "
-            f"{sum(run.times.bytes) / size:.3g} {unit} in all"
-            for run in drawn
-            if run.times is not None
+            f"{run}: {sizes[0] / size:.3g} {unit} in the first round, {sum(sizes) / size:.3g} {unit} in all"
+            for run, _, sizes in drawn
         ]
-        return rendered(canvas, "shuffled", "Bytes shuffled a round", "; ".join(words))
+        return rendered(canvas, name, title, "; ".join(words))

@@ -74,3 +74,25 @@ def verify_command(run: RunFacts) -> str:
 def round_cost(run: RunFacts) -> str:
     cost = run.spec.config.sync.round_cost
     return f"{run.name} {number(cost)} epochs, {run.rounds} rounds"
+
+
+def losses(runs: Sequence[RunFacts]) -> list[str]:
+    """What was made without all workers: a sentence for training, and one for the scores of the kept models."""
+    told = []
+    for run in runs:
+        rounds = [gap.round for gap in run.gaps if gap.round is not None]
+        if rounds:
+            told.append(f"{run.name} trained {_counted(rounds)} without all workers")
+        lacking = [entry for entry in run.scored if "missing" in entry]
+        if lacking:
+            unscored = sum(entry["missing"]["test_rows"] for entry in lacking)
+            rows = unscored + sum(entry["test"]["rows"] for entry in lacking)
+            trials = f" of {len(lacking)} trials" if len(run.scored) > 1 else ""
+            told.append(f"the scores{trials} of {run.name} lack {unscored:,} of {rows:,} test rows")
+    return told
+
+
+def _counted(rounds: Sequence[int]) -> str:
+    if len(rounds) > 5:
+        return f"{len(rounds)} rounds"
+    return f"round{'s' if len(rounds) > 1 else ''} {', '.join(map(str, rounds))}"
