@@ -305,8 +305,8 @@ def test_losses_are_told(runs: dict[str, str], tmp_path: Path, monkeypatch: pyte
     assert ["2", "1", "the models of round 1", f"{unscored[1]} of {sum(unscored)}"] in cells
     assert ["last scores", "0", "the models of round 3", f"{unscored[0]} of {sum(unscored)}"] in cells
     assert ["after round 1", "worker 3", "its task ended; replaced"] in cells
-    assert ["train 1", "worker 2", "attempt 1 ended with <code> 9"] in cells
-    assert ["train 2", "attempt_1_0001_m_000002_0", "failed"] in cells
+    assert ["round 2", "worker 2", "attempt 1 ended with <code> 9"] in cells
+    assert ["round 3", "attempt_1_0001_m_000002_0", "failed"] in cells
     assert "3 more are in events.jsonl" in page
     assert "lossy trained round 2 without all workers" in page
     assert f"the scores of 3 trials of lossy lack {unscored[0]} of {sum(unscored)} test rows" in page

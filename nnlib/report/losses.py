@@ -62,7 +62,15 @@ def losses(events: Iterable[Mapping[str, Any]]) -> list[Loss]:
             when = f"after round {done}" if done else "before round 1 was done"
             found.append(Loss(when, f"worker {event['worker']}", f"{event['why']}; replaced"))
         elif kind == "attempt":
-            found.append(Loss(event["job"], event["task"], f"attempt {event['attempt']} {event['failure']}"))
+            found.append(Loss(_job(event["job"]), event["task"], f"attempt {event['attempt']} {event['failure']}"))
         elif kind == "job":
-            found += [Loss(event["job"], attempt, "failed") for attempt in event.get("failed", ())]
+            found += [Loss(_job(event["job"]), attempt, "failed") for attempt in event.get("failed", ())]
     return found
+
+
+def _job(name: str) -> str:
+    """A job as the rest of the page speaks of it: job ``train 1`` makes round 2 of the models of round 1."""
+    phase, _, number = name.partition(" ")
+    if phase == "train" and number.isdigit():
+        return f"round {int(number) + 1}"
+    return f"scores of round {number}" if phase == "score" else name
