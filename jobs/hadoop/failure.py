@@ -85,6 +85,16 @@ KNOWN = (
         "lower runtime.memory_mb or runtime.hadoop.memory_mb and vcores, or use smaller batches",
     ),
     Known(
+        re.compile(r"could only be written to 0 of the \d+ minReplication nodes"),
+        "no DataNode takes what the job writes to HDFS",
+        "see which run and have room (hdfs dfsadmin -report), then go on with --resume",
+    ),
+    Known(
+        re.compile(r"Could not obtain block: \S+ file=(\S+)"),
+        "a block of a file in HDFS is damaged or lost: {0}",
+        "hdfs fsck shows which; when its DataNode is back, go on with --resume",
+    ),
+    Known(
         re.compile(r"(ConnectException|NoRouteToHost|UnknownHostException)[^\n]*"),
         "the cluster does not answer ({0})",
         "is it running, and does HADOOP_CONF_DIR describe it? (nnjobs doctor)",

@@ -139,8 +139,8 @@ def job_properties(
         # Who waits for a job of seconds asks more often than once a second.
         "mapreduce.client.progressmonitor.pollinterval": "100",
         "yarn.app.mapreduce.am.scheduler.heartbeat.interval-ms": "100",
-        # A NameNode that starts anew is waited for 20 times a second and 20 times 5 s, by master and tasks alike. Else a
-        # job fails by the first connection that it finds broken, its commit for one.
+        # A NameNode that starts anew is waited for, 20 times a second and 20 times 5 s, by master and tasks alike. Else
+        # a job fails by the first connection that it finds broken: that of its commit, say.
         "dfs.client.retry.policy.enabled": "true",
         "dfs.client.retry.policy.spec": "1000,20,5000,20",
         "mapreduce.fileoutputcommitter.algorithm.version": "2",
