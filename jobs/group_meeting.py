@@ -33,8 +33,9 @@ GIVEN_UP = "given-up.json"
 """Made by the first who waited for others in vain: whoever comes later need not wait again."""
 COME_AGAIN_SECONDS = 2.0
 """For so long the driver waits whether a worker that others call lost meets them again."""
-CHECK_SECONDS = 1.0
-"""Between two looks, while waiting, at whether there is still something to wait for."""
+CHECK_SECONDS = {False: 1.0, True: 5.0}
+"""Between two looks, while waiting, at whether there is still something to wait for; ``True``: a look is some calls to
+another host."""
 
 
 class Meetings:
@@ -91,7 +92,7 @@ class Meetings:
 
     def _wait(self, seconds: float) -> None:
         time.sleep(seconds)
-        if time.monotonic() - self._checked > CHECK_SECONDS:
+        if time.monotonic() - self._checked > CHECK_SECONDS["://" in self._place.root]:
             self._check()
 
     def _check(self) -> None:

@@ -40,7 +40,9 @@ def group_task(spec: JobSpec, plans: Sequence[WorkerPlan], run_dir: str, group: 
 
         (plan,) = plans
         meetings = Meetings(spec, plan.worker, place, group, lock)
-        yield from Member(spec, plan, place, lock).lines(meetings.meet, meetings.report)
+        member = Member(spec, plan, place, lock)
+        member.prepare()
+        yield from member.lines(meetings.meet, meetings.report)
         return
     lines: dict[int, list[Line]] = {}
 
@@ -63,6 +65,11 @@ class Member:
         self._spec, self._number, self._place, self._lock = spec, plan.worker, place, lock
         self._store = RoundStore(place, [spec.model(trial).layout for trial in spec.trials])
         self._worker = LocalWorker(spec, plan)
+        self._loaded: Checkpoint | None = None
+
+    def prepare(self) -> None:
+        """Begin to read the rows, while others are waited for."""
+        self._worker.prepare()
 
     def lines(self, meet: Meet, report: Callable[[PeerLostError], None] | None = None) -> Iterator[Line]:
         """Train to the end; the records of the last models, or one that says why there are none. ``report`` is told of
@@ -96,7 +103,10 @@ class Member:
                 report(lost)
 
     def _newest(self) -> Checkpoint:
-        return self._store.load(self._store.newest())
+        newest = self._store.newest()
+        if self._loaded is None or self._loaded.round != newest:
+            self._loaded = self._store.load(newest)
+        return self._loaded
 
     def _ended(self) -> bool:
         """Whether the others need nobody any more: they may have committed the end after this task was started."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import threading
 from collections.abc import Callable, Generator
 from typing import Any
 
@@ -12,6 +15,7 @@ from nnlib.averaging import Partial
 from nnlib.checkpoint import TrialState
 from nnlib.data.worker_data import TrialData, WorkerData
 from nnlib.errors import NnjobsError
+from nnlib.optim import build_optimizer
 from nnlib.plan import JobSpec, WorkerPlan
 from nnlib.training import LocalResult, RoundStart, local_training, partial_layout
 
@@ -25,14 +29,35 @@ class LocalWorker:
         self.spec, self.plan, self.number = spec, plan, plan.worker
         self._data: WorkerData | None = None
         self._views: dict[int, TrialData] = {}
+        self._preparing: threading.Thread | None = None
         self._training: dict[int, Generator[LocalResult, RoundStart, None]] = {}
 
     def __enter__(self) -> LocalWorker:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self._prepared()
         if self._data is not None:
             self._data.close()
+
+    def prepare(self) -> None:
+        """Begin to read the rows and to load what the optimizers need, in a thread: who has to wait for others need not
+        do so afterwards. What goes wrong is met again, and raised, where the rows are asked for."""
+        self._preparing = threading.Thread(target=self._prepare, name="prepare", daemon=True)
+        self._preparing.start()
+
+    def _prepare(self) -> None:
+        with contextlib.suppress(NnjobsError):
+            for trial in self.spec.trials:
+                self._view(trial.index)
+                settings, layout = self.spec.settings(trial), self.spec.model(trial).layout
+                if build_optimizer(settings.train, layout).kind == "batch":
+                    importlib.import_module("scipy.optimize")  # 0.2 s, see `nnlib.optim.batch`
+
+    def _prepared(self) -> None:
+        if self._preparing is not None:
+            self._preparing.join()
+            self._preparing = None
 
     def restart(self) -> None:
         """Forget the running training: the next round starts from another model than the last one gave."""
@@ -75,6 +100,10 @@ class LocalWorker:
 
     def view(self, index: int) -> TrialData:
         """A trial's rows."""
+        self._prepared()
+        return self._view(index)
+
+    def _view(self, index: int) -> TrialData:
         if self._data is None:
             self._data = worker_data(self.spec, self.plan)
         if index not in self._views:

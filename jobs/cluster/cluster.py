@@ -21,8 +21,9 @@ from jobs.cluster.processes import Process, containers_of, daemons_of, end, send
 from jobs.cluster.readiness import NotReadyError, check, make_folders
 from nnlib.errors import StorageError, UsageError
 
-MEMORY_MB, VCORES = 4096, 4
-"""What the NodeManager offers unless told otherwise. Vcores are slots, not cores."""
+MEMORY_MB, VCORES = 4096, 6
+"""What the NodeManager offers unless told otherwise. Vcores are slots, not cores: room for a job's master and four
+workers that have to run at once."""
 
 READY_SECONDS = 180.0
 """A cluster that is not ready by then has failed; a loaded machine with 2 cores needs 40."""

@@ -230,6 +230,8 @@ def site_files(layout: Layout) -> dict[str, dict[str, object]]:
         # A laptop's disk is often more than 90 % full; what counts here is that some room is left.
         "yarn.nodemanager.disk-health-checker.max-disk-utilization-per-disk-percentage": 100,
         "yarn.nodemanager.disk-health-checker.min-free-space-per-disk-mb": 200,
+        # For its debug log every container's folder is listed first, the packed Python's thousands of files, too.
+        "yarn.nodemanager.log-container-debug-info.enabled": "false",
         "yarn.nodemanager.aux-services": "mapreduce_shuffle",
         "yarn.application.classpath": layout.conf,
         "yarn.log-aggregation-enable": "true",

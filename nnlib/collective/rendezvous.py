@@ -28,8 +28,10 @@ from nnlib.storage import Storage
 
 FORMAT_VERSION = 1
 _NAME = re.compile(r"generation-(\d{6})-worker-(\d{6})\.json")
-_PAUSES = (0.02, 1.0)
+_PAUSES = (0.02, 0.25)
 """Seconds between two looks at the storage: at first, and at most."""
+_LOOKS = 200
+"""At the storage in a second, by all workers of a large group together: their pauses are longer."""
 
 
 class GangError(JobError):
@@ -133,7 +135,7 @@ class Rendezvous:
             if time.monotonic() - begin > self._timeout:
                 raise GangError(list(members), sorted(set(range(self.workers)) - members.keys()), self._timeout)
             self._sleep(pause)
-            pause = min(1.5 * pause, _PAUSES[1])
+            pause = min(1.5 * pause, max(_PAUSES[1], self.workers / _LOOKS))
 
     @property
     def met(self) -> int:

@@ -3,9 +3,9 @@ work, so that a test can kill it, or something else, at a known moment.
 
     python stopping_python.py FOLDER -m MODULE ARGUMENTS...
 
-An empty file ``FOLDER/wanted/train-1-m-0-0`` asks for an attempt: phase, round, map or reduce task, its number, its
-attempt. It stops when it has trained on two batches (a reduce task: when it has read its first partial) and has left
-its process's number in ``FOLDER/stopped``, under the same name.
+A file ``FOLDER/wanted/train-1-m-0-0`` asks for an attempt: phase, round, map or reduce task, its number, its attempt.
+It stops when it has trained on two batches, or as many as the file says (a reduce task: when it has read its first
+partial), and has left its process's number in ``FOLDER/stopped``, under the same name.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ def main() -> None:
     # Before anything else has taken these functions from their modules.
     from nnlib import pulse, wire
 
-    trained = 0
+    trained, wanted = 0, Path(folder, "wanted", name)
+    until = int(wanted.read_text() or BATCHES) if wanted.exists() else BATCHES
     beat, decode_partial = pulse.beat, wire.decode_partial
 
     def beat_and_stop() -> None:
@@ -50,7 +51,7 @@ def main() -> None:
         beat()
         if found[1] == "m" and pulse.PULSE.doing.get("phase") == "train":
             trained += 1
-            if trained == BATCHES:
+            if trained == until:
                 stop(Path(folder), name)
 
     def decode_and_stop(*given: Any) -> wire.Partial:

@@ -88,10 +88,10 @@ class Scene:
         self._experiment = {**self._experiment, **other}
         self._experiment["runtime"] = {**self._experiment["runtime"], **runtime, "hadoop": hadoop}
 
-    def want(self, *names: str) -> None:
+    def want(self, *names: str, batches: int | None = None) -> None:
         """From now on these attempts of tasks stop in the midst of their work."""
         for name in names:
-            (self._folder / "wanted" / name).touch()
+            (self._folder / "wanted" / name).write_text("" if batches is None else str(batches))
 
     def start(self, *, point: str | None = None, resume: bool = False) -> None:
         """Start the driver, which kills itself at a point if one is named."""

@@ -1,0 +1,175 @@
+"""The collective mode on a real cluster: the bits of inline rounds, whoever is lost on the way."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from failures import USER, running_applications, wait_until
+from test_hadoop_chaos import DATA, EXPERIMENT, HOME, MINUTES, Scene, inline, state, write_data
+
+from jobs.cluster.cluster import Cluster
+from jobs.cluster.readiness import fetch
+from nnlib.storage import storage
+from nnlib.storage.hdfs import HdfsStorage
+
+BATCHES = 80
+"""Of a worker's training in five rounds or so of sixteen batches and more: behind a commit, before the end."""
+
+COLLECTIVE: dict[str, Any] = {
+    "train": {"epochs": 8, "epochs_per_round": 1, "batch_size": 8},
+    "checkpoint": {"every": 2},
+    "split": {"seeds": [0, 1]},
+}
+
+
+@pytest.fixture(scope="module")
+def dataset(hadoop: Cluster) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in hadoop.layout.environment().items():
+            patch.setenv(name, value)
+        write_data(DATA)
+        yield
+        storage(HOME).delete("")
+
+
+@pytest.fixture
+def scene(fragile: Cluster, hadoop_env: dict[str, str], tmp_path: Path, dataset: None) -> Iterator[Scene]:
+    with contextlib.closing(Scene(fragile, tmp_path, tmp_path.name)) as made:
+        configure(made)
+        yield made
+
+
+def configure(
+    scene: Scene, runtime: dict[str, Any] | None = None, sync: dict[str, Any] | None = None, **other: Any
+) -> None:
+    scene.configure(runtime or {}, sync={"mode": "collective", **(sync or {})}, **(COLLECTIVE | other))
+
+
+def rounds_inline(folder: Path, **other: Any) -> str:
+    """The weights' hash of the same training in inline rounds."""
+    (folder / "inline").mkdir()
+    return inline({**EXPERIMENT, **COLLECTIVE, **other}, folder / "inline")
+
+
+@pytest.mark.parametrize(
+    ("workers", "splits"),
+    [
+        (2, [0, 1]),
+        pytest.param(1, [0], marks=pytest.mark.full),
+        pytest.param(4, [0, 1, 2], marks=pytest.mark.full),
+    ],
+)
+def test_the_bits_of_inline_rounds(workers: int, splits: list[int], scene: Scene, tmp_path: Path) -> None:
+    shape: dict[str, Any] = {"workers": workers, "split": {"seeds": splits}}
+    configure(scene, **shape)
+    scene.start()
+    assert scene.result() == rounds_inline(tmp_path, **shape)
+    (job,) = scene.events("job")  # it scored the final models, too
+    assert job["counters"]["bytes"]
+    assert [event["round"] for event in scene.events("round")] == list(range(1, 9))
+    scene.nothing_left()
+    assert "collective" not in storage(scene.run).names()
+
+
+def group(scene: Scene) -> HdfsStorage:
+    """Where the workers of the running job meet."""
+    place = storage(f"{scene.run}/collective")
+    (job,) = [name for name in place.names() if re.fullmatch("[0-9a-f]{8}", name)]
+    found = storage(f"{scene.run}/collective/{job}")
+    assert isinstance(found, HdfsStorage)
+    return found
+
+
+def permission(scene: Scene, path: str) -> str:
+    address = f"/webhdfs/v1{quote(path)}?op=GETFILESTATUS&user.name={USER}"
+    return str(fetch(scene.cluster.layout, "namenode_http", address)["FileStatus"]["permission"])
+
+
+def processes(place: HdfsStorage, generation: int) -> dict[int, int]:
+    """Worker -> process of those who stand in a generation."""
+    found = {}
+    for name in place.names():
+        if name.startswith(f"generation-{generation:06d}"):
+            member = json.loads(place.read(name))
+            found[member["worker"]] = json.loads(place.read(f"task-{member['incarnation']}.json"))["process"]
+    return found
+
+
+@pytest.mark.full
+def test_a_worker_is_killed(scene: Scene, tmp_path: Path) -> None:
+    """The others keep their processes, with the rows in them; only the owner of the run can read the group's key."""
+    configure(scene, workers=3)
+    scene.want("collective-0-m-1-0", "collective-0-m-1-1", batches=BATCHES)
+    scene.start()
+    lost = scene.stopped("collective-0-m-1-0")
+    place = group(scene)
+    assert [permission(scene, f"{place._path}{name}") for name in ("/key.json", "")] == ["600", "700"]
+    before = processes(place, 1)
+    assert before[1] == lost
+    scene.harm("collective-0-m-1-0")
+    scene.stopped("collective-0-m-1-1")
+    after = processes(place, 2)
+    assert {worker: after[worker] for worker in (0, 2)} == {worker: before[worker] for worker in (0, 2)}
+    assert after[1] != lost
+    scene.go_on("collective-0-m-1-1")
+    assert scene.result() == rounds_inline(tmp_path, workers=3)
+    assert [event["worker"] for event in scene.events("lost")] == [1]
+    scene.nothing_left()
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("worker", [0, 1])
+def test_a_worker_hangs(worker: int, scene: Scene, tmp_path: Path) -> None:
+    configure(scene, sync={"worker_timeout_seconds": 5})
+    scene.want(f"collective-0-m-{worker}-0", batches=BATCHES)
+    scene.start()
+    hanging = scene.stopped(f"collective-0-m-{worker}-0")
+    assert scene.result() == rounds_inline(tmp_path)
+    assert state(hanging) is None  # its container was ended
+    assert [event["worker"] for event in scene.events("lost")] == [worker]
+    scene.nothing_left()
+
+
+@pytest.mark.full
+def test_the_driver_is_killed(scene: Scene, tmp_path: Path) -> None:
+    """Its workers find that out by themselves, and end; another driver goes on."""
+    scene.want("collective-0-m-1-0", batches=BATCHES)
+    scene.start()
+    scene.stopped("collective-0-m-1-0")
+    scene.kill()
+    scene.go_on("collective-0-m-1-0")
+    wait_until(lambda: not running_applications(scene.cluster), "the job has ended", MINUTES)
+    scene.start(resume=True)
+    assert scene.result() == rounds_inline(tmp_path)
+    assert scene.events("start")[1]["round"] > 0
+    scene.nothing_left()
+
+
+ONE_SLOT = {"hadoop": {"memory_mb": 2048}}
+"""Containers so large that only one besides the master fits."""
+
+
+@pytest.mark.full
+def test_too_few_slots(scene: Scene) -> None:
+    configure(scene, dict(ONE_SLOT), {"gang_timeout_seconds": 20})
+    scene.start()
+    error = scene.error()
+    assert "only 1 of 2 workers came to run at once within 20 s" in error, error
+    assert "sync.gang_fallback" in error, error
+    scene.nothing_left()
+
+
+@pytest.mark.full
+def test_too_few_slots_and_then_rounds(scene: Scene, tmp_path: Path) -> None:
+    configure(scene, dict(ONE_SLOT), {"gang_timeout_seconds": 20, "gang_fallback": "rounds"}, train={"epochs": 1})
+    scene.start()
+    assert scene.result() == rounds_inline(tmp_path, train={"epochs": 1})
+    assert "going on in rounds mode from round 0" in scene.told()
+    scene.nothing_left()
