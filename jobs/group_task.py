@@ -20,9 +20,9 @@ from jobs.group_worker import train_together
 from jobs.local_worker import LocalWorker
 from jobs.tasks import Line, metrics_line
 from jobs.turns import Turns
-from nnlib.checkpoint import Checkpoint, RoundStore
+from nnlib.checkpoint import ROUNDS, Checkpoint, RoundStore
 from nnlib.collective.communicator import Communicator, PeerLostError, SupersededError
-from nnlib.errors import NnjobsError
+from nnlib.errors import JobError, NnjobsError
 from nnlib.plan import JobSpec, WorkerPlan
 from nnlib.storage import Storage, storage
 from nnlib.wire import ERROR_KEY, encode_record
@@ -35,6 +35,9 @@ def group_task(spec: JobSpec, plans: Sequence[WorkerPlan], run_dir: str, group: 
     that started it: without it nothing is written any more.
     """
     place = storage(run_dir, private=True)
+    if not place.names(ROUNDS):
+        # Not an error's line, which is read at the job's end: others may wait on nodes that do have it.
+        raise JobError(f"there is no run directory {place.root} on this node")
     if len(plans) < spec.workers:
         from jobs.group_meeting import Meetings  # late: pyzmq takes 0.1 s, and a group in one process needs none
 

@@ -489,6 +489,7 @@ def test_a_failed_job_is_one_error_with_the_attempts_log(yarn: tuple[str, type[_
         ('java.io.IOException: Cannot run program "python9": error=2', "a node has no Python python9", True),
         ("ModuleNotFoundError: No module named 'numpy'", "lacks the module numpy", True),
         ("python: /lib/libc.so.6: version `GLIBC_2.38' not found", "GLIBC_2.38", True),
+        ("JobError: there is no run directory /home/me/a on this node", "reach the run directory /home/me/a", True),
         ("Container [pid=1] is running beyond physical memory limits. Current", "more physical memory", False),
         ("AttemptID:x Timed out after 12 secs", "a task hung: it showed no progress for 12 s", False),
         ("AttemptID:x task timeout set: 12s, taskTimedOut: true; task stuck timeout", "no progress for 12 s", False),

@@ -63,6 +63,11 @@ KNOWN = (
         "pack on a machine like the nodes (nnjobs pack -o FILE, runtime.hadoop.archive), or use --python-bin",
     ),
     Known(
+        re.compile(r"there is no run directory (\S+) on this node"),
+        "a node does not reach the run directory {0}",
+        "collective mode: name one that all nodes reach (--run-dir hdfs://..., or a folder of a shared file system)",
+    ),
+    Known(
         re.compile(r"running beyond (physical|virtual) memory limits"),
         "a task took more {0} memory than its container has",
         "raise runtime.hadoop.memory_mb, or lower runtime.memory_mb",
