@@ -493,7 +493,6 @@ def test_a_failed_job_is_one_error_with_the_attempts_log(yarn: tuple[str, type[_
         ("Container [pid=1] is running beyond physical memory limits. Current", "more physical memory", False),
         ("AttemptID:x Timed out after 12 secs", "a task hung: it showed no progress for 12 s", False),
         ("AttemptID:x task timeout set: 12s, taskTimedOut: true; task stuck timeout", "no progress for 12 s", False),
-        ("task timeout set: 12s, taskTimedOut: false; task stuck timeout set: 9s, taskStuck: true", "failed", False),
         ("File /a/b could only be written to 0 of the 1 minReplication nodes. There are 1", "no DataNode", True),
         ("BlockMissingException: Could not obtain block: BP-1:blk_2 file=/a/b No live nodes", "lost: /a/b", True),
         ("to unknown queue: research", "no queue research", True),
