@@ -2,7 +2,8 @@
 
 Commits are spans (`nnlib.checkpoint`): one every so many rounds or seconds, so that a group whose rounds take
 milliseconds does not wait for a disk or a name node. The lines of metrics and ledger are made for every round. All that
-happens in a thread beside the training; what a commit holds is decided by the rounds alone.
+happens in a thread beside the training; what a commit holds is decided by the rounds alone. Which rounds are committed
+is decided before they are trained: all workers give their part of it.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class Recorder:
         another driver's."""
         self._spec, self._store, self._generation = spec, store, generation
         self._may_write, self._clock = may_write, clock
-        self._committed = start.round
+        self._committed = self._decided = start.round
         self._committed_at = self._told_at = clock()
         self._best: dict[int, tuple[int | None, Vector]] = {
             index: (start.trials[index].best_round, weights) for index, weights in start.best.items()
@@ -66,6 +67,15 @@ class Recorder:
     def __exit__(self, *exception: object) -> None:
         self._thread.shutdown()  # what the group did before it broke is done
 
+    def due(self, round_: int) -> bool:
+        """Whether the round that comes next is to be committed. None is by the clock while an earlier one still is."""
+        settings = self._spec.config.checkpoint
+        if settings.rounds is not None:
+            return round_ - self._decided >= settings.rounds
+        if settings.seconds is None or self._decided > self._committed:
+            return False
+        return self._clock() - self._committed_at >= settings.seconds
+
     def round(
         self,
         before: Checkpoint,
@@ -73,10 +83,13 @@ class Recorder:
         outputs: Mapping[int, TrialOutput],
         times: RoundTimes,
         *,
+        commit: bool,
         last: bool,
     ) -> None:
         """Take a round; raises what writing an earlier one raised."""
-        self._waiting.append(self._thread.submit(self._take, before, after, dict(outputs), times, last))
+        if commit:
+            self._decided = after.round
+        self._waiting.append(self._thread.submit(self._take, before, after, dict(outputs), times, commit, last))
         while self._waiting and (len(self._waiting) > WAITING or self._waiting[0].done()):
             self._waiting.pop(0).result()
 
@@ -85,7 +98,13 @@ class Recorder:
             self._waiting.pop(0).result()
 
     def _take(
-        self, before: Checkpoint, after: Checkpoint, outputs: dict[int, TrialOutput], times: RoundTimes, last: bool
+        self,
+        before: Checkpoint,
+        after: Checkpoint,
+        outputs: dict[int, TrialOutput],
+        times: RoundTimes,
+        commit: bool,
+        last: bool,
     ) -> None:
         if self._failed:
             return  # a round was lost: those behind it must not be committed
@@ -94,19 +113,13 @@ class Recorder:
             if new.best_round != old.best_round:  # only now is it known that the model before was the best so far
                 self._best[index] = (new.best_round, old.weights)
         self._facts.append(self._facts_of(before, after, outputs, times))
-        if last or self._due(after.round):
+        if commit:
             self._commit(before, after)
         else:
             self._store.defer(after, before)
         if last or self._clock() - self._told_at >= STATUS_SECONDS:
             self._tell(after, outputs, times)
         self._failed = False
-
-    def _due(self, round_: int) -> bool:
-        settings = self._spec.config.checkpoint
-        if settings.rounds is not None:
-            return round_ - self._committed >= settings.rounds
-        return settings.seconds is not None and self._clock() - self._committed_at >= settings.seconds
 
     def _commit(self, before: Checkpoint, after: Checkpoint) -> None:
         self._may_write()

@@ -7,6 +7,8 @@ import time
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from jobs.local_worker import LocalWorker, Record
 from jobs.tasks import Vector, result_record
 from nnlib.averaging import Partial
@@ -28,6 +30,15 @@ class Share(NamedTuple):
     averages: dict[int, Vector | None]
     waited: float
 
+    @property
+    def commit(self) -> bool:
+        """Whether worker 0 is to commit the round."""
+        return COMMIT in self.records[0]
+
+
+COMMIT = "commit"
+"""In the record of worker 0: this round is to be committed."""
+
 
 class TroubleError(Exception):
     """An error of some worker, told to all of them. ``own``: whether it is this worker's."""
@@ -44,11 +55,12 @@ def averaged_round(
     active: Sequence[int],
     epochs: range,
     trouble: NnjobsError | None,
+    told: Record,
 ) -> Share:
     """Train every trial, then average the weights of all in one all-reduce. After an error, ``trouble`` or one met on
-    the way, a worker gives no weights and tells of it instead."""
+    the way, a worker gives no weights and tells of it instead. ``told``: what its record says besides."""
     spec = worker.spec
-    records = trouble_record(trouble)
+    records = told | trouble_record(trouble)
     partials = {index: worker.nothing(index, before.trials[index]) for index in active}
     deltas: dict[int, Delta | None] = {}
     for index in active if trouble is None else ():
@@ -84,10 +96,11 @@ def synchronous_round(
     active: Sequence[int],
     epochs: range,
     trouble: NnjobsError | None,
+    told: Record,
 ) -> Share:
     """Average the gradients of all trials, one all-reduce a step: in the end all workers have the same weights."""
     spec = worker.spec
-    records = trouble_record(trouble)
+    records = told | trouble_record(trouble)
     steps = {index: steps_of_epoch(spec, spec.trials[index]) * len(epochs) for index in active}
     trials = {index: _Steps(worker, index, before, epochs) for index in active} if trouble is None else {}
     waited = 0.0
@@ -114,13 +127,29 @@ def synchronous_round(
         if result is not None:
             own[index] = result.partial.weights
     began = time.perf_counter()
-    told = group.exchange([[encoded(records)]] * group.workers)
+    answers = group.exchange([[encoded(records)]] * group.workers)
     return Share(
-        [json.loads(bytes(frames[0])) for frames in told],
+        [json.loads(bytes(frames[0])) for frames in answers],
         own,
         dict(own),
         waited + time.perf_counter() - began,
     )
+
+
+def gathered_residuals(worker: LocalWorker, group: Communicator, after: Checkpoint) -> dict[int, Vector]:
+    """`Checkpoint.residuals` of the trials that go on, at worker 0; the others send theirs and get {}."""
+    own = [worker.residuals[index] for index in after.active if worker.residuals]
+    if not own:
+        return {}
+    if group.worker != 0:
+        group.send(0, own)
+        return {}
+    rows = {0: own}
+    while expected := set(range(group.workers)) - set(rows):
+        peer, frames = group.receive(expected)
+        rows[peer] = [np.frombuffer(frame, mine.dtype) for frame, mine in zip(frames, own, strict=True)]
+    ordered = [rows[peer] for peer in range(group.workers)]
+    return {index: np.stack(each) for index, each in zip(after.active, zip(*ordered, strict=True), strict=True)}
 
 
 class _Steps:

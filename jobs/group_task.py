@@ -120,6 +120,8 @@ class Member:
         newest = self._store.newest() if group.worker == 0 else None
         told = group.exchange([[json.dumps(newest).encode()]] * group.workers)
         checkpoint = self._store.load(json.loads(bytes(told[0][0])))
+        if self._spec.config.sync.error_feedback:
+            checkpoint.residuals = self._store.residuals(checkpoint.round)
         with ExitStack() as stack:
             recorder = None
             if group.worker == 0:

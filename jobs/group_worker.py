@@ -16,14 +16,17 @@ from typing import Protocol
 
 from jobs.advance import advance, epochs_left
 from jobs.group_rounds import (
+    COMMIT,
+    Share,
     TroubleError,
     averaged_round,
     encoded,
+    gathered_residuals,
     raise_trouble,
     synchronous_round,
     trouble_record,
 )
-from jobs.local_worker import LocalWorker
+from jobs.local_worker import LocalWorker, Record
 from jobs.outputs import TrialOutput, check_records
 from jobs.tasks import Vector, drift_rows, drift_summary
 from nnlib.checkpoint import Checkpoint
@@ -43,6 +46,9 @@ class RoundTimes:
 class Observer(Protocol):
     """Who is told of every round (of worker 0: `jobs.group_record.Recorder`)."""
 
+    def due(self, round_: int) -> bool:
+        """Whether the round, which comes next, is to be committed."""
+
     def round(
         self,
         before: Checkpoint,
@@ -50,6 +56,7 @@ class Observer(Protocol):
         outputs: Mapping[int, TrialOutput],
         times: RoundTimes,
         *,
+        commit: bool,
         last: bool,
     ) -> None: ...
 
@@ -70,35 +77,44 @@ def train_together(
 
     Raises `TroubleError` at all workers for an error of any, and what the group raises when it breaks.
     """
-    worker.restart()
+    worker.restart(checkpoint)
     trouble: NnjobsError | None = None
     while checkpoint.round != until and (epochs := epochs_left(worker.spec, checkpoint)):
         began, sent = time.perf_counter(), group.stats().sent
-        outputs, exchange = _round(worker, group, checkpoint, epochs, trouble)
+        told = {COMMIT: True} if observer is not None and observer.due(checkpoint.round + 1) else {}
+        outputs, share = _round(worker, group, checkpoint, epochs, trouble, told)
         before, checkpoint = checkpoint, advance(worker.spec, checkpoint, outputs)
+        last = not epochs_left(worker.spec, checkpoint)
+        commit = share.commit or last
+        if commit:
+            checkpoint.residuals = gathered_residuals(worker, group, checkpoint)
         if observer is not None:
-            times = RoundTimes(time.perf_counter() - began, exchange, group.stats().sent - sent)
-            last = not epochs_left(worker.spec, checkpoint)
+            times = RoundTimes(time.perf_counter() - began, share.waited, group.stats().sent - sent)
             try:
-                observer.round(before, checkpoint, outputs, times, last=last)
+                observer.round(before, checkpoint, outputs, times, commit=commit, last=last)
                 if last:
                     observer.finish()
             except NnjobsError as error:
                 trouble = error
     # Nobody leaves before worker 0 has committed the end: until then all are needed, should one of them be lost.
-    told = group.exchange([[encoded(trouble_record(trouble))]] * group.workers)
-    raise_trouble([json.loads(bytes(frames[0])) for frames in told], worker.number)
+    answers = group.exchange([[encoded(trouble_record(trouble))]] * group.workers)
+    raise_trouble([json.loads(bytes(frames[0])) for frames in answers], worker.number)
     return checkpoint
 
 
 def _round(
-    worker: LocalWorker, group: Communicator, before: Checkpoint, epochs: range, trouble: NnjobsError | None
-) -> tuple[dict[int, TrialOutput], float]:
-    """One round: what all workers give of every active trial, and the seconds spent in exchanges."""
+    worker: LocalWorker,
+    group: Communicator,
+    before: Checkpoint,
+    epochs: range,
+    trouble: NnjobsError | None,
+    told: Record,
+) -> tuple[dict[int, TrialOutput], Share]:
+    """One round: what all workers give of every active trial."""
     spec = worker.spec
-    active = [index for index, trial in enumerate(before.trials) if trial.status == "active"]
+    active = before.active
     take = synchronous_round if spec.config.sync.every == "batch" else averaged_round
-    share = take(worker, group, before, active, epochs, trouble)
+    share = take(worker, group, before, active, epochs, trouble, told)
     raise_trouble(share.records, worker.number)
     began = time.perf_counter()
     outputs = {}
@@ -113,7 +129,7 @@ def _round(
     except JobError as error:  # all workers find it, one tells of it
         raise TroubleError(error, worker.number == 0) from error
     _exchange_drift(group, before, share.own, outputs)
-    return outputs, share.waited + time.perf_counter() - began
+    return outputs, share._replace(waited=share.waited + time.perf_counter() - began)
 
 
 def _exchange_drift(

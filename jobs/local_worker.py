@@ -12,9 +12,9 @@ import numpy as np
 
 from jobs.tasks import Vector, local_round, score_record, worker_data
 from nnlib.averaging import Partial
-from nnlib.checkpoint import TrialState
+from nnlib.checkpoint import Checkpoint, TrialState
 from nnlib.data.worker_data import TrialData, WorkerData
-from nnlib.errors import NnjobsError
+from nnlib.errors import MismatchError, NnjobsError
 from nnlib.optim import build_optimizer
 from nnlib.plan import JobSpec, WorkerPlan
 from nnlib.training import LocalResult, RoundStart, local_training, partial_layout
@@ -31,6 +31,8 @@ class LocalWorker:
         self._views: dict[int, TrialData] = {}
         self._preparing: threading.Thread | None = None
         self._training: dict[int, Generator[LocalResult, RoundStart, None]] = {}
+        self.residuals: dict[int, Vector] = {}
+        """By trial, what rounding took from this worker's last partial; empty without error feedback."""
 
     def __enter__(self) -> LocalWorker:
         return self
@@ -59,14 +61,33 @@ class LocalWorker:
             self._preparing.join()
             self._preparing = None
 
-    def restart(self) -> None:
-        """Forget the running training: the next round starts from another model than the last one gave."""
+    def restart(self, checkpoint: Checkpoint) -> None:
+        """Forget the running training: the next round starts from ``checkpoint``, not from what the last one gave.
+
+        Raises `MismatchError` where it lacks this worker's residuals.
+        """
         self._training.clear()
+        self.residuals.clear()
+        if self.spec.config.sync.error_feedback:
+            for index in checkpoint.active:
+                self.residuals[index] = self._residual(index, checkpoint)
+
+    def _residual(self, index: int, checkpoint: Checkpoint) -> Vector:
+        layout = partial_layout(self.spec, self.spec.trials[index])
+        if checkpoint.round == 0:
+            return np.zeros(layout.size, layout.dtype)
+        rows = checkpoint.residuals.get(index)
+        if rows is None or rows.shape != (self.spec.workers, layout.size) or rows.dtype != layout.dtype:
+            raise MismatchError(
+                f"round {checkpoint.round} does not have the residuals of {self.spec.workers} workers", trial=index
+            )
+        own: Vector = rows[self.number].copy()
+        return own
 
     def round(self, index: int, state: TrialState, round_: int, epochs: range) -> tuple[Record, LocalResult | None]:
         """`jobs.tasks.local_round` of a trial."""
         vector = self.vector(index, state)
-        start = RoundStart(vector, round_, epochs)
+        start = RoundStart(vector, round_, epochs, self.residuals.get(index))
         train: Callable[[], LocalResult]
         if index in self._training:
             running = self._training[index]
@@ -76,7 +97,10 @@ class LocalWorker:
         else:
             fresh = local_training(self.spec, self.spec.trials[index], self.number, self.view(index), start)
             self._training[index], train = fresh, fresh.__next__
-        return local_round(self.spec, self.spec.trials[index], self.number, self.view(index), vector, train)
+        record, result = local_round(self.spec, self.spec.trials[index], self.number, self.view(index), vector, train)
+        if result is not None and result.residual is not None:
+            self.residuals[index] = result.residual
+        return record, result
 
     def scores(self, index: int, state: TrialState) -> Record:
         """The record of a trial's model on this worker's held-out rows."""

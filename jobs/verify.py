@@ -22,7 +22,7 @@ from jobs.prepare import make_spec
 from jobs.rounds import JobSite, model_files
 from jobs.turns import Turns
 from nnlib import numerics
-from nnlib.checkpoint import LEDGER, MODEL, STATE, Checkpoint, RoundStore
+from nnlib.checkpoint import LEDGER, MODEL, RESIDUALS, STATE, Checkpoint, RoundStore
 from nnlib.collective.communicator import Communicator
 from nnlib.data.dataset import Dataset
 from nnlib.data.reader import ShardReader
@@ -170,6 +170,7 @@ def _replay(
         if current is None or current[1].round >= target:
             base = max(round_ for round_ in store.rounds() if round_ < target and store.has_model(round_))
             current = (store, store.load(base))
+            current[1].residuals = store.residuals(base)
         if between := sorted(lacking & set(range(current[1].round + 1, target + 1))):
             found.notes.append(
                 f"round {target} was not recomputed: workers were missing (a quorum) from round "
@@ -177,7 +178,7 @@ def _replay(
             )
             current = None
             continue
-        if spec.config.sync.every == "batch":
+        if spec.config.sync.every == "batch" or spec.config.sync.error_feedback:
             current = (scratch, _replay_together(spec, plans, current[1], target, scratch))
         while current[1].round < target:
             where, before = current
@@ -201,11 +202,15 @@ def _lacks_workers(store: RoundStore, round_: int) -> bool:
 def _replay_together(
     spec: JobSpec, plans: Sequence[WorkerPlan], start: Checkpoint, target: int, scratch: RoundStore
 ) -> Checkpoint:
-    """Rounds whose workers average at every step can only be trained by a group: one in this process."""
+    """Rounds whose workers average at every step, or keep what rounding took, can only be trained by a group: one in
+    this process."""
     reached: list[Checkpoint] = []
 
     class Committing:
-        def round(self, before: Checkpoint, after: Checkpoint, *_: object, last: bool) -> None:
+        def due(self, round_: int) -> bool:
+            return True
+
+        def round(self, before: Checkpoint, after: Checkpoint, *_: object, **__: object) -> None:
             scratch.commit(after, before)
 
         def finish(self) -> None:
@@ -232,6 +237,10 @@ def _compare(store: RoundStore, scratch: RoundStore, round_: int, found: Verific
     differing = [name for name in sorted(ours | theirs) if ours.get(name) != theirs.get(name)]
     if lines[0] != lines[1]:
         differing.append(LEDGER)
+    if store.commit_of(round_) == round_:  # residuals are in no line, for rounds within spans have none
+        kept = [place.manifest(round_)["files"].get(RESIDUALS) for place in (scratch, store)]
+        differing += [RESIDUALS] if kept[0] != kept[1] else []
+    if differing:
         found.problems.append(f"round {round_}: recomputing gives another {', '.join(differing)}")
     found.recomputed.append(round_)
 

@@ -10,7 +10,9 @@ version to its last.
 One commit may end a span of rounds (a long-lived job does not write every one of them): ``rounds/000100/`` then holds
 the state after round 100 and, line by line, the metrics and the ledger of the rounds since the commit before; its
 manifest says which was the ``first``. The lines are those that a commit a round would have written. The models of
-trials' best rounds that fell within spans are in ``best.safetensors``.
+trials' best rounds that fell within spans are in ``best.safetensors``. With error feedback ``residuals.safetensors``
+has what rounding took from each worker's partials. Rounds within spans keep none, so no line of the ledger hashes it:
+what the next rounds make of it is hashed.
 """
 
 from __future__ import annotations
@@ -40,9 +42,11 @@ TRIALS = "trials.json"
 METRICS = "metrics.json"
 LEDGER = "ledger.json"
 BEST = "best.safetensors"
+RESIDUALS = "residuals.safetensors"
 ALWAYS = {MODEL, TRIALS, METRICS, LEDGER}
-"""Files that every commit has; `STATE` and `BEST` only some."""
-MODELS = (MODEL, STATE, BEST)
+"""Files that every commit has; those of `SOME` only some."""
+SOME = {STATE, BEST, RESIDUALS}
+MODELS = (MODEL, STATE, BEST, RESIDUALS)
 """What pruning deletes, in this order."""
 
 
@@ -81,7 +85,8 @@ class Checkpoint:
     """All trials after ``round`` rounds, the metrics of the job that led here, and what the ledger says of it.
 
     ``line`` is the round's line of the ledger, known once it is committed, deferred or loaded. ``best`` has, by trial,
-    the weights of a best round that no commit of its own keeps.
+    the weights of a best round that no commit of its own keeps. ``residuals`` has, by trial, what error feedback keeps
+    of all workers, shape (workers, size of a partial): only where it is about to be committed, or was asked for.
     """
 
     round: int
@@ -90,6 +95,12 @@ class Checkpoint:
     facts: dict[str, Any] = field(default_factory=dict)
     line: bytes | None = None
     best: dict[int, Vector] = field(default_factory=dict)
+    residuals: dict[int, Vector] = field(default_factory=dict)
+
+    @property
+    def active(self) -> list[int]:
+        """The trials that go on."""
+        return [index for index, trial in enumerate(self.trials) if trial.status == "active"]
 
 
 class RoundStore:
@@ -132,6 +143,8 @@ class RoundStore:
         files[LEDGER] = b"".join([line for _, _, line in self._deferred] + [files[LEDGER]])
         if checkpoint.best:
             files[BEST] = pack(self._named(checkpoint.best))
+        if checkpoint.residuals:
+            files[RESIDUALS] = pack({str(index): rows for index, rows in checkpoint.residuals.items()})
         if self.storage.exists(self._at(checkpoint.round, MANIFEST)):
             raise self._fenced(checkpoint.round)  # before its files are written over
         manifest = {
@@ -240,7 +253,7 @@ class RoundStore:
         if data.get("format_version") != FORMAT_VERSION or data.get("round") != round_:
             raise MismatchError(f"not the manifest of round {round_} in format {FORMAT_VERSION}", file=file)
         files, first = data.get("files"), data.get("first", round_)
-        if not isinstance(files, dict) or not ALWAYS <= set(files) <= {*ALWAYS, STATE, BEST}:
+        if not isinstance(files, dict) or not ALWAYS <= set(files) <= ALWAYS | SOME:
             raise MismatchError("does not name the files of a round", file=file)
         if type(first) is not int or not 0 <= first <= round_:
             raise MismatchError("does not say which rounds it has", file=file)
@@ -285,6 +298,15 @@ class RoundStore:
                 if any(name.startswith(f"{index}.") for name in best_arrays)
             }
         return Checkpoint(round_, trials, self.metrics(round_), line=self.ledger(round_), best=best)
+
+    def residuals(self, round_: int) -> dict[int, Vector]:
+        """`Checkpoint.residuals` of a commit; {} if it has none. Apart from `load`: only workers need them, and there
+        may be many."""
+        manifest = self.manifest(round_)
+        if RESIDUALS not in manifest["files"]:
+            return {}
+        arrays = unpack(self._checked(round_, RESIDUALS, manifest), self._at(round_, RESIDUALS))
+        return {int(name): rows for name, rows in arrays.items()}
 
     def weights(self, trial: int, round_: int) -> Vector:
         """A trial's model after a round that is kept: by the round's own commit, or as the trial's best round by the

@@ -30,23 +30,27 @@ from nnlib.seeds import Purpose, generator, hash_key
 
 class RoundStart(NamedTuple):
     """What a worker starts a round from: the model, shape (partial_layout.size,), and the global epochs to train (see
-    `nnlib.periods`). ``round`` only names it in messages."""
+    `nnlib.periods`). ``round`` only names it in messages. ``residual``: what rounding took from the worker's partials
+    before, of the vector's shape and dtype; None without error feedback."""
 
     vector: npt.NDArray[Any]
     round: int
     epochs: range
+    residual: npt.NDArray[Any] | None = None
 
 
 @dataclass(frozen=True)
 class LocalResult:
     """A worker's share of a round: the partial, and the mean training loss of each of its epochs. With a
-    ``sync.precision`` the partial is what ``delta`` makes of the round's start."""
+    ``sync.precision`` the partial is what ``delta`` makes of the round's start, and with error feedback ``residual`` is
+    what the next round starts with."""
 
     partial: Partial
     losses: tuple[float, ...]
     rows: int
     evaluations: int
     delta: Delta | None = None
+    residual: npt.NDArray[Any] | None = None
 
 
 def partial_layout(spec: JobSpec, trial: Trial) -> Layout:
@@ -125,12 +129,15 @@ class LocalModel:
         if not (np.isfinite(given).all() and all(map(math.isfinite, losses))):
             epoch = start.epochs.stop - 1
             raise DivergedError("a weight is not finite", round=start.round, epoch=epoch, worker=self.worker)
-        delta = None
-        if self.config.sync.precision != "exact":
-            delta = Delta.of(given, start.vector, self.config.sync.precision)
+        delta, residual = None, start.residual
+        if (precision := self.config.sync.precision) != "exact":
+            if residual is None:
+                delta = Delta.of(given, start.vector, precision)
+            else:
+                delta, residual = Delta.with_feedback(given, start.vector, precision, residual)
             given = delta.restored(start.vector)
         partial = Partial(self.worker, sample.rows, given, self._whole.fingerprint)
-        return LocalResult(partial, tuple(losses), sample.rows, evaluations, delta)
+        return LocalResult(partial, tuple(losses), sample.rows, evaluations, delta, residual)
 
 
 def local_training(

@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from nnlib.collective.precision import ENCODINGS, ErrorFeedback, Precision, decode, encode
+from nnlib.collective.precision import ENCODINGS, Precision, decode, encode, encode_with_feedback
 from nnlib.errors import DivergedError, MismatchError
 from nnlib.layout import BLOCK
 
@@ -113,11 +113,23 @@ def test_another_length_is_refused() -> None:
 def test_error_feedback_loses_nothing(precision: Precision) -> None:
     """What was decoded so far and the residual are together what was given, up to float64's own rounding."""
     random = np.random.default_rng(3)
-    feedback = ErrorFeedback(1000, precision)
+    residual = np.zeros(1000)
     given_so_far, decoded = np.zeros(1000), np.zeros(1000)
     for _ in range(50):
         values = random.standard_normal(1000).astype(np.float32)
         given_so_far += values
-        decoded += decode(feedback.encode(values), 1000, precision)
-    assert np.allclose(decoded + feedback.residual, given_so_far, rtol=0, atol=1e-10)
-    assert np.max(np.abs(feedback.residual)) < 0.05  # and it does not grow
+        data, residual = encode_with_feedback(values, residual, precision)
+        decoded += decode(data, 1000, precision)
+    assert np.allclose(decoded + residual, given_so_far, rtol=0, atol=1e-10)
+    assert np.max(np.abs(residual)) < 0.05  # and it does not grow
+
+
+def test_error_feedback_by_hand() -> None:
+    """In steps of 1.0, 0.4 is nothing; what is taken adds up until it is a step."""
+    residual, given = np.zeros(2, np.float32), []
+    for _ in range(5):
+        data, residual = encode_with_feedback(np.array([127.0, 0.4]), residual, "int8")
+        given.append(decode(data, 2, "int8")[1])
+        assert residual.dtype == np.float32
+    assert given == [0.0, 1.0, 0.0, 1.0, 0.0]
+    assert residual.tolist() == pytest.approx([0.0, 5 * 0.4 - 2.0], abs=1e-6)

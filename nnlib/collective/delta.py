@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nnlib.collective.communicator import Buffer
-from nnlib.collective.precision import ENCODINGS, Precision, decode, encode
+from nnlib.collective.precision import ENCODINGS, Precision, decode, encode, encode_with_feedback
 from nnlib.errors import MismatchError
 from nnlib.layout import BLOCK
 
@@ -34,7 +34,15 @@ class Delta:
     @classmethod
     def of(cls, weights: Vector, start: Vector, precision: Precision) -> Delta:
         """Raises `DivergedError` where a difference is too large for the precision."""
-        return cls(precision, len(weights), encode(weights.astype(np.float64) - start.astype(np.float64), precision))
+        return cls(precision, len(weights), encode(_difference(weights, start), precision))
+
+    @classmethod
+    def with_feedback(
+        cls, weights: Vector, start: Vector, precision: Precision, residual: Vector
+    ) -> tuple[Delta, Vector]:
+        """The same of the difference and ``residual``, what rounding took before; and what it took now."""
+        data, residual = encode_with_feedback(_difference(weights, start), residual, precision)
+        return cls(precision, len(weights), data), residual
 
     def cut(self, part: slice) -> bytes:
         """The bytes of a range, with the scales of the blocks it touches."""
@@ -90,6 +98,10 @@ def restore(data: bytes | memoryview, start: Vector, part: slice, precision: Pre
         for scale, block in zip(scales, touched, strict=True):
             delta[max(0, block * BLOCK - part.start) : (block + 1) * BLOCK - part.start] *= scale
     return (start.astype(np.float64) + delta).astype(start.dtype)
+
+
+def _difference(weights: Vector, start: Vector) -> Vector:
+    return weights.astype(np.float64) - start.astype(np.float64)
 
 
 def _touched(part: slice) -> range:

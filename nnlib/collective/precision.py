@@ -3,7 +3,7 @@
 float32, float16 and bfloat16 round each number to the nearest, ties to even. int8 has one scale for each block of
 `nnlib.layout.BLOCK` elements, max |x| / 127 in float32, and rounds x / scale to the nearest whole number, ties to even
 (8-bit quantisation as in Dettmers 2016, here with a linear scale). Nothing is drawn at random. What rounding takes
-away can be kept and added the next time: `ErrorFeedback` (Seide et al. 2014; Karimireddy et al. 2019).
+away can be kept and added the next time: `encode_with_feedback`.
 """
 
 from __future__ import annotations
@@ -55,20 +55,16 @@ def decode(data: bytes | memoryview, size: int, precision: Precision) -> npt.NDA
     return encoding.decode(bytes(data), size)
 
 
-class ErrorFeedback:
-    """Keeps what rounding took from a vector of shape (n,) and adds it the next time. Its state is ``residual``, in
-    float64: it belongs into a checkpoint."""
+def encode_with_feedback(values: Vector, residual: Vector, precision: Precision) -> tuple[bytes, Vector]:
+    """The bytes for ``values`` and what rounding took from the vectors before, ``residual``; and what it took now, of
+    the residual's shape and dtype, for the next time: zeros at first. It is state, and belongs into checkpoints.
 
-    def __init__(self, size: int, precision: Precision) -> None:
-        self.precision = precision
-        self.residual = np.zeros(size)
-
-    def encode(self, values: Vector) -> bytes:
-        """The bytes for ``values`` and all that was taken from the vectors before it."""
-        wanted = self.residual + values
-        data = encode(wanted, self.precision)
-        np.subtract(wanted, decode(data, len(wanted), self.precision), out=self.residual)
-        return data
+    Seide et al. 2014, "1-bit stochastic gradient descent" (section 3); Karimireddy et al. 2019, "Error feedback fixes
+    SignSGD" (algorithm 2), here of a round's difference instead of a step's gradient.
+    """
+    wanted = values.astype(np.float64) + residual
+    data = encode(wanted, precision)
+    return data, (wanted - decode(data, len(wanted), precision)).astype(residual.dtype)
 
 
 def _plain(dtype: str) -> Encoding:

@@ -154,6 +154,11 @@ class Sync(Section):
         "exact",
         description="exact: workers give their weights; else what these differ by from the round's start, so rounded",
     )
+    error_feedback: bool = Field(
+        False,
+        description="collective, with a precision that rounds: what rounding takes from a worker's difference is kept "
+        "and added to its next one",
+    )
     outer: Outer = Outer()
     min_workers: PositiveInt | None = Field(
         None,
@@ -321,6 +326,14 @@ class Config(Section):
             raise ValueError(f"sync.min_workers is {self.sync.min_workers}, but workers is {self.workers}")
         if self.sync.min_workers is not None and self.sync.mode == "collective":
             raise ValueError("sync.min_workers is for sync.mode: rounds: a group does nothing without all its workers")
+        if self.sync.error_feedback and self.sync.precision == "exact":
+            raise ValueError("sync.error_feedback needs a sync.precision that rounds: int8, say")
+        if self.sync.error_feedback and self.sync.mode != "collective":
+            raise ValueError(
+                "sync.error_feedback needs sync.mode: collective: what a worker keeps would not outlive a round's tasks"
+            )
+        if self.sync.error_feedback and self.sync.gang_fallback == "rounds":
+            raise ValueError("sync.error_feedback cannot go on in rounds mode: set sync.gang_fallback: stop")
         if self.sync.every == "batch" and self.sync.mode != "collective":
             raise ValueError(
                 "sync.every: batch needs sync.mode: collective: a MapReduce job a batch would take forever"
