@@ -148,6 +148,10 @@ def test_the_master_that_takes_tasks_in_has_room_for_them(spec: JobSpec) -> None
 def test_uber_where_the_work_is_less_than_a_container_costs(spec: JobSpec) -> None:
     assert worth_uber(spec, trials=1, epochs=5)
     assert not worth_uber(spec, trials=1, epochs=100_000_000)
+    rows, size = sum(shard.rows for shard in spec.dataset.shards), spec.model(spec.trials[0]).layout.size
+    digits = 10 * 5000 * 41_110  # ten splits of a net of 100 hidden units: a second's work
+    assert worth_uber(spec, trials=digits // (rows * size), epochs=1)
+    assert not worth_uber(spec, trials=4 * digits // (rows * size), epochs=1)
     many = replace(spec, config=spec.config.model_copy(update={"workers": 10}))
     assert not worth_uber(many, trials=1, epochs=1)
 

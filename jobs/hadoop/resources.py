@@ -29,9 +29,10 @@ MASTER_HEAP_MB = 192
 TIMEOUT_SECONDS = 600.0
 """Hadoop's own default: a task without a sign of life for so long is killed."""
 
-UBER_WORK = 4e9
+UBER_WORK = 2e10
 """Multiplications of a round (6 * rows * parameters * epochs: forward, gradient by weights, gradient by inputs) that
-one core does in about the second or two that starting a container takes; measured at 2-30 GFLOP/s for small nets."""
+one core does in less time than a job's containers take to start, twice one after the other: maps, then reduces. That is
+4 to 9 s; the work takes 1 to 2 s at the 10-17 billion a second that small nets were measured at, 10 s at the least."""
 
 UBER_MAPS = 9
 """At most so many workers share the master's container: Hadoop's own bound (mapreduce.job.ubertask.maxmaps)."""
