@@ -80,7 +80,7 @@ class Meetings:
             )
         except GangError as error:
             give_up(self._folder, error.came, error.missing)
-            raise self._given_up() from error
+            raise given_up(self._folder, self._spec) from error
         finally:
             PULSE.waits = False
 
@@ -99,13 +99,9 @@ class Meetings:
         self._checked = time.monotonic()
         require_lock(self._place, self._lock)
         if self._folder.exists(GIVEN_UP):
-            raise self._given_up()
+            raise given_up(self._folder, self._spec)
         if self._ended():
             raise RunEndedError
-
-    def _given_up(self) -> JobError:
-        told = json.loads(self._folder.read(GIVEN_UP))
-        return not_all_came(self._spec, told["came"], told["missing"])
 
 
 def give_up(folder: Storage, came: Collection[int], missing: Collection[int]) -> None:
@@ -114,14 +110,16 @@ def give_up(folder: Storage, came: Collection[int], missing: Collection[int]) ->
     folder.create(GIVEN_UP, json.dumps(told).encode() + b"\n")
 
 
-def not_all_came(spec: JobSpec, came: Collection[int], missing: Collection[int]) -> JobError:
-    """Not all of a group's workers ran at once; ``slots`` in the error's place: how many did."""
+def given_up(folder: Storage, spec: JobSpec) -> JobError:
+    """What was told: not all workers ran at once. ``slots`` in the error's place: how many did."""
+    told = json.loads(folder.read(GIVEN_UP))
+    came = len(told["came"])
     return JobError(
-        f"only {len(came)} of {spec.workers} workers came to run at once within "
-        f"{spec.config.sync.gang_timeout_seconds:g} s (missing: {', '.join(map(str, sorted(missing)))})",
+        f"only {came} of {spec.workers} workers came to run at once within "
+        f"{spec.config.sync.gang_timeout_seconds:g} s (missing: {', '.join(map(str, told['missing']))})",
         hint="use as many slots as workers, wait longer (sync.gang_timeout_seconds), or let it go on in rounds "
         "mode (sync.gang_fallback: rounds)",
-        slots=len(came),
+        slots=came,
     )
 
 
@@ -163,9 +161,9 @@ class Losses:
         self._reported: dict[tuple[int, int], tuple[float, Loss]] = {}
         self._decided: set[tuple[int, int]] = set()
 
-    def confirmed(self) -> list[Loss]:
-        """Losses that are certain now: of workers that were replaced, or that did not come again in time."""
-        names = self._folder.names()
+    def confirmed(self, names: Sequence[str]) -> list[Loss]:
+        """Losses that are certain now: of workers that were replaced, or that did not come again in time. ``names``: of
+        the folder's files."""
         for name in names:
             if name.startswith("lost-") and name not in self._read:
                 self._read.add(name)

@@ -4,10 +4,10 @@ and end the job when not all of its workers come to run at once."""
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
-from jobs.group_meeting import Losses, give_up, not_all_came, open_folder
+from jobs.group_meeting import GIVEN_UP, Losses, give_up, given_up, open_folder
 from jobs.rounds import JobSite
 from nnlib.collective.rendezvous import standing
 from nnlib.errors import JobError
@@ -39,30 +39,27 @@ class GroupWatch:
         self._folder = open_folder(place, folder)
         self._losses = Losses(self._folder)
         self._deadline: float | None = None
-        self._met = False
         self.error: JobError | None = None
 
     def look(self) -> None:
         """Called now and then, while the job runs. Raises `StorageError`; the next look makes up for it."""
-        if not self._met:
-            self._expect_all()
-        for loss in self._losses.confirmed():
+        names = self._folder.names()
+        if self.error is None:
+            self._expect_all(names)
+        for loss in self._losses.confirmed(names):
             self._driver.record_event(event="lost", worker=loss.worker, generation=loss.generation, why=loss.why)
             self._driver.tell(Note(f"worker {loss.worker}: {loss.why}; the others wait for its replacement", "warning"))
             self._site.end_task(loss.worker, loss.attempt)
 
-    def _expect_all(self) -> None:
-        """The tasks that came wait no longer than this themselves; but where none came, only the driver can tell."""
+    def _expect_all(self, names: Sequence[str]) -> None:
+        """Those who came give up by themselves when others do not; but where none came, only the driver can tell."""
         spec = self._site.spec
-        if self._deadline is None and self._site.submitted:
+        if self._deadline is None and self._site.queued:
             self._deadline = self._clock() + spec.config.sync.gang_timeout_seconds
-        if self._deadline is None or self._clock() < self._deadline or self.error is not None:
-            return
-        came = max(standing(self._folder.names(), spec.workers).values(), key=len, default=set())
-        if len(came) == spec.workers:
-            self._met = True
-            return
-        missing = set(range(spec.workers)) - came
-        give_up(self._folder, came, missing)
-        self.error = not_all_came(spec, came, missing)
-        self._site.end_job()
+        late = self._deadline is not None and self._clock() > self._deadline
+        if late and GIVEN_UP not in names and not standing(names, spec.workers):
+            give_up(self._folder, (), range(spec.workers))
+            names = self._folder.names()
+        if GIVEN_UP in names:
+            self.error = given_up(self._folder, spec)
+            self._site.end_job()

@@ -158,9 +158,10 @@ class JobSite:
             self.site.end_job()
 
     @property
-    def submitted(self) -> bool:
-        """Whether the first job was given to those who run it."""
-        return self.site is None or (self.site.submission is not None and self.site.submission.application is not None)
+    def queued(self) -> bool:
+        """Whether a cluster has a job of ours, and may let it wait."""
+        said = None if self.site is None else self.site.submission
+        return said is not None and said.application is not None
 
     def _reducers(self, slices: int) -> int:
         return self.spec.config.reducers or min(self.spec.workers, slices)
