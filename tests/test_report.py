@@ -327,6 +327,26 @@ def test_uploads_are_drawn(runs: dict[str, str], tmp_path: Path) -> None:
     assert "Bytes uploaded a round" not in written([runs["two"]], tmp_path / "local")
 
 
+def test_accuracy_is_shown_against_bytes(runs: dict[str, str], tmp_path: Path) -> None:
+    """Two workers, three rounds: 83 parameters in 4 bytes each, or in one and 4 for the block's scale."""
+    rounded = trained(tmp_path, "rounded", runs["data"], sync={"precision": "int8"})
+    page = written([runs["two"], rounded, runs["sweep"]], tmp_path / "out")
+    table = Page(page).rows
+    table = table[table.index(["series", "mean", "lowest", "highest", "sent", "of the most"]) :]
+    for row, (run, sent) in zip(table[1:], [(rounded, 2 * 3 * 87), (runs["two"], 2 * 3 * 332)], strict=False):
+        (series,) = read_series([run])
+        assert series.sent == sent
+        final = RunDirectory.open(run).final()
+        assert final is not None
+        scores = [entry["test"]["accuracy"] for entry in final["trials"]]
+        shown = [f"{100 * value:.2f} %" for value in (np.mean(scores), min(scores), max(scores), sent / 1992)]
+        assert row == [series.label, *shown[:3], "522 bytes" if sent == 522 else "1.99 kB", shown[3]]
+    assert "two" == table[2][0] and "sweep" not in table[3][0]  # a sweep's bytes are those of all its combinations
+    assert "Test accuracy against bytes sent" in page and "with 522 bytes" in page
+    assert (tmp_path / "out" / "figures" / "score-by-bytes.svg").exists()
+    assert "against bytes sent" not in written([runs["two"], runs["sweep"]], tmp_path / "one")
+
+
 def test_a_run_without_times_or_data_still_has_a_report(runs: dict[str, str], tmp_path: Path) -> None:
     run = tmp_path / "moved"
     shutil.copytree(runs["two"], run)

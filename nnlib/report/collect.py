@@ -194,6 +194,14 @@ class Series:
     def values(self, score: str) -> list[float | None]:
         return [entry["test"].get(score) for entry in self.results]
 
+    @property
+    def sent(self) -> float | None:
+        """Bytes that its workers sent for one model; None where that was not kept, or other series were in the run."""
+        times = self.run.times
+        if times is None or not times.bytes or len(self.trials) < len(self.run.spec.trials):
+            return None
+        return sum(times.bytes) / len(self.trials)
+
     def summary(self, score: str) -> Summary:
         return summarize(self.values(score), self.test_to_train)
 

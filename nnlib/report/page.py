@@ -90,6 +90,7 @@ def make_report(series: Sequence[Series]) -> Report:
         time_figures.phases(runs),
         time_figures.shuffled(runs),
         time_figures.uploaded(runs),
+        time_figures.score_by_bytes(series),
     )
     work = [drawing for drawing in drawings if drawing is not None]
     errors = [_errors(each, number) for number, each in enumerate(series[:DETAILED_SERIES])]
@@ -110,6 +111,7 @@ def make_report(series: Sequence[Series]) -> Report:
             losses=words.losses(runs),
             lost=[(run.name, loss) for run in runs for loss in run.losses[:SHOWN]],
             unlisted=sum(max(0, len(run.losses) - SHOWN) for run in runs),
+            sent=sorted((each for each in series if each.sent is not None), key=lambda each: each.sent or 0.0),
             lengths="; ".join(words.round_cost(run) for run in runs if run.rounds_planned is None),
             errors=errors,
             undetailed=max(0, len(series) - DETAILED_SERIES),

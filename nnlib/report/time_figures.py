@@ -5,12 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from nnlib.report.collect import PHASES, RunFacts
-from nnlib.report.drawing import DASHES, DRAWN_SERIES, PAPER, SERIES, Figure, new_axes, rendered, shortened, styled
+from nnlib.report import words
+from nnlib.report.collect import PHASES, RunFacts, Series
+from nnlib.report.drawing import (
+    DASHES,
+    DRAWN_SERIES,
+    PAPER,
+    SERIES,
+    Figure,
+    new_axes,
+    numbered,
+    rendered,
+    shortened,
+    styled,
+)
 
 UNITS = (("GB", 1e9), ("MB", 1e6), ("kB", 1e3), ("bytes", 1.0))
+FAR_APART = 20
+"""Largest by smallest amount, from which on their axis is logarithmic."""
 
 
 def phases(runs: Sequence[RunFacts]) -> Figure | None:
@@ -42,12 +56,12 @@ def phases(runs: Sequence[RunFacts]) -> Figure | None:
         canvas.legend(
             loc="outside upper left", ncols=6, fontsize=8, handlelength=0.8, columnspacing=0.8, handletextpad=0.4
         )
-        words = [
+        told = [
             f"{run.name}: " + ", ".join(f"{phase} {run.times.phases[phase]:.2f}" for phase in PHASES)
             for run in drawn
             if run.times is not None
         ]
-        return rendered(canvas, "phases", "Seconds by phase", "; ".join(words))
+        return rendered(canvas, "phases", "Seconds by phase", "; ".join(told))
 
 
 def shuffled(runs: Sequence[RunFacts]) -> Figure | None:
@@ -92,8 +106,49 @@ def _bytes_by_round(amounts: Mapping[str, tuple[Sequence[int], Sequence[int]]], 
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         if len(drawn) > 1:
             axes.legend(loc="best")
-        words = [
+        told = [
             f"{run}: {sizes[0] / size:.3g} {unit} in the first round, {sum(sizes) / size:.3g} {unit} in all"
             for run, _, sizes in drawn
         ]
-        return rendered(canvas, name, title, "; ".join(words))
+        return rendered(canvas, name, title, "; ".join(told))
+
+
+def score_by_bytes(series: Sequence[Series]) -> Figure | None:
+    """The compared score against the bytes sent for a model: the mean over the trials, and from the lowest to the
+    highest. None where fewer than two series know their bytes."""
+    drawn = [each for each in series if each.sent is not None and each.summary(each.score).n][:DRAWN_SERIES]
+    if len(drawn) < 2:
+        return None
+    score = drawn[0].score
+    with styled():
+        canvas, axes = new_axes()
+        amounts = [each.sent for each in drawn if each.sent]
+        unit, size = next((each for each in UNITS if max(amounts, default=0.0) >= each[1]), UNITS[-1])
+        told = []
+        for number, each in numbered(series, drawn):
+            found, sent = each.summary(score), each.sent or 0.0
+            assert found.mean is not None
+            assert found.low is not None
+            assert found.high is not None
+            axes.errorbar(
+                sent / size,
+                found.mean,
+                [[found.mean - found.low], [found.high - found.mean]],
+                color=SERIES[number % len(SERIES)],
+                marker="osD^v<>P"[number % 8],
+                markersize=5,
+                linestyle="none",
+                elinewidth=1.0,
+                capsize=2,
+                label=f" {shortened(each.label)}",
+            )
+            told.append(f"{each.label}: {words.score(found.mean, score)} with {words.size(sent)}")
+        if amounts and max(amounts) > FAR_APART * min(amounts):
+            axes.set_xscale("symlog", linthresh=min(amounts) / size)
+        axes.set_xlabel(f"{unit} sent for a model")
+        axes.set_ylabel(f"test {score.replace('r2', 'R²')}")
+        if score == "accuracy":
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.4g} %"))
+        axes.margins(x=0.1)
+        canvas.legend(loc="outside upper left", ncols=2, handletextpad=0.2, columnspacing=0.8)
+        return rendered(canvas, "score-by-bytes", f"Test {score} against bytes sent", "; ".join(told))
