@@ -54,12 +54,13 @@ def main() -> None:
             if trained == until:
                 stop(Path(folder), name)
 
-    def decode_and_stop(*given: Any) -> wire.Partial:
-        partial = decode_partial(*given)
+    def decode_and_stop(*given: Any, **named: Any) -> Any:
+        partial = decode_partial(*given, **named)
         stop(Path(folder), name)
         return partial
 
-    pulse.beat, wire.decode_partial = beat_and_stop, decode_and_stop
+    pulse.beat = beat_and_stop
+    wire.decode_partial = decode_and_stop
     sys.argv = [module, *arguments]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 

@@ -141,6 +141,10 @@ class Scene:
         self._driver.kill()
         self._driver.wait()
 
+    def interrupt(self) -> None:
+        """Ctrl-C."""
+        self._driver.send_signal(signal.SIGINT)
+
     @property
     def _driver(self) -> subprocess.Popen[bytes]:
         assert self._process is not None
@@ -289,6 +293,21 @@ def test_the_driver_is_killed(scene: Scene, expected: str, point: str) -> None:
     scene.start(resume=True)
     assert scene.result() == expected
     assert ("round 2/2" in scene.told()) == (point != "after commit")  # what is committed is not done again
+    scene.nothing_left()
+
+
+@pytest.mark.full
+def test_the_driver_is_interrupted(scene: Scene, expected: str) -> None:
+    """Nothing is left, though its task does not even hear that it is to end."""
+    scene.want("train-1-m-1-0")
+    scene.start()
+    mapper = scene.stopped("train-1-m-1-0")
+    scene.interrupt()
+    assert scene.ended() == 130
+    wait_until(lambda: state(mapper) is None, "its tasks are ended")
+    scene.nothing_left()
+    scene.start(resume=True)
+    assert scene.result() == expected
     scene.nothing_left()
 
 
