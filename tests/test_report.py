@@ -341,7 +341,7 @@ def test_accuracy_is_shown_against_bytes(runs: dict[str, str], tmp_path: Path) -
         scores = [entry["test"]["accuracy"] for entry in final["trials"]]
         shown = [f"{100 * value:.2f} %" for value in (np.mean(scores), min(scores), max(scores), sent / 1992)]
         assert row == [series.label, *shown[:3], "522 bytes" if sent == 522 else "1.99 kB", shown[3]]
-    assert "two" == table[2][0] and "sweep" not in table[3][0]  # a sweep's bytes are those of all its combinations
+    assert table[2][0] == "two" and "sweep" not in table[3][0]  # a sweep's bytes are those of all its combinations
     assert "Test accuracy against bytes sent" in page and "with 522 bytes" in page
     assert (tmp_path / "out" / "figures" / "score-by-bytes.svg").exists()
     assert "against bytes sent" not in written([runs["two"], runs["sweep"]], tmp_path / "one")
