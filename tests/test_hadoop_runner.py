@@ -540,6 +540,27 @@ def test_whatever_ends_the_wait_kills_the_application(
     assert said(hadoop_home, "yarn") == ["application", "-kill", APPLICATION]
 
 
+def test_an_application_that_the_client_tells_of_at_last_is_killed_too(
+    hadoop_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The interrupt comes between the submission of a job and the line that tells of it."""
+    last = f"trap \"echo 'Submitted application {APPLICATION}' >&2; exit 143\" TERM"
+    # What the client has started keeps its standard error open: that must not be waited for.
+    play(hadoop_home, "hadoop", f"sleep 5 &\n{last}\necho begins >&2\nwhile :; do sleep 0.1; done")
+    play(hadoop_home, "yarn", "true")
+
+    def hear(self: Submission, line: str) -> None:
+        original(self, line)
+        if line == "begins":
+            raise KeyboardInterrupt
+
+    original = Submission.hear
+    monkeypatch.setattr(Submission, "hear", hear)
+    with pytest.raises(KeyboardInterrupt):
+        submit([str(hadoop_home / "bin" / "hadoop")], os.environ, str(hadoop_home / "bin" / "yarn"), Submission())
+    assert said(hadoop_home, "yarn") == ["application", "-kill", APPLICATION]
+
+
 def test_an_attempt_is_ended_over_http_or_else_by_the_command(hadoop_home: Path, yarn: tuple[str, type[_Yarn]]) -> None:
     host, handler = yarn
     job = f"/proxy/{APPLICATION}/ws/v1/mapreduce/jobs/job_1700000000000_12345"

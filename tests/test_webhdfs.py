@@ -427,3 +427,24 @@ def test_the_way_in_is_chosen_by_what_is_there(tmp_path: Path, monkeypatch: pyte
     assert choose(place) == "native"
     site(tmp_path)
     assert choose(place) == "webhdfs"
+
+
+def test_a_task_with_kerberos_takes_hadoops_own_client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """YARN gives it a file of tokens, which WebHDFS cannot use, whatever is installed."""
+    for name in ("HADOOP_HOME", "ARROW_LIBHDFS_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("HADOOP_CONF_DIR", site(tmp_path))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    monkeypatch.setenv("NNJOBS_HDFS_AUTH", "kerberos")
+    place, _ = locate("hdfs://nn:8020/a")
+    assert choose(place) == "webhdfs"  # the driver's user has a ticket
+    monkeypatch.setenv("HADOOP_TOKEN_FILE_LOCATION", str(tmp_path / "container_tokens"))
+    with pytest.raises(UsageError, match="needs Hadoop's own client") as caught:
+        choose(place)
+    assert "HADOOP_HOME" in str(caught.value.hint)
+    (tmp_path / "hadoop").write_text("#!/bin/sh\n")
+    (tmp_path / "hadoop").chmod(0o755)
+    assert choose(place) == "cli"
+    monkeypatch.setenv("NNJOBS_HDFS_AUTH", "simple")
+    assert choose(locate("hdfs://nn:8020/a")[0]) == "webhdfs"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import signal
 import subprocess
@@ -85,9 +86,14 @@ def submit(arguments: Sequence[str], environment: Mapping[str, str], yarn: str, 
         return process.wait()
     except BaseException:
         with _uninterrupted():
-            if process.poll() is None and said.application is not None:
-                kill_application(said.application, said.web, yarn, environment)
+            told = said.application
+            if process.poll() is None and told is not None:
+                kill_application(told, said.web, yarn, environment)
             _stop(process)
+            for line in _left(process):  # it may have submitted the job in the moment before
+                said.hear(line)
+            if said.application is not None and said.application != told:
+                kill_application(said.application, said.web, yarn, environment)
         raise
 
 
@@ -95,6 +101,13 @@ def _lines(process: subprocess.Popen[bytes]) -> Iterator[str]:
     assert process.stderr is not None
     for line in process.stderr:
         yield line.decode("utf-8", "replace").rstrip("\r\n")
+
+
+def _left(process: subprocess.Popen[bytes]) -> list[str]:
+    """The lines of a client that has ended; not waiting for what a process of its own might still hold open."""
+    assert process.stderr is not None
+    os.set_blocking(process.stderr.fileno(), False)
+    return (process.stderr.read() or b"").decode("utf-8", "replace").splitlines()
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

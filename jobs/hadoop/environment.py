@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,6 +68,8 @@ def _variables(address: str) -> dict[str, str]:
     place, _ = locate(address)
     # Streaming takes a value's end for what is before its first space; numpy takes its list with commas, too.
     found = {name: ",".join(os.environ[name].split()) for name in SHIPPED if name in os.environ}
+    if place.kerberos:
+        found["NNJOBS_HDFS_AUTH"] = "kerberos"
     return found | {"NNJOBS_HDFS_HTTP": ",".join(place.urls), "HADOOP_USER_NAME": place.user}
 
 
@@ -89,17 +90,11 @@ def _kept(base: Storage, digest: str, archive: Path | bytes, note: Callable[[str
     """The address of an archive in HDFS, where it lies under its hash; it goes up, as a whole, if it is not there."""
     name = f"{ENVIRONMENTS}/{digest}.tar.gz"
     if not base.exists(name):
-        if isinstance(archive, bytes):
-            base.write(name, archive)
-        else:
+        if isinstance(archive, Path):
             note(f"sending the packed environment to {base.root} ({archive.stat().st_size >> 20} MB), once")
-            with base.writing(name) as stream, archive.open("rb") as source:
-                shutil.copyfileobj(source, stream, COPIED)
+            archive = archive.read_bytes()
+        base.create(name, archive)  # never over another driver's: a job fails whose archive gets a new date
     return escaped(f"{base.root}/{name}")
-
-
-COPIED = 4 << 20
-"""Bytes sent at a time."""
 
 
 def escaped(address: str) -> str:

@@ -43,7 +43,9 @@ class Scratch:
         with ExitStack() as stack:
             folder = f"{RUNS}/{self._tag}"
             stack.callback(base.delete, folder)
-            self.storage = storage(f"{base.root}/{folder}")
+            # Its owner's alone, as the run directory is: jobs' output is the model. (In a file system that all nodes
+            # mount, tasks may run as another user of the system.)
+            self.storage = storage(f"{base.root}/{folder}", private="://" in base.root)
             # Where all nodes share a file system it can be a folder there, which mrjob would take for one of HDFS.
             self.root = self.storage.root if "://" in self.storage.root else f"file://{self.storage.root}"
             self.storage.write_all(files)

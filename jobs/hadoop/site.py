@@ -57,6 +57,8 @@ class HadoopSite:
         """Whether the job's tasks are to run in its master's container."""
         if request.collective:
             return False  # there tasks take turns, but a group's must run at once
+        if request.phase == PREFLIGHT and self.settings.uber == "auto":
+            return False  # to see as many nodes as there are workers
         if self.settings.uber != "auto":
             return self.settings.uber == "on"
         return worth_uber(self.spec, len(request.active), len(request.epochs))
@@ -83,13 +85,16 @@ class HadoopSite:
     def options(self, request: RoundRequest) -> dict[str, Any]:
         """mrjob's options of a job: its files are addresses in HDFS, its input is the run's plan."""
         self._scratch.next_job()
+        if request.phase == PREFLIGHT:  # the job that asked for it has sent its own model already
+            request = replace(request, model=None, state=None)
         files = replace(
             request,
             spec=self._scratch.address(SPEC),
             model=None if request.model is None else self._scratch.shipped(request.model),
             state=None if request.state is None else self._scratch.shipped(request.state),
         )
-        asked = [] if self.checked else ["--check-node"]
+        asks = self.settings.preflight != "job" or request.phase == PREFLIGHT
+        asked = ["--check-node"] if asks and not self.checked else []
         return self._scratch.options(PLAN, [*files.arguments(), "--report", *asked])
 
     def end_task(self, attempt: str) -> None:

@@ -24,6 +24,9 @@ from nnlib.storage.hadoop_config import properties
 
 TIMEOUT_SECONDS = 10.0
 KILL_SECONDS = 60.0
+_WEB = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+"""Asks without a proxy: one for the world outside does not lead to the cluster."""
+
 ENDED = ("FINISHED", "FAILED", "KILLED")
 """States of an application that comes to no other."""
 
@@ -43,10 +46,13 @@ def user() -> str:
 
 
 def fetch(address: str, *, last_bytes: int | None = None) -> bytes | None:
-    """What stands at an address; None if there is nothing, or nobody answers. ``last_bytes``: no more than its end."""
+    """What stands at an address; None if there is nothing, or nobody answers. ``last_bytes`` of a log: no more than its
+    end, which YARN is asked for and may not know to give."""
+    if last_bytes is not None:
+        address += f"?size=-{last_bytes}"
     request = urllib.request.Request(address, headers={"Accept": "application/json, text/plain, */*"})
     try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:
+        with _WEB.open(request, timeout=TIMEOUT_SECONDS) as answer:
             data: bytes = answer.read()
     except (OSError, http.client.HTTPException, ValueError):
         return None
@@ -66,7 +72,7 @@ def fetch_json(address: str) -> dict[str, Any]:
 def redirected(address: str) -> str:
     """Where an address leads; itself if nobody answers there."""
     try:
-        with urllib.request.urlopen(address, timeout=TIMEOUT_SECONDS) as answer:
+        with _WEB.open(address, timeout=TIMEOUT_SECONDS) as answer:
             return str(answer.geturl())
     except (OSError, http.client.HTTPException, ValueError):
         return address
@@ -138,7 +144,7 @@ def _kill_by_http(address: str) -> bool:
         headers={"Content-Type": "application/json", "Accept": "application/json"},
     )
     try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:
+        with _WEB.open(request, timeout=TIMEOUT_SECONDS) as answer:
             return bool(answer.status in (200, 202))
     except (OSError, http.client.HTTPException, ValueError):
         return False

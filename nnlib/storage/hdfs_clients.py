@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Callable
 from functools import lru_cache
 
@@ -43,18 +44,29 @@ def client_of(place: HdfsPlace) -> HdfsClient:
 def choose(place: HdfsPlace) -> str:
     """WebHDFS, unless Hadoop's configuration turns it off or Kerberos over HTTP is not installed.
 
+    A job's task has no Kerberos ticket but a file of tokens, which only Hadoop's own clients can use.
+
     By what is configured and installed, never by trying: a NameNode that restarts must not change the way in.
     """
     from nnlib.storage.hadoop_command import find_hadoop
     from nnlib.storage.libhdfs import find_libhdfs
 
+    task = place.kerberos and "HADOOP_TOKEN_FILE_LOCATION" in os.environ
     enabled = place.scheme != "hdfs" or properties().get("dfs.webhdfs.enabled", "true") != "false"
-    if enabled and (not place.kerberos or importlib.util.find_spec("requests_kerberos") is not None):
+    if enabled and not task and (not place.kerberos or importlib.util.find_spec("requests_kerberos") is not None):
         return "webhdfs"
     if find_libhdfs() is not None:
         return "native"
     if find_hadoop() is not None:
         return "cli"
+    if task:
+        raise UsageError(
+            "this HDFS wants Kerberos, for which a task needs Hadoop's own client, and this node has neither a hadoop "
+            "command nor libhdfs",
+            hint="let the NodeManagers pass HADOOP_HOME to containers (yarn.nodemanager.env-whitelist), or put hadoop "
+            "on their PATH",
+            address=f"{place.scheme}://{place.authority}",
+        )
     if enabled:
         return "webhdfs"  # which says what to install
     raise UsageError(

@@ -36,6 +36,8 @@ class LibHdfs(PlainRenames):
     ranged = True
 
     def __init__(self, place: HdfsPlace, filesystem: Any = None) -> None:
+        self._root = f"{place.scheme}://{place.authority}"
+        self._environment = {**os.environ, "HADOOP_USER_NAME": place.user}
         self._files = _connected(place) if filesystem is None else filesystem
 
     def list(self, path: str) -> list[Status]:
@@ -83,7 +85,10 @@ class LibHdfs(PlainRenames):
         self._done(path, self._files.create_dir, path)
         program = find_hadoop()
         if new and program is not None:
-            subprocess.run([program, "fs", "-chmod", "700", path], capture_output=True, check=False)
+            command = [program, "fs", "-chmod", "700", f"{self._root}{path}"]
+            done = subprocess.run(command, env=self._environment, capture_output=True, check=False)
+            if done.returncode:
+                raise StorageError("cannot be made its owner's alone (hadoop fs -chmod 700 failed)", file=path)
 
     def delete(self, path: str, *, patient: bool = True) -> None:
         found = self._status(path)
