@@ -24,10 +24,21 @@ def prepare_mrjob() -> None:
     if sys.version_info < (3, 12) and "distutils" not in sys.modules:
         _use_own_distutils()
     if "distutils" not in sys.modules and importlib.util.find_spec("distutils") is None:
+        _use_setuptools_distutils()
+    if "distutils" not in sys.modules and importlib.util.find_spec("distutils") is None:
         raise JobError(
             f"mrjob needs the module distutils, which Python {sys.version_info[0]}.{sys.version_info[1]} no longer has",
             hint=f"{sys.executable} -m pip install setuptools",
         )
+
+
+def _use_setuptools_distutils() -> None:
+    """Let setuptools' copy be found, as its ``.pth`` file does where packages lie in a site folder: not on a node."""
+    try:
+        import _distutils_hack
+    except ImportError:
+        return
+    _distutils_hack.add_shim()
 
 
 def _use_own_distutils() -> None:

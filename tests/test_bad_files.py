@@ -280,9 +280,14 @@ LONG: dict[str, tuple[str, Callable[[int], object], str]] = {
 }  # fmt: skip
 MEASURED = """
 import resource, sys
+from pathlib import Path
 from jobs.__main__ import main
 code = main(sys.argv[1:])
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (1024 if sys.platform == "linux" else 1 << 20))
+if sys.platform == "linux":  # getrusage counts what this process was before it became another program, too
+    status = Path("/proc/self/status").read_text()
+    print(int(status.partition("VmHWM:")[2].split()[0]) // 1024)
+else:
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 20)
 sys.exit(code)
 """
 
