@@ -16,10 +16,12 @@ import pytest
 BENCHMARKS = Path(__file__).parent / "benchmarks"
 SMALL = {
     "accuracy": ["--splits", "2", "--epochs", "5"],
+    "averaging": ["--splits=2", "--epochs=2", "--workers", "1", "2", "--periods=2", "--precisions=exact", "--untimed"],
     "empty_round": ["--rounds", "3"],
     "memory": ["--rows", "3000"],
     "multiplexing": ["--splits", "2", "--epochs", "5", "--repeats", "1"],
     "periods": ["--splits", "2", "--epochs", "5", "--periods", "5", "--costs", "3"],
+    "weak_scaling": ["--rows", "600", "--epochs", "2", "--repeats", "1"],
     "whole_command": ["--repeats", "1", "--epochs", "5"],
 }
 

@@ -27,6 +27,8 @@ NAMES = (
     "hadoop_round",
     "hadoop_splits",
     "allreduce",
+    "averaging",
+    "weak_scaling",
 )
 
 
@@ -81,6 +83,10 @@ FIGURES = (
            ("medians", "large_clear"), "<= 1.7", most=1.7),
     Figure("allreduce", "10 million floats, encrypted: time, times gloo",
            ("medians", "large_encrypted"), "<= 3.5", most=3.5),
+    Figure("averaging", "derivatives of a joint batch: accuracy apart from one worker's",
+           ("worst_apart",), "<= 0.005", most=0.005),
+    Figure("weak_scaling", "784-1024-1024-10, 1 to 2 workers on 2 cores: efficiency",
+           ("efficiency",), ">= 0.9", least=0.9),
 )  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """Averaging derivatives against averaging weights, and weights against rounded differences, over ten splits.
 
-    python tests/benchmarks/averaging.py [--splits N] [--epochs N] [--workers N ...] [--untimed] [--table]
+    python tests/benchmarks/averaging.py [--splits N] [--epochs N] [--workers N ...] [--untimed]
+    python tests/benchmarks/averaging.py --table
 
 `configs/digits.yaml` in collective mode. Derivatives are averaged at every step (``sync.every: batch``), in batches of
 the configured size at every worker or of that size among all; weights every 1, 5 and 20 epochs. Then ``sync.precision``
@@ -36,9 +37,9 @@ ONE_WORKER = 0.005
 another order of the rows."""
 
 
-def methods(workers: int) -> dict[str, list[str]]:
+def methods(workers: int, periods: Sequence[int]) -> dict[str, list[str]]:
     """Settings by name; of one worker those alone that differ."""
-    every = {f"weights every {period}": [f"train.epochs_per_round={period}"] for period in PERIODS}
+    every = {f"weights every {period}": [f"train.epochs_per_round={period}"] for period in periods}
     derivatives = ["sync.every=batch", "train.epochs_per_round=5"]
     if workers > 1:
         every["derivatives"] = [*derivatives, f"train.batch_size={BATCH}"]
@@ -90,7 +91,8 @@ def paired(figures: dict[str, Any], other: dict[str, Any]) -> dict[str, float]:
     return {"mean": round(statistics.mean(apart), 5), "standard_error": round(error, 5)}
 
 
-def measure(workers: Sequence[int], splits: int, epochs: int, *, timed: bool) -> dict[str, Any]:
+def measure(chosen: argparse.Namespace) -> dict[str, Any]:
+    workers, splits, epochs = chosen.workers, chosen.splits, chosen.epochs
     averaging: dict[str, dict[str, Any]] = {}
     precision: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as name:
@@ -100,14 +102,14 @@ def measure(workers: Sequence[int], splits: int, epochs: int, *, timed: bool) ->
         common = [f"data.path={data}", f"train.epochs={epochs}"]
         for number in workers:
             averaging[str(number)] = {}
-            for method, settings in methods(number).items():
-                found = measured([*common, f"workers={number}", *settings], folder, splits, timed)
+            for method, settings in methods(number, chosen.periods).items():
+                found = measured([*common, f"workers={number}", *settings], folder, splits, not chosen.untimed)
                 averaging[str(number)][method] = found
                 print(number, method, found["accuracy"], found["bytes"], file=sys.stderr, flush=True)
-        for each in PRECISIONS:
+        for each in chosen.precisions:
             settings = [f"workers={workers[-1]}", "train.epochs_per_round=5", f"sync.precision={each}"]
             precision[each] = measured([*common, *settings], folder, splits, timed=False)
-            precision[each]["against_exact"] = paired(precision[each], precision["exact"])
+            precision[each]["against_exact"] = paired(precision[each], precision[chosen.precisions[0]])
             print(each, precision[each]["accuracy"], precision[each]["bytes"], file=sys.stderr, flush=True)
     one = averaging[str(workers[0])]["derivatives, joint batch"]
     apart = {
@@ -149,7 +151,7 @@ def table(result: dict[str, Any]) -> str:
     lines += ["", "| `sync.precision` | test accuracy | against exact | sent |", "| --- | ---: | ---: | ---: |"]
     for each, figures in result["precision"].items():
         apart = figures["against_exact"]
-        error = f"{100 * apart['mean']:+.2f} ± {100 * apart['standard_error']:.2f}" if each != "exact" else ""
+        error = f"{100 * apart['mean']:+.2f} ± {100 * apart['standard_error']:.2f}" if any(apart.values()) else "0"
         lines.append(f"| {each} | {100 * figures['accuracy']:.2f} % | {error} | {figures['bytes'] / 1e6:.2f} MB |")
     return "\n".join(lines)
 
@@ -159,13 +161,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--splits", type=int, default=10)
     parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4, 8])
+    parser.add_argument("--periods", type=int, nargs="+", default=PERIODS)
+    parser.add_argument(
+        "--precisions", nargs="+", default=PRECISIONS, help="the first is what others are compared with"
+    )
     parser.add_argument("--untimed", action="store_true", help="leave out the runs in local processes")
     parser.add_argument("--table", action="store_true", help="print the recorded result as tables, measure nothing")
     chosen = parser.parse_args(arguments)
     if chosen.table:
         print(table(json.loads((RESULTS / "averaging.json").read_text("utf-8"))["result"]))
         return 0
-    result = measure(chosen.workers, chosen.splits, chosen.epochs, timed=not chosen.untimed)
+    result = measure(chosen)
     record("averaging", result)
     print(json.dumps({"joint_batch_apart": result["joint_batch_apart"], "held": result["held"]}, indent=2))
     return 0 if result["held"] else 1
