@@ -52,6 +52,12 @@ def configure(
     scene.configure(runtime or {}, sync={"mode": "collective", **(sync or {})}, **(COLLECTIVE | other))
 
 
+def events(scene: Scene, kind: str) -> list[dict[str, Any]]:
+    """What the run's journal says of one kind of event."""
+    lines = storage(scene.run).read("events.jsonl").splitlines()
+    return [event for event in map(json.loads, lines) if event["event"] == kind]
+
+
 def rounds_inline(folder: Path, **other: Any) -> str:
     """The weights' hash of the same training in inline rounds."""
     (folder / "inline").mkdir()
@@ -71,9 +77,9 @@ def test_the_bits_of_inline_rounds(workers: int, splits: list[int], scene: Scene
     configure(scene, **shape)
     scene.start()
     assert scene.result() == rounds_inline(tmp_path, **shape)
-    (job,) = scene.events("job")  # it scored the final models, too
+    (job,) = events(scene, "job")  # it scored the final models, too
     assert job["counters"]["bytes"]
-    assert scene.events("round")[-1]["round"] == ROUNDS
+    assert events(scene, "round")[-1]["round"] == ROUNDS
     scene.nothing_left()
     assert "collective" not in storage(scene.run).names()
 
@@ -120,7 +126,7 @@ def test_a_worker_is_killed(scene: Scene, tmp_path: Path) -> None:
     assert {worker for worker in before if after[worker] != before[worker]} == {lost}
     scene.go_on("collective-0-m-1-1")
     assert scene.result() == rounds_inline(tmp_path, workers=3)
-    assert [event["worker"] for event in scene.events("lost")] == [lost]
+    assert [event["worker"] for event in events(scene, "lost")] == [lost]
     scene.nothing_left()
 
 
@@ -133,7 +139,7 @@ def test_a_worker_hangs(task: int, scene: Scene, tmp_path: Path) -> None:
     hanging = scene.stopped(f"collective-0-m-{task}-0")
     assert scene.result() == rounds_inline(tmp_path)
     assert state(hanging) is None  # its container was ended
-    assert len(scene.events("lost")) == 1
+    assert len(events(scene, "lost")) == 1
     scene.nothing_left()
 
 
@@ -148,7 +154,7 @@ def test_the_driver_is_killed(scene: Scene, tmp_path: Path) -> None:
     wait_until(lambda: not running_applications(scene.cluster), "the job has ended", MINUTES)
     scene.start(resume=True)
     assert scene.result() == rounds_inline(tmp_path)
-    assert scene.events("start")[1]["round"] > 0
+    assert events(scene, "start")[1]["round"] > 0
     scene.nothing_left()
 
 
