@@ -56,7 +56,7 @@ def run_collective(
         from jobs.group_watch import GroupWatch  # late: pyzmq takes 0.1 s, and a group in one process needs none
 
         watch = GroupWatch(driver, site, place, group.folder)
-    follower = Follower(driver, site.spec, store, start, _nothing if watch is None else watch.look)
+    follower = Follower(driver, site.spec, store, start, None if watch is None else watch.look)
     try:
         with follower.following():
             return site.run("collective", start.round, everyone, group=group)
@@ -70,17 +70,14 @@ def run_collective(
         place.delete(GROUP)
 
 
-def _nothing() -> None:
-    """What there is to watch in a group of one process."""
-
-
 class Follower:
     """Tells each round once, in order, when a status or a commit tells of it."""
 
     def __init__(
-        self, driver: Teller, spec: JobSpec, store: RoundStore, start: Checkpoint, watch: Callable[[], None]
+        self, driver: Teller, spec: JobSpec, store: RoundStore, start: Checkpoint, watch: Callable[[], None] | None
     ) -> None:
-        """``watch`` is called at every look."""
+        """``watch`` is called at every look; None for a group in one process: its workers take turns, so who waits, and
+        for whom, says nothing of them."""
         self._driver, self._spec, self._store, self._watch = driver, spec, store, watch
         self._told = start.round
         self._group_told = time.monotonic()
@@ -107,7 +104,8 @@ class Follower:
         """Tell what is new. A storage that hiccups is asked again."""
         try:
             storage = self._store.storage
-            self._watch()
+            if self._watch is not None:
+                self._watch()
             status = read_status(storage.read(STATUS)) if storage.exists(STATUS) else None
             if status is not None:
                 self._tell(status)
@@ -134,6 +132,8 @@ class Follower:
 
     def _tell_group(self, status: dict[str, Any], last: bool) -> None:
         """Tell how the workers get on, from time to time."""
+        if self._watch is None:
+            return
         if last or time.monotonic() - self._group_told >= GROUP_SECONDS:
             self._group_told = time.monotonic()
             workers = tuple(WorkerSeen(**worker) for worker in status["workers"])

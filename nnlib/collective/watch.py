@@ -111,11 +111,24 @@ class Watch(threading.Thread):
 
     def leave(self) -> None:
         """Tell the peers that this worker goes, and end the thread."""
-        self._ringer.send(b"")
+        with contextlib.suppress(zmq.Again):  # a thread that has failed hears nothing
+            self._ringer.send(b"", zmq.NOBLOCK)
         self.join()
         self._ringer.close(linger=0)
 
     def run(self) -> None:
+        try:
+            self._keep_watch()
+        except Exception as error:
+            for sight in self.sights.values():  # who waits must not do so for ever because nobody looks any more
+                sight.gone = f"the watch over it has failed: {error}"
+            raise
+        finally:
+            for each in (self._bell, self._subscriber):
+                each.close(linger=0)
+            self._publisher.close(linger=1000)
+
+    def _keep_watch(self) -> None:
         poller = zmq.Poller()
         poller.register(self._subscriber, zmq.POLLIN)
         poller.register(self._bell, zmq.POLLIN)
@@ -135,9 +148,6 @@ class Watch(threading.Thread):
             if self._bell in ready:
                 break
         self._publish(left=True)
-        for each in (self._bell, self._subscriber):
-            each.close(linger=0)
-        self._publisher.close(linger=1000)
 
     def _step(self, seconds: float) -> None:
         for peer, sight in self.sights.items():
