@@ -501,6 +501,8 @@ def test_a_failed_job_is_one_error_with_the_attempts_log(yarn: tuple[str, type[_
         ("BlockMissingException: Could not obtain block: BP-1:blk_2 file=/a/b No live nodes", "lost: /a/b", True),
         ("to unknown queue: research", "no queue research", True),
         ("DSQuotaExceededException: The DiskSpace quota", "quota", True),
+        ("DSQuotaExceededException: The DiskSpace quota of /a b/c is exceeded: quota = 1 B", "of /a b/c is used", True),
+        ("The NameSpace quota (directories and files) of directory /a is exceeded: quota=1", "of /a is used", True),
         ("java.net.ConnectException: Connection refused", "does not answer", False),
     ],
 )

@@ -106,6 +106,11 @@ KNOWN = (
         lasting=False,
     ),
     Known(
+        re.compile(r"quota(?: \(directories and files\))? of (?:directory )?(/.*?) is exceeded"),
+        "the HDFS quota of {0} is used up",
+        "free some space there, or ask for more, then go on with --resume",
+    ),
+    Known(
         re.compile(r"(DSQuotaExceeded|NSQuotaExceeded|DiskQuotaExceeded|QuotaExceeded)\w*"),
         "the quota of an HDFS folder is used up",
         "free some space there, or ask for more, then go on with --resume",
@@ -224,7 +229,7 @@ def _log(application: str, found: Found, yarn: str, environment: Mapping[str, st
 def _contents(text: str) -> str:
     """What a log says, without what YARN writes around it."""
     _, mark, rest = text.partition("LogContents:\n")
-    return (rest if mark else text).partition("\nEnd of LogType:")[0]
+    return re.split(r"^End of LogType:", rest if mark else text, maxsplit=1, flags=re.MULTILINE)[0]
 
 
 _REASON = re.compile(r"Job job_\w+ failed with state \w+ due to: (.+)")

@@ -166,6 +166,7 @@ class Scene:
         text = "\n".join(lines[next(i for i, line in enumerate(lines) if line.startswith("nnjobs: ")) :])
         assert len(text.splitlines()) <= 30, text
         assert "what to do: " in text, text
+        assert "End of LogType" not in text, text  # YARN's words around a log, here an empty one
         return text
 
     def told(self) -> str:
