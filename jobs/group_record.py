@@ -15,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Any
 
-from jobs.group_worker import RoundTimes
+from jobs.group_told import RoundTimes
 from jobs.outputs import TrialOutput
 from jobs.progress import phase_seconds, round_done, trials_stopped
 from nnlib import FORMAT_VERSION
@@ -34,7 +34,7 @@ TOLD = 1000
 
 
 class Recorder:
-    """`jobs.group_worker.Observer` that commits. A context manager; `finish` tells the last commit's outcome."""
+    """`jobs.group_told.Observer` that commits. A context manager; `finish` tells the last commit's outcome."""
 
     def __init__(
         self,

@@ -1,4 +1,7 @@
-"""The two ways of a group to train a round together: average the weights after it, or the gradients at every step."""
+"""The ways of a group to train a round together: average the weights after it, or the gradients at every step.
+
+Giving weights and averaging them are apart: `jobs.group_overlap` averages those of a round while the next one trains.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,14 @@ from nnlib.synchronous import no_gradient, steps_of_epoch, training_by_steps
 from nnlib.training import LocalResult, RoundStart
 
 
+class Given(NamedTuple):
+    """What a worker gives of a round: its ``record``, and by trial its weights, as ``deltas`` where they travel so."""
+
+    record: Record
+    partials: dict[int, Partial]
+    deltas: dict[int, Delta | None]
+
+
 class Share(NamedTuple):
     """What a worker knows when a round is trained: all workers' ``records``, by trial its ``own`` vector and the
     ``averages`` (those of trials that diverged mean nothing), and the seconds it spent in exchanges."""
@@ -38,6 +49,8 @@ class Share(NamedTuple):
 
 COMMIT = "commit"
 """In the record of worker 0: this round is to be committed."""
+ERROR = "error"
+"""In a worker's record: why it gives nothing."""
 
 
 class TroubleError(Exception):
@@ -54,36 +67,49 @@ def averaged_round(
     before: Checkpoint,
     active: Sequence[int],
     epochs: range,
-    trouble: NnjobsError | None,
     told: Record,
 ) -> Share:
-    """Train every trial, then average the weights of all in one all-reduce. After an error, ``trouble`` or one met on
-    the way, a worker gives no weights and tells of it instead. ``told``: what its record says besides."""
-    spec = worker.spec
-    records = told | trouble_record(trouble)
-    partials = {index: worker.nothing(index, before.trials[index]) for index in active}
-    deltas: dict[int, Delta | None] = {}
-    for index in active if trouble is None else ():
+    """Train every trial, then average the weights of all in one all-reduce. ``told``: what this worker tells the others
+    in any case. After an error, told there or met on the way, it gives no weights."""
+    given = nothing_given(worker, before, active, told)
+    for index in active if ERROR not in told else ():
         try:
             record, result = worker.round(index, before.trials[index], before.round, epochs)
         except NnjobsError as error:
-            records = trouble_record(worker.located(error))
-            partials = {index: worker.nothing(index, before.trials[index]) for index in active}
+            given = nothing_given(worker, before, active, trouble_record(worker.located(error)))
             break
-        records[str(index)] = record
+        given.record[str(index)] = record
         if result is not None:
-            weight = result.rows if spec.settings(spec.trials[index]).sync.weighting == "examples" else 1
-            partials[index] = Partial(worker.number, weight, result.partial.weights, result.partial.fingerprint)
-            deltas[index] = result.delta
+            give(worker, given, index, result, result.partial.weights)
+    return averaged(worker, group, before, given)
+
+
+def nothing_given(worker: LocalWorker, before: Checkpoint, active: Sequence[int], record: Record) -> Given:
+    """Of no examples, until something is given (`give`)."""
+    return Given(dict(record), {index: worker.nothing(index, before.trials[index]) for index in active}, {})
+
+
+def give(worker: LocalWorker, given: Given, index: int, result: LocalResult, weights: Vector) -> None:
+    """Give a trial's weights."""
+    by_examples = worker.spec.settings(worker.spec.trials[index]).sync.weighting == "examples"
+    given.partials[index] = Partial(
+        worker.number, result.rows if by_examples else 1, weights, result.partial.fingerprint
+    )
+    given.deltas[index] = result.delta
+
+
+def averaged(worker: LocalWorker, group: Communicator, before: Checkpoint, given: Given) -> Share:
+    """All workers' weights averaged in one all-reduce. ``before``: what deltas differ from."""
     began = time.perf_counter()
+    active = list(given.partials)
     codecs: list[DeltaCodec | None] = [None] * len(active)
-    if (precision := spec.config.sync.precision) != "exact":
+    if (precision := worker.spec.config.sync.precision) != "exact":
         vectors = {index: worker.vector(index, before.trials[index]) for index in active}
-        codecs = [DeltaCodec(precision, vectors[index], deltas.get(index)) for index in active]
-    reduced = all_reduce(group, list(partials.values()), record=encoded(records), codecs=codecs)
+        codecs = [DeltaCodec(precision, vectors[index], given.deltas.get(index)) for index in active]
+    reduced = all_reduce(group, list(given.partials.values()), record=encoded(given.record), codecs=codecs)
     return Share(
         [json.loads(record) for record in reduced.records],
-        {index: partial.weights for index, partial in partials.items()},
+        {index: partial.weights for index, partial in given.partials.items()},
         dict(zip(active, reduced.vectors, strict=True)),
         time.perf_counter() - began,
     )
@@ -95,14 +121,13 @@ def synchronous_round(
     before: Checkpoint,
     active: Sequence[int],
     epochs: range,
-    trouble: NnjobsError | None,
     told: Record,
 ) -> Share:
     """Average the gradients of all trials, one all-reduce a step: in the end all workers have the same weights."""
     spec = worker.spec
-    records = told | trouble_record(trouble)
+    records = dict(told)
     steps = {index: steps_of_epoch(spec, spec.trials[index]) * len(epochs) for index in active}
-    trials = {index: _Steps(worker, index, before, epochs) for index in active} if trouble is None else {}
+    trials = {index: _Steps(worker, index, before, epochs) for index in active} if ERROR not in records else {}
     waited = 0.0
     for step in range(max(steps.values())):
         given = {}
@@ -110,19 +135,19 @@ def synchronous_round(
             if step < steps[index]:
                 trial = spec.trials[index]
                 given[index] = no_gradient(spec, trial, worker.number)
-                if trouble is None:
+                if ERROR not in records:
                     try:
                         given[index] = trials[index].gradient()
                     except NnjobsError as error:
-                        trouble, records = error, trouble_record(worker.located(error))
+                        records = trouble_record(worker.located(error))
         began = time.perf_counter()
         reduced = all_reduce(group, list(given.values()))
         waited += time.perf_counter() - began
         for index, mean in zip(given, reduced.vectors, strict=True):
-            if trouble is None:
+            if ERROR not in records:
                 trials[index].mean = mean
     own = {index: worker.vector(index, before.trials[index]) for index in active}
-    for index in active if trouble is None else ():
+    for index in active if ERROR not in records else ():
         records[str(index)], result = trials[index].finish()
         if result is not None:
             own[index] = result.partial.weights
@@ -201,11 +226,11 @@ def encoded(record: Mapping[str, Any]) -> bytes:
 
 def trouble_record(error: NnjobsError | None) -> Record:
     """What a worker tells of an error; nothing without one."""
-    return {} if error is None else {"error": error.to_record()}
+    return {} if error is None else {ERROR: error.to_record()}
 
 
 def raise_trouble(told: Sequence[Record], own: int) -> None:
     """Raise the first worker's error, if any has one; each worker its own, so that no error is told twice."""
-    troubled = [peer for peer, record in enumerate(told) if "error" in record]
+    troubled = [peer for peer, record in enumerate(told) if ERROR in record]
     if troubled:
-        raise TroubleError(from_record(told[troubled[0]]["error"]), troubled[0] == own)
+        raise TroubleError(from_record(told[troubled[0]][ERROR]), troubled[0] == own)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from typing import Any
 
 import numpy as np
@@ -54,7 +53,7 @@ class LocalWorker:
                 self._view(trial.index)
                 settings, layout = self.spec.settings(trial), self.spec.model(trial).layout
                 if build_optimizer(settings.train, layout).kind == "batch":
-                    importlib.import_module("scipy.optimize")  # 0.2 s, see `nnlib.optim.batch`
+                    import scipy.optimize  # noqa: F401  (late: 0.2 s, see `nnlib.optim.batch`)
 
     def _prepared(self) -> None:
         if self._preparing is not None:
@@ -87,20 +86,22 @@ class LocalWorker:
     def round(self, index: int, state: TrialState, round_: int, epochs: range) -> tuple[Record, LocalResult | None]:
         """`jobs.tasks.local_round` of a trial."""
         vector = self.vector(index, state)
-        start = RoundStart(vector, round_, epochs, self.residuals.get(index))
-        train: Callable[[], LocalResult]
-        if index in self._training:
-            running = self._training[index]
+        trial, view = self.spec.trials[index], self.view(index)
+        return local_round(
+            self.spec, trial, self.number, view, vector, lambda: self.train(index, vector, round_, epochs)
+        )
 
-            def train() -> LocalResult:
-                return running.send(start)
+    def train(self, index: int, vector: Vector, round_: int, epochs: range) -> LocalResult:
+        """Train a trial from ``vector``. Raises `DivergedError`."""
+        start = RoundStart(vector, round_, epochs, self.residuals.get(index))
+        if index in self._training:
+            result = self._training[index].send(start)
         else:
             fresh = local_training(self.spec, self.spec.trials[index], self.number, self.view(index), start)
-            self._training[index], train = fresh, fresh.__next__
-        record, result = local_round(self.spec, self.spec.trials[index], self.number, self.view(index), vector, train)
-        if result is not None and result.residual is not None:
+            self._training[index], result = fresh, next(fresh)
+        if result.residual is not None:
             self.residuals[index] = result.residual
-        return record, result
+        return result
 
     def scores(self, index: int, state: TrialState) -> Record:
         """The record of a trial's model on this worker's held-out rows."""

@@ -30,7 +30,7 @@ from nnlib.errors import ConfigError, NnjobsError
 from nnlib.events import Listener, Note, ignore
 from nnlib.ledger import canonical, digest, first_facts
 from nnlib.numerics import blas_threads
-from nnlib.periods import epochs_after, round_count
+from nnlib.periods import drained_round, epochs_after, round_count
 from nnlib.plan import JobSpec, WorkerPlan, assign_shards
 from nnlib.rundir import RunDirectory
 from nnlib.scratch import scratch_folder
@@ -166,8 +166,12 @@ def _replay(
         _verify_start(run, spec, store, scratch, found)
     current: tuple[RoundStore, Checkpoint] | None = None
     lacking = {round_ for round_ in store.rounds()[1:] if _lacks_workers(store, round_)}
+    together = spec.config.sync.every == "batch" or spec.config.sync.error_feedback or spec.config.sync.overlap
     for target in [round_ for round_ in wanted if round_ > 0]:
-        if current is None or current[1].round >= target:
+        if current is not None and current[1].round >= target:  # on the way to the end of an overlap
+            _compare(store, scratch, target, found)
+            continue
+        if current is None:
             base = max(round_ for round_ in store.rounds() if round_ < target and store.has_model(round_))
             current = (store, store.load(base))
             current[1].residuals = store.residuals(base)
@@ -178,8 +182,9 @@ def _replay(
             )
             current = None
             continue
-        if spec.config.sync.every == "batch" or spec.config.sync.error_feedback:
-            current = (scratch, _replay_together(spec, plans, current[1], target, scratch))
+        if together:
+            end = drained_round(spec.config, target)
+            current = (scratch, _replay_together(spec, plans, current[1], end, scratch))
         while current[1].round < target:
             where, before = current
             active = [index for index, trial in enumerate(before.trials) if trial.status == "active"]
@@ -202,8 +207,8 @@ def _lacks_workers(store: RoundStore, round_: int) -> bool:
 def _replay_together(
     spec: JobSpec, plans: Sequence[WorkerPlan], start: Checkpoint, target: int, scratch: RoundStore
 ) -> Checkpoint:
-    """Rounds whose workers average at every step, or keep what rounding took, can only be trained by a group: one in
-    this process."""
+    """Rounds whose workers average at every step, or keep what rounding took or what is not averaged yet, can only be
+    trained by a group: one in this process."""
     reached: list[Checkpoint] = []
 
     class Committing:

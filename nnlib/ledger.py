@@ -14,6 +14,7 @@ from typing import Any
 
 from nnlib import FORMAT_VERSION
 from nnlib.config.identity import config_hash
+from nnlib.periods import drained_round
 from nnlib.plan import JobSpec
 
 
@@ -50,7 +51,8 @@ def round_facts(
     spec: JobSpec, round_: int, epochs: range, entries: Sequence[Mapping[str, Any]], kernels: Sequence[str]
 ) -> dict[str, Any]:
     """Facts of a later round: which epochs were trained, from how many examples, how far the workers went apart, and
-    which were missing (a quorum's round is not the one that all workers would have made)."""
+    which were missing (a quorum's round is not the one that all workers would have made). With ``sync.overlap``:
+    whether the round was waited for, or averaged while the next one trained."""
     trials = []
     for entry in entries:
         training = entry["training"]
@@ -70,6 +72,7 @@ def round_facts(
         "epochs": [epochs.start, epochs.stop],
         "numerics": list(kernels),
         "trials": trials,
+        **({"drained": drained_round(spec.config, round_) == round_} if spec.config.sync.overlap else {}),
     }
 
 

@@ -38,6 +38,17 @@ def round_count(config: Config) -> int | None:
     return None if length == "auto" else -(-config.train.epochs // length)
 
 
+def drained_round(config: Config, round_: int) -> int:
+    """The first round, not before ``round_``, behind which all workers go on from the same model: with ``sync.overlap``
+    every so many rounds and the last, else each."""
+    if not config.sync.overlap:
+        return round_
+    drain = config.sync.overlap_drain
+    last = round_count(config)
+    assert last is not None
+    return min(-(-round_ // drain) * drain, last)
+
+
 def next_epochs(config: Config, before: range, drift: float | None) -> range:
     """The global epochs (from 0) of the round that follows one of the epochs ``before``: empty at the end of the run.
 

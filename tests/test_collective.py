@@ -175,9 +175,11 @@ def test_an_error_of_one_worker_is_told_once(tmp_path: Path, every: str) -> None
     assert not (tmp_path / "run" / "collective").exists()
 
 
-@pytest.mark.parametrize("every", ["epochs", "batch"])
+@pytest.mark.parametrize(
+    "changes", [{}, {"sync__every": "batch"}, {"sync__overlap": 1, "sync__overlap_drain": 2}], ids=str
+)
 def test_an_error_on_the_way_ends_the_run(
-    blobs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: str
+    blobs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
 ) -> None:
     begin = LocalModel.begin
 
@@ -187,7 +189,7 @@ def test_an_error_on_the_way_ends_the_run(
         return begin(self, start)
 
     monkeypatch.setattr(LocalModel, "begin", fail)
-    experiment = config(blobs, tmp_path / "run", sync__mode="collective", sync__every=every, checkpoint__every=1)
+    experiment = config(blobs, tmp_path / "run", sync__mode="collective", checkpoint__every=1, **changes)
     with pytest.raises(MismatchError, match="rows are gone") as caught:
         driver.train(experiment)
     assert "more errors" not in str(caught.value) and caught.value.where["worker"] == 1

@@ -31,7 +31,7 @@ from nnlib.collective.keys import FILE, Keys, make_keys, read_keys
 from nnlib.collective.rendezvous import Meeting, Member, Rendezvous, Route
 from nnlib.collective.watch import PATIENCE, Sight, verdict
 from nnlib.collective.zeromq import Endpoint, ZeroMqCommunicator, connect
-from nnlib.errors import MismatchError
+from nnlib.errors import JobError, MismatchError
 from nnlib.storage import LocalStorage
 
 MEMBER = Path(__file__).with_name("group_member.py")
@@ -118,6 +118,39 @@ def test_an_all_reduce_has_the_bits_of_the_average(encrypted: bool) -> None:
                 for own in partials:
                     average.add(own[trial])
                 assert {each.vectors[trial].tobytes() for each in found} == {average.finish().tobytes()}
+
+
+def test_work_goes_on_beside_its_caller() -> None:
+    """Every caller waits for what its own work does, and only then for the work."""
+    with group(3, new_keys()) as members:
+
+        def caller(member: Communicator) -> list[bytes]:
+            done = threading.Event()
+
+            def work() -> list[bytes]:
+                found = member.exchange([[b"%d" % member.worker]] * 3)
+                done.set()
+                return [bytes(frames[0]) for frames in found]
+
+            for _ in range(20):
+                done.clear()
+                wait = member.beside(work)
+                assert done.wait(GENEROUS)
+                assert wait() == [b"0", b"1", b"2"]
+                member.exchange([[b"own thread"]] * 3)
+            return wait()
+
+        assert in_threads([lambda each=each: caller(each) for each in members]) == [[b"0", b"1", b"2"]] * 3
+
+
+def test_who_leaves_takes_its_sockets_back() -> None:
+    with group(2, None) as (one, other):
+        wait = one.beside(lambda: one.receive({1}))
+        one.close()
+        with pytest.raises(JobError, match="leaves the group"):
+            wait()
+        with pytest.raises(PeerLostError, match="has left"):
+            other.receive({0})
 
 
 def test_a_worker_may_be_a_step_ahead() -> None:

@@ -8,15 +8,16 @@ goes on meets the others in a new generation.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy.typing as npt
 
 from nnlib.errors import JobError
 
+Result = TypeVar("Result")
 Buffer = bytes | bytearray | memoryview | npt.NDArray[Any]
 """Anything that ``np.frombuffer`` reads: contiguous memory, of any type."""
 Frames = Sequence[Buffer]
@@ -53,7 +54,7 @@ class Traffic:
 
 
 class Communicator(ABC):
-    """One worker's end of a group. Calls come from one thread at a time.
+    """One worker's end of a group. Calls come from one thread at a time, see `beside`.
 
     ``worker`` of ``workers``; ``generation`` counts how often the group has met, from 1.
     """
@@ -81,6 +82,14 @@ class Communicator(ABC):
     def close(self, flush_seconds: float = 10.0) -> None:
         """Leave the group. What was sent to peers that are still there goes on its way first, for so long at most;
         nothing more is sent once a peer was lost. Closing twice is fine."""
+
+    def beside(self, work: Callable[[], Result]) -> Callable[[], Result]:
+        """Begin ``work``, which talks to the group, beside what the caller does next. Returns what waits for it, and
+        returns or raises what it did. Until then the group is the work's alone.
+
+        Here the work is done when it is waited for: to the same result.
+        """
+        return work
 
     def exchange(self, outgoing: Sequence[Frames]) -> list[Frames]:
         """Send ``outgoing[k]`` to worker k; returns at [k] what worker k sent here, the own entry as it was given.

@@ -5,9 +5,10 @@ from __future__ import annotations
 import queue
 import time
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
-from nnlib.collective.communicator import Communicator, Frames, PeerLostError, Traffic, byte_count
+from nnlib.collective.beside import in_thread
+from nnlib.collective.communicator import Communicator, Frames, PeerLostError, Result, Traffic, byte_count
 
 
 class MemoryGroup:
@@ -55,6 +56,9 @@ class MemoryCommunicator(Communicator):
                 self._traffic.waited[peer] = self._traffic.waited.get(peer, 0.0) + time.monotonic() - begin
                 return peer, frames
             self._early[peer].append(frames)
+
+    def beside(self, work: Callable[[], Result]) -> Callable[[], Result]:
+        return in_thread(work).result
 
     def stats(self) -> Traffic:
         return self._traffic

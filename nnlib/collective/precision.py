@@ -59,7 +59,7 @@ def encode_with_feedback(values: Vector, residual: Vector, precision: Precision)
     """The bytes for ``values`` and what rounding took from the vectors before, ``residual``; and what it took now, of
     the residual's shape and dtype, for the next time: zeros at first. It is state, and belongs into checkpoints.
 
-    Seide et al. 2014, "1-bit stochastic gradient descent" (section 3); Karimireddy et al. 2019, "Error feedback fixes
+    Seide et al. 2014, "1-bit stochastic gradient descent"; Karimireddy et al. 2019, "Error feedback fixes
     SignSGD" (algorithm 2), here of a round's difference instead of a step's gradient.
     """
     wanted = values.astype(np.float64) + residual

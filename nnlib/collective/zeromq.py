@@ -16,11 +16,14 @@ import struct
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import Future, wait
 from functools import cache
+from typing import Any
 
 import zmq
 
-from nnlib.collective.communicator import Communicator, Frames, PeerLostError, Traffic, byte_count
+from nnlib.collective.beside import in_thread
+from nnlib.collective.communicator import Communicator, Frames, PeerLostError, Result, Traffic, byte_count
 from nnlib.collective.interfaces import is_loopback
 from nnlib.collective.keys import Keys
 from nnlib.collective.rendezvous import Meeting, Member, Route
@@ -141,6 +144,7 @@ class ZeroMqCommunicator(Communicator):
         self._broken: Exception | None = None
         self._closed = False
         self._outlook: Outlook | None = None
+        self._beside: Future[Any] | None = None
         self._watch.start()
 
     def send(self, peer: int, frames: Frames) -> None:
@@ -166,6 +170,12 @@ class ZeroMqCommunicator(Communicator):
                 return peer, frames
             self._early[peer].append(frames)
 
+    def beside(self, work: Callable[[], Result]) -> Callable[[], Result]:
+        """In a thread, which has the sockets until it is waited for: ZeroMQ lets them change threads with a memory
+        barrier between, as starting a thread and waiting for its result are."""
+        begun = self._beside = in_thread(work)
+        return begun.result
+
     def interrupt(self, error: Exception) -> None:
         """From any thread: what the worker is waiting for will not come; it gets this error instead."""
         self._broken = error
@@ -182,6 +192,9 @@ class ZeroMqCommunicator(Communicator):
         if self._closed:
             return
         self._closed = True
+        if self._beside is not None and not self._beside.done():  # the caller fails, and takes its sockets back
+            self.interrupt(JobError("this worker leaves the group"))
+            wait([self._beside])
         if self._outlook is not None:
             self._outlook.end()
         for peer, each in self._outgoing.items():

@@ -85,6 +85,11 @@ def resume_problems(old: Config, new: Config) -> list[str]:
             f"train.epochs was {was}, is {now}: the run ends within a round (epochs_per_round is "
             f"{old.train.epochs_per_round}), so a longer one would average at other epochs"
         )
+    elif now > was and _ends_between_drains(old):
+        problems.append(
+            f"train.epochs was {was}, is {now}: the run waits for its last round (sync.overlap_drain is "
+            f"{old.sync.overlap_drain}), a longer one would not"
+        )
     return problems
 
 
@@ -111,10 +116,20 @@ def _needs_epochs(config: Config) -> str | None:
     return None
 
 
+def _ends_between_drains(config: Config) -> bool:
+    """Whether the last round is waited for only because it is the last."""
+    length = config.train.epochs_per_round
+    if not config.sync.overlap or length == "auto":
+        return False
+    return config.train.epochs % (length * config.sync.overlap_drain) > 0
+
+
 def _deciding(config: Config) -> dict[str, Any]:
     keys = {key: value for key, value in _flat(config.model_dump(mode="json")).items() if not _is_other(key)}
     if config.train.epochs_per_round != "auto":
         del keys["sync.round_cost"]  # nothing reads it
+    if not config.sync.overlap:
+        del keys["sync.overlap_drain"]  # likewise
     return keys
 
 

@@ -159,6 +159,15 @@ class Sync(Section):
         description="collective, with a precision that rounds: what rounding takes from a worker's difference is kept "
         "and added to its next one",
     )
+    overlap: Literal[0, 1] = Field(
+        0,
+        description="collective: rounds by which an average may be late: 1 averages a round while the next one trains",
+    )
+    overlap_drain: PositiveInt = Field(
+        10,
+        description="with overlap: rounds between two that are waited for, so that all go on from the same model; only "
+        "those, and the last, are committed",
+    )
     outer: Outer = Outer()
     min_workers: PositiveInt | None = Field(
         None,
@@ -334,6 +343,8 @@ class Config(Section):
             )
         if self.sync.error_feedback and self.sync.gang_fallback == "rounds":
             raise ValueError("sync.error_feedback cannot go on in rounds mode: set sync.gang_fallback: stop")
+        if self.sync.overlap and (reason := self._cannot_overlap()):
+            raise ValueError(f"sync.overlap {reason}")
         if self.sync.every == "batch" and self.sync.mode != "collective":
             raise ValueError(
                 "sync.every: batch needs sync.mode: collective: a MapReduce job a batch would take forever"
@@ -347,6 +358,19 @@ class Config(Section):
         if self.sync.every == "batch" and self.sync.gang_fallback == "rounds":
             raise ValueError("sync.every: batch cannot go on in rounds mode: set sync.gang_fallback: stop")
         return self
+
+    def _cannot_overlap(self) -> str | None:
+        if self.sync.mode != "collective":
+            return "needs sync.mode: collective: a round's tasks end before the next one's begin"
+        if self.sync.gang_fallback == "rounds":
+            return "cannot go on in rounds mode: set sync.gang_fallback: stop"
+        if self.sync.every == "batch":
+            return "is for averages after epochs: set sync.every: epochs"
+        if self.train.epochs_per_round == "auto":
+            return "needs a number of train.epochs_per_round: auto chooses by an average that is not there yet"
+        if self.train.optimizer_state == "average":
+            return "needs train.optimizer_state: reset: late averages could make squares negative"
+        return None
 
     @model_validator(mode="after")
     def _sweep_fits(self) -> Config:
