@@ -40,6 +40,8 @@ from nnlib.storage import LocalStorage  # noqa: E402
 SMALL, LARGE = 42_000, 10_000_000
 TARGETS = {"small_encrypted": 0.5, "large_clear": 1.7, "large_encrypted": 3.5}
 RANKS_SIZE = 1_000_000
+SENT_AT_MOST = 1.01
+"""Bytes that a rank sends, by twice those of the vector: (workers - 1) / workers of that, and a little JSON."""
 
 
 def communicator(folder: str, worker: int, workers: int, *, encrypted: bool) -> Communicator:
@@ -152,6 +154,8 @@ def measure(workers: int, repeats: int, large: int, many: list[int]) -> dict[str
             "ms": round(1e3 * statistics.median(each[0] for each in found), 2),
             "bytes_sent_by_a_rank": round(max(each[2] for each in found)),
         }
+    bytes_sent = max((found["bytes_sent_by_a_rank"] for found in scaled.values()), default=0)
+    most_sent = round(bytes_sent / (2 * 4 * min(large, RANKS_SIZE)), 4)
     return {
         "workers": workers,
         "elements": {"small": SMALL, "large": large, "ranks": min(large, RANKS_SIZE)},
@@ -161,9 +165,10 @@ def measure(workers: int, repeats: int, large: int, many: list[int]) -> dict[str
         "medians": medians,
         "processor_medians": {name: round(statistics.median(ratios(name, processor)), 3) for name in names},
         "ranks": scaled,
+        "most_sent": most_sent,
         "load": os.getloadavg()[0],
         "targets": TARGETS,
-        "held": all(medians[name] <= target for name, target in TARGETS.items()),
+        "held": all(medians[name] <= target for name, target in TARGETS.items()) and most_sent <= SENT_AT_MOST,
     }
 
 

@@ -31,7 +31,7 @@ from nnlib.synchronous import steps_of_epoch
 CONFIG = ROOT / "configs" / "digits.yaml"
 BATCH = 32
 PERIODS = (1, 5, 20)
-PRECISIONS = ("exact", "float32", "float16", "bfloat16", "int8")
+PRECISIONS = ("exact", "float32", "float16", "bfloat16", "int8", "int8 with error feedback")
 ONE_WORKER = 0.005
 """Mean accuracy that averaged derivatives of a joint batch may differ by from one worker's: they are its steps, in
 another order of the rows."""
@@ -107,7 +107,9 @@ def measure(chosen: argparse.Namespace) -> dict[str, Any]:
                 averaging[str(number)][method] = found
                 print(number, method, found["accuracy"], found["bytes"], file=sys.stderr, flush=True)
         for each in chosen.precisions:
-            settings = [f"workers={workers[-1]}", "train.epochs_per_round=5", f"sync.precision={each}"]
+            rounding, _, feedback = each.partition(" with ")
+            settings = [f"workers={workers[-1]}", "train.epochs_per_round=5", f"sync.precision={rounding}"]
+            settings += ["sync.error_feedback=true"] if feedback else []
             precision[each] = measured([*common, *settings], folder, splits, timed=False)
             precision[each]["against_exact"] = paired(precision[each], precision[chosen.precisions[0]])
             print(each, precision[each]["accuracy"], precision[each]["bytes"], file=sys.stderr, flush=True)
