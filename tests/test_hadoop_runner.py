@@ -307,6 +307,23 @@ def test_what_would_fail_again_is_not_tried_again(site: HadoopSite, hadoop_home:
     assert failed.value.exit_code == 4
 
 
+@pytest.mark.parametrize(("state", "killed"), [("RUNNING", True), ("FAILED", False), (None, False)])
+def test_an_application_whose_client_died_does_not_go_on(
+    state: str | None, killed: bool, site: HadoopSite, hadoop_home: Path, yarn: tuple[str, type[_Yarn]]
+) -> None:
+    host, handler = yarn
+    place = f"/ws/v1/cluster/apps/{APPLICATION}"
+    handler.answers = {f"{place}/state": {"state": "KILLED"}} | ({place: {"app": {"state": state}}} if state else {})
+    script = f"echo 'Submitted application {APPLICATION}' >&2; echo 'url to track the job: http://{host}/x' >&2\n"
+    play(hadoop_home, "hadoop", f"{script}exit 137")
+    play(hadoop_home, "yarn", "true")
+    site.settings = site.settings.model_copy(update={"uber": "on"})
+    with pytest.raises(JobError):
+        list(run_job("hadoop", request(site)))
+    puts = [path.partition("?")[0] for method, path, _ in handler.heard if method == "PUT"]
+    assert puts == ([f"{place}/state"] if killed else [])
+
+
 def test_without_hadoop_the_error_says_what_to_set(site: HadoopSite, tmp_path: Path) -> None:
     (tmp_path / "mrjob.conf").write_text("runners: {hadoop: {hadoop_bin: /no/such/hadoop}}", encoding="utf-8")
     with pytest.raises(JobError, match="cannot start /no/such/hadoop") as failed:

@@ -8,7 +8,7 @@ job needs lies in HDFS before it starts, so that the runner has only to build th
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -27,7 +27,7 @@ from jobs.hadoop.failure import FailedJobError, explain  # noqa: E402
 from jobs.hadoop.filesystem import StorageFilesystem  # noqa: E402
 from jobs.hadoop.preflight import PREFLIGHT  # noqa: E402
 from jobs.hadoop.reporter import NODE_KEY  # noqa: E402
-from jobs.hadoop.yarn import ENDED, application, delete_staged  # noqa: E402
+from jobs.hadoop.yarn import ENDED, application, delete_staged, kill_application  # noqa: E402
 from jobs.job_request import ClusterSite, JobRequest  # noqa: E402
 from nnlib.errors import JobError  # noqa: E402
 from nnlib.storage import storage  # noqa: E402
@@ -135,9 +135,18 @@ class HadoopRunner(HadoopJobRunner):  # type: ignore[misc]
         )
         if status:
             error = JobError(f"{self.request.name} was ended") if said.ended else explain(said, yarn, environment)
-            if said.application and application(said.application, said.web).get("state") in ENDED:
-                delete_staged(said.application)  # its master may have died before it could
+            if said.application is not None:
+                self._end(said.application, said, yarn, environment)
             raise error
+
+    def _end(self, name: str, said: Submission, yarn: str, environment: Mapping[str, str]) -> None:
+        """Leave nothing of a failed application, nor let it go on where only its client has died: it would write where
+        the next one does."""
+        state = application(name, said.web).get("state")
+        if state in ENDED:
+            delete_staged(name)  # its master may have died before it could
+        elif state is not None and not said.ended:
+            kill_application(name, said.web, yarn, environment)
 
     def cleanup(self, mode: Any = None) -> None:
         """The job's output goes; everything else belongs to the run."""

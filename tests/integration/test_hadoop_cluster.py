@@ -116,6 +116,7 @@ def test_a_streaming_job_through_the_launcher(hadoop: Cluster, hadoop_env: dict[
     assert known() == [("SUCCEEDED", 1)]
 
 
+@pytest.mark.full
 def test_a_start_that_is_killed_and_a_cluster_beside(hadoop: Cluster, folder: Path) -> None:
     starter = subprocess.Popen(
         [sys.executable, "-m", "jobs", "cluster", "start", "--dir", str(folder)], stderr=subprocess.DEVNULL
@@ -149,6 +150,7 @@ def test_a_start_that_is_killed_and_a_cluster_beside(hadoop: Cluster, folder: Pa
     assert run("status", "--dir", str(hadoop.folder)).exit_code == 0
 
 
+@pytest.mark.full
 def test_a_daemon_that_fails_is_named_and_all_is_stopped(hadoop: Cluster, folder: Path) -> None:
     Layout(folder, hadoop.layout.hadoop_home, find_java().home, 2048, 2, free_ports()).save()
     (folder / "data").mkdir()
@@ -162,6 +164,7 @@ def test_a_daemon_that_fails_is_named_and_all_is_stopped(hadoop: Cluster, folder
     assert not daemons_of(folder)
 
 
+@pytest.mark.full
 def test_a_port_that_is_taken_is_told(fragile: Cluster) -> None:
     fragile.stop_daemon("historyserver")
     with socket.socket() as other:
@@ -173,6 +176,7 @@ def test_a_port_that_is_taken_is_told(fragile: Cluster) -> None:
     fragile.start_daemon("historyserver")
 
 
+@pytest.mark.full
 def test_hdfs_survives_its_daemons(fragile: Cluster) -> None:
     put(fragile.layout, "/tmp/survivor", b"content")
     restart(fragile, "namenode", "datanode")
@@ -209,6 +213,7 @@ def test_containers_survive_the_managers(fragile: Cluster, hadoop_env: dict[str,
         client.wait()
 
 
+@pytest.mark.full
 def test_a_hanging_daemon_is_not_up(fragile: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("jobs.cluster.readiness.SECONDS", 0.5)
     with hanging(fragile, "historyserver"), pytest.raises(NotReadyError, match="does not answer"):

@@ -106,6 +106,7 @@ def test_eight_workers_on_one_slot(tmp_path: Path, capfd: pytest.CaptureFixture[
     assert cluster["model_sha256"] == inline["model_sha256"]
 
 
+@pytest.mark.full
 def test_a_python_that_is_not_there(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     config = configuration(tmp_path)
     arguments = [*SMALL, "-r", "hadoop", "--python-bin", "/no/such/python", "--run-dir", f"{HOME}/runs/no python"]

@@ -174,6 +174,7 @@ def test_killed_before_any_change_and_resumed(folder: str, tmp_path: Path) -> No
         place.delete("")
 
 
+@pytest.mark.full
 def test_the_namenode_restarts_in_the_middle_of_a_run(folder: str, tmp_path: Path, fragile: Any) -> None:
     from_arrays(*samples(), f"{folder}/set", shards=2)
     expected = driver.train(remote_config(f"{folder}/set", f"{folder}/whole", tmp_path))
