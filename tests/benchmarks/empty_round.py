@@ -49,7 +49,8 @@ def stock_job(run: Path, plans: list[str], round_: int) -> int:
     """Run the job of a committed round by mrjob's own means; the number of its output lines."""
     model = run / "rounds" / f"{round_:06d}" / "model.safetensors"
     arguments = ["-r", "inline", "--no-conf", "--spec", str(run / "spec.json"), "--model", str(model)]
-    job = StockJob([*arguments, "--round", str(round_ - 1), "--epochs", f"{round_ - 1}:{round_}", "--active", "0", *plans])
+    arguments += ["--round", str(round_ - 1), "--epochs", f"{round_ - 1}:{round_}", "--active", "0"]
+    job = StockJob([*arguments, *plans])
     with job.make_runner() as runner:
         runner.run()
         return len(list(job.parse_output(runner.cat_output())))
