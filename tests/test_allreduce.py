@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from memory_group import MemoryGroup
 
 from nnlib.averaging import Average, Partial, Vector, Weighting
 from nnlib.collective.allreduce import Reduced, all_reduce
 from nnlib.collective.communicator import Communicator
-from nnlib.collective.memory import MemoryGroup
 from nnlib.collective.ownership import FEW_BLOCKS, MESSAGE, messages, ranges
 from nnlib.collective.solo import Solo
 from nnlib.errors import DivergedError, MismatchError, NnjobsError

@@ -13,6 +13,7 @@ from shards import write_dataset
 from jobs import driver
 from nnlib.checkpoint import Checkpoint, RoundStore
 from nnlib.config.schema import Config
+from nnlib.config.sweep import applied
 from nnlib.data.worker_data import Sample
 from nnlib.errors import MismatchError, StorageError
 from nnlib.events import Event, RoundDone
@@ -30,13 +31,7 @@ def config(blobs: str, run: Path, **changes: Any) -> Config:
         "split": {"seeds": [0, 4], "validation": 0.2},
         "train": {"epochs": 8, "epochs_per_round": 2, "batch_size": 16, "l2": 0.1},
     }
-    for key, value in changes.items():
-        *path, last = key.split("__")
-        section = values
-        for part in path:
-            section = section.setdefault(part, {})
-        section[last] = value
-    return Config.model_validate(values)
+    return Config.model_validate(applied(values, {key.replace("__", "."): value for key, value in changes.items()}))
 
 
 def substance(run: Path) -> dict[str, Any]:

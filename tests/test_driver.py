@@ -14,6 +14,7 @@ from shards import write_dataset
 
 from jobs import driver
 from nnlib.config.schema import Config
+from nnlib.config.sweep import applied
 from nnlib.errors import ConfigError, DataError, MismatchError, NnjobsError, UsageError
 from nnlib.events import Event, RoundDone, TrialStopped
 from nnlib.rundir import RunDirectory
@@ -45,13 +46,7 @@ def config(dataset: str, run: Path | str | None, **changes: Any) -> Config:
         "model": {"hidden": [5]},
         "train": {"epochs": 6, "epochs_per_round": 2, "batch_size": 16, "l2": 0.1},
     }
-    for key, value in changes.items():
-        *path, last = key.split("__")
-        section = values
-        for part in path:
-            section = section.setdefault(part, {})
-        section[last] = value
-    return Config.model_validate(values)
+    return Config.model_validate(applied(values, {key.replace("__", "."): value for key, value in changes.items()}))
 
 
 def model_hash(dataset: str, run: Path, **changes: Any) -> str:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +12,7 @@ import pytest
 from pydantic import ValidationError
 from safetensors.numpy import load_file, save_file
 from test_collective import config, substance
-from test_recovery import collective, disturbed, group
+from test_recovery import assert_a_death_changes_nothing
 
 from jobs import driver
 from jobs.begin import initial_states, prepare
@@ -106,14 +103,7 @@ def test_a_resumed_run_equals_one_never_stopped(blobs: str, tmp_path: Path) -> N
 @pytest.mark.skipif(sys.platform != "linux", reason="needs fork and /proc")
 @pytest.mark.parametrize("worker", [0, pytest.param(2, marks=pytest.mark.full)])
 def test_a_worker_that_dies_is_replaced(blobs: str, tmp_path: Path, worker: int) -> None:
-    def harm(run: Path, ended: Callable[[], bool]) -> None:
-        os.kill(group(run, 1, ended, commits=1)[worker], signal.SIGKILL)
-        group(run, 2, ended)
-
-    run, epochs, _ = disturbed(blobs, tmp_path, harm, **FEEDBACK)
-    plain = tmp_path / "undisturbed"
-    driver.train(collective(blobs, plain, epochs, **FEEDBACK, runtime__runner="inline"))
-    assert substance(run) == substance(plain)
+    assert_a_death_changes_nothing(blobs, tmp_path, worker, **FEEDBACK)
 
 
 def test_verify_recomputes_it(blobs: str, tmp_path: Path) -> None:

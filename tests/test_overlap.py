@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import sys
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -14,10 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from memory_group import MemoryGroup
 from pydantic import ValidationError
 from test_collective import config, substance
 from test_error_feedback import committed, rounds_of
-from test_recovery import collective, disturbed, group
+from test_recovery import assert_a_death_changes_nothing
 
 from jobs import driver
 from jobs.begin import initial_states, prepare
@@ -30,7 +28,6 @@ from jobs.verify import verify
 from nnlib.averaging import Average, Partial
 from nnlib.checkpoint import Checkpoint
 from nnlib.collective.communicator import Communicator
-from nnlib.collective.memory import MemoryGroup
 from nnlib.collective.precision import decode, encode
 from nnlib.config.schema import Config
 from nnlib.data.worker_data import Sample
@@ -239,14 +236,7 @@ def test_an_error_reaches_all_wherever_it_is_met(
 @pytest.mark.skipif(sys.platform != "linux", reason="needs fork and /proc")
 @pytest.mark.parametrize("worker", [0, pytest.param(2, marks=pytest.mark.full)])
 def test_a_worker_that_dies_is_replaced(blobs: str, tmp_path: Path, worker: int) -> None:
-    def harm(run: Path, ended: Callable[[], bool]) -> None:
-        os.kill(group(run, 1, ended, commits=1)[worker], signal.SIGKILL)
-        group(run, 2, ended)
-
-    run, epochs, _ = disturbed(blobs, tmp_path, harm, **OVERLAP)
-    plain = tmp_path / "undisturbed"
-    driver.train(collective(blobs, plain, epochs, **OVERLAP, runtime__runner="inline"))
-    assert substance(run) == substance(plain)
+    assert_a_death_changes_nothing(blobs, tmp_path, worker, **OVERLAP)
 
 
 def test_verify_recomputes_any_round(blobs: str, tmp_path: Path) -> None:

@@ -116,6 +116,19 @@ def disturbed(
         return run, epochs, events
 
 
+def assert_a_death_changes_nothing(blobs: str, where: Path, worker: int, **changes: Any) -> None:
+    """A worker is killed after the first commit: the run ends as one in a single process that nothing happened to."""
+
+    def harm(run: Path, ended: Callable[[], bool]) -> None:
+        os.kill(group(run, 1, ended, commits=1)[worker], signal.SIGKILL)
+        group(run, 2, ended)
+
+    run, epochs, _ = disturbed(blobs, where, harm, **changes)
+    plain = where / "undisturbed"
+    driver.train(collective(blobs, plain, epochs, **changes, runtime__runner="inline"))
+    assert substance(run) == substance(plain)
+
+
 def undisturbed(blobs: str, where: Path, epochs: int) -> dict[str, Any]:
     """The same in rounds mode."""
     run = where / "undisturbed"

@@ -56,6 +56,15 @@ def hadoop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         signal.signal(signal.SIGTERM, before)
 
 
+@pytest.fixture(scope="module")
+def used_hadoop(hadoop: Cluster) -> Iterator[Cluster]:
+    """The cluster, which this process uses until the tests of a file are done."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in hadoop.layout.environment().items():
+            patch.setenv(name, value)
+        yield hadoop
+
+
 @pytest.fixture
 def hadoop_env(hadoop: Cluster, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """The variables by which ``hadoop``, mrjob and nnjobs find the cluster, set for one test."""

@@ -12,7 +12,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,9 @@ DATA = f"{HOME}/data"
 MINUTES = 300.0
 """For what is made of several starts of JVMs on a loaded machine."""
 
+Away = Callable[..., contextlib.AbstractContextManager[None]]
+"""`failures.lost` or `failures.hanging`."""
+
 EXPERIMENT: dict[str, Any] = {
     "name": "chaos",
     "workers": 2,
@@ -52,14 +55,11 @@ def write_data(address: str, seed: int = 0) -> None:
 
 
 @pytest.fixture(scope="module")
-def expected(hadoop: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def expected(used_hadoop: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The weights' hash of an inline run of the experiment; its dataset is in HDFS."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in hadoop.layout.environment().items():
-            patch.setenv(name, value)
-        write_data(DATA)
-        yield inline(EXPERIMENT, tmp_path_factory.mktemp("inline"))
-        storage(HOME).delete("")
+    write_data(DATA)
+    yield inline(EXPERIMENT, tmp_path_factory.mktemp("inline"))
+    storage(HOME).delete("")
 
 
 def inline(experiment: dict[str, Any], folder: Path) -> str:
@@ -328,25 +328,17 @@ def test_a_daemon_is_killed_and_starts_again(scene: Scene, expected: str, name: 
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("name", ["namenode", "resourcemanager"])
-def test_a_daemon_is_away_while_it_is_needed(scene: Scene, expected: str, name: str) -> None:
+@pytest.mark.parametrize(
+    ("away", "name"),
+    [(lost, "namenode"), (lost, "resourcemanager"), (hanging, "namenode")],
+    ids=["no namenode", "no resourcemanager", "hanging namenode"],
+)
+def test_a_daemon_is_away_while_it_is_needed(scene: Scene, expected: str, away: Away, name: str) -> None:
     """The tasks go on while nobody answers them."""
     scene.want("train-0-m-1-0")
     scene.start()
     mapper = scene.stopped("train-0-m-1-0")
-    with lost(scene.cluster, name):
-        scene.go_on("train-0-m-1-0")
-        wait_until(lambda: state(mapper) is None, "it has done its work")
-    assert scene.result() == expected
-    scene.nothing_left()
-
-
-@pytest.mark.full
-def test_the_namenode_hangs(scene: Scene, expected: str) -> None:
-    scene.want("train-0-m-1-0")
-    scene.start()
-    mapper = scene.stopped("train-0-m-1-0")
-    with hanging(scene.cluster, "namenode"):
+    with away(scene.cluster, name):
         scene.go_on("train-0-m-1-0")
         wait_until(lambda: state(mapper) is None, "it has done its work")
     assert scene.result() == expected

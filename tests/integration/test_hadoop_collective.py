@@ -30,13 +30,10 @@ COLLECTIVE: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def dataset(hadoop: Cluster) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in hadoop.layout.environment().items():
-            patch.setenv(name, value)
-        write_data(DATA)
-        yield
-        storage(HOME).delete("")
+def dataset(used_hadoop: Cluster) -> Iterator[None]:
+    write_data(DATA)
+    yield
+    storage(HOME).delete("")
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,22 +26,14 @@ IMPORT = ("--label", "y", "--categorical", "colour", "--nulls", "mean", "--shard
 
 
 @pytest.fixture(scope="module")
-def cluster(hadoop: Cluster, digits: Path) -> Iterator[Cluster]:
+def cluster(used_hadoop: Cluster, digits: Path) -> Cluster:
     """The cluster with a dataset in HDFS."""
-    patch = pytest.MonkeyPatch()
-    try:
-        for name, value in hadoop.layout.environment().items():
-            patch.setenv(name, value)
-        storage(DATA).write_all({path.name: path.read_bytes() for path in sorted(digits.iterdir())})
-        yield hadoop
-    finally:
-        patch.undo()
+    storage(DATA).write_all({path.name: path.read_bytes() for path in sorted(digits.iterdir())})
+    return used_hadoop
 
 
 @pytest.fixture(autouse=True)
 def inside(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in cluster.layout.environment().items():
-        monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)
 
 

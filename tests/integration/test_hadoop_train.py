@@ -26,23 +26,14 @@ SMALL = ("--set", "model.hidden=[16]", "--set", "train.epochs=1", "--set", "trai
 
 
 @pytest.fixture(scope="module")
-def cluster(hadoop: Cluster, digits: Path) -> Iterator[Cluster]:
-    """The cluster with a dataset in HDFS and a folder for what jobs leave there."""
-    patch = pytest.MonkeyPatch()
-    try:
-        for name, value in hadoop.layout.environment().items():
-            patch.setenv(name, value)
-        target = storage(DATA)
-        target.write_all({path.name: path.read_bytes() for path in sorted(digits.iterdir())})
-        yield hadoop
-    finally:
-        patch.undo()
+def cluster(used_hadoop: Cluster, digits: Path) -> Cluster:
+    """The cluster with a dataset in HDFS."""
+    storage(DATA).write_all({path.name: path.read_bytes() for path in sorted(digits.iterdir())})
+    return used_hadoop
 
 
 @pytest.fixture(autouse=True)
 def inside(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in cluster.layout.environment().items():
-        monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""A group whose workers are threads of one process: for tests, and to run workers side by side without sockets."""
+"""A group whose workers are threads of one process, without sockets."""
 
 from __future__ import annotations
 
