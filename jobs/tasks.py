@@ -87,10 +87,10 @@ def _train(
     spec: JobSpec, plan: WorkerPlan, round_: int, epochs: range, active: Sequence[int], models: Models
 ) -> Iterator[Line]:
     """Score the incoming models, train them, emit partials and metrics."""
+    started = time.perf_counter()  # of the first trial's reading: the rows are read once for all of them
     with worker_data(spec, plan) as data:
         for index in active:
             trial = spec.trials[index]
-            started = time.perf_counter()
             view = data.trial(trial.rule, trial.scaler, spec.settings(trial).model.dtype)
             read = time.perf_counter() - started
             training = local_training(spec, trial, plan.worker, view, RoundStart(models[index], round_, epochs))
@@ -104,6 +104,7 @@ def _train(
                     cut = None if delta is None else (delta.precision, delta.cut(part))
                     yield key, encode_partial(key, piece, cut)
             yield metrics_line(plan.worker, index, record)
+            started = time.perf_counter()
 
 
 def local_round(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from jobs.rounds import collect
 from nnlib import numerics
 from nnlib.averaging import Average, Partial
 from nnlib.config.schema import Config
+from nnlib.data.reader import ShardReader
 from nnlib.data.rows import BLOCKS
 from nnlib.data.scaling import Scaler
 from nnlib.data.splits import TEST, TRAIN
@@ -345,3 +347,21 @@ def test_drift_summary() -> None:
     assert tasks.drift_summary([[tiny, tiny, tiny, tiny, tiny]]) == {"relative": 1.0, "cosine": pytest.approx(1.0)}
     assert tasks.drift_summary([[huge] * 5]) == {"relative": None, "cosine": None}
     assert tasks.drift_summary([[1.0, huge, 1.0, huge, math.nan]]) == {"relative": None, "cosine": None}
+
+
+def test_reading_is_told_as_reading_once_for_all_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec, plans = made(tmp_path)
+    slow, pauses, row_group = 0.01, 0, ShardReader.row_group
+
+    def slowly(*arguments: Any, **options: Any) -> Any:
+        nonlocal pauses
+        pauses += 1
+        time.sleep(slow)
+        return row_group(*arguments, **options)
+
+    monkeypatch.setattr(ShardReader, "row_group", slowly)
+    records = [decode_record(value)[1] for key, value in mapped(spec, plans[0]) if key.endswith(tasks.METRICS)]
+    first, second = (record["seconds"]["read"] for record in records)
+    assert pauses > 0
+    assert first >= pauses * slow
+    assert second < first
