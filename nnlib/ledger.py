@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nnlib import FORMAT_VERSION
-from nnlib.config.identity import config_hash
 from nnlib.periods import drained_round
 from nnlib.plan import JobSpec
 
@@ -77,10 +76,9 @@ def round_facts(
 
 
 def _common(spec: JobSpec, round_: int) -> dict[str, Any]:
-    dataset = spec.dataset.fingerprint
     return {
         "round": round_,
-        "config": config_hash(spec.config, dataset),
-        "dataset": dataset,
+        "config": spec.config_hash,
+        "dataset": spec.dataset.fingerprint,
         "workers": spec.config.workers,
     }

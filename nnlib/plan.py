@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nnlib import FORMAT_VERSION
+from nnlib.config.identity import config_hash
 from nnlib.config.schema import Config
 from nnlib.config.sweep import applied
 from nnlib.data.dataset import Dataset
@@ -142,6 +143,11 @@ class JobSpec:
             return [self.config] * len(self.trials)
         plain = {**self.config.model_dump(mode="json"), "sweep": {}}
         return [Config.model_validate(applied(plain, trial.overrides)) for trial in self.trials]
+
+    @cached_property
+    def config_hash(self) -> str:
+        """`nnlib.config.identity.config_hash` of the run, which every round's ledger line names."""
+        return config_hash(self.config, self.dataset.fingerprint)
 
     @property
     def extra_columns(self) -> tuple[str, ...]:

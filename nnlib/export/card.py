@@ -12,7 +12,7 @@ from typing import Any
 from nnlib import FORMAT_VERSION
 from nnlib.checkpoint import RoundStore
 from nnlib.config.document import read_document
-from nnlib.config.identity import config_hash, mathematics
+from nnlib.config.identity import mathematics
 from nnlib.config.render import versions
 from nnlib.errors import ConfigError
 from nnlib.export.network import Network
@@ -61,7 +61,7 @@ def make_card(
             "seed": spec.config.seed,
             "split_seeds": list(spec.config.split.seeds),
             "config": mathematics(settings) | {"train.epochs": settings.train.epochs},
-            "config_hash": config_hash(spec.config, dataset.fingerprint),
+            "config_hash": spec.config_hash,
         },
         "metrics": None if final is None else _metrics(spec, trial, final["trials"]),
         "ledger": ledger_root(directory.rounds(spec)),

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nnlib.checkpoint import parse_json
-from nnlib.config.identity import config_hash, differences
+from nnlib.config.identity import differences
 from nnlib.errors import UsageError
 from nnlib.export.card import ledger_root, trained_versions
 from nnlib.periods import round_count
@@ -147,7 +147,7 @@ class RunFacts:
             None if final is None else final["model_sha256"],
             ledger_root(store),
             directory.storage.read(CONFIG).decode("utf-8", "replace"),
-            config_hash(spec.config, spec.dataset.fingerprint),
+            spec.config_hash,
             trained_versions(directory),
             Times.of(events),
             gaps(spec, lines, newest),

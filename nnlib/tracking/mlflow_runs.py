@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from nnlib.config.identity import config_hash, mathematics
+from nnlib.config.identity import mathematics
 from nnlib.config.schema import Config
 from nnlib.rundir import RunDirectory
 from nnlib.tracking.protocol import Point, Status
@@ -40,7 +40,7 @@ class MlflowRun:
         experiment = client.create_experiment(self._experiment) if known is None else known.experiment_id
         # The hash tells it from another run that was in its place before.
         spec = run.spec()
-        tag = f"{run.address}#{config_hash(spec.config, spec.dataset.fingerprint)[:16]}"
+        tag = f"{run.address}#{spec.config_hash[:16]}"
         found = client.search_runs([experiment], f"tags.`{RUN_TAG}` = '{tag}'", max_results=1)
         if found:
             self._id = found[0].info.run_id
