@@ -343,6 +343,29 @@ def test_output_is_read_when_it_is_whole_and_then_deleted(
     assert sorted(path.name for path in folder.iterdir()) == ["plan", "spec.json"]
 
 
+@pytest.mark.parametrize(("final", "whole"), [("SUCCEEDED", True), ("SUCCEEDED", False), ("FAILED", True)])
+def test_a_job_that_succeeded_is_done_whatever_became_of_its_client(
+    final: str, whole: bool, site: HadoopSite, hadoop_home: Path, yarn: tuple[str, type[_Yarn]]
+) -> None:
+    """Its output must be whole, too."""
+    host, handler = yarn
+    handler.answers = {f"/ws/v1/cluster/apps/{APPLICATION}": {"app": {"state": "FINISHED", "finalStatus": final}}}
+    script = 'while [ "$1" != -output ]; do shift; done; out=${2#file://}; mkdir -p "$out"\n'
+    script += "printf 'k1\\tv1\\n' > \"$out/part-00000\"\n"
+    script += 'touch "$out/_SUCCESS"\n' if whole else ""
+    script += f"echo 'Submitted application {APPLICATION}' >&2; echo 'url to track the job: http://{host}/x' >&2\n"
+    play(hadoop_home, "hadoop", f"{script}echo 'ERROR streaming.StreamJob: Unknown Job' >&2; exit 5")
+    site.settings = site.settings.model_copy(update={"uber": "on"})
+    notes: list[str] = []
+    site.note = notes.append
+    if final == "SUCCEEDED" and whole:
+        assert list(run_job("hadoop", request(site))) == [(b"k1", b"v1")]
+        assert "its client was not told" in notes[0]
+    else:
+        with pytest.raises(JobError, match="Unknown Job"):
+            list(run_job("hadoop", request(site)))
+
+
 def test_a_dataset_on_this_machine_is_refused(made: tuple[JobSpec, list[WorkerPlan]]) -> None:
     data = made[0].config.data.model_copy(update={"path": "datasets/here"})
     spec = replace(made[0], config=made[0].config.model_copy(update={"data": data}))

@@ -124,6 +124,9 @@ class HadoopRunner(HadoopJobRunner):  # type: ignore[misc]
         environment = client_environment(self.site.settings.jvm_options)
         self.site.submission = said = Submission()
         status = submit(self._args_for_step(0), environment, yarn, said)
+        if status and self._succeeded(said):
+            self.site.note(f"{self.request.name}: done, though its client was not told (exit status {status})")
+            status = 0
         self.site.record(
             event="job",
             job=self.request.name,
@@ -138,6 +141,12 @@ class HadoopRunner(HadoopJobRunner):  # type: ignore[misc]
             if said.application is not None:
                 self._end(said.application, said, yarn, environment)
             raise error
+
+    def _succeeded(self, said: Submission) -> bool:
+        """Whether the job went well though its client failed: where the history server has nothing of it, say."""
+        if said.application is None or application(said.application, said.web).get("finalStatus") != "SUCCEEDED":
+            return False
+        return SUCCESS in storage(self._output_dir).names()
 
     def _end(self, name: str, said: Submission, yarn: str, environment: Mapping[str, str]) -> None:
         """Leave nothing of a failed application, nor let it go on where only its client has died: it would write where

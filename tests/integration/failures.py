@@ -14,6 +14,7 @@ from jobs.cluster.cluster import Cluster
 from jobs.cluster.daemons import DAEMONS
 from jobs.cluster.processes import Process, containers_of
 from jobs.cluster.readiness import DIRECT, SECONDS, fetch
+from nnlib.storage import storage
 
 PATIENCE = 120.0
 """Nothing is ever timed by this: a condition that does not come at all fails the test after it."""
@@ -68,7 +69,7 @@ def hanging(cluster: Cluster, *names: str) -> Iterator[None]:
 
 
 def heal(cluster: Cluster) -> None:
-    """Everything runs again, applications of the test before are ended and their containers gone."""
+    """Everything runs again; applications of the test before are ended, their containers and what they staged gone."""
     for name in DAEMONS:
         cluster.continue_daemon(name)
         cluster.start_daemon(name, wait=False)
@@ -76,6 +77,7 @@ def heal(cluster: Cluster) -> None:
     for application in running_applications(cluster):
         kill_application(cluster, application)
     wait_until(lambda: not containers_of(cluster.folder), "containers have ended")
+    storage(f"{cluster.layout.addresses()['webhdfs']}/user/{USER}/.staging").delete("")
 
 
 def applications(cluster: Cluster) -> list[dict[str, object]]:
