@@ -27,6 +27,9 @@ from nnlib.pulse import PULSE
 
 MISSED = 3
 """Heartbeats in a row that a peer misses before it is looked for."""
+FAREWELL_MS = 200
+"""For so long the last heartbeat, which says that the worker leaves, is tried to be sent: a peer that has left as well
+may not take it. Whoever misses it finds the process ended instead."""
 _HEAD = struct.Struct("<16sIqBB")
 """tag, worker, beats, waits, has left; behind it one uint64 for each worker: messages sent to it."""
 
@@ -126,7 +129,7 @@ class Watch(threading.Thread):
         finally:
             for each in (self._bell, self._subscriber):
                 each.close(linger=0)
-            self._publisher.close(linger=1000)
+            self._publisher.close(linger=FAREWELL_MS)
 
     def _keep_watch(self) -> None:
         poller = zmq.Poller()
