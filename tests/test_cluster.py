@@ -281,15 +281,17 @@ def test_only_one_at_a_time_starts_or_stops(fake: Cluster) -> None:
 
 @pytest.mark.skipif(shutil.which("ps") is None, reason="there is no ps here")
 def test_ps_tells_what_proc_tells(monkeypatch: pytest.MonkeyPatch) -> None:
-    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)", "a mark"], start_new_session=True)
+    program = "import time; print(flush=True); time.sleep(600)"
+    child = subprocess.Popen([sys.executable, "-c", program, "a mark"], start_new_session=True, stdout=subprocess.PIPE)
     try:
+        assert child.stdout is not None and child.stdout.readline()  # until then its command line may be another's
         (here,) = [process for process in own_processes() if process.pid == child.pid]
         monkeypatch.setattr(processes, "PROC", Path("/nowhere"))
         (there,) = [process for process in own_processes() if process.pid == child.pid]
         assert there == here and here.group == child.pid and "a mark" in here.command
     finally:
         child.kill()
-        child.wait()
+        child.communicate()
 
 
 def test_telling_lines(tmp_path: Path) -> None:

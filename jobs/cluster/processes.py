@@ -121,5 +121,5 @@ def _from_ps() -> Iterable[Process]:
     command = ["ps", "-U", str(os.getuid()), "-ww", "-o", "pid=,pgid=,command="]
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=True)
     for line in done.stdout.splitlines():
-        pid, group, text = line.split(None, 2)
-        yield Process(int(pid), int(group), text + " ")
+        pid, group, *text = line.split(None, 2)  # one that just begins has no command yet
+        yield Process(int(pid), int(group), "".join(text) + " ")
