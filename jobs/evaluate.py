@@ -69,7 +69,7 @@ def evaluate(
         "chosen": {variant.name: choice for variant, choice in chosen.items()} if config.sweep else None,
         "comparisons": [_comparison(pair) for pair in pairs],
         "report": _report(place, list(runs.values())) if report else None,
-        "diverged": [entry for variant in wanted for entry in results[variant]["diverged"]],
+        "diverged": [{"run": variant.name, **entry} for variant in wanted for entry in results[variant]["diverged"]],
     }
 
 

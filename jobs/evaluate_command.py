@@ -62,6 +62,7 @@ def evaluate(
         summary.score_lines(config, result["scores"], result["chosen"]),
         [] if result["seconds"] is None else summary.time_lines(config, result["seconds"]),
         summary.comparison_lines(result["comparisons"]),
+        summary.diverged_lines(result["diverged"]),
         _places(result, report),
     ):
         if lines:

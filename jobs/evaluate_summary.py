@@ -83,6 +83,17 @@ def comparison_lines(comparisons: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
+def diverged_lines(diverged: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Which trials diverged. Their scores are those of their last good models."""
+    lines = []
+    for entry in diverged:
+        trial = [entry["run"], f"split {entry['split']}"]
+        trial += [f"fold {entry['fold']}"] if "fold" in entry else []
+        trial += [_swept(entry["overrides"])] if "overrides" in entry else []
+        lines.append(f"{', '.join(trial)}: {entry['reason']}")
+    return ["diverged, scored by their last good models:", *lines] if lines else []
+
+
 def time_lines(config: Config, seconds: Mapping[int, Mapping[int, float]]) -> list[str]:
     """The table of times, with published ones beside them if the configuration names any."""
     published = {row.epochs: row for row in PAPER} if config.evaluate.published == "paper" else {}

@@ -47,7 +47,8 @@ def interrupt(number: int, frame: object) -> None:
     """End the run as Ctrl-C does, once: a terminal's Ctrl-C comes to all processes, and then the evaluation ends this
     one, which must not keep it from taking its job off the cluster."""
     for each in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(each, signal.SIG_IGN)
+        # Not SIG_IGN: Python complains of a signal that has come already and finds it.
+        signal.signal(each, lambda number, frame: None)
     raise KeyboardInterrupt
 
 

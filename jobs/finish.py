@@ -105,7 +105,7 @@ def result_of(final: dict[str, Any], run_dir: str, seconds: float) -> dict[str, 
         "seconds": round(seconds, 3),
         "run_dir": run_dir,
         "diverged": [
-            {"trial": entry["trial"], "split": entry["split"], "reason": entry["reason"]}
+            {"trial": entry["trial"], "split": entry["split"], **_kind_of(entry), "reason": entry["reason"]}
             for entry in final["trials"]
             if entry["status"] == "diverged"
         ],

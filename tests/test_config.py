@@ -130,6 +130,8 @@ def test_overrides(tmp_path: Path) -> None:
     assert config.train.stop is not None and config.train.stop.patience == 3
     assert config.train.class_weights == {"0": 2.0}
     assert load_config(path, ["train.lr=1", "train.stop.patience=3", "train.stop=null"]).train.stop is None
+    swept = load_config(path, ["train.lr=1", "sweep.train.lr=[0.1, 0.2]", "sweep.model.hidden=[[4], [8]]"]).sweep
+    assert swept == {"train.lr": [0.1, 0.2], "model.hidden": [[4], [8]]}
 
 
 @pytest.mark.parametrize(
@@ -147,6 +149,9 @@ def test_overrides(tmp_path: Path) -> None:
         ("train.lr=.nan", "allowed: a number"),
         ("train.stop.patience=3", "needs validation rows"),
         ("train.optimizer=adm", "did you mean adam?"),
+        ("sweep.train.lr=0.1", "allowed: a list of at least 1, each any value"),
+        ("sweep.train.lr=[0.1, -1]", "with train.lr = -1: train.lr: Input should be greater than 0"),
+        ("sweep.train.epochs=[1, 2]", "cannot differ in 'train.epochs'"),
     ],
 )
 def test_refused_overrides(tmp_path: Path, override: str, reason: str) -> None:

@@ -13,7 +13,7 @@ from shards import write_dataset
 
 from jobs import driver
 from jobs.evaluate import evaluate, measure_time
-from jobs.evaluate_summary import choice_lines, comparison_lines, score_lines
+from jobs.evaluate_summary import choice_lines, comparison_lines, diverged_lines, score_lines
 from nnlib.config.schema import Config
 from nnlib.errors import ConfigError
 from nnlib.evaluation import Variant, checked_epochs, variants
@@ -191,5 +191,16 @@ def test_a_sweep_is_scored_by_what_it_chose(dataset: str, tmp_path: Path) -> Non
     (pair,) = result["comparisons"]
     assert pair["difference"] == pytest.approx(means[1] - means[0])
 
+    assert diverged_lines(result["diverged"]) == []
     unchosen = score_lines(settings, result["scores"], dict.fromkeys(result["chosen"]))
     assert len(unchosen) == 4 and "train.lr" in unchosen[2]
+
+
+def test_trials_that_diverge_are_named(dataset: str, tmp_path: Path) -> None:
+    settings = config(dataset, evaluate={"streams": ["independent"], "control": False}, sweep={"train.lr": [0.1, 1e6]})
+    result = evaluate(settings, str(tmp_path / "diverging"), report=False)
+    head, *lines = diverged_lines(result["diverged"])
+    assert "last good models" in head
+    assert len(lines) == len(settings.split.seeds)
+    for seed, line in zip(settings.split.seeds, lines, strict=True):
+        assert line.startswith(f"independent-2, split {seed}, train.lr 1000000.0: ")

@@ -109,7 +109,8 @@ def test_event_files_tell_the_rounds_once_also_of_a_resumed_run(
 def mlflow_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A store in files (the one that needs no database and no server)."""
     pytest.importorskip("mlflow")
-    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "")  # so that it is as it was in the end
+    monkeypatch.delenv("MLFLOW_ALLOW_FILE_STORE")
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
     return (tmp_path / "mlflow").as_uri()
 
@@ -118,12 +119,12 @@ def test_mlflow_has_one_run_that_a_resumed_run_goes_on_with(dataset: str, tmp_pa
     from mlflow.tracking import MlflowClient
 
     settings = config(dataset, tmp_path / "one", mlflow=mlflow_store, experiment="digits")
-    client = MlflowClient(mlflow_store)
 
     def runs() -> list[Any]:
         return list(client.search_runs([client.get_experiment_by_name("digits").experiment_id]))
 
     interrupted(settings, 2)
+    client = MlflowClient(mlflow_store)
     (half,) = runs()
     assert half.info.status == "KILLED" and half.data.params["train.epochs_per_round"] == "2"
     driver.train(settings, resume=True)

@@ -201,6 +201,8 @@ class _Schema:
                 fewest, most = node.get("minItems"), node.get("maxItems")
                 size = f" of at least {fewest}" if fewest else f" of at most {most}" if most else ""
                 return f"a list{size}, each {self.allowed(self._resolved(node['items']))}"
+            case None if not node.get("properties"):
+                return "any value"
             case _:
                 if keys := self.keys(node):
                     return f"a section with the keys {', '.join(keys)}"

@@ -87,7 +87,9 @@ def _apply(override: str, document: Document) -> None:
     """Put one ``a.b=value`` into the document."""
     source = f"--set {shown(override, override)}"
     name, equals, text = override.partition("=")
-    path: Path = tuple(name.strip().split("."))
+    parts = name.strip().split(".")
+    # A sweep's keys have dots themselves.
+    path: Path = ("sweep", ".".join(parts[1:])) if parts[0] == "sweep" and parts[1:] else tuple(parts)
     if not equals or not all(path):
         raise ConfigError("an override is KEY=VALUE, such as train.lr=0.1", override=source)
     if not text.strip():

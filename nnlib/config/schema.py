@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from nnlib.config.sweep import applied, combinations, sweepable
 
@@ -293,7 +293,8 @@ class Tracking(Section):
         False, description="event files (extra: tensorboard); true: tensorboard/ in the run directory; or a folder"
     )
     mlflow: bool | str = Field(
-        False, description="MLflow runs (extra: mlflow); true: where MLFLOW_TRACKING_URI says; or an address"
+        False,
+        description="MLflow runs (extra: mlflow): a server's address or a folder; true: where MLFLOW_TRACKING_URI says",
     )
     experiment: Annotated[str, Field(min_length=1, max_length=200)] = Field(
         "nnjobs", description="mlflow: the experiment that runs belong to"
@@ -381,5 +382,11 @@ class Config(Section):
         if self.sweep:
             plain = {**self.model_dump(mode="json"), "sweep": {}}
             for overrides in combinations(self.sweep):
-                Config.model_validate(applied(plain, overrides))
+                try:
+                    Config.model_validate(applied(plain, overrides))
+                except ValidationError as error:  # raised as it is, it would tell of the keys outside the sweep
+                    problem = error.errors(include_url=False)[0]
+                    names = [".".join(map(str, problem["loc"])), problem["msg"].removeprefix("Value error, ")]
+                    with_values = ", ".join(f"{key} = {value!r}" for key, value in overrides.items())
+                    raise ValueError(f"sweep: with {with_values}: {': '.join(filter(None, names))}") from None
         return self

@@ -33,6 +33,8 @@ class MlflowRun:
 
     def begin(self, run: RunDirectory) -> Mapping[str, int]:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # it would report to its makers
+        if self._address is not None and self._address.partition("://")[0] in (self._address, "file"):
+            os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # who names a folder wants one
         from mlflow.tracking import MlflowClient  # an extra, and slow to import
 
         self._client = client = MlflowClient(self._address)
