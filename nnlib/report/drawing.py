@@ -9,11 +9,11 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -105,9 +105,10 @@ def draw_line(axes: Axes, x: Sequence[int], y: Any, number: int, label: str) -> 
     )
 
 
-def draw_legend(axes: Axes, drawn: Sequence[Series], place: Literal["lower right", "upper right"]) -> None:
-    if len(drawn) > 1:
-        axes.legend(loc=place)
+def draw_legend(canvas: Canvas, names: Sized) -> None:
+    """Of several lines, above the axes: within them it would lie on some."""
+    if len(names) > 1:
+        canvas.legend(loc="outside upper left", ncols=3, columnspacing=1.2)
 
 
 def numbered(series: Sequence[Series], drawn: Sequence[Series]) -> Iterator[tuple[int, Series]]:
