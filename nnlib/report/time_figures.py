@@ -15,6 +15,7 @@ from nnlib.report.drawing import (
     PAPER,
     SERIES,
     Figure,
+    draw_legend,
     new_axes,
     numbered,
     rendered,
@@ -104,8 +105,7 @@ def _bytes_by_round(amounts: Mapping[str, tuple[Sequence[int], Sequence[int]]], 
         axes.set_ylabel(f"{unit} a round")
         axes.set_ylim(bottom=0.0, top=1.15 * most / size or 1.0)
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        if len(drawn) > 1:
-            axes.legend(loc="best")
+        draw_legend(canvas, drawn)
         told = [
             f"{run}: {sizes[0] / size:.3g} {unit} in the first round, {sum(sizes) / size:.3g} {unit} in all"
             for run, _, sizes in drawn
