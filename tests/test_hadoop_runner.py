@@ -475,8 +475,9 @@ class _Yarn(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def yarn() -> Iterator[tuple[str, type[_Yarn]]]:
+def yarn(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, type[_Yarn]]]:
     """A web server that plays resource manager, node and history server; its answers are set by the test."""
+    monkeypatch.setattr("jobs.hadoop.failure.HISTORY_SECONDS", 0.5)
     handler = type("Handler", (_Yarn,), {"heard": [], "answers": {}})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever)
@@ -487,6 +488,29 @@ def yarn() -> Iterator[tuple[str, type[_Yarn]]]:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+def test_without_the_history_server_the_client_tells_which_attempt_failed(yarn: tuple[str, type[_Yarn]]) -> None:
+    host, handler = yarn
+    handler.answers = {
+        f"/ws/v1/cluster/apps/{APPLICATION}": {"app": {"amContainerLogs": f"http://{host}/node/container_7/me"}},
+        "/ws/v1/node/containers/container_7/logs/stderr": "LogContents:\nZeroDivisionError: division by zero\n",
+    }
+    submission = Submission()
+    for line in TOLD.replace("rm:8088", host).splitlines():
+        submission.hear(line)
+    error = explain(submission, "yarn", {})
+    assert error.where["attempt"] == submission.failed[-1]
+    assert error.where["node"] == host
+    assert "division by zero" in error.message
+
+    submission.failed.clear()
+    handler.answers[f"/ws/v1/cluster/apps/{APPLICATION}"]["app"]["diagnostics"] = (
+        "Task failed task_1_2_m_000003\nJob failed"
+    )
+    where = explain(submission, "yarn", {}).where
+    assert where["task"] == "task_1_2_m_000003"
+    assert "attempt" not in where
 
 
 def test_a_failed_job_is_one_error_with_the_attempts_log(yarn: tuple[str, type[_Yarn]]) -> None:

@@ -6,7 +6,7 @@ import re
 import subprocess
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from jobs.hadoop.client import Submission
@@ -18,6 +18,7 @@ LOG_LINES = 12
 TRACEBACK_LINES = 14
 YARN_SECONDS = 60.0
 HISTORY_SECONDS = 6.0
+"""For so long the history server is asked for a failed job. Of one that lived for a second it may never learn."""
 
 WORKING_ON = re.compile(r"^nnjobs: worker (\d+)", re.MULTILINE)
 """What a map task writes into its log before it begins with a worker (`jobs.hadoop.reporter`)."""
@@ -125,7 +126,7 @@ def explain(said: Submission, yarn: str, environment: Mapping[str, str]) -> Fail
     log = ""
     if said.application and said.web:
         found = _find(said)
-        where |= {"attempt": found.attempt, "node": found.node}
+        where |= {"task": found.task, "attempt": found.attempt, "node": found.node}
         log = _log(said.application, found, yarn, environment)
         text += f"\n{found.diagnostics}"
         if workers := WORKING_ON.findall(log):
@@ -149,13 +150,17 @@ def _known(text: str) -> tuple[str, Known] | None:
 @dataclass(frozen=True)
 class Found:
     """The attempt that a job failed by: its container, its node's web address (``host:port``), what YARN says of it;
-    ``history`` is the address of the history server, which keeps the logs."""
+    ``history`` is the address of the history server, which keeps the logs. ``task``: where its attempt is not known."""
 
     attempt: str | None = None
     container: str | None = None
     node: str | None = None
     diagnostics: str = ""
     history: str | None = None
+    task: str | None = None
+
+
+_TASK = re.compile(r"Task failed (task_\w+)")
 
 
 def _find(said: Submission) -> Found:
@@ -171,10 +176,11 @@ def _find(said: Submission) -> Found:
         return Found(
             attempt.get("id"), attempt.get("assignedContainerId"), attempt.get("nodeHttpAddress"), told, history
         )
+    known = said.failed[-1] if said.failed else None  # what the client was told of
     master = re.match(r"https?://([^/]+)/.*/(container_\w+)/", f"{app.get('amContainerLogs')}/")
-    if master is None:
-        return Found(diagnostics=told)
-    return Found(None, master[2], master[1], told)
+    task = _TASK.search(told) if known is None else None
+    found = Found(known, diagnostics=told, task=None if task is None else task[1])
+    return found if master is None else replace(found, container=master[2], node=master[1])
 
 
 def _attempt(said: Submission) -> tuple[str, dict[str, Any]] | None:

@@ -119,13 +119,13 @@ def test_a_crash_shows_its_traceback(tmp_path: Path, capfd: pytest.CaptureFixtur
     error = capfd.readouterr().err
     for part in (
         "application application_",
-        "attempt attempt_",
         "worker 1",
         "part-00001.parquet",
         "Traceback",
         "a bug",
     ):
         assert part in error, error
+    assert "attempt attempt_" in error or "task task_" in error, error  # a history server may lack so short a job
     assert len([line for line in error.splitlines() if line.strip()]) < 30
     assert scratch_files() == []
 
