@@ -478,6 +478,8 @@ class _Yarn(BaseHTTPRequestHandler):
 def yarn(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, type[_Yarn]]]:
     """A web server that plays resource manager, node and history server; its answers are set by the test."""
     monkeypatch.setattr("jobs.hadoop.failure.HISTORY_SECONDS", 0.5)
+    monkeypatch.setattr("jobs.hadoop.yarn.END_SECONDS", 0.5)
+    monkeypatch.setattr("jobs.hadoop.yarn.MASTER_SECONDS", 0.0)
     handler = type("Handler", (_Yarn,), {"heard": [], "answers": {}})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever)
@@ -596,9 +598,10 @@ def test_whatever_ends_the_wait_kills_the_application(
     monkeypatch.setattr(Submission, "hear", hear)
     with pytest.raises(KeyboardInterrupt):
         submit([str(hadoop_home / "bin" / "hadoop")], os.environ, str(hadoop_home / "bin" / "yarn"), Submission())
-    ((method, path, body),) = handler.heard
+    (method, path, body), *asked = handler.heard
     assert (method, json.loads(body)) == ("PUT", {"state": "KILLED"})
     assert path.startswith(f"/ws/v1/cluster/apps/{APPLICATION}/state?user.name=")
+    assert [method for method, _, _ in asked] == ["GET"]  # whether it has ended
     assert said(hadoop_home, "yarn") == []
     handler.answers = {}  # a resource manager that lets nobody kill over HTTP
     with pytest.raises(KeyboardInterrupt):

@@ -11,6 +11,7 @@ import http.client
 import json
 import os
 import subprocess
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
@@ -24,6 +25,9 @@ from nnlib.storage.hadoop_config import properties
 
 TIMEOUT_SECONDS = 10.0
 KILL_SECONDS = 60.0
+END_SECONDS = 10.0
+MASTER_SECONDS = 1.0
+"""From an application's end to that of its master's process: YARN kills it 0.25 s after it has asked."""
 _WEB = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 """Asks without a proxy: one for the world outside does not lead to the cluster."""
 
@@ -91,7 +95,18 @@ def kill_application(name: str, web: str | None, yarn: str, environment: Mapping
     its client staged goes, too."""
     if web is None or not _kill_by_http(f"{web}/ws/v1/cluster/apps/{name}/state?user.name={user()}"):
         _kill_by_program(name, yarn, environment)
+    _await_end(name, web)
     delete_staged(name)
+
+
+def _await_end(name: str, web: str | None) -> None:
+    """Until a killed application has ended and its master is gone: one that just begins would make folders anew that
+    are deleted behind it."""
+    deadline = time.monotonic() + END_SECONDS
+    while (state := application(name, web).get("state")) not in (None, *ENDED) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    if state is not None:
+        time.sleep(MASTER_SECONDS)
 
 
 def delete_staged(name: str) -> None:
