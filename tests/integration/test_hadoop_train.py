@@ -130,7 +130,8 @@ def test_a_crash_shows_its_traceback(tmp_path: Path, capfd: pytest.CaptureFixtur
     assert scratch_files() == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.full)])
+@pytest.mark.full
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted(number: int, tmp_path: Path, cluster: Cluster) -> None:
     config = configuration(tmp_path, name="stopped")
     hang = tmp_path / "hang.sh"  # its tasks never end by themselves: the interrupt always meets them
