@@ -4,35 +4,27 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import platform
-import re
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
+from played_hadoop import APPLICATION, Yarn, after, play, said
 
 from jobs import round_job
 from jobs.hadoop import environment as environments
 from jobs.hadoop import scratch as scratches
-from jobs.hadoop.client import Submission, submit
 from jobs.hadoop.environment import Environment, escaped
-from jobs.hadoop.failure import explain
 from jobs.hadoop.preflight import check_nodes, node_reports
 from jobs.hadoop.reporter import NODE_KEY, Reporter, node_line, status
 from jobs.hadoop.resources import job_properties, task_resources, worth_uber
 from jobs.hadoop.runner import HadoopRunner
 from jobs.hadoop.scratch import base_address
 from jobs.hadoop.site import HadoopSite, job_name
-from jobs.hadoop.sweep import folder_name, sweep
-from jobs.hadoop.yarn import kill_attempt
 from jobs.job_request import RoundRequest
 from jobs.prepare import make_spec
 from jobs.runners import run_job
@@ -42,12 +34,8 @@ from nnlib.data.synthetic import SynthOptions, synthesize
 from nnlib.errors import ConfigError, JobError
 from nnlib.plan import JobSpec, WorkerPlan
 from nnlib.pulse import PULSE, beat, say
-from nnlib.scratch import own_prefix
 from nnlib.storage import storage
 from nnlib.wire import decode_record, encode_record
-
-APPLICATION = "application_1700000000000_12345"
-ATTEMPT = "attempt_1700000000000_12345_m_000003_1"
 
 
 @pytest.fixture
@@ -160,30 +148,6 @@ def test_uber_where_the_work_is_less_than_a_container_costs(spec: JobSpec) -> No
 
 
 @pytest.fixture
-def hadoop_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A Hadoop whose program writes down its arguments and then does as ``play`` says."""
-    home = tmp_path / "hadoop home"
-    (home / "bin").mkdir(parents=True)
-    (home / "share").mkdir()
-    (home / "share" / "hadoop-streaming-9.9.9.jar").touch()
-    monkeypatch.setenv("HADOOP_HOME", str(home))
-    play(home, "hadoop", "exit 0")
-    play(home, "yarn", "exit 0")
-    return home
-
-
-def play(home: Path, program: str, script: str) -> None:
-    path = home / "bin" / program
-    path.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" >> "$0.said"\n{script}\n', encoding="utf-8")
-    path.chmod(0o755)
-
-
-def said(home: Path, program: str) -> list[str]:
-    path = home / "bin" / f"{program}.said"
-    return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-
-
-@pytest.fixture
 def site(
     made: tuple[JobSpec, list[WorkerPlan]], tmp_path: Path, hadoop_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[HadoopSite]:
@@ -202,10 +166,6 @@ def arguments(site: HadoopSite, home: Path, **other: Any) -> list[str]:
     with pytest.raises(JobError, match="_SUCCESS"):
         list(run_job("hadoop", request(site, **other)))
     return said(home, "hadoop")
-
-
-def after(arguments: list[str], option: str) -> list[str]:
-    return [value for name, value in pairwise(arguments) if name == option]
 
 
 def test_the_plan_goes_up_once_with_one_line_a_worker(site: HadoopSite, tmp_path: Path) -> None:
@@ -309,7 +269,7 @@ def test_what_would_fail_again_is_not_tried_again(site: HadoopSite, hadoop_home:
 
 @pytest.mark.parametrize(("state", "killed"), [("RUNNING", True), ("FAILED", False), (None, False)])
 def test_an_application_whose_client_died_does_not_go_on(
-    state: str | None, killed: bool, site: HadoopSite, hadoop_home: Path, yarn: tuple[str, type[_Yarn]]
+    state: str | None, killed: bool, site: HadoopSite, hadoop_home: Path, yarn: tuple[str, type[Yarn]]
 ) -> None:
     host, handler = yarn
     place = f"/ws/v1/cluster/apps/{APPLICATION}"
@@ -345,7 +305,7 @@ def test_output_is_read_when_it_is_whole_and_then_deleted(
 
 @pytest.mark.parametrize(("final", "whole"), [("SUCCEEDED", True), ("SUCCEEDED", False), ("FAILED", True)])
 def test_a_job_that_succeeded_is_done_whatever_became_of_its_client(
-    final: str, whole: bool, site: HadoopSite, hadoop_home: Path, yarn: tuple[str, type[_Yarn]]
+    final: str, whole: bool, site: HadoopSite, hadoop_home: Path, yarn: tuple[str, type[Yarn]]
 ) -> None:
     """Its output must be whole, too."""
     host, handler = yarn
@@ -401,7 +361,6 @@ def test_the_nodes_own_python_needs_no_archive(spec: JobSpec, monkeypatch: pytes
 
 
 def test_an_archive_goes_up_under_its_hash_and_only_once(spec: JobSpec, tmp_path: Path) -> None:
-    from nnlib.storage import storage
 
     archive = tmp_path / "env.tar.gz"
     archive.write_bytes(b"packed")
@@ -419,238 +378,6 @@ def test_an_archive_goes_up_under_its_hash_and_only_once(spec: JobSpec, tmp_path
 class _Base:
     def __init__(self, root: str) -> None:
         self.root = root
-
-
-# The client, and why a job failed.
-
-TOLD = f"""\
-2026-01-01 10:00:00,000 INFO impl.YarnClientImpl: Submitted application {APPLICATION}
-2026-01-01 10:00:00,001 INFO mapreduce.Job: The url to track the job: http://rm:8088/proxy/{APPLICATION}/
-2026-01-01 10:00:09,000 INFO mapreduce.Job: Task Id : {ATTEMPT}, Status : FAILED
-Error: java.lang.RuntimeException: PipeMapRed.waitOutputThreads(): subprocess failed with code 1
-2026-01-01 10:00:10,000 INFO mapreduce.Job: Counters: 2
-\tFile System Counters
-\t\tFILE: Number of bytes read=0
-\tnnjobs
-\t\texamples=3500
-"""
-
-
-def test_the_client_is_heard() -> None:
-    submission = Submission()
-    for line in TOLD.splitlines():
-        submission.hear(line)
-    assert (submission.application, submission.web) == (APPLICATION, "http://rm:8088")
-    assert submission.job == "job_1700000000000_12345"
-    assert submission.failed == [ATTEMPT]
-    assert submission.counters["nnjobs"] == {"examples": 3500}
-
-
-class _Yarn(BaseHTTPRequestHandler):
-    answers: Mapping[str, Any]
-    heard: list[tuple[str, str, bytes]]
-
-    def do_GET(self) -> None:
-        self._answer(b"")
-
-    def do_PUT(self) -> None:
-        self._answer(self.rfile.read(int(self.headers["Content-Length"])))
-
-    def _answer(self, body: bytes) -> None:
-        path = self.path.partition("?")[0]
-        self.heard.append((self.command, self.path, body))
-        answer = self.answers.get(path)
-        if isinstance(answer, str) and answer.startswith("-> "):
-            self.send_response(302)
-            self.send_header("Location", answer[3:])
-            self.end_headers()
-            return
-        self.send_response(404 if answer is None else 200)
-        self.end_headers()
-        if answer is not None:
-            self.wfile.write(answer.encode() if isinstance(answer, str) else json.dumps(answer).encode())
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Not on the terminal."""
-
-
-@pytest.fixture
-def yarn(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, type[_Yarn]]]:
-    """A web server that plays resource manager, node and history server; its answers are set by the test."""
-    monkeypatch.setattr("jobs.hadoop.failure.HISTORY_SECONDS", 0.5)
-    monkeypatch.setattr("jobs.hadoop.yarn.END_SECONDS", 0.5)
-    monkeypatch.setattr("jobs.hadoop.yarn.MASTER_SECONDS", 0.0)
-    handler = type("Handler", (_Yarn,), {"heard": [], "answers": {}})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"127.0.0.1:{server.server_port}", handler
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
-def test_without_the_history_server_the_client_tells_which_attempt_failed(yarn: tuple[str, type[_Yarn]]) -> None:
-    host, handler = yarn
-    handler.answers = {
-        f"/ws/v1/cluster/apps/{APPLICATION}": {"app": {"amContainerLogs": f"http://{host}/node/container_7/me"}},
-        "/ws/v1/node/containers/container_7/logs/stderr": "LogContents:\nZeroDivisionError: division by zero\n",
-    }
-    submission = Submission()
-    for line in TOLD.replace("rm:8088", host).splitlines():
-        submission.hear(line)
-    error = explain(submission, "yarn", {})
-    assert error.where["attempt"] == submission.failed[-1]
-    assert error.where["node"] == host
-    assert "division by zero" in error.message
-
-    submission.failed.clear()
-    handler.answers[f"/ws/v1/cluster/apps/{APPLICATION}"]["app"]["diagnostics"] = (
-        "Task failed task_1_2_m_000003\nJob failed"
-    )
-    where = explain(submission, "yarn", {}).where
-    assert where["task"] == "task_1_2_m_000003"
-    assert "attempt" not in where
-
-
-def test_a_failed_job_is_one_error_with_the_attempts_log(yarn: tuple[str, type[_Yarn]]) -> None:
-    host, handler = yarn
-    job = "/ws/v1/history/mapreduce/jobs/job_1700000000000_12345"
-    task = "task_1700000000000_12345_m_000003"
-    log = "nnjobs: worker 3 on node7\nINFO: noise\nTraceback (most recent call last):\n"
-    log += '  File "a.py", line 1, in f\n    g()\nZeroDivisionError: division by zero\n'
-    handler.answers = {
-        f"/ws/v1/cluster/apps/{APPLICATION}": {"app": {"diagnostics": "Task failed"}},
-        f"/proxy/{APPLICATION}/": f"-> http://{host}/jobhistory/job/x",
-        "/jobhistory/job/x": "a page",
-        f"{job}/tasks": {"tasks": {"task": [{"id": "other", "state": "SUCCEEDED"}, {"id": task, "state": "FAILED"}]}},
-        f"{job}/tasks/{task}/attempts": {
-            "taskAttempts": {
-                "taskAttempt": [
-                    {
-                        "id": ATTEMPT,
-                        "state": "FAILED",
-                        "assignedContainerId": "container_1",
-                        "nodeHttpAddress": "127.0.0.1:1",  # gone: the history server has the log
-                        "diagnostics": "subprocess failed with code 1",
-                    }
-                ]
-            }
-        },
-        "/ws/v1/history/containerlogs/container_1/stderr": f"LogContents:\n{log}\nEnd of LogType:stderr\n****",
-    }
-    submission = Submission()
-    for line in TOLD.replace("rm:8088", host).splitlines():
-        submission.hear(line)
-    error = explain(submission, "/no/such/yarn", os.environ)
-    assert error.where["attempt"] == ATTEMPT
-    assert error.where["worker"] == 3
-    assert error.message.splitlines()[1].strip() == "Traceback (most recent call last):"
-    assert error.message.splitlines()[-1].strip() == "ZeroDivisionError: division by zero"
-    assert "noise" not in error.message
-    assert not error.lasting
-
-
-@pytest.mark.parametrize(
-    ("line", "message", "lasting"),
-    [
-        ('java.io.IOException: Cannot run program "python9": error=2', "a node has no Python python9", True),
-        ("ModuleNotFoundError: No module named 'numpy'", "lacks the module numpy", True),
-        ("python: /lib/libc.so.6: version `GLIBC_2.38' not found", "GLIBC_2.38", True),
-        ("JobError: there is no run directory /home/me/a on this node", "reach the run directory /home/me/a", True),
-        ("Container [pid=1] is running beyond physical memory limits. Current", "more physical memory", False),
-        ("AttemptID:x Timed out after 12 secs", "a task hung: it showed no progress for 12 s", False),
-        ("AttemptID:x task timeout set: 12s, taskTimedOut: true; task stuck timeout", "no progress for 12 s", False),
-        ("File /a/b could only be written to 0 of the 1 minReplication nodes. There are 1", "no DataNode", True),
-        ("BlockMissingException: Could not obtain block: BP-1:blk_2 file=/a/b No live nodes", "lost: /a/b", True),
-        ("to unknown queue: research", "no queue research", True),
-        ("DSQuotaExceededException: The DiskSpace quota", "quota", True),
-        ("DSQuotaExceededException: The DiskSpace quota of /a b/c is exceeded: quota = 1 B", "of /a b/c is used", True),
-        ("The NameSpace quota (directories and files) of directory /a is exceeded: quota=1", "of /a is used", True),
-        ("java.net.ConnectException: Connection refused", "does not answer", False),
-    ],
-)
-def test_failures_with_a_name(line: str, message: str, lasting: bool) -> None:
-    submission = Submission()
-    submission.hear(line)
-    error = explain(submission, "/no/such/yarn", os.environ)
-    assert message in error.message
-    assert error.hint
-    assert error.lasting is lasting
-
-
-def test_whatever_ends_the_wait_kills_the_application(
-    hadoop_home: Path, yarn: tuple[str, type[_Yarn]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    host, handler = yarn
-    handler.answers = {f"/ws/v1/cluster/apps/{APPLICATION}/state": {"state": "KILLED"}}
-    script = f"echo 'Submitted application {APPLICATION}' >&2; echo 'url to track the job: http://{host}/x' >&2\n"
-    play(hadoop_home, "hadoop", f"{script}exec sleep 3600")
-
-    def hear(self: Submission, line: str) -> None:
-        original(self, line)
-        if self.web:
-            raise KeyboardInterrupt
-
-    original = Submission.hear
-    monkeypatch.setattr(Submission, "hear", hear)
-    with pytest.raises(KeyboardInterrupt):
-        submit([str(hadoop_home / "bin" / "hadoop")], os.environ, str(hadoop_home / "bin" / "yarn"), Submission())
-    (method, path, body), *asked = handler.heard
-    assert (method, json.loads(body)) == ("PUT", {"state": "KILLED"})
-    assert path.startswith(f"/ws/v1/cluster/apps/{APPLICATION}/state?user.name=")
-    assert [method for method, _, _ in asked] == ["GET"]  # whether it has ended
-    assert said(hadoop_home, "yarn") == []
-    handler.answers = {}  # a resource manager that lets nobody kill over HTTP
-    with pytest.raises(KeyboardInterrupt):
-        submit([str(hadoop_home / "bin" / "hadoop")], os.environ, str(hadoop_home / "bin" / "yarn"), Submission())
-    assert said(hadoop_home, "yarn") == ["application", "-kill", APPLICATION]
-
-
-def test_an_application_that_the_client_tells_of_at_last_is_killed_too(
-    hadoop_home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The interrupt comes between the submission of a job and the line that tells of it."""
-    last = f"trap \"echo 'Submitted application {APPLICATION}' >&2; exit 143\" TERM"
-    # What the client has started keeps its standard error open: that must not be waited for.
-    play(hadoop_home, "hadoop", f"sleep 5 &\n{last}\necho begins >&2\nwhile :; do sleep 0.1; done")
-    play(hadoop_home, "yarn", "true")
-
-    def hear(self: Submission, line: str) -> None:
-        original(self, line)
-        if line == "begins":
-            raise KeyboardInterrupt
-
-    original = Submission.hear
-    monkeypatch.setattr(Submission, "hear", hear)
-    with pytest.raises(KeyboardInterrupt):
-        submit([str(hadoop_home / "bin" / "hadoop")], os.environ, str(hadoop_home / "bin" / "yarn"), Submission())
-    assert said(hadoop_home, "yarn") == ["application", "-kill", APPLICATION]
-
-
-def test_an_attempt_is_ended_over_http_or_else_by_the_command(hadoop_home: Path, yarn: tuple[str, type[_Yarn]]) -> None:
-    host, handler = yarn
-    job = f"/proxy/{APPLICATION}/ws/v1/mapreduce/jobs/job_1700000000000_12345"
-    place = f"{job}/tasks/task_1700000000000_12345_m_000003/attempts/{ATTEMPT}/state"
-    handler.answers = {place: {"state": "KILLED"}}
-    play(hadoop_home, "mapred", "true")
-    mapred = str(hadoop_home / "bin" / "mapred")
-    kill_attempt(ATTEMPT, f"http://{host}", mapred, os.environ)
-    ((method, path, body),) = handler.heard
-    assert (method, path.partition("?")[0], json.loads(body)) == ("PUT", place, {"state": "KILLED"})
-    assert said(hadoop_home, "mapred") == []
-    handler.answers = {}
-    kill_attempt(ATTEMPT, f"http://{host}", mapred, os.environ)
-    assert said(hadoop_home, "mapred") == ["job", "-kill-task", ATTEMPT]
-
-
-def test_a_ctrl_c_at_the_terminal_does_not_reach_the_client(hadoop_home: Path) -> None:
-    play(hadoop_home, "hadoop", 'ps -o pgid= -p $$ >&2 2>/dev/null || cut -d" " -f5 /proc/$$/stat >&2')
-    submission = Submission()
-    submit([str(hadoop_home / "bin" / "hadoop")], os.environ, "yarn", submission)
-    assert int(submission.lines[0]) != os.getpgid(0)
 
 
 # Tasks.
@@ -733,45 +460,3 @@ def test_preflight_of_a_task_needs_no_spec(tmp_path: Path) -> None:
     done = subprocess.run([*command, "--report", "--spec", "none"], input=plan, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("!node\t")
-
-
-# What killed drivers left.
-
-
-def test_what_a_killed_driver_left_is_ended(hadoop_home: Path, tmp_path: Path) -> None:
-    """Of drivers of this run whoever they were, for its lock is ours; of other runs only where they died here."""
-    play(hadoop_home, "yarn", f'case "$*" in *-list*) echo "Total: 1"; echo "{APPLICATION} name";; esac')
-    base, run = storage(f"file://{tmp_path}"), "hdfs://host/a run"
-    elsewhere = re.sub(r"nnjobs-\w+-\w+-\w+-", f"nnjobs-{'1' * 8}-99-{'2' * 8}-", folder_name(run))
-    dead = re.sub(r"-\d+-(\w+)-", r"-999999999-\1-", own_prefix()) + "00000000-" + "a" * 12
-    alive = [folder_name("hdfs://host/another run"), folder_name(None)]
-    other = elsewhere.replace(elsewhere.split("-")[-2], "b" * 8)
-    kept = [*alive, other, "digits", f"nnjobs-{'c' * 12}"]
-    for name in (elsewhere, dead, *kept):
-        base.write(f"runs/{name}/plan", b"")
-    notes: list[str] = []
-    sweep(base, "runs", run, notes.append)
-    assert base.names("runs") == sorted(kept)
-    words = said(hadoop_home, "yarn")
-    assert after(words, "-appTags") == sorted([elsewhere, dead])
-    assert after(words, "-kill") == [APPLICATION, APPLICATION]
-    assert len(notes) == 2 and all(APPLICATION in note for note in notes)
-
-
-def test_without_yarn_the_folder_goes_all_the_same(hadoop_home: Path, tmp_path: Path) -> None:
-    play(hadoop_home, "yarn", "exit 1")
-    base = storage(f"file://{tmp_path}")
-    base.write(f"runs/{folder_name('hdfs://host/run')}/plan", b"")
-    notes: list[str] = []
-    sweep(base, "runs", "hdfs://host/run", notes.append)
-    assert base.names("runs") == [] and "cannot see whether" in notes[0]
-
-
-def test_a_path_is_another_run_on_another_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    def mark(run: str) -> str:
-        return folder_name(run).split("-")[-2]
-
-    here = mark("/runs/a"), mark("hdfs://host/a")
-    monkeypatch.setattr(platform, "node", lambda: "elsewhere")
-    assert (mark("/runs/a") != here[0], mark("hdfs://host/a") == here[1]) == (True, True)
-    assert len(folder_name("/runs/a")) <= 100  # a tag of YARN's

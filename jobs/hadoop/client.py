@@ -11,10 +11,12 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from jobs.hadoop.yarn import kill_application
+from jobs.hadoop.kill import kill_application
 from nnlib.errors import JobError
 
-_APPLICATION = re.compile(r"\b(application_\d+_\d+)\b")
+_APPLICATION = re.compile(r"(?:/\.staging/|Submitting tokens for job: )job_(\d+_\d+)|\bapplication_(\d+_\d+)\b")
+"""The client names its job before it submits it, first by the folder of the job's files: an interruption in between
+must find what to kill and what to delete."""
 _TRACKING = re.compile(r"url to track the job: (https?://[^/\s]+)/")
 _FAILED = re.compile(r"Task Id *: *(attempt_\d+_\d+_[mr]_\d+_\d+), *Status *: *FAILED")
 _GROUP = re.compile(r"\t([^\t=]+)")
@@ -42,7 +44,7 @@ class Submission:
         """Take in one line of the client's standard error."""
         self.lines.append(line)
         if self.application is None and (found := _APPLICATION.search(line)):
-            self.application = found[1]
+            self.application = f"application_{found[1] or found[2]}"
         if found := _TRACKING.search(line):
             self.web = found[1]
         if found := _FAILED.search(line):
@@ -86,13 +88,10 @@ def submit(arguments: Sequence[str], environment: Mapping[str, str], yarn: str, 
         return process.wait()
     except BaseException:
         with _uninterrupted():
-            told = said.application
-            if process.poll() is None and told is not None:
-                kill_application(told, said.web, yarn, environment)
-            _stop(process)
-            for line in _left(process):  # it may have submitted the job in the moment before
+            _stop(process)  # first, that it cannot submit what is already killed
+            for line in _left(process):
                 said.hear(line)
-            if said.application is not None and said.application != told:
+            if said.application is not None:
                 kill_application(said.application, said.web, yarn, environment)
         raise
 

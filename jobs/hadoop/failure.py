@@ -6,11 +6,11 @@ import re
 import subprocess
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from jobs.hadoop.client import Submission
-from jobs.hadoop.yarn import application, fetch, fetch_json, redirected
+from jobs.hadoop.yarn import application, fetch, fetch_entries, redirected
 from nnlib.errors import JobError
 
 LOG_BYTES = 64 << 10
@@ -176,11 +176,12 @@ def _find(said: Submission) -> Found:
         return Found(
             attempt.get("id"), attempt.get("assignedContainerId"), attempt.get("nodeHttpAddress"), told, history
         )
-    known = said.failed[-1] if said.failed else None  # what the client was told of
+    # Of a job of a second that server may have nothing: then the client's word counts, and the log is the master's.
+    id = said.failed[-1] if said.failed else None
+    task = _TASK.search(told)
     master = re.match(r"https?://([^/]+)/.*/(container_\w+)/", f"{app.get('amContainerLogs')}/")
-    task = _TASK.search(told) if known is None else None
-    found = Found(known, diagnostics=told, task=None if task is None else task[1])
-    return found if master is None else replace(found, container=master[2], node=master[1])
+    node, container = master.groups() if master else (None, None)
+    return Found(id, container, node, told, task=task[1] if task and id is None else None)
 
 
 def _attempt(said: Submission) -> tuple[str, dict[str, Any]] | None:
@@ -189,20 +190,15 @@ def _attempt(said: Submission) -> tuple[str, dict[str, Any]] | None:
     if not separator:
         return None
     job = f"{server}/ws/v1/history/mapreduce/jobs/{said.job}"
-    tasks = _list(fetch_json(f"{job}/tasks"), "tasks", "task")
+    tasks = fetch_entries(f"{job}/tasks", "tasks", "task")
     failed = [task["id"] for task in tasks if task.get("state") == "FAILED"]
     failed += [f"{attempt.replace('attempt_', 'task_', 1).rpartition('_')[0]}" for attempt in said.failed[-1:]]
     for task in failed:
-        attempts = _list(fetch_json(f"{job}/tasks/{task}/attempts"), "taskAttempts", "taskAttempt")
+        attempts = fetch_entries(f"{job}/tasks/{task}/attempts", "taskAttempts", "taskAttempt")
         for attempt in reversed(attempts):
             if attempt.get("state") == "FAILED":
                 return server, attempt
     return None
-
-
-def _list(answer: dict[str, Any], outer: str, inner: str) -> list[dict[str, Any]]:
-    entries = (answer.get(outer) or {}).get(inner)
-    return entries if isinstance(entries, list) else []
 
 
 def _log(application: str, found: Found, yarn: str, environment: Mapping[str, str]) -> str:

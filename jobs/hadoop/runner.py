@@ -25,9 +25,10 @@ from mrjob.hadoop import HadoopJobRunner  # noqa: E402
 from jobs.hadoop.client import Submission, submit  # noqa: E402
 from jobs.hadoop.failure import FailedJobError, explain  # noqa: E402
 from jobs.hadoop.filesystem import StorageFilesystem  # noqa: E402
+from jobs.hadoop.kill import delete_staged, kill_application  # noqa: E402
 from jobs.hadoop.preflight import PREFLIGHT  # noqa: E402
 from jobs.hadoop.reporter import NODE_KEY  # noqa: E402
-from jobs.hadoop.yarn import ENDED, application, delete_staged, kill_application  # noqa: E402
+from jobs.hadoop.yarn import ENDED, application  # noqa: E402
 from jobs.job_request import ClusterSite, JobRequest  # noqa: E402
 from nnlib.errors import JobError  # noqa: E402
 from nnlib.storage import storage  # noqa: E402

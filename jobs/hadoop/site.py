@@ -11,10 +11,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from jobs.hadoop.client import Submission
+from jobs.hadoop.kill import kill_application, kill_attempt
 from jobs.hadoop.preflight import PREFLIGHT, check_nodes, node_reports
 from jobs.hadoop.resources import job_properties, task_resources, worth_uber
 from jobs.hadoop.scratch import Scratch
-from jobs.hadoop.yarn import kill_application, kill_attempt, program
+from jobs.hadoop.yarn import program
 from nnlib.errors import ConfigError
 from nnlib.ledger import canonical
 from nnlib.plan import JobSpec, WorkerPlan

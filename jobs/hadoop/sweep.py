@@ -15,7 +15,8 @@ import secrets
 import subprocess
 from collections.abc import Callable
 
-from jobs.hadoop.yarn import delete_staged, program
+from jobs.hadoop.kill import kill_application
+from jobs.hadoop.yarn import program
 from nnlib.scratch import abandoned, own_prefix
 from nnlib.storage import Storage
 
@@ -57,10 +58,8 @@ def _end_applications(tag: str, note: Callable[[str], None]) -> list[str]:
     try:
         listed = _yarn("-list", "-appTags", tag, "-appStates", ALIVE)
         found = re.findall(r"^(application_\d+_\d+)\b", listed, re.MULTILINE)
-        if found:
-            _yarn("-kill", *found)
         for application in found:
-            delete_staged(application)
+            kill_application(application, None, program("yarn"), os.environ)
         return found
     except (OSError, subprocess.SubprocessError) as error:
         note(f"cannot see whether a killed driver's application still runs: {error}")

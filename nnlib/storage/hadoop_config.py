@@ -88,13 +88,13 @@ def hosts(address: str) -> list[str]:
 
 
 def properties() -> Mapping[str, str]:
-    """What core-site.xml, hdfs-site.xml and mapred-site.xml say; {} where there are none."""
+    """What Hadoop's files for a site say; {} where there are none."""
     folder = os.environ.get("HADOOP_CONF_DIR")
     if not folder and os.environ.get("HADOOP_HOME"):
         folder = os.path.join(os.environ["HADOOP_HOME"], "etc", "hadoop")  # noqa: PTH118
     if not folder:
         return {}
-    files = tuple(Path(folder, name) for name in ("core-site.xml", "hdfs-site.xml", "mapred-site.xml"))
+    files = tuple(Path(folder, f"{name}-site.xml") for name in ("core", "hdfs", "yarn", "mapred"))
     return _parsed(tuple((path, path.stat().st_mtime_ns) for path in files if path.is_file()))
 
 

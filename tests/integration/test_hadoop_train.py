@@ -130,8 +130,7 @@ def test_a_crash_shows_its_traceback(tmp_path: Path, capfd: pytest.CaptureFixtur
     assert scratch_files() == []
 
 
-@pytest.mark.full
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.full)])
 def test_interrupted(number: int, tmp_path: Path, cluster: Cluster) -> None:
     config = configuration(tmp_path, name="stopped")
     hang = tmp_path / "hang.sh"  # its tasks never end by themselves: the interrupt always meets them
@@ -143,7 +142,7 @@ def test_interrupted(number: int, tmp_path: Path, cluster: Cluster) -> None:
         _until(lambda: "nnjobs stopped round 1/1" in applications(cluster, "ACCEPTED,RUNNING"))
         process.send_signal(number)
         _, error = process.communicate(timeout=120)
-    assert process.returncode == 130
+    assert process.returncode == 130, error
     assert "nnjobs train --resume --run-dir 'hdfs://" in error
     _until(lambda: "nnjobs stopped round 1/1" not in applications(cluster, "NEW,SUBMITTED,ACCEPTED,RUNNING"))
     assert scratch_files() == []

@@ -1,0 +1,196 @@
+"""Whatever ends a job's driver ends the job, too, and nothing of it is left."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from played_hadoop import APPLICATION, ATTEMPT, Yarn, after, play, said
+
+from jobs.hadoop.client import Submission, submit
+from jobs.hadoop.kill import kill_application, kill_attempt
+from jobs.hadoop.sweep import folder_name, sweep
+from jobs.hadoop.yarn import resource_manager
+from nnlib.scratch import own_prefix
+from nnlib.storage import storage
+
+JOB = APPLICATION.replace("application", "job")
+PLACE = f"/ws/v1/cluster/apps/{APPLICATION}"
+
+
+def test_whatever_ends_the_wait_kills_the_application(
+    hadoop_home: Path, yarn: tuple[str, type[Yarn]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host, handler = yarn
+    handler.answers = {f"/ws/v1/cluster/apps/{APPLICATION}/state": {"state": "KILLED"}}
+    script = f"echo 'Submitted application {APPLICATION}' >&2; echo 'url to track the job: http://{host}/x' >&2\n"
+    play(hadoop_home, "hadoop", f"{script}exec sleep 3600")
+
+    def hear(self: Submission, line: str) -> None:
+        original(self, line)
+        if self.web:
+            raise KeyboardInterrupt
+
+    original = Submission.hear
+    monkeypatch.setattr(Submission, "hear", hear)
+    with pytest.raises(KeyboardInterrupt):
+        submit([str(hadoop_home / "bin" / "hadoop")], os.environ, str(hadoop_home / "bin" / "yarn"), Submission())
+    ((path, body),) = [(path, body) for method, path, body in handler.heard if method == "PUT"]
+    assert json.loads(body) == {"state": "KILLED"}
+    assert path.startswith(f"/ws/v1/cluster/apps/{APPLICATION}/state?user.name=")
+    assert said(hadoop_home, "yarn") == []
+    handler.answers = {}  # a resource manager that lets nobody kill over HTTP
+    with pytest.raises(KeyboardInterrupt):
+        submit([str(hadoop_home / "bin" / "hadoop")], os.environ, str(hadoop_home / "bin" / "yarn"), Submission())
+    assert said(hadoop_home, "yarn") == ["application", "-kill", APPLICATION]
+
+
+@pytest.mark.parametrize(
+    ("first", "last"),
+    [
+        ("begins", f"Submitted application {APPLICATION}"),
+        (f"Disabling Erasure Coding for path: /user/me/.staging/{JOB}", "nothing more"),
+        (f"Submitting tokens for job: {JOB}", "nothing more"),
+    ],
+)
+def test_an_interrupt_meets_the_client_while_it_submits(
+    first: str, last: str, hadoop_home: Path, yarn: tuple[str, type[Yarn]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have told of the job before it submitted it, or still tell of it at its end; of YARN's address never."""
+    host, handler = yarn
+    # What the client has started keeps its standard error open: that must not be waited for.
+    trap = f"trap \"echo '{last}' >&2; exit 143\" TERM"
+    play(hadoop_home, "hadoop", f"sleep 5 &\n{trap}\necho {first} >&2\nwhile :; do sleep 0.1; done")
+    play(hadoop_home, "yarn", "true")
+
+    def hear(self: Submission, line: str) -> None:
+        original(self, line)
+        if line == first:
+            raise KeyboardInterrupt
+
+    original = Submission.hear
+    monkeypatch.setattr(Submission, "hear", hear)
+    with pytest.raises(KeyboardInterrupt):
+        submit([str(hadoop_home / "bin" / "hadoop")], os.environ, str(hadoop_home / "bin" / "yarn"), Submission())
+    assert said(hadoop_home, "yarn") == ["application", "-kill", APPLICATION]
+    configured(hadoop_home, {"yarn.resourcemanager.webapp.address": host})
+    handler.answers = {f"{PLACE}/state": {"state": "KILLED"}}
+    with pytest.raises(KeyboardInterrupt):
+        submit([str(hadoop_home / "bin" / "hadoop")], os.environ, str(hadoop_home / "bin" / "yarn"), Submission())
+    assert "PUT" in {method for method, _, _ in handler.heard}
+    assert said(hadoop_home, "yarn") == ["application", "-kill", APPLICATION]  # no second time
+
+
+def configured(hadoop_home: Path, properties: Mapping[str, str]) -> None:
+    """Write a ``yarn-site.xml``."""
+    entries = "".join(
+        f"<property><name>{name}</name><value>{value}</value></property>" for name, value in properties.items()
+    )
+    folder = hadoop_home / "etc" / "hadoop"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "yarn-site.xml").write_text(f"<configuration>{entries}</configuration>", encoding="utf-8")
+
+
+def test_of_several_resource_managers_the_active_one_is_asked(hadoop_home: Path, yarn: tuple[str, type[Yarn]]) -> None:
+    host, handler = yarn
+    key = "yarn.resourcemanager.webapp.address"
+    assert resource_manager() is None
+    configured(hadoop_home, {"yarn.resourcemanager.ha.rm-ids": "a, b", f"{key}.a": "127.0.0.1:1", f"{key}.b": host})
+    info = "/ws/v1/cluster/info"
+    handler.answers = {info: {"clusterInfo": {"haState": "STANDBY"}}}
+    assert resource_manager() is None
+    handler.answers = {info: {"clusterInfo": {"haState": "ACTIVE"}}}
+    assert resource_manager() == f"http://{host}"
+
+
+def test_a_killed_application_is_waited_for_until_its_nodes_have_nothing_of_it(
+    hadoop_home: Path, yarn: tuple[str, type[Yarn]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its master, known by its attempt, and a task, known by its container, go on for a moment behind the kill."""
+    host, handler = yarn
+    monkeypatch.setattr("jobs.hadoop.kill.END_SECONDS", 60.0)
+    attempt = {"appAttemptId": "appattempt_1_1_000001", "nodeHttpAddress": host}
+    node = f"/ws/v1/node/apps/{APPLICATION}"
+    another = f"/another{node}"
+    handler.answers = {
+        PLACE: [{"app": {"state": "RUNNING"}}, {"app": {"state": "KILLED"}}],
+        f"{PLACE}/state": {"state": "KILLING"},
+        f"{PLACE}/appattempts": {"appAttempts": {"appAttempt": [attempt]}},
+        f"{PLACE}/appattempts/appattempt_1_1_000001/containers": [
+            {"container": {"nodeHttpAddress": f"http://{host}/another"}},  # of one YARN makes no list
+            {},  # once it is killed the resource manager knows of none
+        ],
+        node: [{"app": {"state": "RUNNING"}}, {"app": {"state": "FINISHING_CONTAINERS_WAIT"}}, "gone"],
+        another: [{"app": {"state": "RUNNING"}}] * 3 + [{"app": {"state": "FINISHED"}}],
+    }
+    kill_application(APPLICATION, f"http://{host}", "no program", os.environ)
+    asked = [path for method, path, _ in handler.heard if method == "GET"]
+    assert [asked.count(path) for path in (PLACE, node, another)] == [2, 3, 4]
+    assert asked.index(node) > asked.index(PLACE)
+
+
+def test_an_attempt_is_ended_over_http_or_else_by_the_command(hadoop_home: Path, yarn: tuple[str, type[Yarn]]) -> None:
+    host, handler = yarn
+    job = f"/proxy/{APPLICATION}/ws/v1/mapreduce/jobs/job_1700000000000_12345"
+    place = f"{job}/tasks/task_1700000000000_12345_m_000003/attempts/{ATTEMPT}/state"
+    handler.answers = {place: {"state": "KILLED"}}
+    play(hadoop_home, "mapred", "true")
+    mapred = str(hadoop_home / "bin" / "mapred")
+    kill_attempt(ATTEMPT, f"http://{host}", mapred, os.environ)
+    ((method, path, body),) = handler.heard
+    assert (method, path.partition("?")[0], json.loads(body)) == ("PUT", place, {"state": "KILLED"})
+    assert said(hadoop_home, "mapred") == []
+    handler.answers = {}
+    kill_attempt(ATTEMPT, f"http://{host}", mapred, os.environ)
+    assert said(hadoop_home, "mapred") == ["job", "-kill-task", ATTEMPT]
+
+
+def test_a_ctrl_c_at_the_terminal_does_not_reach_the_client(hadoop_home: Path) -> None:
+    play(hadoop_home, "hadoop", 'ps -o pgid= -p $$ >&2 2>/dev/null || cut -d" " -f5 /proc/$$/stat >&2')
+    submission = Submission()
+    submit([str(hadoop_home / "bin" / "hadoop")], os.environ, "yarn", submission)
+    assert int(submission.lines[0]) != os.getpgid(0)
+
+
+def test_what_a_killed_driver_left_is_ended(hadoop_home: Path, tmp_path: Path) -> None:
+    """Of drivers of this run whoever they were, for its lock is ours; of other runs only where they died here."""
+    play(hadoop_home, "yarn", f'case "$*" in *-list*) echo "Total: 1"; echo "{APPLICATION} name";; esac')
+    base, run = storage(f"file://{tmp_path}"), "hdfs://host/a run"
+    elsewhere = re.sub(r"nnjobs-\w+-\w+-\w+-", f"nnjobs-{'1' * 8}-99-{'2' * 8}-", folder_name(run))
+    dead = re.sub(r"-\d+-(\w+)-", r"-999999999-\1-", own_prefix()) + "00000000-" + "a" * 12
+    alive = [folder_name("hdfs://host/another run"), folder_name(None)]
+    other = elsewhere.replace(elsewhere.split("-")[-2], "b" * 8)
+    kept = [*alive, other, "digits", f"nnjobs-{'c' * 12}"]
+    for name in (elsewhere, dead, *kept):
+        base.write(f"runs/{name}/plan", b"")
+    notes: list[str] = []
+    sweep(base, "runs", run, notes.append)
+    assert base.names("runs") == sorted(kept)
+    words = said(hadoop_home, "yarn")
+    assert after(words, "-appTags") == sorted([elsewhere, dead])
+    assert after(words, "-kill") == [APPLICATION, APPLICATION]
+    assert len(notes) == 2 and all(APPLICATION in note for note in notes)
+
+
+def test_without_yarn_the_folder_goes_all_the_same(hadoop_home: Path, tmp_path: Path) -> None:
+    play(hadoop_home, "yarn", "exit 1")
+    base = storage(f"file://{tmp_path}")
+    base.write(f"runs/{folder_name('hdfs://host/run')}/plan", b"")
+    notes: list[str] = []
+    sweep(base, "runs", "hdfs://host/run", notes.append)
+    assert base.names("runs") == [] and "cannot see whether" in notes[0]
+
+
+def test_a_path_is_another_run_on_another_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    def mark(run: str) -> str:
+        return folder_name(run).split("-")[-2]
+
+    here = mark("/runs/a"), mark("hdfs://host/a")
+    monkeypatch.setattr(platform, "node", lambda: "elsewhere")
+    assert (mark("/runs/a") != here[0], mark("hdfs://host/a") == here[1]) == (True, True)
+    assert len(folder_name("/runs/a")) <= 100  # a tag of YARN's
