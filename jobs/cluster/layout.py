@@ -211,6 +211,8 @@ def site_files(layout: Layout) -> dict[str, dict[str, object]]:
         "yarn.resourcemanager.connect.retry-interval.ms": 500,
         "yarn.resourcemanager.nm.liveness-monitor.expiry-interval-ms": 30000,
         "yarn.nm.liveness-monitor.expiry-interval-ms": 30000,
+        # Containers are given out at a node's heartbeat, which is every second where thousands of nodes have one.
+        "yarn.resourcemanager.nodemanagers.heartbeat-interval-ms": 200,
         "yarn.nodemanager.recovery.enabled": "true",
         "yarn.nodemanager.recovery.dir": folder / "nm/recovery",
         "yarn.nodemanager.hostname": HOST,
