@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jobs.tables import plain_lines
-from nnlib.choice import choice_text
+from nnlib.choice import choice_text, overrides_text, trial_text
 from nnlib.config.schema import Config
 from nnlib.evaluation import Score, Variant
 from nnlib.published import PAPER
@@ -41,7 +41,7 @@ def score_lines(
             if published:
                 row = published.get(epoch)
                 line += [f"{row.sequential:.2f} %", f"{row.parallel:.2f} %"] if row else ["–", "–"]
-            table.append(line + ([] if group is None else [_swept(json.loads(group))]))
+            table.append(line + ([] if group is None else [overrides_text(json.loads(group))]))
     trials = len({(row.split, row.fold) for row in rows})
     of = " of what was chosen" if config.sweep and not apart else ""
     title = f"test {'accuracy' if metric == 'accuracy' else 'R2'}{of}, mean ± standard deviation over {trials} trials"
@@ -85,12 +85,7 @@ def comparison_lines(comparisons: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def diverged_lines(diverged: Sequence[Mapping[str, Any]]) -> list[str]:
     """Which trials diverged. Their scores are those of their last good models."""
-    lines = []
-    for entry in diverged:
-        trial = [entry["run"], f"split {entry['split']}"]
-        trial += [f"fold {entry['fold']}"] if "fold" in entry else []
-        trial += [_swept(entry["overrides"])] if "overrides" in entry else []
-        lines.append(f"{', '.join(trial)}: {entry['reason']}")
+    lines = [f"{entry['run']}, {trial_text(entry)}: {entry['reason']}" for entry in diverged]
     return ["diverged, scored by their last good models:", *lines] if lines else []
 
 
@@ -114,10 +109,6 @@ def time_lines(config: Config, seconds: Mapping[int, Mapping[int, float]]) -> li
 
 def _variant(row: Score) -> Variant:
     return Variant(row.workers, row.streams)
-
-
-def _swept(overrides: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key} {value}" for key, value in overrides.items())
 
 
 def _spread(values: Sequence[float | None], metric: str) -> str:

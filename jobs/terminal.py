@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Self, TextIO, cast
 
 from jobs.group_display import group_lines
 from jobs.messages import is_terminal, printable
-from nnlib.choice import choice_text
+from nnlib.choice import choice_text, trial_text
 from nnlib.events import Event, GroupSeen, Note, PhaseStarted, RoundDone, RunDone, RunStarted, TrialStopped
 
 if TYPE_CHECKING:
@@ -253,7 +253,7 @@ def summary_lines(result: dict[str, Any], started: RunStarted | None = None) -> 
     lines = [score_text(result) or "trained; no rows were left to test on"]
     trials = result.get("trials") or []
     if len(trials) > 1:
-        lines += [f"  {_trial(trial)}  {score_text(trial)}" for trial in trials[:20]]
+        lines += [f"  {trial_text(trial)}  {score_text(trial)}" for trial in trials[:20]]
         lines += [f"  ... and {len(trials) - 20} more"] if len(trials) > 20 else []
     scores = [trial["test_accuracy"] for trial in trials if trial.get("test_accuracy") is not None]
     if len(scores) > 1:
@@ -290,11 +290,6 @@ def score_text(result: dict[str, Any]) -> str:
         return f"test accuracy {percent(result['test_accuracy'])}{mean}"
     metric = result.get("test_metric") or {"name": "r2", "value": result.get("test_r2")}
     return "" if metric["value"] is None else f"test {metric['name']} {metric['value']:.4f}{mean}"
-
-
-def _trial(trial: dict[str, Any]) -> str:
-    fold = f", fold {trial['fold']}" if "fold" in trial else ""
-    return f"split {trial['split']}{fold}" + "".join(f", {key} {v}" for key, v in trial.get("overrides", {}).items())
 
 
 def resume_line(run_dir: str) -> str:

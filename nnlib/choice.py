@@ -64,11 +64,22 @@ def choice_text(facts: Mapping[str, Any] | None) -> str:
         )
     score = "accuracy" if "validation_accuracy" in facts else "mse"
     validation, test = (_shown(facts[f"{part}_{score}"], score) for part in ("validation", "test"))
-    keys = ", ".join(f"{key} {value}" for key, value in facts["overrides"].items())
     return (
-        f"chosen by the validation rows: {keys} (validation {score} {validation}, the best of "
-        f"{facts['combinations']} combinations); its test {score} {test}"
+        f"chosen by the validation rows: {overrides_text(facts['overrides'])} (validation {score} {validation}, "
+        f"the best of {facts['combinations']} combinations); its test {score} {test}"
     )
+
+
+def overrides_text(overrides: Mapping[str, Any]) -> str:
+    """A combination's keys and values in words."""
+    return ", ".join(f"{key} {value}" for key, value in overrides.items())
+
+
+def trial_text(trial: Mapping[str, Any]) -> str:
+    """Which trial it is, in words, by its ``split``, ``fold`` and ``overrides``."""
+    fold = [f"fold {trial['fold']}"] if "fold" in trial else []
+    swept = [overrides_text(trial["overrides"])] if trial.get("overrides") else []
+    return ", ".join([f"split {trial['split']}", *fold, *swept])
 
 
 def _shown(value: float | None, score: str) -> str:

@@ -19,10 +19,8 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +28,7 @@ for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[_variable] = "1"  # read when the libraries load, so before their imports
 
 from children import nnjobs  # noqa: E402
-from hadoop_round import cluster  # noqa: E402
+from on_hadoop import hadoop  # noqa: E402
 from record import record  # noqa: E402
 
 from jobs.begin import prepare  # noqa: E402
@@ -175,18 +173,13 @@ def rounds_mode(bench: Bench, workers: int, rounds: int) -> dict[str, Any]:
 
 
 def measure(workers: Sequence[int], epochs: Sequence[int], repeats: int, rounds: int | None) -> dict[str, Any]:
-    with ExitStack() as stack:
-        cluster(stack)
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nnjobs-bench-")))
-        base = f"hdfs:///user/{os.environ.get('USER', 'bench')}/nnjobs-bench-{os.getpid()}"
-        stack.callback(storage(base).delete, "")
-        nnjobs("data", "import", "digits", "-o", f"{base}/digits", "--shards", "8", folder=folder)
-        bench = Bench(base, folder)
-        bench.train(1, 5)  # sends the environment, which stays, and lets the node unpack it
-        cases = [case(bench, base, own, number, repeats) for number in epochs for own in workers]
+    with hadoop() as (base, folder):
+        runs = Bench(base, folder)
+        runs.train(1, 5)  # sends the environment, which stays, and lets the node unpack it
+        cases = [case(runs, base, own, number, repeats) for number in epochs for own in workers]
         result: dict[str, Any] = {"net": "400-25-10", "cases": cases, "ratio": cases[0]["ratio"], "at_most": AT_MOST}
         if rounds is not None:
-            result["rounds_mode"] = rounds_mode(bench, workers[0], rounds or epochs[0] // 5)
+            result["rounds_mode"] = rounds_mode(runs, workers[0], rounds or epochs[0] // 5)
     return result | {"held": held(cases[0], cases), "load_average": os.getloadavg()[0]}
 
 

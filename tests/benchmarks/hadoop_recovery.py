@@ -21,10 +21,8 @@ import signal
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,7 +32,7 @@ for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 import psutil  # noqa: E402
 from children import NNJOBS, environment, nnjobs  # noqa: E402
 from hadoop_collective import CONFIG  # noqa: E402
-from hadoop_round import cluster  # noqa: E402
+from on_hadoop import hadoop  # noqa: E402
 from record import record  # noqa: E402
 
 from jobs.group_record import STATUS, read_status  # noqa: E402
@@ -108,12 +106,7 @@ def recovery(config: Path, run: str, workers: int, model: str) -> dict[str, floa
 
 
 def measure(workers: int, repeats: int) -> dict[str, Any]:
-    with ExitStack() as stack:
-        cluster(stack)
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nnjobs-bench-")))
-        base = f"hdfs:///user/{os.environ.get('USER', 'bench')}/nnjobs-bench-{os.getpid()}"
-        stack.callback(storage(base).delete, "")
-        nnjobs("data", "import", "digits", "-o", f"{base}/digits", "--shards", "8", folder=folder)
+    with hadoop() as (base, folder):
         config = folder / "bench.yaml"
         config.write_text(CONFIG.format(data=f"{base}/digits"), encoding="utf-8")
         settings = ["--set", f"workers={workers}", "--set", f"train.epochs={EPOCHS}", "--set", "sync.mode=rounds"]

@@ -15,15 +15,14 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[_variable] = "1"  # read when the libraries load, so before their imports
 
+from on_hadoop import hadoop  # noqa: E402
 from record import record  # noqa: E402
 
 from jobs.__main__ import main as nnjobs  # noqa: E402
@@ -32,18 +31,6 @@ from nnlib.storage import storage  # noqa: E402
 AT_MOST = 0.8
 TASK = "import sys, numpy, pyarrow\nfor line in sys.stdin:\n    sys.stdout.write(line)\n"
 WORKERS = 4
-
-
-def cluster(stack: ExitStack) -> None:
-    """Make this process use a cluster: the one the environment names, or a new one until ``stack`` ends."""
-    if "HADOOP_HOME" in os.environ and "HADOOP_CONF_DIR" in os.environ:
-        return
-    from jobs.cluster.cluster import Cluster
-
-    own = Cluster(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hadoop-"))))
-    stack.callback(own.stop, delete=True)
-    own.start()
-    os.environ |= own.layout.environment()
 
 
 def bare_job(base: str, folder: Path, number: int) -> float:
@@ -76,14 +63,8 @@ def round_seconds(base: str, folder: Path, number: int, *keys: str) -> float:
 def measure(rounds: int) -> dict[str, Any]:
     """Bare job, round in the master's container and round in containers of its own, in turns."""
     times: dict[str, list[float]] = {"bare": [], "round": [], "containers": []}
-    with ExitStack() as stack:
-        cluster(stack)
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nnjobs-bench-")))
-        base = f"hdfs:///user/{os.environ.get('USER', 'bench')}/nnjobs-bench-{os.getpid()}"
-        stack.callback(storage(base).delete, "")
+    with hadoop() as (base, folder):
         storage(f"{base}/input").write_all({f"{k}.txt": f"{k}\tline\n".encode() for k in range(WORKERS)})
-        if code := nnjobs(["data", "import", "digits", "-o", f"{base}/digits", "--shards", "8"]):
-            raise SystemExit(code)
         round_seconds(base, folder, 0)  # sends the environment, which stays
         for number in range(1, rounds + 1):
             times["bare"].append(bare_job(base, folder, number))

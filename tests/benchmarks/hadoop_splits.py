@@ -15,8 +15,6 @@ import json
 import os
 import statistics
 import sys
-import tempfile
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +22,7 @@ from typing import Any
 for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[_variable] = "1"  # read when the libraries load, so before their imports
 
-from hadoop_round import cluster  # noqa: E402
+from on_hadoop import hadoop  # noqa: E402
 from record import record  # noqa: E402
 
 from jobs.__main__ import main as nnjobs  # noqa: E402
@@ -76,13 +74,7 @@ def ratio(many: Taken, one: Taken) -> float:
 def measure(splits: int, rounds: int, repeats: int) -> dict[str, Any]:
     """Both runs, in turns."""
     taken: dict[str, list[Taken]] = {"one": [], "many": []}
-    with ExitStack() as stack:
-        cluster(stack)
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nnjobs-bench-")))
-        base = f"hdfs:///user/{os.environ.get('USER', 'bench')}/nnjobs-bench-{os.getpid()}"
-        stack.callback(storage(base).delete, "")
-        if code := nnjobs(["data", "import", "digits", "-o", f"{base}/digits", "--shards", "8"]):
-            raise SystemExit(code)
+    with hadoop() as (base, folder):
         trained(base, folder, "first", 1, 1)  # sends the environment, which stays
         for repeat in range(repeats):
             taken["one"].append(trained(base, folder, f"one-{repeat}", 1, rounds))
