@@ -1,14 +1,17 @@
 """The collective job, as an mrjob job: map tasks that train to the end together, each on its line of the plan.
 
 Its output is that of a job that scores: the records of the last models on every worker's held-out rows. What was
-trained is in the run directory, where worker 0 commits it. A task that is given the lines of all workers, as inline, is
-the whole group by itself.
+trained is in the run directory, where worker 0 commits it. A task that is given several lines starts a process for each
+on a cluster (`jobs.shared_task`); inline, where it is given all, it is the whole group by itself.
 """
 
 from __future__ import annotations
 
+import io
+import platform
+import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, BinaryIO
 
 from jobs.compat import prepare_mrjob
 
@@ -17,7 +20,9 @@ prepare_mrjob()
 from mrjob.step import MRStep  # noqa: E402  (needs the shims above on Python 3.13)
 
 from jobs.group_task import group_task  # noqa: E402
+from jobs.local_worker import import_optimizers  # noqa: E402
 from jobs.round_job import RoundJob  # noqa: E402
+from jobs.shared_task import WorkerEndedError, run_shared  # noqa: E402
 from jobs.tasks import Line  # noqa: E402
 from nnlib.plan import WorkerPlan  # noqa: E402
 
@@ -33,6 +38,28 @@ class CollectiveJob(RoundJob):
         self.add_passthru_arg("--run-dir")
         self.add_passthru_arg("--group")
         self.add_passthru_arg("--lock")
+
+    def execute(self) -> None:
+        if not self.options.report:
+            super().execute()
+            return
+        lines = [line for line in self.stdin if line.strip()]
+        if len(lines) < 2:
+            self._work(b"".join(lines), self.stdout)
+            return
+        if self.options.phase != "preflight":
+            import jobs.group_meeting  # noqa: F401  (once, for all)
+
+            import_optimizers(self._spec())
+        try:
+            run_shared(lines, self._work, self.stdout)
+        except WorkerEndedError as ended:
+            worker = WorkerPlan.from_line(lines[ended.index].decode()).worker
+            sys.exit(f"nnjobs: worker {worker} on {platform.node()} {ended}")
+
+    def _work(self, lines: bytes, output: BinaryIO) -> None:
+        self.sandbox(io.BytesIO(lines), output, self.stderr)
+        super().execute()
 
     def mapper(self, _: Any, line: str) -> Iterator[Line]:
         if line.strip():

@@ -21,6 +21,13 @@ from nnlib.training import LocalResult, RoundStart, local_training, partial_layo
 Record = dict[str, Any]
 
 
+def import_optimizers(spec: JobSpec) -> None:
+    """Load what the trials' optimizers need, before it is needed."""
+    for trial in spec.trials:
+        if build_optimizer(spec.settings(trial).train, spec.model(trial).layout).kind == "batch":
+            import scipy.optimize  # noqa: F401  (late: 0.2 s, see `nnlib.optim.batch`)
+
+
 class LocalWorker:
     """A worker's rows and its running local training. The rows outlive the generations of its group."""
 
@@ -51,9 +58,7 @@ class LocalWorker:
         with contextlib.suppress(NnjobsError):
             for trial in self.spec.trials:
                 self._view(trial.index)
-                settings, layout = self.spec.settings(trial), self.spec.model(trial).layout
-                if build_optimizer(settings.train, layout).kind == "batch":
-                    import scipy.optimize  # noqa: F401  (late: 0.2 s, see `nnlib.optim.batch`)
+            import_optimizers(self.spec)
 
     def _prepared(self) -> None:
         if self._preparing is not None:

@@ -11,7 +11,6 @@ children and itself.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import importlib
 import json
 import os
@@ -21,17 +20,16 @@ import signal
 import subprocess
 import sys
 import threading
-import traceback
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
+from jobs.forks import die_with, end_with
+
 DEAD = -int(signal.SIGKILL)
 """The exit code of tasks whose server has died, for they die with it."""
-UNFLUSHED = 120
-"""The exit code, Python's own, of a process whose last output could not be written."""
 
 
 class ServedProcess:
@@ -211,17 +209,9 @@ def _obey(request: dict[str, Any], children: dict[int, int]) -> None:
         _answer(request["id"], os.EX_OSERR)
         return
     if process == 0:
-        _die_with(server)
-        _become(request)
+        die_with(server)
+        end_with(lambda: _become(request))
     children[process] = request["id"]
-
-
-def _die_with(server: int) -> None:
-    """In the child: end when the server does, however that ends."""
-    death_signal = 1  # PR_SET_PDEATHSIG of linux/prctl.h
-    ctypes.CDLL(None).prctl(death_signal, signal.SIGKILL)
-    if os.getppid() != server:  # it ended before we asked
-        os._exit(1)
 
 
 def _report(children: dict[int, int]) -> None:
@@ -237,34 +227,20 @@ def _answer(number: int, code: int) -> None:
 
 
 def _become(request: dict[str, Any]) -> None:
-    """In the child: take the task's files, directory, environment and arguments, run its script, never return."""
-    code = 1
-    try:
-        signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # SIGINT stays ignored: the driver ends us
-        for number, path in enumerate(request["files"]):
-            handle = os.open(path, os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_TRUNC)
-            os.dup2(handle, number)
-            os.close(handle)
-        sys.stdin, sys.stdout, sys.stderr = os.fdopen(0), os.fdopen(1, "w"), os.fdopen(2, "w")
-        os.environ.clear()
-        os.environ.update(request["environment"])
-        os.chdir(request["directory"])
-        sys.argv = [request["script"], *request["arguments"]]
-        sys.path.insert(0, request["directory"])
-        runpy.run_path(str(Path(request["directory"]) / request["script"]), run_name="__main__")
-        code = 0
-    except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else int(end.code is not None)
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        try:
-            sys.stdout.flush()  # on a full disk only this fails
-            sys.stderr.flush()
-        except Exception:
-            code = code or UNFLUSHED
-        os._exit(code)
+    """In the child: take the task's files, directory, environment and arguments, and run its script."""
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # SIGINT stays ignored: the driver ends us
+    for number, path in enumerate(request["files"]):
+        handle = os.open(path, os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_TRUNC)
+        os.dup2(handle, number)
+        os.close(handle)
+    sys.stdin, sys.stdout, sys.stderr = os.fdopen(0), os.fdopen(1, "w"), os.fdopen(2, "w")
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    os.chdir(request["directory"])
+    sys.argv = [request["script"], *request["arguments"]]
+    sys.path.insert(0, request["directory"])
+    runpy.run_path(str(Path(request["directory"]) / request["script"]), run_name="__main__")
 
 
 if __name__ == "__main__":

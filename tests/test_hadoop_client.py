@@ -18,6 +18,8 @@ Error: java.lang.RuntimeException: PipeMapRed.waitOutputThreads(): subprocess fa
 2026-01-01 10:00:10,000 INFO mapreduce.Job: Counters: 2
 \tFile System Counters
 \t\tFILE: Number of bytes read=0
+\tJob Counters
+\t\tLaunched map tasks=4
 \tnnjobs
 \t\texamples=3500
 """
@@ -31,6 +33,7 @@ def test_the_client_is_heard() -> None:
     assert submission.job == "job_1700000000000_12345"
     assert submission.failed == [ATTEMPT]
     assert submission.counters["nnjobs"] == {"examples": 3500}
+    assert submission.map_attempts == 4
 
 
 def test_without_the_history_server_the_client_tells_which_attempt_failed(yarn: tuple[str, type[Yarn]]) -> None:

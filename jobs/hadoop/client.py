@@ -55,6 +55,12 @@ class Submission:
             self._group = found[1]
 
     @property
+    def map_attempts(self) -> int | None:
+        """How many attempts of map tasks were started, if Hadoop counted them."""
+        found = (group.get("Launched map tasks") for group in self.counters.values())
+        return next((number for number in found if number is not None), None)
+
+    @property
     def job(self) -> str | None:
         """The MapReduce name of the application."""
         return None if self.application is None else self.application.replace("application_", "job_", 1)

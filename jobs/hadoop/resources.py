@@ -47,8 +47,8 @@ class Resources:
     vcores: int
 
 
-def task_resources(spec: JobSpec) -> Resources:
-    """What a task needs, or what the configuration says.
+def task_resources(spec: JobSpec, workers: int = 1) -> Resources:
+    """What a task of so many workers needs, or what the configuration says.
 
     A map task holds its rows (``runtime.memory_mb``, once as stored and once converted), the models of all trials, of
     one trial the weights, gradient, optimizer state and outgoing text (about 8 vectors), and the activations of a
@@ -71,8 +71,8 @@ def task_resources(spec: JobSpec) -> Resources:
     mapper = vectors + 8 * largest + activations + rows
     reducer = vectors + min(2 * REDUCER_BYTES, 3 * spec.workers * line)
     python = PYTHON_MB + -(-max(mapper, reducer) // MB)
-    memory = runtime.hadoop.memory_mb or max(LEAST_MB, heap + JVM_MB + python)
-    return Resources(memory, heap, runtime.hadoop.vcores or runtime.blas_threads)
+    memory = runtime.hadoop.memory_mb or max(LEAST_MB, heap + JVM_MB + workers * python)
+    return Resources(memory, heap, runtime.hadoop.vcores or workers * runtime.blas_threads)
 
 
 def _dataset_bytes(spec: JobSpec) -> int:

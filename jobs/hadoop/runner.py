@@ -133,6 +133,7 @@ class HadoopRunner(HadoopJobRunner):  # type: ignore[misc]
             job=self.request.name,
             application=said.application,
             uber=self.uber,
+            map_attempts=said.map_attempts,
             status=status,
             counters=said.counters.get("nnjobs", {}),
             failed=list(dict.fromkeys(said.failed)),

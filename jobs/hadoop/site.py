@@ -15,6 +15,7 @@ from jobs.hadoop.kill import kill_application, kill_attempt
 from jobs.hadoop.preflight import PREFLIGHT, check_nodes, node_reports
 from jobs.hadoop.resources import job_properties, task_resources, worth_uber
 from jobs.hadoop.scratch import Scratch
+from jobs.hadoop.sharing import workers_per_task
 from jobs.hadoop.yarn import program
 from nnlib.errors import ConfigError
 from nnlib.ledger import canonical
@@ -66,14 +67,15 @@ class HadoopSite:
 
     def properties(self, request: RoundRequest, *, uber: bool) -> dict[str, str]:
         """The Hadoop properties of a job."""
+        lines = self.spec.workers if uber else workers_per_task(self.spec) if request.collective else 1
         own = job_properties(
             self.spec.config.runtime,
             self.spec.workers,
-            self._resources,
+            task_resources(self.spec, lines) if request.collective else self._resources,
             name=job_name(self.spec, request),
             reducers=0 if request.collective or request.phase == PREFLIGHT else 1 if uber else request.reducers,
             uber=uber,
-            lines_per_map=self.spec.workers if uber else 1,
+            lines_per_map=lines,
         )
         if request.collective:
             # A second attempt beside the first would take its place in the group, and the group meet anew.

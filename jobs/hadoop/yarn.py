@@ -103,6 +103,18 @@ def resource_manager() -> str | None:
     return None
 
 
+def node_sizes(web: str | None) -> list[tuple[int, int]]:
+    """Megabytes and vcores that each running node has for containers, whether they are taken or not."""
+    found = [] if web is None else fetch_entries(f"{web}/ws/v1/cluster/nodes?states=RUNNING", "nodes", "node")
+    return [
+        (
+            int(node["availMemoryMB"]) + int(node["usedMemoryMB"]),
+            int(node["availableVirtualCores"]) + int(node["usedVirtualCores"]),
+        )
+        for node in found
+    ]
+
+
 def nodes_of(name: str, web: str | None) -> set[str]:
     """The addresses of the nodes' web services where an application's master and its containers run now."""
     if web is None:

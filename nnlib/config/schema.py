@@ -225,6 +225,11 @@ class Hadoop(Section):
         None, description="memory of a task's container; default: by model, batch and runtime.memory_mb"
     )
     vcores: PositiveInt | None = Field(None, description="cores of a task's container; default: runtime.blas_threads")
+    workers_per_task: PositiveInt | Literal["auto"] = Field(
+        "auto",
+        description="collective mode: so many workers share a container, each a process of its own; auto: those of a "
+        "node, where the cluster tells its nodes and neither memory_mb nor vcores is set",
+    )
     jvm_options: str = Field(
         "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
         description="of the client, the master and the tasks: they live for seconds, so they compile quickly",

@@ -5,7 +5,8 @@ work, so that a test can kill it, or something else, at a known moment.
 
 A file ``FOLDER/wanted/train-1-m-0-0`` asks for an attempt: phase, round, map or reduce task, its number, its attempt.
 It stops when it has trained on two batches, or as many as the file says (a reduce task: when it has read its first
-partial), and has left its process's number in ``FOLDER/stopped``, under the same name.
+partial; of several workers that share a task: the first to come so far), and has left its process's number in
+``FOLDER/stopped``, under the same name.
 """
 
 from __future__ import annotations
@@ -25,11 +26,17 @@ BATCHES = 2
 def stop(folder: Path, name: str) -> None:
     """Stop here, if it is wanted and has not been done."""
     mark = folder / "stopped" / name
-    if (folder / "wanted" / name).exists() and not mark.exists():
-        scratch = mark.with_suffix(".new")
-        scratch.write_text(str(os.getpid()), encoding="ascii")
-        scratch.rename(mark)
-        os.kill(os.getpid(), signal.SIGSTOP)
+    if not (folder / "wanted" / name).exists():
+        return
+    scratch = mark.with_name(f".{name}-{os.getpid()}")
+    scratch.write_text(str(os.getpid()), encoding="ascii")
+    try:
+        os.link(scratch, mark)  # one of the processes of a task that workers share
+    except FileExistsError:
+        return
+    finally:
+        scratch.unlink()
+    os.kill(os.getpid(), signal.SIGSTOP)
 
 
 def main() -> None:

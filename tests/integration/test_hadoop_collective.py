@@ -39,7 +39,7 @@ def dataset(used_hadoop: Cluster) -> Iterator[None]:
 @pytest.fixture
 def scene(fragile: Cluster, hadoop_env: dict[str, str], tmp_path: Path, dataset: None) -> Iterator[Scene]:
     with contextlib.closing(Scene(fragile, tmp_path, tmp_path.name)) as made:
-        configure(made)
+        configure(made, {"hadoop": {"workers_per_task": 1}})
         yield made
 
 
@@ -62,19 +62,24 @@ def rounds_inline(folder: Path, **other: Any) -> str:
 
 
 @pytest.mark.parametrize(
-    ("workers", "splits"),
+    ("workers", "splits", "shared", "tasks"),
     [
-        (2, [0, 1]),
-        pytest.param(1, [0], marks=pytest.mark.full),
-        pytest.param(4, [0, 1, 2], marks=pytest.mark.full),
+        (3, [0, 1], 2, 2),  # one task of two workers, one of one
+        pytest.param(2, [0, 1], "auto", 1, marks=pytest.mark.full),
+        pytest.param(4, [0, 1, 2], "auto", 1, marks=pytest.mark.full),
+        pytest.param(4, [0, 1, 2], 1, 4, marks=pytest.mark.full),
+        pytest.param(1, [0], "auto", 1, marks=pytest.mark.full),
     ],
 )
-def test_the_bits_of_inline_rounds(workers: int, splits: list[int], scene: Scene, tmp_path: Path) -> None:
+def test_the_bits_of_inline_rounds(
+    workers: int, splits: list[int], shared: int | str, tasks: int, scene: Scene, tmp_path: Path
+) -> None:
     shape: dict[str, Any] = {"workers": workers, "split": {"seeds": splits}}
-    configure(scene, **shape)
+    configure(scene, {"hadoop": {"workers_per_task": shared}}, **shape)
     scene.start()
     assert scene.result() == rounds_inline(tmp_path, **shape)
     (job,) = events(scene, "job")  # it scored the final models, too
+    assert job["map_attempts"] == tasks
     assert job["counters"]["bytes"]
     assert events(scene, "round")[-1]["round"] == ROUNDS
     scene.nothing_left()
@@ -124,6 +129,30 @@ def test_a_worker_is_killed(scene: Scene, tmp_path: Path) -> None:
     scene.go_on("collective-0-m-1-1")
     assert scene.result() == rounds_inline(tmp_path, workers=3)
     assert [event["worker"] for event in events(scene, "lost")] == [lost]
+    scene.nothing_left()
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("workers", [2, 3])
+def test_a_worker_of_a_shared_task_is_killed(workers: int, scene: Scene, tmp_path: Path) -> None:
+    """It takes those of its task along: all of the group, or two of three."""
+    configure(scene, {"hadoop": {"workers_per_task": 2}}, workers=workers)
+    # Of three, the task of one may stop, too: both tasks have the same work.
+    scene.want("collective-0-m-0-0", batches=BATCHES)
+    scene.want("collective-0-m-0-1")
+    scene.start()
+    process = scene.stopped("collective-0-m-0-0")
+    place = group(scene)
+    before = processes(place, 1)
+    others = set(before.values()) - {process}
+    scene.harm("collective-0-m-0-0")
+    scene.stopped("collective-0-m-0-1")
+    after = processes(place, 2)
+    lost = {worker for worker in before if after[worker] != before[worker]}
+    assert process in {before[worker] for worker in lost}
+    assert len(lost) in (1, 2) and len(before) - len(lost) == len(others & set(after.values()))
+    scene.go_on("collective-0-m-0-1")
+    assert scene.result() == rounds_inline(tmp_path, workers=workers)
     scene.nothing_left()
 
 
