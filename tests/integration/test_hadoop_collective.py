@@ -86,6 +86,19 @@ def test_the_bits_of_inline_rounds(
     assert "collective" not in storage(scene.run).names()
 
 
+@pytest.mark.full
+@pytest.mark.parametrize(
+    "sync",
+    [{"overlap": 1, "overlap_drain": 4}, {"precision": "int8", "error_feedback": True}, {"every": "batch"}],
+    ids=lambda sync: next(iter(sync)),
+)
+def test_the_bits_of_an_inline_group(sync: dict[str, Any], scene: Scene, tmp_path: Path) -> None:
+    configure(scene, {"hadoop": {"workers_per_task": 2}}, sync, workers=3)
+    scene.start()
+    assert scene.result() == rounds_inline(tmp_path, workers=3, sync={"mode": "collective", **sync})
+    scene.nothing_left()
+
+
 def group(scene: Scene) -> HdfsStorage:
     """Where the workers of the running job meet."""
     place = storage(f"{scene.run}/collective")
