@@ -6,8 +6,10 @@ import json
 import os
 import platform
 import re
+import signal
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from played_hadoop import APPLICATION, ATTEMPT, Yarn, after, play, said
@@ -84,6 +86,30 @@ def test_an_interrupt_meets_the_client_while_it_submits(
         submit([str(hadoop_home / "bin" / "hadoop")], os.environ, str(hadoop_home / "bin" / "yarn"), Submission())
     assert "PUT" in {method for method, _, _ in handler.heard}
     assert said(hadoop_home, "yarn") == ["application", "-kill", APPLICATION]  # no second time
+
+
+def test_an_impatient_second_ctrl_c_asks_for_nothing_more(hadoop_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    play(hadoop_home, "hadoop", f"echo 'Submitted application {APPLICATION}' >&2\nexec sleep 3600")
+    killed: list[str] = []
+
+    def kill(name: str, *_: Any) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGINT):
+            os.kill(os.getpid(), number)
+        killed.append(name)
+
+    def hear(self: Submission, line: str) -> None:
+        original(self, line)
+        raise KeyboardInterrupt
+
+    original = Submission.hear
+    monkeypatch.setattr(Submission, "hear", hear)
+    monkeypatch.setattr("jobs.hadoop.client.kill_application", kill)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    with pytest.raises(KeyboardInterrupt):
+        submit([str(hadoop_home / "bin" / "hadoop")], os.environ, "yarn", Submission())
+    assert killed == [APPLICATION]
+    assert signal.sigpending() == set()
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
 
 
 def configured(hadoop_home: Path, properties: Mapping[str, str]) -> None:

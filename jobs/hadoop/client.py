@@ -133,6 +133,6 @@ def _uninterrupted() -> Iterator[None]:
     try:
         yield
     finally:
-        while signal.sigtimedwait(wanted, 0) is not None:
-            pass  # it asks for what is being done already
+        while pending := signal.sigpending() & wanted:
+            signal.sigwait(pending)  # it asks for what is being done already
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
