@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from jobs import driver
+from jobs.interrupts import WANTED, forget
 from nnlib.config.render import from_resolved
 from nnlib.errors import NnjobsError
 from nnlib.events import Event, RoundDone, RunStarted
@@ -46,13 +47,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def interrupt(number: int, frame: object) -> None:
     """End the run as Ctrl-C does, once: a terminal's Ctrl-C comes to all processes, and then the evaluation ends this
     one, which must not keep it from taking its job off the cluster."""
-    for each in (signal.SIGINT, signal.SIGTERM):
-        # Not SIG_IGN: Python complains of a signal that has come already and finds it.
-        signal.signal(each, lambda number, frame: None)
+    for each in WANTED:
+        signal.signal(each, forget)
     raise KeyboardInterrupt
 
 
 if __name__ == "__main__":
-    for wanted in (signal.SIGINT, signal.SIGTERM):
+    for wanted in WANTED:
         signal.signal(wanted, interrupt)
     sys.exit(main())

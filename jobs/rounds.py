@@ -161,7 +161,7 @@ class JobSite:
     def queued(self) -> bool:
         """Whether a cluster has a job of ours, and may let it wait."""
         said = None if self.site is None else self.site.submission
-        return said is not None and said.application is not None
+        return said is not None and said.submitted
 
     def _reducers(self, slices: int) -> int:
         return self.spec.config.reducers or min(self.spec.workers, slices)

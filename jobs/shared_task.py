@@ -31,7 +31,8 @@ def run_shared(lines: Sequence[bytes], work: Work, output: BinaryIO) -> None:
     when all have ended well.
 
     Raises `WorkerEndedError` for the first that does not; the others are ended then, and nothing is written. They also
-    end with this process. It must have no other threads and no other children.
+    end with this process. It must have no other threads of Python's, for a
+    fork copies their locks as they are, and no other children.
     """
     sys.stdout.flush()
     sys.stderr.flush()

@@ -105,6 +105,7 @@ def test_a_failed_job_is_one_error_with_the_attempts_log(yarn: tuple[str, type[Y
         ("python: /lib/libc.so.6: version `GLIBC_2.38' not found", "GLIBC_2.38", True),
         ("JobError: there is no run directory /home/me/a on this node", "reach the run directory /home/me/a", True),
         ("Container [pid=1] is running beyond physical memory limits. Current", "more physical memory", False),
+        ("nnjobs: worker 1 on node7 ended by SIGKILL", "a worker's process was ended by SIGKILL", False),
         ("AttemptID:x Timed out after 12 secs", "a task hung: it showed no progress for 12 s", False),
         ("AttemptID:x task timeout set: 12s, taskTimedOut: true; task stuck timeout", "no progress for 12 s", False),
         ("File /a/b could only be written to 0 of the 1 minReplication nodes. There are 1", "no DataNode", True),

@@ -7,6 +7,8 @@ import os
 import platform
 import re
 import signal
+import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -67,7 +69,8 @@ def test_an_interrupt_meets_the_client_while_it_submits(
     host, handler = yarn
     # What the client has started keeps its standard error open: that must not be waited for.
     trap = f"trap \"echo '{last}' >&2; exit 143\" TERM"
-    play(hadoop_home, "hadoop", f"sleep 5 &\n{trap}\necho {first} >&2\nwhile :; do sleep 0.1; done")
+    script = f"sleep 3600 &\necho $! > '{hadoop_home}/child'\n{trap}\necho {first} >&2\nwhile :; do sleep 0.1; done"
+    play(hadoop_home, "hadoop", script)
     play(hadoop_home, "yarn", "true")
 
     def hear(self: Submission, line: str) -> None:
@@ -79,11 +82,13 @@ def test_an_interrupt_meets_the_client_while_it_submits(
     monkeypatch.setattr(Submission, "hear", hear)
     with pytest.raises(KeyboardInterrupt):
         submit([str(hadoop_home / "bin" / "hadoop")], os.environ, str(hadoop_home / "bin" / "yarn"), Submission())
+    os.kill(int((hadoop_home / "child").read_text()), signal.SIGKILL)  # it was still there
     assert said(hadoop_home, "yarn") == ["application", "-kill", APPLICATION]
     configured(hadoop_home, {"yarn.resourcemanager.webapp.address": host})
     handler.answers = {f"{PLACE}/state": {"state": "KILLED"}}
     with pytest.raises(KeyboardInterrupt):
         submit([str(hadoop_home / "bin" / "hadoop")], os.environ, str(hadoop_home / "bin" / "yarn"), Submission())
+    os.kill(int((hadoop_home / "child").read_text()), signal.SIGKILL)
     assert "PUT" in {method for method, _, _ in handler.heard}
     assert said(hadoop_home, "yarn") == ["application", "-kill", APPLICATION]  # no second time
 
@@ -92,10 +97,17 @@ def test_an_impatient_second_ctrl_c_asks_for_nothing_more(hadoop_home: Path, mon
     play(hadoop_home, "hadoop", f"echo 'Submitted application {APPLICATION}' >&2\nexec sleep 3600")
     killed: list[str] = []
 
-    def kill(name: str, *_: Any) -> None:
+    waits = threading.Event()
+    another = threading.Thread(target=waits.wait)  # such as follows a group: a signal may come to any thread
+    another.start()
+
+    def kill(name: str, *_: Any) -> bool:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGINT):
             os.kill(os.getpid(), number)
+            signal.pthread_kill(int(another.ident or 0), number)
+        time.sleep(0.1)
         killed.append(name)
+        return True
 
     def hear(self: Submission, line: str) -> None:
         original(self, line)
@@ -104,12 +116,13 @@ def test_an_impatient_second_ctrl_c_asks_for_nothing_more(hadoop_home: Path, mon
     original = Submission.hear
     monkeypatch.setattr(Submission, "hear", hear)
     monkeypatch.setattr("jobs.hadoop.client.kill_application", kill)
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     with pytest.raises(KeyboardInterrupt):
         submit([str(hadoop_home / "bin" / "hadoop")], os.environ, "yarn", Submission())
+    waits.set()
+    another.join()
     assert killed == [APPLICATION]
-    assert signal.sigpending() == set()
-    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
 def configured(hadoop_home: Path, properties: Mapping[str, str]) -> None:
@@ -132,6 +145,30 @@ def test_of_several_resource_managers_the_active_one_is_asked(hadoop_home: Path,
     assert resource_manager() is None
     handler.answers = {info: {"clusterInfo": {"haState": "ACTIVE"}}}
     assert resource_manager() == f"http://{host}"
+
+
+def test_a_resource_manager_is_found_by_its_host_and_hadoops_port(hadoop_home: Path) -> None:
+    configured(hadoop_home, {"yarn.resourcemanager.hostname": "rm"})
+    assert resource_manager() == "http://rm:8088"
+    secure = {"yarn.http.policy": "HTTPS_ONLY", "yarn.resourcemanager.webapp.address": "rm:1"}
+    configured(hadoop_home, {"yarn.resourcemanager.hostname": "another.rm", **secure})
+    assert resource_manager() == "https://another.rm:8090"
+
+
+def test_nodes_that_nobody_reaches_are_not_asked_for_ever(
+    yarn: tuple[str, type[Yarn]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host, handler = yarn
+    monkeypatch.setattr("jobs.hadoop.kill.END_SECONDS", 0.0)
+    nodes = [{"nodeHttpAddress": f"http://{host}/{number}"} for number in range(200)]
+    handler.answers = {
+        PLACE: {"app": {"state": "KILLED"}},
+        f"{PLACE}/state": {"state": "KILLED"},
+        f"{PLACE}/appattempts": {"appAttempts": {"appAttempt": [{"appAttemptId": "a"}]}},
+        f"{PLACE}/appattempts/a/containers": {"container": nodes},
+    }
+    assert kill_application(APPLICATION, f"http://{host}", "no program", os.environ)
+    assert not [path for _, path, _ in handler.heard if "/ws/v1/node/" in path]
 
 
 def test_a_killed_application_is_waited_for_until_its_nodes_have_nothing_of_it(
@@ -201,6 +238,16 @@ def test_what_a_killed_driver_left_is_ended(hadoop_home: Path, tmp_path: Path) -
     assert after(words, "-appTags") == sorted([elsewhere, dead])
     assert after(words, "-kill") == [APPLICATION, APPLICATION]
     assert len(notes) == 2 and all(APPLICATION in note for note in notes)
+
+
+def test_what_cannot_be_ended_is_not_called_ended(hadoop_home: Path, tmp_path: Path) -> None:
+    play(hadoop_home, "yarn", f'case "$*" in *-list*) echo "{APPLICATION} name";; *-kill*) exit 1;; esac')
+    base = storage(f"file://{tmp_path}")
+    base.write(f"runs/{folder_name('hdfs://host/run')}/plan", b"")
+    notes: list[str] = []
+    sweep(base, "runs", "hdfs://host/run", notes.append)
+    assert notes[0] == f"cannot end what a killed driver left running: {APPLICATION} (yarn application -kill)"
+    assert "and ended" not in notes[1]
 
 
 def test_without_yarn_the_folder_goes_all_the_same(hadoop_home: Path, tmp_path: Path) -> None:

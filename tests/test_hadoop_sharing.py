@@ -94,7 +94,7 @@ def test_a_shared_container_has_room_for_all_its_workers(data: str) -> None:
     one, four = (task_resources(spec(data, 4), workers) for workers in (1, 4))
     assert four.heap_mb == one.heap_mb  # one JVM
     assert four.vcores == 4 * one.vcores
-    python = 192
-    assert four.memory_mb >= 4 * python + four.heap_mb
+    jvm, python = 128, 192
+    assert four.memory_mb >= four.heap_mb + jvm + 5 * python  # the workers', and what they are forked from
     given = task_resources(spec(data, 4, memory_mb=900, vcores=2), 4)
     assert (given.memory_mb, given.vcores) == (900, 2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,7 +14,13 @@ from typing import BinaryIO
 
 import pytest
 
+from jobs.prepare import make_spec
 from jobs.shared_task import WorkerEndedError, run_shared
+from nnlib.config.schema import Config
+from nnlib.data.dataset import Dataset
+from nnlib.ledger import canonical
+from nnlib.plan import WorkerPlan
+from nnlib.wire import decode_record
 
 
 @pytest.fixture(autouse=True)
@@ -81,8 +88,41 @@ def test_they_end_with_their_parent(tmp_path: Path) -> None:
             time.sleep(0.01)
             assert parent.poll() is None
         parent.kill()
-    for mark in marks:
-        status = Path(f"/proc/{mark.read_text()}/stat")
-        # Nobody here reaps them: to be gone is to be no more than a name in the table.
-        while status.exists() and status.read_text().rpartition(")")[2].split()[0] not in "ZX":
-            time.sleep(0.01)
+    while any(lives(int(mark.read_text())) for mark in marks):
+        time.sleep(0.01)
+
+
+def lives(process: int) -> bool:
+    """Whether it is more than a name in the table, for nobody here reaps it."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def task(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+    """A collective job's map task as a cluster runs it, with the lines of two workers."""
+    lines = b"".join(WorkerPlan(worker, (worker,)).to_line().encode() + b"\n" for worker in (3, 1))
+    command = [sys.executable, "-m", "jobs.collective_job", "--mapper", "--report", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    return subprocess.run(command, input=lines, capture_output=True, cwd=tmp_path, env=environment, check=False)
+
+
+def test_a_task_with_two_lines_is_two_workers(tmp_path: Path) -> None:
+    done = task(tmp_path, "--phase", "preflight", "--check-node")
+    assert done.returncode == 0, done.stderr
+    told = [decode_record(line.partition(b"\t")[2]) for line in done.stdout.splitlines()]
+    assert [worker for worker, _ in told] == [3, 1]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_worker_that_fails_is_named_in_the_log(blobs: str, tmp_path: Path) -> None:
+    config = Config.model_validate({"name": "tiny", "workers": 4, "data": {"path": blobs}, "model": {"hidden": [4]}})
+    spec, _ = make_spec(config, Dataset.open(blobs))
+    (tmp_path / "spec.json").write_bytes(canonical(spec.to_json()))
+    options = ["--phase", "collective", "--spec", "spec.json", "--run-dir", str(tmp_path / "nowhere"), "--group", "g"]
+    done = task(tmp_path, *options, "--lock", "l")
+    assert done.returncode == 1
+    assert re.search(rb"^nnjobs: worker [13] on \S+ ended with code 1$", done.stderr, re.MULTILINE), done.stderr
+    assert b"there is no run directory" in done.stderr
+    assert done.stdout == b""

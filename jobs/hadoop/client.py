@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
-import signal
 import subprocess
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from jobs.hadoop.kill import kill_application
+from jobs.hadoop.kill import delete_staged, kill_application
+from jobs.interrupts import uninterrupted
 from nnlib.errors import JobError
 
 _APPLICATION = re.compile(r"(?:/\.staging/|Submitting tokens for job: )job_(\d+_\d+)|\bapplication_(\d+_\d+)\b")
@@ -29,15 +28,18 @@ STOP_SECONDS = 5.0
 
 @dataclass
 class Submission:
-    """What the client told of its job so far. ``web`` is the address of the resource manager's pages (or its
-    proxy's), ``failed`` the attempts that failed, oldest first; ``ended``: the driver has ended the job itself."""
+    """What the client told of its job so far. ``web`` is the address of the resource manager's pages (or its proxy's);
+    ``submitted``: the cluster has the job, whose name is known before; ``failed`` are the attempts that failed, oldest
+    first; ``ended``: the driver has ended the job itself; ``left``: it could not."""
 
     application: str | None = None
+    submitted: bool = False
     web: str | None = None
     failed: list[str] = field(default_factory=list)
     counters: dict[str, dict[str, int]] = field(default_factory=dict)
     lines: deque[str] = field(default_factory=lambda: deque(maxlen=KEPT_LINES))
     ended: bool = False
+    left: bool = False
     _group: str = ""
 
     def hear(self, line: str) -> None:
@@ -45,8 +47,10 @@ class Submission:
         self.lines.append(line)
         if self.application is None and (found := _APPLICATION.search(line)):
             self.application = f"application_{found[1] or found[2]}"
+        if "Submitted application" in line:
+            self.submitted = True
         if found := _TRACKING.search(line):
-            self.web = found[1]
+            self.web, self.submitted = found[1], True
         if found := _FAILED.search(line):
             self.failed.append(found[1])
         if found := _COUNTER.fullmatch(line):
@@ -93,12 +97,15 @@ def submit(arguments: Sequence[str], environment: Mapping[str, str], yarn: str, 
             said.hear(line)
         return process.wait()
     except BaseException:
-        with _uninterrupted():
+        with uninterrupted():
             _stop(process)  # first, that it cannot submit what is already killed
             for line in _left(process):
                 said.hear(line)
             if said.application is not None:
-                kill_application(said.application, said.web, yarn, environment)
+                killed = kill_application(said.application, said.web, yarn, environment)
+                said.left = said.submitted and not killed
+                if not said.submitted:
+                    delete_staged(said.application)
         raise
 
 
@@ -123,16 +130,3 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-
-
-@contextlib.contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Hold back Ctrl-C and SIGTERM for a moment: an impatient second one must not leave the job on the cluster."""
-    wanted = {signal.SIGINT, signal.SIGTERM}
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, wanted)
-    try:
-        yield
-    finally:
-        while pending := signal.sigpending() & wanted:
-            signal.sigwait(pending)  # it asks for what is being done already
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

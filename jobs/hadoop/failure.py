@@ -75,6 +75,13 @@ KNOWN = (
         lasting=False,
     ),
     Known(
+        re.compile(r"^nnjobs: worker \d+ on \S+ ended by (SIG(?:KILL|SEGV|BUS|ILL|FPE))$", re.MULTILINE),
+        "a worker's process was ended by {0}",
+        "after SIGKILL see whether its node lacks memory (runtime.hadoop.memory_mb, runtime.memory_mb), after another "
+        "whether a library does not fit its processor (nnjobs pack on a machine like the nodes)",
+        lasting=False,
+    ),
+    Known(
         re.compile(r"Timed out after (\d+) secs|task timeout set: (\d+)s, taskTimedOut: true"),
         "a task hung: it showed no progress for {0} s",
         "see its node; a task that needs longer between two signs of life: raise runtime.task_timeout_seconds",
@@ -88,7 +95,8 @@ KNOWN = (
     Known(
         re.compile(r"Invalid resource request|(?:MAP|REDUCE) capability required is more than.*"),
         "no node is large enough for a task's container",
-        "lower runtime.memory_mb or runtime.hadoop.memory_mb and vcores, or use smaller batches",
+        "lower runtime.memory_mb or runtime.hadoop.memory_mb and vcores, use smaller batches, or, in collective mode, "
+        "fewer workers in a container (runtime.hadoop.workers_per_task)",
     ),
     Known(
         re.compile(r"could only be written to 0 of the \d+ minReplication nodes"),
@@ -237,7 +245,7 @@ def _contents(text: str) -> str:
 _REASON = re.compile(r"Job job_\w+ failed with state \w+ due to: (.+)")
 
 _NOISE = re.compile(
-    r"^(reporter:|nnjobs: worker |log4j:|SLF4J|INFO: |WARNING: |OpenJDK |[A-Z][a-z]{2} \d\d, \d{4} )|^\s*$"
+    r"^(reporter:|nnjobs: worker \d+ on \S+$|log4j:|SLF4J|INFO: |WARNING: |OpenJDK |[A-Z][a-z]{2} \d\d, \d{4} )|^\s*$"
 )
 """Lines that say nothing of a failure, most of them the JVM's."""
 

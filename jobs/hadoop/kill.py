@@ -11,7 +11,7 @@ import time
 import urllib.request
 from collections.abc import Mapping, Sequence
 
-from jobs.hadoop.yarn import ENDED, TIMEOUT_SECONDS, WEB, application, fetch_json, nodes_of, resource_manager, user
+from jobs.hadoop.yarn import ENDED, TIMEOUT_SECONDS, WEB, application, fetch_object, nodes_of, resource_manager, user
 from nnlib.errors import NnjobsError
 from nnlib.storage import storage
 from nnlib.storage.hadoop_config import properties
@@ -20,6 +20,8 @@ KILL_SECONDS = 60.0
 END_SECONDS = 10.0
 """For so long the end of a killed application is waited for: a node hears of it with its next heartbeat."""
 POLL_SECONDS = 0.05
+NODE_SECONDS = 1.0
+"""For so long a node is asked: their web services may be out of reach from here, and there may be many."""
 PROCESS_SECONDS = 0.5
 """A container that was killed while it started counts as ended before its process has; that gets 0.25 s to end by
 itself (``yarn.nodemanager.sleep-delay-before-sigkill.ms``)."""
@@ -28,15 +30,17 @@ STAGING = "/tmp/hadoop-yarn/staging"
 """Hadoop's default of ``yarn.app.mapreduce.am.staging-dir``."""
 
 
-def kill_application(name: str, web: str | None, yarn: str, environment: Mapping[str, str]) -> None:
-    """End an application, wait until nothing of it runs, and delete what its client staged. ``web`` is the resource
-    manager's address, if the client told it, and ``yarn`` the program."""
+def kill_application(name: str, web: str | None, yarn: str, environment: Mapping[str, str]) -> bool:
+    """End an application, wait until nothing of it runs, and delete what its client staged; False if nobody took the
+    order. ``web`` is the resource manager's address, if the client told it, and ``yarn`` the program."""
     web = web or resource_manager()
     nodes = nodes_of(name, web)
-    if web is None or not _kill_by_http(f"{web}/ws/v1/cluster/apps/{name}/state?user.name={user()}"):
-        _run_quietly([yarn, "application", "-kill", name], environment)
+    taken = web is not None and _kill_by_http(f"{web}/ws/v1/cluster/apps/{name}/state?user.name={user()}")
+    if not taken and not _run_quietly([yarn, "application", "-kill", name], environment):
+        return False
     _await_end(name, web, nodes)
     delete_staged(name)
+    return True
 
 
 def _await_end(name: str, web: str | None, nodes: set[str]) -> None:
@@ -46,14 +50,14 @@ def _await_end(name: str, web: str | None, nodes: set[str]) -> None:
     while application(name, web).get("state") not in (None, *ENDED) and time.monotonic() < deadline:
         time.sleep(POLL_SECONDS)
     for node in sorted(nodes | nodes_of(name, web)):
-        while _runs_on(node, name) and time.monotonic() < deadline:
+        while time.monotonic() < deadline and _runs_on(node, name):
             time.sleep(POLL_SECONDS)
     time.sleep(PROCESS_SECONDS)
 
 
 def _runs_on(node: str, name: str) -> bool:
-    """Whether a node still has containers of an application. One that cannot be asked is not waited for."""
-    app = fetch_json(f"{node}/ws/v1/node/apps/{name}").get("app", {})
+    """Whether a node still has containers of an application. One that does not answer is not waited for."""
+    app = fetch_object(f"{node}/ws/v1/node/apps/{name}", "app", timeout=NODE_SECONDS)
     return app.get("state", "FINISHED") not in ("APPLICATION_RESOURCES_CLEANINGUP", "FINISHED")
 
 
@@ -80,17 +84,22 @@ def kill_attempt(attempt: str, web: str | None, mapred: str, environment: Mappin
     _run_quietly([mapred, "job", "-kill-task", attempt], environment)
 
 
-def _run_quietly(command: Sequence[str], environment: Mapping[str, str]) -> None:
-    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-        subprocess.run(
+def _run_quietly(command: Sequence[str], environment: Mapping[str, str]) -> bool:
+    """Whether a program did what it was asked to. No Ctrl-C at the terminal reaches it."""
+    try:
+        done = subprocess.run(
             command,
             env=dict(environment),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             timeout=KILL_SECONDS,
+            start_new_session=True,
             check=False,
         )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return done.returncode == 0
 
 
 def _kill_by_http(address: str) -> bool:

@@ -71,7 +71,8 @@ def task_resources(spec: JobSpec, workers: int = 1) -> Resources:
     mapper = vectors + 8 * largest + activations + rows
     reducer = vectors + min(2 * REDUCER_BYTES, 3 * spec.workers * line)
     python = PYTHON_MB + -(-max(mapper, reducer) // MB)
-    memory = runtime.hadoop.memory_mb or max(LEAST_MB, heap + JVM_MB + workers * python)
+    shared = 0 if workers == 1 else PYTHON_MB  # of the process that they are forked from
+    memory = runtime.hadoop.memory_mb or max(LEAST_MB, heap + JVM_MB + shared + workers * python)
     return Resources(memory, heap, runtime.hadoop.vcores or workers * runtime.blas_threads)
 
 

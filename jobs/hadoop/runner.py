@@ -124,7 +124,11 @@ class HadoopRunner(HadoopJobRunner):  # type: ignore[misc]
         yarn = os.path.join(os.path.dirname(self.get_hadoop_bin()[-1]), "yarn")  # noqa: PTH118, PTH120  (may be bare)
         environment = client_environment(self.site.settings.jvm_options)
         self.site.submission = said = Submission()
-        status = submit(self._args_for_step(0), environment, yarn, said)
+        try:
+            status = submit(self._args_for_step(0), environment, yarn, said)
+        finally:
+            if said.left:
+                self.site.note(f"{said.application} may still run: yarn application -kill {said.application}")
         if status and self._succeeded(said):
             self.site.note(f"{self.request.name}: done, though its client was not told (exit status {status})")
             status = 0

@@ -67,15 +67,15 @@ class HadoopSite:
 
     def properties(self, request: RoundRequest, *, uber: bool) -> dict[str, str]:
         """The Hadoop properties of a job."""
-        lines = self.spec.workers if uber else workers_per_task(self.spec) if request.collective else 1
+        shared = workers_per_task(self.spec) if request.collective and request.phase != PREFLIGHT else 1
         own = job_properties(
             self.spec.config.runtime,
             self.spec.workers,
-            task_resources(self.spec, lines) if request.collective else self._resources,
+            self._resources if shared == 1 else task_resources(self.spec, shared),
             name=job_name(self.spec, request),
             reducers=0 if request.collective or request.phase == PREFLIGHT else 1 if uber else request.reducers,
             uber=uber,
-            lines_per_map=lines,
+            lines_per_map=self.spec.workers if uber else shared,
         )
         if request.collective:
             # A second attempt beside the first would take its place in the group, and the group meet anew.

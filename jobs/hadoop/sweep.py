@@ -58,9 +58,10 @@ def _end_applications(tag: str, note: Callable[[str], None]) -> list[str]:
     try:
         listed = _yarn("-list", "-appTags", tag, "-appStates", ALIVE)
         found = re.findall(r"^(application_\d+_\d+)\b", listed, re.MULTILINE)
-        for application in found:
-            kill_application(application, None, program("yarn"), os.environ)
-        return found
+        ended = [name for name in found if kill_application(name, None, program("yarn"), os.environ)]
+        if left := sorted(set(found) - set(ended)):
+            note(f"cannot end what a killed driver left running: {', '.join(left)} (yarn application -kill)")
+        return ended
     except (OSError, subprocess.SubprocessError) as error:
         note(f"cannot see whether a killed driver's application still runs: {error}")
         return []

@@ -5,7 +5,8 @@
 Each run is the whole of ``nnjobs train -r hadoop``, from the command to the finished, saved and scored model: 400-25-10
 with sigmoids, lambda 0.6987, local conjugate gradients, averaged every 5 iterations. Its wall time is divided by that
 of an empty job (a map task for each worker, no reduce, the same JVM options, ``cat`` for a program) plus the workers'
-processor time of training over the cores. The run's own workers share a container (``runtime.hadoop.workers_per_task``). The first of ``--workers`` and ``--epochs`` is what counts; with
+processor time of training over the cores. The run's own workers share a container
+(``runtime.hadoop.workers_per_task``). The first of ``--workers`` and ``--epochs`` is what counts; with
 ``--rounds-mode`` the same configuration trains in rounds mode too, N rounds of it, or all (0).
 
 Uses the cluster that HADOOP_HOME and HADOOP_CONF_DIR name; without them it starts one of its own.

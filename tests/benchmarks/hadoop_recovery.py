@@ -3,10 +3,11 @@
     python tests/benchmarks/hadoop_recovery.py [--repeats N] [--workers N]
 
 A worker's Python is killed (SIGKILL) while the group trains 400-25-10 by conjugate gradients on the digits. Two times
-count from there: until YARN has started the process that replaces it, which is the cluster's, and from that until the
+count from there: until YARN has started the Python that replaces it, which is the cluster's, and from that until the
 whole group has trained a round again, which is ours: its start, the meeting, the newest commit. A status that is
 written once a second tells of that round, so up to a second of the second time is looking. The run goes on to its end,
-and the model must be that of inline rounds.
+and the model must be that of inline rounds. All that is done twice: with a container for every worker, where the others
+keep their processes, and with one that all share, where all begin anew.
 
 Uses the cluster that HADOOP_HOME and HADOOP_CONF_DIR name, if it has one node, this machine; without them it starts one
 of its own.
@@ -22,7 +23,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -80,10 +81,11 @@ def awaited(look: Callable[[], T], what: str) -> T:
     return found
 
 
-def recovery(config: Path, run: str, workers: int, model: str) -> dict[str, float]:
+def recovery(config: Path, run: str, workers: int, shared: int, model: str) -> dict[str, float]:
     """Kill the last worker of a run; seconds until YARN has replaced it, and until all train again."""
     options = [*NNJOBS, "train", str(config), "-r", "hadoop", "--run-dir", run, "--json"]
     options += ["--set", f"workers={workers}", "--set", f"train.epochs={EPOCHS}"]
+    options += ["--set", f"runtime.hadoop.workers_per_task={shared}"]
     with subprocess.Popen(
         options, cwd=config.parent, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as driver:
@@ -94,7 +96,8 @@ def recovery(config: Path, run: str, workers: int, model: str) -> dict[str, floa
             os.kill(process, signal.SIGKILL)
             killed = time.time()
             replaced = psutil.Process(awaited(lambda: members(run, 2).get(lost), "the worker is replaced"))
-            started = replaced.create_time()
+            # A worker of a shared container is forked from the Python that YARN started.
+            started = (replaced if shared == 1 else replaced.parents()[0]).create_time()
             awaited(lambda: status(run).get("generation") == 2, "the group trains again")
             trained = time.time()
             output, _ = driver.communicate()
@@ -112,15 +115,25 @@ def measure(workers: int, repeats: int) -> dict[str, Any]:
         settings = ["--set", f"workers={workers}", "--set", f"train.epochs={EPOCHS}", "--set", "sync.mode=rounds"]
         inline = nnjobs("train", config, "--run-dir", folder / "inline", "--json", *settings, folder=folder)
         model = inline.result["model_sha256"]
-        times = [recovery(config, f"{base}/run-{number}", workers, model) for number in range(repeats)]
-    medians = {name: statistics.median(one[name] for one in times) for name in times[0]}
+        cases = [
+            {"workers_per_task": shared}
+            | summed([recovery(config, f"{base}/run-{shared}-{n}", workers, shared, model) for n in range(repeats)])
+            for shared in (1, workers)
+        ]
     return {
         "workers": workers,
+        "cases": cases,
+        "at_most": AT_MOST,
+        "held": all(case["medians"]["own"] <= AT_MOST for case in cases),
+        "load_average": os.getloadavg()[0],
+    }
+
+
+def summed(times: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+    medians = {name: statistics.median(one[name] for one in times) for name in times[0]}
+    return {
         "seconds": [{name: round(value, 2) for name, value in one.items()} for one in times],
         "medians": {name: round(value, 2) for name, value in medians.items()},
-        "at_most": AT_MOST,
-        "held": medians["own"] <= AT_MOST,
-        "load_average": os.getloadavg()[0],
     }
 
 

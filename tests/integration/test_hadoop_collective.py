@@ -170,9 +170,9 @@ def test_a_worker_of_a_shared_task_is_killed(workers: int, scene: Scene, tmp_pat
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("task", [0, 1])
-def test_a_worker_hangs(task: int, scene: Scene, tmp_path: Path) -> None:
-    configure(scene, sync={"worker_timeout_seconds": 5})
+@pytest.mark.parametrize(("task", "shared"), [(0, 1), (1, 1), (0, 2)])
+def test_a_worker_hangs(task: int, shared: int, scene: Scene, tmp_path: Path) -> None:
+    configure(scene, {"hadoop": {"workers_per_task": shared}}, {"worker_timeout_seconds": 5})
     scene.want(f"collective-0-m-{task}-0", batches=BATCHES)
     scene.start()
     hanging = scene.stopped(f"collective-0-m-{task}-0")
