@@ -6,6 +6,7 @@ and ends what hangs.
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import threading
 import time
@@ -60,6 +61,11 @@ def run_collective(
     try:
         with follower.following():
             return site.run("collective", start.round, everyone, group=group)
+    except KeyboardInterrupt:
+        with contextlib.suppress(StorageError):
+            every = site.spec.config.checkpoint.every
+            driver.tell(Note(f"the newest commit is of round {store.newest()} (checkpoint.every: {every})", "warning"))
+        raise
     except JobError as failed:
         error = failed if watch is None or watch.error is None else watch.error
         if "slots" not in error.where or site.spec.config.sync.gang_fallback != "rounds":

@@ -117,5 +117,5 @@ def _interrupted(screen: Display) -> NoReturn:
     if screen.started is None:
         screen.line("interrupted before the first round; nothing was trained")
     else:
-        screen.line(f"interrupted; whole rounds are kept. To go on:\n  {resume_line(screen.started.run_dir)}")
+        screen.line(f"interrupted; what is committed is kept. To go on:\n  {resume_line(screen.started.run_dir)}")
     raise click.exceptions.Exit(130)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from jobs.advance import advance
@@ -60,8 +60,16 @@ class Verification:
         }
 
 
-def verify(address: str, *, round_: int | None = None, every: bool = False, listen: Listener = ignore) -> Verification:
-    """Check a run; recompute its last round, or ``round_``, or ``every`` round from the seed on.
+def verify(
+    address: str,
+    *,
+    round_: int | None = None,
+    every: bool = False,
+    runner: str | None = None,
+    listen: Listener = ignore,
+) -> Verification:
+    """Check a run; recompute its last round, or ``round_``, or ``every`` round from the seed on, by its own runner or
+    by ``runner``.
 
     Raises the typed errors of `nnlib.errors` only where nothing can be checked at all (no run, no such round);
     whatever differs is a problem in the result.
@@ -86,10 +94,18 @@ def verify(address: str, *, round_: int | None = None, every: bool = False, list
             return found
         wanted = committed if every else [committed[-1] if round_ is None else round_]
         try:
-            _replay(stack, run, spec, wanted, found, listen)
+            _replay(stack, run, _with_runner(spec, runner), wanted, found, listen)
         except NnjobsError as error:
             found.problems.append(f"recomputing failed: {error}")
     return found
+
+
+def _with_runner(spec: JobSpec, runner: str | None) -> JobSpec:
+    """Which runner recomputes is no part of the bits."""
+    if runner is None:
+        return spec
+    runtime = spec.config.runtime.model_copy(update={"runner": runner})
+    return replace(spec, config=spec.config.model_copy(update={"runtime": runtime}))
 
 
 def _check_files(store: RoundStore, committed: Sequence[int], found: Verification) -> None:
@@ -175,6 +191,10 @@ def _replay(
             base = max(round_ for round_ in store.rounds() if round_ < target and store.has_model(round_))
             current = (store, store.load(base))
             current[1].residuals = store.residuals(base)
+            if target - base > 1:
+                by = "" if together else f", a job each (-r {spec.config.runtime.runner})"
+                text = f"the model kept before round {target} is that of round {base}"
+                listen(Note(f"{text}: recomputing {target - base} rounds{by}"))
         if between := sorted(lacking & set(range(current[1].round + 1, target + 1))):
             found.notes.append(
                 f"round {target} was not recomputed: workers were missing (a quorum) from round "

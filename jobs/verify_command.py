@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from jobs.messages import print_json
+from jobs.runner_options import RUNNERS
 from nnlib.errors import MismatchError
 from nnlib.events import Event, Note
 
@@ -13,15 +14,19 @@ from nnlib.events import Event, Note
 @click.argument("run")
 @click.option("--round", "round_", type=click.IntRange(min=0), help="Recompute this round; default: the last one.")
 @click.option("--all", "every", is_flag=True, help="Recompute every round, from the seeds on.")
+@click.option("-r", "--runner", type=click.Choice(RUNNERS), help="Recompute by it; default: the run's own runner.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as the last line of standard output.")
-def verify(run: str, round_: int | None, every: bool, as_json: bool) -> None:
+def verify(run: str, round_: int | None, every: bool, runner: str | None, as_json: bool) -> None:
     """Check that RUN is what its ledger says, and that recomputing its rounds gives the same bits.
+
+    A round is recomputed from the nearest model kept before it: in collective mode that may be many rounds ago. Any
+    runner gives the same bits.
 
     Ends with code 3 and the names of what was altered if it is not.
     """
     from jobs.verify import verify as check  # imported now: --help need not load mrjob and pyarrow
 
-    found = check(run, round_=round_, every=every, listen=_tell)
+    found = check(run, round_=round_, every=every, runner=runner, listen=_tell)
     for note in found.notes:
         click.echo(note, err=True)
     if as_json:

@@ -1,4 +1,4 @@
-"""Ctrl-C and kill: whole rounds are kept, nothing is left behind, and the printed line resumes to the same bits."""
+"""Ctrl-C and kill: what is committed is kept, nothing is left behind, and the printed line resumes to the same bits."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from shards import write_dataset
 
 from jobs import driver
 from nnlib.config.load import load_config
+from nnlib.events import Event, Note
 
 EXPERIMENT = """
 name: long
@@ -25,6 +26,22 @@ run_dir: {run}
 model: {{hidden: [3]}}
 train: {{epochs: 400, epochs_per_round: 1}}
 """
+
+
+def test_an_interrupted_group_says_what_is_committed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    write_dataset(tmp_path / "data", rng.normal(size=(60, 3)), rng.integers(0, 2, 60), shards=2, classes=2)
+    text = EXPERIMENT.format(data=tmp_path / "data", run=tmp_path / "run")
+    (tmp_path / "long.yaml").write_text(f"{text}sync: {{mode: collective}}\n")
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("jobs.rounds.JobSite.run", interrupted)
+    told: list[Event] = []
+    with pytest.raises(KeyboardInterrupt):
+        driver.train(load_config(tmp_path / "long.yaml", []), listen=told.append)
+    assert Note("the newest commit is of round 0 (checkpoint.every: 30s)", "warning") in told
 
 
 @pytest.mark.parametrize("runner", ["inline", "local"])

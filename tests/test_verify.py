@@ -63,7 +63,12 @@ def test_an_honest_run_verifies_whole(honest: Path) -> None:
 
 def test_one_round_is_recomputed_from_the_nearest_kept_model(honest: Path) -> None:
     assert verify(str(honest / "run")).recomputed == [5]
-    assert verify(str(honest / "run"), round_=2).problems == []
+    told: list[str] = []
+    found = verify(
+        str(honest / "run"), round_=2, runner="local", listen=lambda event: told.append(getattr(event, "text", ""))
+    )
+    assert found.problems == [] and found.recomputed == [2]
+    assert told[0] == "the model kept before round 2 is that of round 0: recomputing 2 rounds, a job each (-r local)"
 
 
 def flip(path: Path, at: int) -> None:

@@ -61,7 +61,7 @@ def numbers(column: Column, name: str, place: Place) -> npt.NDArray[Any]:
             f"expected numbers, found {column.type}",
             file=place.file,
             column=name,
-            hint="leave the column out with --features, or encode it with --categorical",
+            hint="encode the column with --categorical, or name those to use, without it, with --features",
         )
     if column.null_count:
         column = column.cast(pa.float64(), safe=False)
@@ -80,7 +80,7 @@ def _parsed(column: pa.Array, name: str, place: Place) -> npt.NDArray[np.float64
                     file=place.file,
                     row=place.row + row + 1,
                     column=name,
-                    hint="leave the column out with --features, or encode it with --categorical",
+                    hint="encode the column with --categorical, or name those to use, without it, with --features",
                 ) from None
         raise
     values: npt.NDArray[np.float64] = parsed.to_numpy(zero_copy_only=False)

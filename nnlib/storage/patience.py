@@ -42,7 +42,9 @@ class Patience:
         if at_once:
             return
         if not self._told and waited > 1.0:
-            _log.warning("waiting up to %.0f s for HDFS at %s: %s", self._seconds, self._service, reason)
+            _log.warning(
+                "waiting up to %.0f s (NNJOBS_HDFS_WAIT) for HDFS at %s: %s", self._seconds, self._service, reason
+            )
             self._told = True
         time.sleep(self._pause)
         self._pause = min(2 * self._pause, LONGEST_SECONDS)

@@ -140,7 +140,7 @@ def _bad_value(file: str, name: str, row: int, value: bytes, kind: pa.DataType) 
         )
     return DataError(
         f"{shown} is not a number",
-        hint="leave the column out with --features, or encode it with --categorical",
+        hint="encode the column with --categorical, or name those to use, without it, with --features",
         file=file,
         row=row,
         column=name,
