@@ -19,7 +19,7 @@ from jobs.job_request import Group
 from jobs.outputs import TrialOutput
 from jobs.progress import round_done
 from jobs.rounds import JobSite
-from nnlib.checkpoint import Checkpoint, RoundStore
+from nnlib.checkpoint import ROUNDS, Checkpoint, RoundStore
 from nnlib.errors import JobError, StorageError
 from nnlib.events import Event, GroupSeen, Note, RoundDone, TrialStopped, WorkerSeen
 from nnlib.lock import current_lease
@@ -74,6 +74,8 @@ def run_collective(
         return None
     finally:
         place.delete(GROUP)
+        if follower.generation > 1:
+            place.sweep(ROUNDS)  # worker 0 may have been lost in the midst of a commit
 
 
 class Follower:
@@ -85,6 +87,8 @@ class Follower:
         """``watch`` is called at every look; None for a group in one process: its workers take turns, so who waits, and
         for whom, says nothing of them."""
         self._driver, self._spec, self._store, self._watch = driver, spec, store, watch
+        self.generation = 1
+        """How many times the group has met, as far as is known."""
         self._told = start.round
         self._group_told = time.monotonic()
         self._ended = threading.Event()
@@ -114,6 +118,7 @@ class Follower:
                 self._watch()
             status = read_status(storage.read(STATUS)) if storage.exists(STATUS) else None
             if status is not None:
+                self.generation = status["generation"]
                 self._tell(status)
                 self._tell_group(status, last)
                 self._driver.renew_view(self._store)

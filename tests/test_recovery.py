@@ -155,6 +155,7 @@ def test_a_worker_that_dies_or_hangs_is_replaced(
 ) -> None:
     def harm(run: Path, ended: Callable[[], bool]) -> None:
         first = group(run, 1, ended, commits=commits)
+        (run / "rounds/000000/.model.safetensors.1234abcd.tmp").touch()  # as worker 0 leaves in the midst of a commit
         os.kill(first[worker], number)
         if ended() or list(run.glob("final/*")):
             raise TooQuickError
@@ -167,6 +168,7 @@ def test_a_worker_that_dies_or_hangs_is_replaced(
     assert [loss["worker"] for loss in losses(run)] == [worker]
     assert any(isinstance(event, Note) and event.text.startswith(f"worker {worker}: lost") for event in events)
     assert not (run / "collective").exists()
+    assert list(run.rglob(".*.tmp")) == []
 
 
 @pytest.mark.full
