@@ -81,7 +81,7 @@ FIGURES = (
     Figure("hadoop_collective", "500 epochs by a group on Hadoop, times an empty job and its training",
            ("ratio",), "<= 1.25", most=1.25),
     Figure("hadoop_recovery", "a group on Hadoop that lost a worker trains again, YARN's start aside, s",
-           ("medians", "own"), "<= 15", most=15.0),
+           ("slowest",), "<= 15", most=15.0),
     Figure("simulator", "predicted run times: largest error, %", ("worst_percent",), "<= 15", most=15.0),
     Figure("allreduce", "42,000 floats, 4 workers, encrypted: time, times gloo",
            ("medians", "small_encrypted"), "<= 0.5", most=0.5),

@@ -120,11 +120,13 @@ def measure(workers: int, repeats: int) -> dict[str, Any]:
             | summed([recovery(config, f"{base}/run-{shared}-{n}", workers, shared, model) for n in range(repeats)])
             for shared in (1, workers)
         ]
+    slowest = max(case["medians"]["own"] for case in cases)
     return {
         "workers": workers,
         "cases": cases,
+        "slowest": slowest,
         "at_most": AT_MOST,
-        "held": all(case["medians"]["own"] <= AT_MOST for case in cases),
+        "held": slowest <= AT_MOST,
         "load_average": os.getloadavg()[0],
     }
 
