@@ -84,6 +84,8 @@ def test_what_the_configuration_says_wins(data: str, hadoop_home: Path, yarn: tu
     handler.answers = {"/ws/v1/cluster/nodes": {"nodes": {"node": [node(65536, 64)]}}}
     configured(hadoop_home, host, **{"yarn.scheduler.maximum-allocation-vcores": "64"})
     assert workers_per_task(spec(data, 8)) == 8
+    configured(hadoop_home, host, **{"yarn.scheduler.maximum-allocation-vcores": "${of.another.file}"})
+    assert workers_per_task(spec(data, 8)) == 4  # Hadoop's own
     assert workers_per_task(spec(data, 8, workers_per_task=3)) == 3
     assert workers_per_task(spec(data, 2, workers_per_task=3)) == 2
     assert workers_per_task(spec(data, 8, memory_mb=2048)) == 1  # a container's, as it was asked for

@@ -23,11 +23,16 @@ def workers_per_task(spec: JobSpec) -> int:
     nodes = node_sizes(resource_manager())
     if not nodes:
         return 1
-    found = properties()
-    memory = min(int(found.get(f"{LARGEST}mb", LARGEST_MB)), min(mb for mb, _ in nodes) - LEAST_MB)
-    vcores = min(int(found.get(f"{LARGEST}vcores", LARGEST_VCORES)), min(cores for _, cores in nodes) - 1)
+    memory = min(_largest("mb", LARGEST_MB), min(mb for mb, _ in nodes) - LEAST_MB)
+    vcores = min(_largest("vcores", LARGEST_VCORES), min(cores for _, cores in nodes) - 1)
     for workers in range(-(-spec.workers // len(nodes)), 1, -1):
         needed = task_resources(spec, workers)
         if needed.memory_mb <= memory and needed.vcores <= vcores:
             return workers
     return 1
+
+
+def _largest(of: str, default: int) -> int:
+    """What yarn-site.xml allows a container, where it says so in plain digits."""
+    text = properties().get(f"{LARGEST}{of}", "")
+    return int(text) if text.isdecimal() else default
