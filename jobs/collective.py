@@ -20,7 +20,7 @@ from jobs.outputs import TrialOutput
 from jobs.progress import round_done
 from jobs.rounds import JobSite
 from nnlib.checkpoint import ROUNDS, Checkpoint, RoundStore
-from nnlib.errors import JobError, StorageError
+from nnlib.errors import JobError, NnjobsError, StorageError
 from nnlib.events import Event, GroupSeen, Note, RoundDone, TrialStopped, WorkerSeen
 from nnlib.lock import current_lease
 from nnlib.plan import JobSpec
@@ -58,11 +58,14 @@ def run_collective(
 
         watch = GroupWatch(driver, site, place, group.folder)
     follower = Follower(driver, site.spec, store, start, None if watch is None else watch.look)
+    whole = False
     try:
         with follower.following():
-            return site.run("collective", start.round, everyone, group=group)
+            outputs = site.run("collective", start.round, everyone, group=group)
+        whole = follower.generation == 1
+        return outputs
     except KeyboardInterrupt:
-        with contextlib.suppress(StorageError):
+        with contextlib.suppress(NnjobsError):
             every = site.spec.config.checkpoint.every
             driver.tell(Note(f"the newest commit is of round {store.newest()} (checkpoint.every: {every})", "warning"))
         raise
@@ -73,9 +76,11 @@ def run_collective(
         driver.tell(Note(f"{error.message}; going on in rounds mode from round {store.newest()}", "warning"))
         return None
     finally:
-        place.delete(GROUP)
-        if follower.generation > 1:
-            place.sweep(ROUNDS)  # worker 0 may have been lost in the midst of a commit
+        # A storage that is away must not hide how the job ended; who goes on with the run deletes it, too.
+        with contextlib.suppress(StorageError):
+            place.delete(GROUP)
+            if not whole:
+                place.sweep(ROUNDS)  # worker 0 may have been lost in the midst of a commit
 
 
 class Follower:
@@ -124,7 +129,7 @@ class Follower:
                 self._driver.renew_view(self._store)
             if last:
                 self._tell_committed(self._store.newest())
-        except StorageError:
+        except NnjobsError:
             return
 
     def _tell(self, status: dict[str, Any]) -> None:

@@ -27,4 +27,5 @@ def uninterrupted() -> Iterator[None]:
         yield
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            if handler is not None:  # one of a program that embeds us
+                signal.signal(number, handler)

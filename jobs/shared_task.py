@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import BinaryIO
 
+from jobs.attempts import signal_name
 from jobs.forks import die_with, end_with
 
 Work = Callable[[bytes, BinaryIO], None]
@@ -22,7 +23,7 @@ class WorkerEndedError(Exception):
     """The process of a line, by its ``index``, ended with ``code`` (negative: by that signal)."""
 
     def __init__(self, index: int, code: int) -> None:
-        super().__init__(f"ended with code {code}" if code >= 0 else f"ended by {signal.Signals(-code).name}")
+        super().__init__(f"ended with code {code}" if code >= 0 else f"ended by {signal_name(-code)}")
         self.index, self.code = index, code
 
 

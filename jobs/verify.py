@@ -26,7 +26,7 @@ from nnlib.checkpoint import LEDGER, MODEL, RESIDUALS, STATE, Checkpoint, RoundS
 from nnlib.collective.communicator import Communicator
 from nnlib.data.dataset import Dataset
 from nnlib.data.reader import ShardReader
-from nnlib.errors import ConfigError, NnjobsError
+from nnlib.errors import ConfigError, DataError, DivergedError, NnjobsError
 from nnlib.events import Listener, Note, ignore
 from nnlib.ledger import canonical, digest, first_facts
 from nnlib.numerics import blas_threads
@@ -71,8 +71,8 @@ def verify(
     """Check a run; recompute its last round, or ``round_``, or ``every`` round from the seed on, by its own runner or
     by ``runner``.
 
-    Raises the typed errors of `nnlib.errors` only where nothing can be checked at all (no run, no such round);
-    whatever differs is a problem in the result.
+    Whatever differs is a problem in the result. Raises the typed errors of `nnlib.errors` where that cannot be told: no
+    run, no such round, a storage or a cluster that is away, a runner that cannot read the data.
     """
     run = RunDirectory.open(address)
     spec = run.spec()
@@ -95,7 +95,7 @@ def verify(
         wanted = committed if every else [committed[-1] if round_ is None else round_]
         try:
             _replay(stack, run, _with_runner(spec, runner), wanted, found, listen)
-        except NnjobsError as error:
+        except (DataError, DivergedError) as error:
             found.problems.append(f"recomputing failed: {error}")
     return found
 
@@ -191,10 +191,6 @@ def _replay(
             base = max(round_ for round_ in store.rounds() if round_ < target and store.has_model(round_))
             current = (store, store.load(base))
             current[1].residuals = store.residuals(base)
-            if target - base > 1:
-                by = "" if together else f", a job each (-r {spec.config.runtime.runner})"
-                text = f"the model kept before round {target} is that of round {base}"
-                listen(Note(f"{text}: recomputing {target - base} rounds{by}"))
         if between := sorted(lacking & set(range(current[1].round + 1, target + 1))):
             found.notes.append(
                 f"round {target} was not recomputed: workers were missing (a quorum) from round "
@@ -202,8 +198,11 @@ def _replay(
             )
             current = None
             continue
+        end = drained_round(spec.config, target) if together else target
+        if (rounds := end - current[1].round) > 1:
+            by = "" if together else f", a job each (-r {spec.config.runtime.runner})"
+            listen(Note(f"recomputing {rounds} rounds from the model of round {current[1].round}{by}"))
         if together:
-            end = drained_round(spec.config, target)
             current = (scratch, _replay_together(spec, plans, current[1], end, scratch))
         while current[1].round < target:
             where, before = current

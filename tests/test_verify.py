@@ -20,6 +20,7 @@ from jobs.cli import cli
 from jobs.verify import verify
 from nnlib import numerics
 from nnlib.config.schema import Config
+from nnlib.errors import ConfigError
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +69,12 @@ def test_one_round_is_recomputed_from_the_nearest_kept_model(honest: Path) -> No
         str(honest / "run"), round_=2, runner="local", listen=lambda event: told.append(getattr(event, "text", ""))
     )
     assert found.problems == [] and found.recomputed == [2]
-    assert told[0] == "the model kept before round 2 is that of round 0: recomputing 2 rounds, a job each (-r local)"
+    assert told[0] == "recomputing 2 rounds from the model of round 0, a job each (-r local)"
+
+
+def test_a_runner_that_cannot_read_the_data_says_nothing_of_the_run(honest: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot read a dataset on this machine"):
+        verify(str(honest / "run"), runner="hadoop")
 
 
 def flip(path: Path, at: int) -> None:

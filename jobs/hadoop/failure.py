@@ -199,7 +199,7 @@ def _attempt(said: Submission) -> tuple[str, dict[str, Any]] | None:
         return None
     job = f"{server}/ws/v1/history/mapreduce/jobs/{said.job}"
     tasks = fetch_entries(f"{job}/tasks", "tasks", "task")
-    failed = [task["id"] for task in tasks if task.get("state") == "FAILED"]
+    failed = [str(task["id"]) for task in tasks if task.get("state") == "FAILED" and task.get("id")]
     failed += [f"{attempt.replace('attempt_', 'task_', 1).rpartition('_')[0]}" for attempt in said.failed[-1:]]
     for task in failed:
         attempts = fetch_entries(f"{job}/tasks/{task}/attempts", "taskAttempts", "taskAttempt")

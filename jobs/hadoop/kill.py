@@ -58,15 +58,15 @@ def _await_end(name: str, web: str | None, nodes: set[str]) -> None:
 def _runs_on(node: str, name: str) -> bool:
     """Whether a node still has containers of an application. One that does not answer is not waited for."""
     app = fetch_object(f"{node}/ws/v1/node/apps/{name}", "app", timeout=NODE_SECONDS)
-    return app.get("state", "FINISHED") not in ("APPLICATION_RESOURCES_CLEANINGUP", "FINISHED")
+    return (app.get("state") or "FINISHED") not in ("APPLICATION_RESOURCES_CLEANINGUP", "FINISHED")
 
 
 def delete_staged(name: str) -> None:
     """Delete the job's files that its client put into HDFS. An application's master does so, but not if it is killed or
     never started."""
-    root = properties().get("yarn.app.mapreduce.am.staging-dir", STAGING)
     job = name.replace("application_", "job_", 1)
     with contextlib.suppress(NnjobsError):  # it is some kilobytes; the default file system need not be HDFS
+        root = properties().get("yarn.app.mapreduce.am.staging-dir", STAGING)
         storage(root if "://" in root else f"hdfs://{root}").delete(f"{user()}/.staging/{job}")
 
 
@@ -103,13 +103,13 @@ def _run_quietly(command: Sequence[str], environment: Mapping[str, str]) -> bool
 
 
 def _kill_by_http(address: str) -> bool:
-    request = urllib.request.Request(
-        address,
-        data=json.dumps({"state": "KILLED"}).encode(),
-        method="PUT",
-        headers={"Content-Type": "application/json", "Accept": "application/json"},
-    )
     try:
+        request = urllib.request.Request(
+            address,
+            data=json.dumps({"state": "KILLED"}).encode(),
+            method="PUT",
+            headers={"Content-Type": "application/json", "Accept": "application/json"},
+        )
         with WEB.open(request, timeout=TIMEOUT_SECONDS) as answer:
             return bool(answer.status in (200, 202))
     except (OSError, http.client.HTTPException, ValueError):

@@ -128,7 +128,7 @@ class HadoopRunner(HadoopJobRunner):  # type: ignore[misc]
             status = submit(self._args_for_step(0), environment, yarn, said)
         finally:
             if said.left:
-                self.site.note(f"{said.application} may still run: yarn application -kill {said.application}")
+                self._note_left(str(said.application))
         if status and self._succeeded(said):
             self.site.note(f"{self.request.name}: done, though its client was not told (exit status {status})")
             status = 0
@@ -160,8 +160,13 @@ class HadoopRunner(HadoopJobRunner):  # type: ignore[misc]
         state = application(name, said.web).get("state")
         if state in ENDED:
             delete_staged(name)  # its master may have died before it could
-        elif state is not None and not said.ended:
-            kill_application(name, said.web, yarn, environment)
+        elif said.ended:
+            return  # the driver's watch has seen to it
+        elif said.submitted if state is None else not kill_application(name, said.web, yarn, environment):
+            self._note_left(name)
+
+    def _note_left(self, name: str) -> None:
+        self.site.note(f"{name} may still run: yarn application -kill {name}")
 
     def cleanup(self, mode: Any = None) -> None:
         """The job's output goes; everything else belongs to the run."""

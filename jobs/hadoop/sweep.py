@@ -37,7 +37,10 @@ def sweep(base: Storage, folder: str, run: str | None, note: Callable[[str], Non
     for name in base.names(folder):
         found = _NAME.fullmatch(name)
         if abandoned(name) or (run is not None and found is not None and found[1] == _run_mark(run)):
-            ended = _end_applications(name, note)
+            ended, left = _end_applications(name, note)
+            if left:  # its folder's name is the tag by which the next command finds it
+                note(f"cannot end what a killed driver left running: {', '.join(left)} (yarn application -kill)")
+                continue
             note(f"deleting what a killed driver left in {base.root}/{folder}{_and_ended(ended)}")
             base.delete(f"{folder}/{name}")
 
@@ -53,18 +56,17 @@ def _run_mark(run: str | None) -> str:
     return hashlib.sha256(place.encode()).hexdigest()[:8]
 
 
-def _end_applications(tag: str, note: Callable[[str], None]) -> list[str]:
-    """End what runs under a tag, by the program ``yarn``: it knows every resource manager and how to log in there."""
+def _end_applications(tag: str, note: Callable[[str], None]) -> tuple[list[str], list[str]]:
+    """End what runs under a tag: what was ended, and what could not be. By the program ``yarn``, which knows every
+    resource manager and how to log in there."""
     try:
         listed = _yarn("-list", "-appTags", tag, "-appStates", ALIVE)
         found = re.findall(r"^(application_\d+_\d+)\b", listed, re.MULTILINE)
         ended = [name for name in found if kill_application(name, None, program("yarn"), os.environ)]
-        if left := sorted(set(found) - set(ended)):
-            note(f"cannot end what a killed driver left running: {', '.join(left)} (yarn application -kill)")
-        return ended
+        return ended, [name for name in found if name not in ended]
     except (OSError, subprocess.SubprocessError) as error:
         note(f"cannot see whether a killed driver's application still runs: {error}")
-        return []
+        return [], []
 
 
 def _yarn(*arguments: str) -> str:

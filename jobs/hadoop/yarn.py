@@ -44,8 +44,8 @@ def fetch(address: str, *, last_bytes: int | None = None, timeout: float = TIMEO
     end, which YARN is asked for and may not know to give."""
     if last_bytes is not None:
         address += f"?size=-{last_bytes}"
-    request = urllib.request.Request(address, headers={"Accept": "application/json, text/plain, */*"})
     try:
+        request = urllib.request.Request(address, headers={"Accept": "application/json, text/plain, */*"})
         with WEB.open(request, timeout=timeout) as answer:
             data: bytes = answer.read()
     except (OSError, http.client.HTTPException, ValueError):

@@ -97,7 +97,8 @@ class LocalStorage(Storage):
         """Delete what writers that were killed have left; call only while no other writes here."""
         for path in sorted(self._at(under).rglob(f".*{TEMPORARY}")):
             changes.step("sweep", path)
-            path.unlink(missing_ok=True)
+            with _explained("delete", path):
+                path.unlink(missing_ok=True)
 
     def names(self, under: str = "") -> list[str]:
         with _explained("list", self._at(under)):
