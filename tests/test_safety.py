@@ -37,7 +37,7 @@ ONLY_IN = {
     "yaml": {"nnlib.config.document", "nnlib.config.render"},
     "zipfile": {"nnlib.data.importers.numpy_files"},
     "runpy": {"jobs.task_server"},
-    "ctypes": {"jobs.task_server", "nnlib.collective.zeromq"},
+    "ctypes": {"jobs.forks", "nnlib.collective.zeromq"},
     # An environment's archive is written, never read: of compiled Python it holds what Python itself would load here.
     "tarfile": {"jobs.hadoop.pack"},
     "marshal": {"jobs.hadoop.pack"},
