@@ -44,6 +44,16 @@ def after(arguments: list[str], option: str) -> list[str]:
     return [value for name, value in pairwise(arguments) if name == option]
 
 
+def configured(hadoop_home: Path, properties: Mapping[str, str]) -> None:
+    """Write a ``yarn-site.xml``."""
+    entries = "".join(
+        f"<property><name>{name}</name><value>{value}</value></property>" for name, value in properties.items()
+    )
+    folder = hadoop_home / "etc" / "hadoop"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "yarn-site.xml").write_text(f"<configuration>{entries}</configuration>", encoding="utf-8")
+
+
 class Yarn(BaseHTTPRequestHandler):
     answers: Mapping[str, Any]
     heard: list[tuple[str, str, bytes]]

@@ -9,12 +9,11 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-from played_hadoop import APPLICATION, ATTEMPT, Yarn, after, play, said
+from played_hadoop import APPLICATION, ATTEMPT, Yarn, after, configured, play, said
 
 from jobs.hadoop.client import Submission, submit
 from jobs.hadoop.kill import kill_application, kill_attempt
@@ -123,16 +122,6 @@ def test_an_impatient_second_ctrl_c_asks_for_nothing_more(hadoop_home: Path, mon
     another.join()
     assert killed == [APPLICATION]
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
-
-
-def configured(hadoop_home: Path, properties: Mapping[str, str]) -> None:
-    """Write a ``yarn-site.xml``."""
-    entries = "".join(
-        f"<property><name>{name}</name><value>{value}</value></property>" for name, value in properties.items()
-    )
-    folder = hadoop_home / "etc" / "hadoop"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "yarn-site.xml").write_text(f"<configuration>{entries}</configuration>", encoding="utf-8")
 
 
 def test_of_several_resource_managers_the_active_one_is_asked(hadoop_home: Path, yarn: tuple[str, type[Yarn]]) -> None:

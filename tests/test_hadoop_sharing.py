@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from played_hadoop import Yarn
+from played_hadoop import Yarn, configured
 
 from jobs.hadoop.resources import task_resources
 from jobs.hadoop.sharing import workers_per_task
@@ -15,6 +15,8 @@ from nnlib.config.schema import Config
 from nnlib.data.dataset import Dataset
 from nnlib.data.synthetic import SynthOptions, synthesize
 from nnlib.plan import JobSpec
+
+MANAGER = "yarn.resourcemanager.webapp.address"
 
 
 @pytest.fixture(scope="module")
@@ -67,24 +69,16 @@ def test_auto_is_a_task_a_node_where_there_is_room(
     host, handler = yarn
     handler.answers = {"/ws/v1/cluster/nodes": {"nodes": {"node": nodes} if nodes else None}}
     assert workers_per_task(spec(data, workers)) == 1  # nobody says where the resource manager is
-    configured(hadoop_home, host)
+    configured(hadoop_home, {MANAGER: host})
     assert workers_per_task(spec(data, workers)) == shared
-
-
-def configured(hadoop_home: Path, host: str, **other: str) -> None:
-    folder = hadoop_home / "etc" / "hadoop"
-    folder.mkdir(parents=True, exist_ok=True)
-    values = {"yarn.resourcemanager.webapp.address": host, **other}
-    text = "".join(f"<property><name>{name}</name><value>{value}</value></property>" for name, value in values.items())
-    (folder / "yarn-site.xml").write_text(f"<configuration>{text}</configuration>", encoding="utf-8")
 
 
 def test_what_the_configuration_says_wins(data: str, hadoop_home: Path, yarn: tuple[str, type[Yarn]]) -> None:
     host, handler = yarn
     handler.answers = {"/ws/v1/cluster/nodes": {"nodes": {"node": [node(65536, 64)]}}}
-    configured(hadoop_home, host, **{"yarn.scheduler.maximum-allocation-vcores": "64"})
+    configured(hadoop_home, {MANAGER: host, "yarn.scheduler.maximum-allocation-vcores": "64"})
     assert workers_per_task(spec(data, 8)) == 8
-    configured(hadoop_home, host, **{"yarn.scheduler.maximum-allocation-vcores": "${of.another.file}"})
+    configured(hadoop_home, {MANAGER: host, "yarn.scheduler.maximum-allocation-vcores": "${of.another.file}"})
     assert workers_per_task(spec(data, 8)) == 4  # Hadoop's own
     assert workers_per_task(spec(data, 8, workers_per_task=3)) == 3
     assert workers_per_task(spec(data, 2, workers_per_task=3)) == 2
