@@ -178,7 +178,7 @@ def test_a_worker_hangs(task: int, shared: int, scene: Scene, tmp_path: Path) ->
     hanging = scene.stopped(f"collective-0-m-{task}-0")
     assert scene.result() == rounds_inline(tmp_path)
     assert state(hanging) is None  # its container was ended
-    assert len(events(scene, "lost")) == 1
+    assert 1 <= len(events(scene, "lost")) <= shared  # with its container those who share it end
     scene.nothing_left()
 
 
