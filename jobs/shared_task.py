@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import BinaryIO
 
 from jobs.attempts import signal_name
@@ -46,7 +47,7 @@ def run_shared(lines: Sequence[bytes], work: Work, output: BinaryIO) -> None:
                 process = os.fork()
                 if process == 0:
                     die_with(parent)
-                    end_with(lambda line=line, own=outputs[index]: _give(work, line, own))  # type: ignore[misc]
+                    end_with(partial(_give, work, line, outputs[index]))
                 children[process] = index
             while children:
                 process, status = os.wait()

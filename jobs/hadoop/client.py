@@ -102,10 +102,10 @@ def submit(arguments: Sequence[str], environment: Mapping[str, str], yarn: str, 
             for line in _left(process):
                 said.hear(line)
             if said.application is not None:
-                killed = kill_application(said.application, said.web, yarn, environment)
-                said.left = said.submitted and not killed
-                if not said.submitted:
-                    delete_staged(said.application)
+                if not kill_application(said.application, said.web, yarn, environment):
+                    said.left = said.submitted
+                    if not said.submitted:
+                        delete_staged(said.application)
         raise
 
 

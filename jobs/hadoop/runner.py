@@ -162,7 +162,10 @@ class HadoopRunner(HadoopJobRunner):  # type: ignore[misc]
             delete_staged(name)  # its master may have died before it could
         elif said.ended:
             return  # the driver's watch has seen to it
-        elif said.submitted if state is None else not kill_application(name, said.web, yarn, environment):
+        elif state is None:  # nobody knows it, or nobody answers
+            if said.submitted:
+                self._note_left(name)
+        elif not kill_application(name, said.web, yarn, environment):
             self._note_left(name)
 
     def _note_left(self, name: str) -> None:
