@@ -30,8 +30,8 @@ check "mypy" "$main/mypy"
 
 # The other Pythons run without torch, which weighs gigabytes: the tests that compare with it skip there. What depends
 # on no Python (lock files, figures, fuzzing) or takes a whole Hadoop runs once, below.
-once=(--ignore=tests/test_benchmarks.py --ignore=tests/test_dependencies.py --ignore=tests/test_fuzz_sample.py
-    --ignore=tests/test_report.py --ignore=tests/integration)
+once=(--ignore=tests/product/test_benchmarks.py --ignore=tests/product/test_dependencies.py --ignore=tests/product/test_fuzz_sample.py
+    --ignore=tests/nnlib/report/test_report.py --ignore=tests/integration)
 for minor in 11 12 13; do
     [ "$minor" != "$own" ] || continue
     if python=$(find_python "$minor"); then

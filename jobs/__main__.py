@@ -9,8 +9,9 @@ import sys
 import traceback
 from collections.abc import Sequence
 
+from nnlib.core.machine import BLAS_VARIABLES
+
 PYTHONS = ((3, 11), (3, 13))  # first and last that are supported
-BLAS_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def refusal(platform: str, version: tuple[int, ...]) -> str | None:
@@ -43,10 +44,10 @@ def _interrupt(number: int, frame: object) -> None:
 def _run(arguments: list[str]) -> int:
     import click  # after the checks above: they must work where nothing is installed
 
-    from jobs.cli import cli
-    from jobs.messages import show_crash, show_error
-    from nnlib.addresses import refuse_credentials
-    from nnlib.errors import NnjobsError
+    from jobs.commands.cli import cli
+    from jobs.console.output import show_crash, show_error
+    from nnlib.core.errors import NnjobsError
+    from nnlib.storage.credentials import refuse_credentials
 
     debug = "--debug" in arguments[:1]
     with contextlib.suppress(ValueError):  # not in the main thread: its owner answers signals

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from nnlib.inference import TrainedModel
+    from nnlib.inference.trained_model import TrainedModel
 
 __version__ = "0.1.0"
 FORMAT_VERSION = 1
@@ -16,7 +16,7 @@ FORMAT_VERSION = 1
 
 
 def load(run: str, *, trial: int = 0) -> TrainedModel:
-    """Open the final model of a run directory; see `nnlib.inference.TrainedModel`."""
-    from nnlib.inference import TrainedModel
+    """Open the final model of a run directory; see `nnlib.inference.trained_model.TrainedModel`."""
+    from nnlib.inference.trained_model import TrainedModel
 
     return TrainedModel.load(run, trial=trial)

@@ -1,1 +1,1 @@
-../../jobs/cluster/resources/hadoop.sh
+../../jobs/minicluster/resources/hadoop.sh

@@ -1,10 +1,11 @@
 """The deterministic all-reduce: every worker's partials in, the same average out at every worker.
 
 The flat vectors are cut into one contiguous range per worker, its owner. Every worker sends each owner its range; the
-owner takes the float64 sum of examples_k * w_k in worker order, divides and rounds once, as `nnlib.averaging.Average`
-does and to the same bits, applies the outer step to its range, and sends the result to all: a reduce-scatter and an
-all-gather (Thakur, Rabenseifner and Gropp 2005), in which every owner receives directly, so that the order of the sum
-is fixed. A worker sends 2 (workers - 1) / workers times the vectors' bytes, however many workers there are.
+owner takes the float64 sum of examples_k * w_k in worker order, divides and rounds once, as
+`nnlib.aggregation.average.Average` does and to the same bits, applies the outer step to its range, and sends the result
+to all: a reduce-scatter and an all-gather (Thakur, Rabenseifner and Gropp 2005), in which every owner receives
+directly, so that the order of the sum is fixed. A worker sends 2 (workers - 1) / workers times the vectors' bytes,
+however many workers there are.
 
 Both halves run piece by piece at once: a piece is summed as soon as all have sent theirs, while it lies in the cache,
 and is on its way back while the next ones arrive.
@@ -20,11 +21,12 @@ from typing import Protocol
 
 import numpy as np
 
-from nnlib.averaging import MOST_EXAMPLES, Partial, Vector, Weighting
-from nnlib.collective.communicator import Buffer, Communicator, Frames
-from nnlib.collective.ownership import Piece, messages
-from nnlib.errors import DivergedError, MismatchError, NnjobsError, from_record
-from nnlib.layout import BLOCK
+from nnlib.aggregation.average import MOST_EXAMPLES, Partial, Weighting
+from nnlib.collective.communicator import Communicator, Frames
+from nnlib.collective.partition import Piece, messages
+from nnlib.core.arrays import Buffer, Vector
+from nnlib.core.errors import DivergedError, MismatchError, NnjobsError, from_record
+from nnlib.core.layout import BLOCK
 
 Finish = Callable[[int, slice, Vector], Vector]
 """The outer step on a range within one block: (index of the vector, range, average of shape (range,)) -> what all

@@ -11,15 +11,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import numpy.typing as npt
-
-from nnlib.errors import JobError
+from nnlib.core.arrays import Buffer
+from nnlib.core.errors import JobError
 
 Result = TypeVar("Result")
-Buffer = bytes | bytearray | memoryview | npt.NDArray[Any]
-"""Anything that ``np.frombuffer`` reads: contiguous memory, of any type."""
 Frames = Sequence[Buffer]
 """One message: buffers that are sent as they lie, without being copied into one."""
 

@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from nnlib.collective.communicator import SupersededError
-from nnlib.errors import JobError, MismatchError
+from nnlib.core.errors import JobError, MismatchError
 from nnlib.storage import Storage
 
 FORMAT_VERSION = 1

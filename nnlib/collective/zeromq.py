@@ -24,12 +24,12 @@ import zmq
 
 from nnlib.collective.beside import in_thread
 from nnlib.collective.communicator import Communicator, Frames, PeerLostError, Result, Traffic, byte_count
-from nnlib.collective.interfaces import is_loopback
-from nnlib.collective.keys import Keys
+from nnlib.collective.curve_keys import Keys
+from nnlib.collective.heartbeat import Doorkeeper, Outlook, Watch, verdict
+from nnlib.collective.network import is_loopback
 from nnlib.collective.rendezvous import Meeting, Member, Route
-from nnlib.collective.watch import Doorkeeper, Outlook, Watch, verdict
-from nnlib.errors import JobError
-from nnlib.pulse import PULSE
+from nnlib.core.errors import JobError
+from nnlib.core.liveness import PULSE
 
 TICK = 0.2
 """Seconds between two looks at the heartbeats while a message is waited for."""

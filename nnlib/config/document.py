@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from nnlib.errors import ConfigError
+from nnlib.core.errors import ConfigError
 
 Path = tuple[str | int, ...]
 """Keys and list positions from the root to a value."""

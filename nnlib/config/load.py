@@ -9,12 +9,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from nnlib.addresses import refuse_credentials
 from nnlib.config.document import MAX_BYTES, Document, Path, read_document
 from nnlib.config.explain import Problem, dotted, explained, near, shown
 from nnlib.config.schema import Config
-from nnlib.errors import ConfigError
+from nnlib.core.errors import ConfigError
 from nnlib.storage import file_at
+from nnlib.storage.credentials import refuse_credentials
 
 
 def load_config(path: str | os.PathLike[str] | None, overrides: Sequence[str] = ()) -> Config:

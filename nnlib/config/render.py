@@ -13,7 +13,7 @@ import nnlib
 from nnlib.config.document import plain_scalar, read_document
 from nnlib.config.load import parse_config
 from nnlib.config.schema import Config
-from nnlib.errors import ConfigError
+from nnlib.core.errors import ConfigError
 
 PACKAGES = ("numpy", "scipy", "pyarrow", "mrjob")
 """Packages whose versions are recorded: those that compute, decode or carry the numbers."""

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from nnlib.errors import DataError
+from nnlib.core.errors import DataError
 
 Column: TypeAlias = "pa.Array | npt.NDArray[Any]"
 Columns: TypeAlias = Mapping[str, Column]

@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
+from nnlib.core.errors import DataError, MismatchError
 from nnlib.data.encoding import Encoding
-from nnlib.errors import DataError, MismatchError
 from nnlib.storage import Storage, storage
 
 MANIFEST = "dataset.json"

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from nnlib.core.errors import DataError, MismatchError
 from nnlib.data.columns import Column, Columns, Place, bad_value, class_name, numbers, plain, texts
-from nnlib.errors import DataError, MismatchError
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nnlib.data.selection import BoolArray, IntArray, before, cut_at
-from nnlib.seeds import row_hash
+from nnlib.core.arrays import BoolArray, IntArray
+from nnlib.core.seeds import row_hash
+from nnlib.data.split.rank_selection import before, cut_at
 
 Key = tuple[int, int]
 
@@ -22,7 +23,7 @@ def sample_size(rows: int, fraction: float) -> int:
 def sample_mask(row: IntArray, fraction: float, key: Key) -> BoolArray:
     """Choose exactly `sample_size` of the given rows, those with the smallest hash.
 
-    ``row``: ids of a worker's training rows, shape (n,), no two alike. ``key``: `nnlib.seeds.hash_key` with
+    ``row``: ids of a worker's training rows, shape (n,), no two alike. ``key``: `nnlib.core.seeds.hash_key` with
     ``Purpose.SAMPLE``, the first epoch of the round and the worker (0 for shared streams). The choice depends on the
     set of ids alone, not on their order.
     """

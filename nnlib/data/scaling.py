@@ -14,7 +14,7 @@ from typing import Any, Literal, cast
 import numpy as np
 import numpy.typing as npt
 
-from nnlib.errors import DataError, MismatchError
+from nnlib.core.errors import DataError, MismatchError
 
 Float64Array = npt.NDArray[np.float64]
 Kind = Literal["none", "standard", "minmax"]

@@ -14,14 +14,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from nnlib.data.builtin import CROPPED, SIDE, cropped, digits
+from nnlib.core.errors import UsageError
+from nnlib.core.seeds import Purpose, generator
 from nnlib.data.dataset import Dataset, XType, shard_schema
-from nnlib.data.dealing import even_edges
 from nnlib.data.encoding import plain_encoding
-from nnlib.data.importing import PIXEL_SCALE, Progress, write_manifest
-from nnlib.data.writing import check_free, default_row_group_rows, record_batch, replacing, write_shards
-from nnlib.errors import UsageError
-from nnlib.seeds import Purpose, generator
+from nnlib.data.importing.builtin_datasets import CROPPED, SIDE, cropped, digits
+from nnlib.data.importing.import_dataset import PIXEL_SCALE, Progress, write_manifest
+from nnlib.data.importing.shard_assignment import even_edges
+from nnlib.data.shard_writer import check_free, default_row_group_rows, record_batch, replacing, write_shards
 from nnlib.storage import storage
 
 CHUNK_ROWS = 4096

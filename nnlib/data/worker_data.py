@@ -2,7 +2,7 @@
 
 Rows that are held are gathered from memory; others are read again every epoch, row group by row group, into a buffer
 of one window. Both ways give the same rows in the same order with the same bits, because neither the order
-(`nnlib.data.sampling.epoch_order`) nor the conversion (`nnlib.data.converter.Converter`) knows of memory.
+(`nnlib.data.sampling.epoch_order`) nor the conversion (`nnlib.data.feature_converter.Converter`) knows of memory.
 """
 
 from __future__ import annotations
@@ -10,24 +10,24 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from itertools import accumulate, pairwise
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from nnlib.data.cache import ShardCache
-from nnlib.data.converter import Converter
+from nnlib.core.arrays import Array, BoolArray, IntArray
+from nnlib.core.errors import ConfigError
+from nnlib.core.seeds import UInt64, row_hash
 from nnlib.data.dataset import Dataset
-from nnlib.data.reader import RowGroup, RowLabels
-from nnlib.data.rows import Block, ShardRows, aligned_matrix
+from nnlib.data.decoded_rows import Block, ShardRows, aligned_matrix
+from nnlib.data.feature_converter import Converter
 from nnlib.data.sampling import Key, Window, epoch_order, sample_mask, sample_size
 from nnlib.data.scaling import FeatureStats, Scaler
-from nnlib.data.selection import EVERYTHING, BoolArray, IntArray, RankSelector, before
-from nnlib.data.splits import TRAIN, SplitRule
-from nnlib.errors import ConfigError
-from nnlib.seeds import UInt64, row_hash
+from nnlib.data.shard_cache import ShardCache
+from nnlib.data.shard_reader import RowGroup, RowLabels
+from nnlib.data.split.rank_selection import EVERYTHING, RankSelector, before
+from nnlib.data.split.splits import TRAIN, SplitRule
 
-Array = npt.NDArray[Any]
 Pick: TypeAlias = Callable[[RowLabels | RowGroup], BoolArray]
 """Chooses rows by their labels: True for each row wanted, shape (n,)."""
 
@@ -171,7 +171,7 @@ class Sample:
         return self._trial.joined(self._chosen.stored_order(), chunk_rows)
 
     def batches(self, rng: np.random.Generator, *, window_rows: int, batch_size: int) -> Iterator[Batch]:
-        """One epoch in the order that ``rng`` draws (`nnlib.seeds.generator` with ``Purpose.ORDER``).
+        """One epoch in the order that ``rng`` draws (`nnlib.core.seeds.generator` with ``Purpose.ORDER``).
 
         Batches have ``batch_size`` rows, the last what is left. Raises `ConfigError` if the rows are not held in
         memory and a window of them would not fit either.

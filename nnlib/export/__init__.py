@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from nnlib.errors import UsageError
+from nnlib.core.errors import UsageError
 from nnlib.storage import Storage, file_at
 
 if TYPE_CHECKING:
@@ -59,8 +59,8 @@ def export(run: str, format_: str, output: str | None = None, *, trial: int = 0)
     """
     from nnlib.export.card import make_card, to_markdown  # numpy and pyarrow: the table above must not need them
     from nnlib.export.network import Network
-    from nnlib.inference import TrainedModel
-    from nnlib.rundir import RunDirectory
+    from nnlib.inference.trained_model import TrainedModel
+    from nnlib.run.directory import RunDirectory
 
     kind = exporter(format_)
     model = TrainedModel.load(run, trial=trial)

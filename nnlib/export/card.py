@@ -10,17 +10,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from nnlib import FORMAT_VERSION
-from nnlib.checkpoint import RoundStore
 from nnlib.config.document import read_document
 from nnlib.config.identity import mathematics
 from nnlib.config.render import versions
-from nnlib.errors import ConfigError
+from nnlib.core.errors import ConfigError
+from nnlib.evaluation.intervals import LEVEL, over_splits, wilson
 from nnlib.export.network import Network
-from nnlib.inference import TrainedModel
-from nnlib.intervals import LEVEL, over_splits, wilson
-from nnlib.ledger import digest
-from nnlib.plan import JobSpec, Trial
-from nnlib.rundir import CONFIG, RunDirectory
+from nnlib.inference.trained_model import TrainedModel
+from nnlib.run.checkpoint import RoundStore
+from nnlib.run.directory import CONFIG, RunDirectory
+from nnlib.run.ledger import digest
+from nnlib.run.spec import JobSpec, Trial
 
 SCORES = {"classification": ("accuracy", "top_5_accuracy", "loss"), "regression": ("r2", "mse", "mae", "loss")}
 """Scores that a card averages over the trials."""

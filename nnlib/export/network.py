@@ -7,14 +7,12 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from nnlib import FORMAT_VERSION
-from nnlib.errors import UsageError
-from nnlib.inference import TrainedModel
+from nnlib.core.arrays import Array
+from nnlib.core.errors import UsageError
+from nnlib.inference.trained_model import TrainedModel
 from nnlib.models.mlp import MLP
-
-Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,7 @@ class Network:
         values = shape.layout.views(model.weights)
         scaler, dataset = model.trial.scaler, model.spec.dataset
         scaling = None
-        if scaler is not None:  # rounded to the model's dtype as `nnlib.data.converter` does
+        if scaler is not None:  # rounded to the model's dtype as `nnlib.data.feature_converter` does
             scaling = scaler.shift.astype(shape.layout.dtype), scaler.factor.astype(shape.layout.dtype)
         return cls(
             layers=tuple(

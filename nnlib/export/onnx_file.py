@@ -15,7 +15,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 import nnlib
-from nnlib.errors import UsageError
+from nnlib.core.errors import UsageError
 from nnlib.export.network import Network
 
 OPSET, IR = 17, 8

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from nnlib.config.schema import Model as ModelConfig
-from nnlib.errors import ConfigError
+from nnlib.core.errors import ConfigError
 from nnlib.models import mlp
 from nnlib.models.protocol import BoundModel, Model, Task
 

@@ -7,8 +7,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from nnlib.layout import aligned_empty
-from nnlib.models.protocol import Array
+from nnlib.core.arrays import Array
+from nnlib.core.layout import aligned_empty
 
 Float64 = npt.NDArray[np.float64]
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from nnlib.layout import Entry
+from nnlib.core.layout import Entry
 
 Float64 = npt.NDArray[np.float64]
 Initialiser = Callable[[np.random.Generator, Entry], Float64]

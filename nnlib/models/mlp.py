@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from nnlib.config.schema import Model as ModelConfig
-from nnlib.layout import Kind, Layout, aligned_empty
+from nnlib.core.arrays import Array
+from nnlib.core.layout import Kind, Layout, aligned_empty
 from nnlib.models.functions import ACTIVATIONS, LOSSES
 from nnlib.models.init import INITIALISERS
-from nnlib.models.protocol import Array
 
 
 class MLP:

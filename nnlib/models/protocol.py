@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from nnlib.layout import Layout
-
-Array = npt.NDArray[Any]
-"""Floating array of the model's dtype, unless a docstring says otherwise."""
+from nnlib.core.arrays import Array
+from nnlib.core.layout import Layout
 
 Task = Literal["classification", "regression"]
 

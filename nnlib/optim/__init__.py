@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from nnlib.config.schema import Train
-from nnlib.errors import ConfigError
-from nnlib.layout import Layout
+from nnlib.core.errors import ConfigError
+from nnlib.core.layout import Layout
 from nnlib.optim.batch import LBFGS, ConjugateGradient
 from nnlib.optim.outer import OUTER, OuterStep, build_outer
 from nnlib.optim.protocol import BatchOptimizer, Minimum, StepOptimizer

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from nnlib.config.schema import Train
-from nnlib.layout import Layout
+from nnlib.core.layout import Layout
 from nnlib.optim.protocol import Float64, Minimum, Objective
 
 

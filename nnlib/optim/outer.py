@@ -6,15 +6,14 @@ The outer gradient is delta = model - average. A step of rate 1 without momentum
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from nnlib.config.schema import Outer
-from nnlib.errors import ConfigError
+from nnlib.core.arrays import Array
+from nnlib.core.errors import ConfigError
 
-Array = npt.NDArray[Any]
 Float64 = npt.NDArray[np.float64]
 
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol
+from typing import ClassVar, Literal, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from nnlib.layout import Kind
-
-Array = npt.NDArray[Any]
-"""Floating array of the model's dtype, unless a docstring says otherwise."""
+from nnlib.core.arrays import Array
+from nnlib.core.layout import Kind
 
 Float64 = npt.NDArray[np.float64]
 Objective = Callable[[Float64], tuple[float, Float64]]
@@ -25,7 +23,7 @@ class StepOptimizer(Protocol):
 
     @property
     def state_arrays(self) -> Sequence[tuple[str, tuple[int, ...], Kind]]:
-        """What `nnlib.layout.Layout.extended` takes: the arrays in ``state``, in order."""
+        """What `nnlib.core.layout.Layout.extended` takes: the arrays in ``state``, in order."""
         ...
 
     @property

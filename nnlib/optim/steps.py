@@ -13,8 +13,8 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from nnlib.config.schema import Train
-from nnlib.layout import Kind, Layout, aligned_empty
-from nnlib.optim.protocol import Array
+from nnlib.core.arrays import Array
+from nnlib.core.layout import Kind, Layout, aligned_empty
 
 BLOCK_ELEMENTS = 65_536
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from nnlib.errors import UsageError
+from nnlib.core.errors import UsageError
 from nnlib.storage import Storage, file_at, storage
 
 PAGE = "report.html"
@@ -25,7 +25,7 @@ def write_report(runs: Sequence[str], output: str | None = None) -> dict[str, An
         from nnlib.report.page import make_report  # matplotlib takes half a second, and is optional
     except ModuleNotFoundError as error:
         raise UsageError(f"a report needs the package {error.name}", hint='pip install "nnjobs[report]"') from error
-    from nnlib.numerics import blas_threads
+    from nnlib.core.numerics import blas_threads
     from nnlib.report.collect import read_series
 
     series = read_series(runs)

@@ -15,19 +15,18 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from nnlib.checkpoint import parse_json
 from nnlib.config.identity import differences
-from nnlib.errors import UsageError
+from nnlib.core.arrays import FloatArray
+from nnlib.core.errors import UsageError
+from nnlib.evaluation.statistics import Comparison, Summary, compare, holm, summarize, verdict
 from nnlib.export.card import ledger_root, trained_versions
-from nnlib.periods import round_count
-from nnlib.plan import JobSpec, Trial
-from nnlib.report.losses import Gap, Loss, gaps, losses
-from nnlib.rundir import CONFIG, EVENTS, RunDirectory, metrics_lines
-from nnlib.statistics import Comparison, Summary, compare, holm, summarize, verdict
-
-FloatArray = npt.NDArray[np.float64]
+from nnlib.report.lost_workers import Gap, Loss, gaps, losses
+from nnlib.run.directory import CONFIG, EVENTS, RunDirectory
+from nnlib.run.metrics_view import metrics_lines
+from nnlib.run.model_file import parse_json
+from nnlib.run.round_length import round_count
+from nnlib.run.spec import JobSpec, Trial
 
 PHASES = ("start", "read", "score", "train", "average", "commit")
 SCORES = {"classification": ("accuracy", "top_5_accuracy", "loss"), "regression": ("r2", "mse", "mae", "loss")}

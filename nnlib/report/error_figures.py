@@ -10,8 +10,8 @@ import numpy.typing as npt
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import PercentFormatter
 
+from nnlib.evaluation.statistics import Bin
 from nnlib.report.drawing import INK, MUTED, PAPER, SERIES, WIDTH, Figure, new_axes, rendered, shortened, styled
-from nnlib.statistics import Bin
 
 NUMBERED_CLASSES = 16
 """Up to this many classes the confusion matrix has its counts written into it."""

@@ -11,14 +11,9 @@ from importlib import resources
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from nnlib.choice import choice_facts, choice_text, combinations_of
-from nnlib.errors import NnjobsError
-from nnlib.report import error_figures, learning_figures, time_figures, words
-from nnlib.report.collect import SCORES, Pair, RunFacts, Series, compare_series, differing_keys
-from nnlib.report.drawing import DRAWN_SERIES, Figure
-from nnlib.report.losses import SHOWN
-from nnlib.report.rows import Misread, misread_rows, scatter
-from nnlib.statistics import (
+from nnlib.core.errors import NnjobsError
+from nnlib.evaluation.model_selection import choice_facts, choice_text, combinations_of
+from nnlib.evaluation.statistics import (
     Bin,
     ClassScore,
     Confused,
@@ -28,6 +23,11 @@ from nnlib.statistics import (
     most_confused,
     reliability,
 )
+from nnlib.report import error_figures, learning_figures, time_figures, words
+from nnlib.report.collect import SCORES, Pair, RunFacts, Series, compare_series, differing_keys
+from nnlib.report.drawing import DRAWN_SERIES, Figure
+from nnlib.report.example_rows import Misread, misread_rows, scatter
+from nnlib.report.lost_workers import SHOWN
 
 NAMES = {
     "accuracy": "accuracy",

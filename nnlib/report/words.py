@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
-from nnlib.intervals import wilson
+from nnlib.evaluation.intervals import wilson
 from nnlib.report.collect import RunFacts
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from nnlib.plan import assign_shards
+from nnlib.run.spec import assign_shards
 
 Seconds = npt.NDArray[np.float64]
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nnlib.errors import UsageError
-from nnlib.seeds import Purpose, generator
+from nnlib.core.errors import UsageError
+from nnlib.core.seeds import Purpose, generator
 from nnlib.simulate.costs import WIRE_EXPANSION, Cluster, Costs, Seconds, Workload
 from nnlib.simulate.schedule import fails_for_good, lengthening, makespan
 

@@ -11,11 +11,12 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from nnlib.data.converter import Converter
+from nnlib.core.arrays import Array
+from nnlib.core.layout import aligned_empty
+from nnlib.data.feature_converter import Converter
 from nnlib.data.scaling import Scaler
-from nnlib.inference import CHUNK_ROWS
-from nnlib.layout import aligned_empty
-from nnlib.models.protocol import Array, Model
+from nnlib.inference.trained_model import CHUNK_ROWS
+from nnlib.models.protocol import Model
 from nnlib.sklearn.fitting import PARAMETERS, configuration, train_arrays
 
 PARAMETERS_DOC = """\
@@ -216,7 +217,8 @@ class NNJobsEstimator(BaseEstimator):  # type: ignore[misc]
         return flat
 
     def _outputs(self, X: Any) -> Array:
-        """Probabilities or values, shape (n, outputs), in the chunks and so the bits of `nnlib.inference`."""
+        """Probabilities or values, shape (n, outputs), in the chunks and so the bits of
+        `nnlib.inference.trained_model`."""
         check_is_fitted(self)
         X = validate_data(self, X, dtype=np.float32, reset=False)
         convert = Converter(1.0, 0.0, self.scaler_, self._model.layout.dtype)

@@ -10,7 +10,7 @@ from sklearn.base import ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets, unique_labels
 from sklearn.utils.validation import validate_data
 
-from nnlib.models.protocol import Array
+from nnlib.core.arrays import Array
 from nnlib.sklearn.base import ATTRIBUTES_DOC, PARAMETERS_DOC, NNJobsEstimator
 from nnlib.sklearn.fitting import PARAMETERS
 

@@ -17,14 +17,15 @@ import numpy.typing as npt
 
 from nnlib.config.load import parse_config
 from nnlib.config.schema import Config
-from nnlib.data.importing import from_arrays
+from nnlib.core.arrays import Array
+from nnlib.core.errors import DataError, DivergedError, UsageError
+from nnlib.core.events import Event, Listener, RoundDone, ignore
+from nnlib.core.scratch import scratch_folder
+from nnlib.data.importing.import_dataset import from_arrays
 from nnlib.data.scaling import Scaler
-from nnlib.errors import DataError, DivergedError, UsageError
-from nnlib.events import Event, Listener, RoundDone, ignore
-from nnlib.inference import TrainedModel
-from nnlib.models.protocol import Array, Model
-from nnlib.rundir import RunDirectory
-from nnlib.scratch import scratch_folder
+from nnlib.inference.trained_model import TrainedModel
+from nnlib.models.protocol import Model
+from nnlib.run.directory import RunDirectory
 
 PARAMETERS: dict[str, str] = {
     "hidden_layer_sizes": "model.hidden",
@@ -100,9 +101,9 @@ def train_arrays(
     """Train on all rows: ``X`` (n, features), ``y`` (n,) class indices below ``classes``, or targets if it is None.
 
     ``start`` is the flat vector to go on from. The dataset and the run live in a temporary directory. Bad parameters,
-    bad data and divergence raise `ValueError`; a failing disk or job raises `nnlib.errors.NnjobsError`.
+    bad data and divergence raise `ValueError`; a failing disk or job raises `nnlib.core.errors.NnjobsError`.
     """
-    from jobs.driver import train
+    from jobs.driver.driver import train
 
     listen: Listener = _print_round if verbose else ignore
     with scratch_folder() as folder:

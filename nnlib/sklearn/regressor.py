@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.base import RegressorMixin
 from sklearn.utils.validation import validate_data
 
-from nnlib.models.protocol import Array
+from nnlib.core.arrays import Array
 from nnlib.sklearn.base import ATTRIBUTES_DOC, PARAMETERS_DOC, NNJobsEstimator
 
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from nnlib.addresses import refuse_credentials
-from nnlib.errors import UsageError
+from nnlib.core.errors import UsageError
 from nnlib.storage.base import TEMPORARY, Storage
+from nnlib.storage.credentials import refuse_credentials
 from nnlib.storage.local import LocalStorage
 
 __all__ = ["STORAGES", "TEMPORARY", "LocalStorage", "Storage", "file_at", "storage"]
@@ -26,7 +26,7 @@ def _local(address: str, *, private: bool) -> Storage:
 
 
 def _hdfs(address: str, *, private: bool) -> Storage:
-    from nnlib.storage.hdfs import HdfsStorage  # late: runs on local files need no HTTP client
+    from nnlib.storage.hdfs.storage import HdfsStorage  # late: runs on local files need no HTTP client
 
     return HdfsStorage(address, private=private)
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
-from nnlib.errors import StorageError
-from nnlib.storage import changes
+from nnlib.core.errors import StorageError
+from nnlib.storage import fault_hook as changes
 from nnlib.storage.base import TEMPORARY, Storage, temporary_name
 
 

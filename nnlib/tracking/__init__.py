@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from nnlib.config.schema import Config
-from nnlib.errors import ConfigError
-from nnlib.events import Event, Listener, RunDone
+from nnlib.core.errors import ConfigError
+from nnlib.core.events import Event, Listener, RunDone
 from nnlib.tracking.follower import Follower
 from nnlib.tracking.mlflow_runs import MlflowRun
 from nnlib.tracking.protocol import Status, Tracker

@@ -7,8 +7,8 @@ import threading
 import time
 from collections.abc import Iterable
 
-from nnlib.events import Event, Listener, Note, RoundDone, RunDone, RunStarted
-from nnlib.rundir import RunDirectory
+from nnlib.core.events import Event, Listener, Note, RoundDone, RunDone, RunStarted
+from nnlib.run.directory import RunDirectory
 from nnlib.tracking.points import History
 from nnlib.tracking.protocol import Point, Status, Tracker
 
@@ -17,7 +17,7 @@ LAST_SECONDS = 60.0
 
 
 class Follower:
-    """A listener of `nnlib.events` that passes a run's points on to a tracker.
+    """A listener of `nnlib.core.events` that passes a run's points on to a tracker.
 
     Points come from committed rounds: those that the tracker lacks when a run is resumed are made up, none is written
     twice. A tracker that fails is told of once (``listen``, on the driver's thread) and then left alone.

@@ -8,7 +8,7 @@ from typing import Any
 
 from nnlib.config.identity import mathematics
 from nnlib.config.schema import Config
-from nnlib.rundir import RunDirectory
+from nnlib.run.directory import RunDirectory
 from nnlib.tracking.protocol import Point, Status
 
 STATES: dict[Status, str] = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}

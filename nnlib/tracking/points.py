@@ -8,8 +8,8 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from nnlib.periods import combined_drift
-from nnlib.rundir import EVENTS, RunDirectory
+from nnlib.run.directory import EVENTS, RunDirectory
+from nnlib.run.round_length import combined_drift
 from nnlib.tracking.protocol import Point
 
 SCORES = ("accuracy", "top_5_accuracy", "r2", "mse", "mae", "loss")

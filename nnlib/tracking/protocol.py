@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from nnlib.rundir import RunDirectory
+from nnlib.run.directory import RunDirectory
 
 Status = Literal["finished", "failed", "interrupted"]
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from nnlib.config.schema import Config
-from nnlib.errors import ConfigError
-from nnlib.rundir import RunDirectory
+from nnlib.core.errors import ConfigError
+from nnlib.run.directory import RunDirectory
 from nnlib.tracking.protocol import Point, Status
 
 FOLDER = "tensorboard"

@@ -29,11 +29,11 @@ import numpy as np  # noqa: E402
 sys.path.insert(0, str(Path(__file__).parent))
 from record import record  # noqa: E402
 
-from nnlib.averaging import Partial  # noqa: E402
+from nnlib.aggregation.average import Partial  # noqa: E402
 from nnlib.collective.allreduce import all_reduce  # noqa: E402
 from nnlib.collective.communicator import Communicator  # noqa: E402
-from nnlib.collective.group import join  # noqa: E402
-from nnlib.collective.keys import make_keys, read_keys  # noqa: E402
+from nnlib.collective.curve_keys import make_keys, read_keys  # noqa: E402
+from nnlib.collective.join import join  # noqa: E402
 from nnlib.collective.rendezvous import Rendezvous  # noqa: E402
 from nnlib.storage import LocalStorage  # noqa: E402
 

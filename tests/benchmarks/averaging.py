@@ -25,8 +25,8 @@ from typing import Any
 from children import ROOT, nnjobs
 from record import RESULTS, record
 
-from nnlib.rundir import RunDirectory
-from nnlib.synchronous import steps_of_epoch
+from nnlib.run.directory import RunDirectory
+from nnlib.training.synchronous_sgd import steps_of_epoch
 
 CONFIG = ROOT / "configs" / "digits.yaml"
 BATCH = 32

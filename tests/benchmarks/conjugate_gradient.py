@@ -26,12 +26,14 @@ from scipy.optimize import minimize  # noqa: E402
 sys.path.insert(0, str(Path(__file__).parent))
 from record import record  # noqa: E402
 
-from jobs.prepare import make_spec  # noqa: E402
 from nnlib.config.schema import Config  # noqa: E402
 from nnlib.data.dataset import Dataset  # noqa: E402
-from nnlib.data.importing import ImportOptions, import_dataset  # noqa: E402
+from nnlib.data.importing.import_dataset import ImportOptions, import_dataset  # noqa: E402
 from nnlib.data.worker_data import WorkerData  # noqa: E402
-from nnlib.training import RoundStart, initial_vector, local_training  # noqa: E402
+from nnlib.run.planner import make_spec  # noqa: E402
+from nnlib.run.spec import initial_vector  # noqa: E402
+from nnlib.training.learner import RoundStart  # noqa: E402
+from nnlib.training.local_training import local_training  # noqa: E402
 
 LAMBDA, HIDDEN, ITERATIONS, ROUNDS, REPEATS = 0.6987, 25, 5, 12, 5
 TARGET = 0.7

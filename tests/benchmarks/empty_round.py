@@ -22,15 +22,15 @@ from typing import Any
 for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[_variable] = "1"  # read when the libraries load, so before their imports
 
-from jobs import driver  # noqa: E402  (first of all: it prepares the import of mrjob)
+from jobs.driver import driver  # noqa: E402  (first of all: it prepares the import of mrjob)
 
 from mrjob.job import MRJob  # noqa: E402  # isort: skip
 from record import record  # noqa: E402
 
-from jobs.round_job import RoundJob  # noqa: E402
+from jobs.mapreduce.round_job import RoundJob  # noqa: E402
 from nnlib.config.schema import Config  # noqa: E402
+from nnlib.core.events import Event, RoundDone  # noqa: E402
 from nnlib.data.synthetic import SynthOptions, synthesize  # noqa: E402
-from nnlib.events import Event, RoundDone  # noqa: E402
 
 WORKERS, ROWS, FEATURES, HIDDEN = 4, 32, 400, 100
 BURN_IN = 5

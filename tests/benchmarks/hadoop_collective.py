@@ -32,12 +32,13 @@ from children import nnjobs  # noqa: E402
 from on_hadoop import hadoop  # noqa: E402
 from record import record  # noqa: E402
 
-from jobs.begin import prepare  # noqa: E402
-from jobs.hadoop.resources import job_properties, task_resources  # noqa: E402
-from jobs.hadoop.runner import LINES, client_environment  # noqa: E402
+from jobs.driver.run_setup import prepare  # noqa: E402
+from jobs.mapreduce.demand import task_resources  # noqa: E402
+from jobs.runners.hadoop.job_properties import job_properties  # noqa: E402
+from jobs.runners.hadoop.runner import LINES, client_environment  # noqa: E402
 from nnlib.config.load import load_config  # noqa: E402
 from nnlib.config.schema import Config  # noqa: E402
-from nnlib.events import ignore  # noqa: E402
+from nnlib.core.events import ignore  # noqa: E402
 from nnlib.storage import storage  # noqa: E402
 
 AT_MOST = 1.25

@@ -36,9 +36,9 @@ from hadoop_collective import CONFIG  # noqa: E402
 from on_hadoop import hadoop  # noqa: E402
 from record import record  # noqa: E402
 
-from jobs.group_record import STATUS, read_status  # noqa: E402
-from nnlib.errors import StorageError  # noqa: E402
-from nnlib.rundir import GROUP  # noqa: E402
+from jobs.collective.background_committer import STATUS, read_status  # noqa: E402
+from nnlib.core.errors import StorageError  # noqa: E402
+from nnlib.run.directory import GROUP  # noqa: E402
 from nnlib.storage import storage  # noqa: E402
 
 AT_MOST = 15.0

@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from record import record  # noqa: E402
 
 from nnlib.config.schema import Model, Train  # noqa: E402
-from nnlib.layout import aligned_empty  # noqa: E402
+from nnlib.core.layout import aligned_empty  # noqa: E402
 from nnlib.models import build_model  # noqa: E402
 from nnlib.optim import build_optimizer  # noqa: E402
 

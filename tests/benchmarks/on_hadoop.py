@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from jobs.__main__ import main as nnjobs
-from jobs.cluster.cluster import Cluster
+from jobs.minicluster.cluster import Cluster
 from nnlib.storage import storage
 
 

@@ -21,8 +21,8 @@ for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 from record import record  # noqa: E402
 
-from jobs.calibrate import calibrate, machine_slots, second_point  # noqa: E402
-from jobs.scale import measure  # noqa: E402
+from jobs.experiments.calibration import calibrate, machine_slots, second_point  # noqa: E402
+from jobs.experiments.scaling import measure  # noqa: E402
 from nnlib.config.load import load_config  # noqa: E402
 from nnlib.data.synthetic import SynthOptions, synthesize  # noqa: E402
 from nnlib.simulate.costs import Cluster  # noqa: E402

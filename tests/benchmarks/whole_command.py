@@ -24,9 +24,9 @@ from record import record
 
 from nnlib.config.load import load_config
 from nnlib.config.schema import Config
-from nnlib.data.rows import ShardRows
-from nnlib.data.splits import TRAIN
-from nnlib.rundir import RunDirectory
+from nnlib.data.decoded_rows import ShardRows
+from nnlib.data.split.splits import TRAIN
+from nnlib.run.directory import RunDirectory
 
 CONFIG = ROOT / "configs" / "digits.yaml"
 SCRIPT = Path(__file__).with_name("bare_numpy.py")

@@ -21,11 +21,11 @@ for _variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
 
 import atheris  # noqa: E402
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parent))
 
 MODULES = ["nnlib", "csv", "gzip", "zipfile", "json", "yaml", "numpy.lib", "safetensors"]
 with atheris.instrument_imports(include=MODULES):
-    from fuzz.targets import TARGETS, Target, check
+    from targets import TARGETS, Target, check
 
 HEADROOM = 1 << 30
 """Address space an input may take beyond what the process had at its start: a lying size fails at once."""

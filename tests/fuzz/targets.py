@@ -1,9 +1,8 @@
 """What is fuzzed: one function of bytes a target, and the small real inputs that mutations start from.
 
-A target returns for good input and raises a typed error (`nnlib.errors`) for bad input; any other exception is a find.
-What it returned from is checked too: an import verifies, a line encodes back, a configuration renders back. Where a
-format carries a checksum or is compressed, the target puts that right, so that mutations reach what lies below.
-"""
+A target returns for good input and raises a typed error (`nnlib.core.errors`) for bad input; any other exception is a
+find. What it returned from is checked too: an import verifies, a line encodes back, a configuration renders back. Where
+a format carries a checksum or is compressed, the target puts that right, so that mutations reach what lies below."""
 
 from __future__ import annotations
 
@@ -24,23 +23,24 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from nnlib.averaging import Partial
-from nnlib.checkpoint import flat_vector, pack, unpack
+from jobs.mapreduce.wire import SliceKey, _checksum, decode_partial, encode_partial
+from jobs.runners.lines import decode_record, encode_record
+from nnlib.aggregation.average import Partial
 from nnlib.config.load import parse_config
 from nnlib.config.render import from_resolved, to_yaml
 from nnlib.config.schema import Config
-from nnlib.data.checking import verify
+from nnlib.core.errors import NnjobsError
+from nnlib.core.layout import Layout
 from nnlib.data.dataset import MANIFEST, Dataset
-from nnlib.data.importing import ImportOptions, import_dataset
-from nnlib.data.reader import _VERIFIED, ShardReader
+from nnlib.data.dataset_check import verify
+from nnlib.data.importing.import_dataset import ImportOptions, import_dataset
 from nnlib.data.scaling import Scaler
-from nnlib.data.splits import TEST, TRAIN, SplitRule, Stratum
-from nnlib.errors import NnjobsError
-from nnlib.layout import Layout
-from nnlib.ledger import canonical
-from nnlib.plan import JobSpec, Trial
-from nnlib.rundir import SPEC, RunDirectory
-from nnlib.wire import SliceKey, _checksum, decode_partial, decode_record, encode_partial, encode_record
+from nnlib.data.shard_reader import _VERIFIED, ShardReader
+from nnlib.data.split.splits import TEST, TRAIN, SplitRule, Stratum
+from nnlib.run.directory import SPEC, RunDirectory
+from nnlib.run.ledger import canonical
+from nnlib.run.model_file import flat_vector, pack, unpack
+from nnlib.run.spec import JobSpec, Trial
 
 X = np.linspace(-2.0, 2.0, 24, dtype=np.float32).reshape(8, 3)
 Y = np.array([0, 1, 2, 1, 0, 2, 1, 0])

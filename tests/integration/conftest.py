@@ -10,10 +10,10 @@ from collections.abc import Iterator
 import pytest
 from failures import heal
 
-from jobs.cluster.assemble import assembly_folder
-from jobs.cluster.cluster import Cluster
-from jobs.cluster.java import find_java
-from nnlib.errors import UsageError
+from jobs.minicluster.assemble import assembly_folder
+from jobs.minicluster.cluster import Cluster
+from jobs.minicluster.java import find_java
+from nnlib.core.errors import UsageError
 
 
 def lacking() -> str | None:

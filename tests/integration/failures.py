@@ -10,10 +10,10 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 
-from jobs.cluster.cluster import Cluster
-from jobs.cluster.daemons import DAEMONS
-from jobs.cluster.processes import Process, containers_of
-from jobs.cluster.readiness import DIRECT, SECONDS, fetch
+from jobs.minicluster.cluster import Cluster
+from jobs.minicluster.daemons import DAEMONS
+from jobs.minicluster.processes import Process, containers_of
+from jobs.minicluster.readiness import DIRECT, SECONDS, fetch
 from nnlib.storage import storage
 
 PATIENCE = 120.0

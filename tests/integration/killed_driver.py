@@ -21,7 +21,7 @@ def die(*_: object) -> None:
 
 def before_submission() -> None:
     """When the first round is committed, and what the job of the second needs is written."""
-    from jobs.hadoop.runner import HadoopRunner
+    from jobs.runners.hadoop.runner import HadoopRunner
 
     submit, jobs = HadoopRunner._submit, []
 
@@ -36,7 +36,7 @@ def before_submission() -> None:
 
 def before_commit() -> None:
     """When the job's lines are read, and nothing is written."""
-    from nnlib.checkpoint import RoundStore
+    from nnlib.run.checkpoint import RoundStore
 
     require = RoundStore.require
 
@@ -50,7 +50,7 @@ def before_commit() -> None:
 
 def in_commit() -> None:
     """When some files of the round have their names, and the manifest has not."""
-    from nnlib.storage import changes
+    from nnlib.storage import fault_hook as changes
 
     def step(action: str, place: str | Path) -> None:
         if action == "rename" and str(place).endswith(f"rounds/{ROUND:06d}/trials.json"):
@@ -61,7 +61,7 @@ def in_commit() -> None:
 
 def after_commit() -> None:
     """When the round is there, and nobody was told."""
-    from nnlib.checkpoint import RoundStore
+    from nnlib.run.checkpoint import RoundStore
 
     commit = RoundStore.commit
 

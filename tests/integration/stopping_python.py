@@ -47,7 +47,8 @@ def main() -> None:
     name = f"{options['--phase']}-{options['--round']}-{found[1]}-{int(found[2])}-{found[3]}"
     sys.path.insert(0, str(Path(__file__).parents[2]))  # the nnjobs that is tested, not one that is installed
     # Before anything else has taken these functions from their modules.
-    from nnlib import pulse, wire
+    from jobs.mapreduce import wire
+    from nnlib.core import liveness as pulse
 
     trained, wanted = 0, Path(folder, "wanted", name)
     until = int(wanted.read_text() or BATCHES) if wanted.exists() else BATCHES

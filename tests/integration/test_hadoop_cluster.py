@@ -25,14 +25,14 @@ from failures import (
     wait_until,
 )
 
-from jobs.cluster.cluster import Cluster
-from jobs.cluster.daemons import DAEMONS
-from jobs.cluster.java import find_java
-from jobs.cluster.layout import Layout, free_ports, load
-from jobs.cluster.processes import containers_of, daemons_of, own_processes
-from jobs.cluster.readiness import DIRECT, NotReadyError, check, fetch
-from jobs.cluster_command import cluster as command
-from nnlib.errors import JobError
+from jobs.commands.cluster import cluster as command
+from jobs.minicluster.cluster import Cluster
+from jobs.minicluster.daemons import DAEMONS
+from jobs.minicluster.java import find_java
+from jobs.minicluster.layout import Layout, free_ports, load
+from jobs.minicluster.processes import containers_of, daemons_of, own_processes
+from jobs.minicluster.readiness import DIRECT, NotReadyError, check, fetch
+from nnlib.core.errors import JobError
 
 
 def run(*arguments: str) -> Result:
@@ -215,6 +215,6 @@ def test_containers_survive_the_managers(fragile: Cluster, hadoop_env: dict[str,
 
 @pytest.mark.full
 def test_a_hanging_daemon_is_not_up(fragile: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobs.cluster.readiness.SECONDS", 0.5)
+    monkeypatch.setattr("jobs.minicluster.readiness.SECONDS", 0.5)
     with hanging(fragile, "historyserver"), pytest.raises(NotReadyError, match="does not answer"):
         check(fragile.layout, "historyserver")

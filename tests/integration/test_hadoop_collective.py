@@ -12,12 +12,12 @@ from urllib.parse import quote
 
 import pytest
 from failures import USER, running_applications, wait_until
-from test_hadoop_chaos import DATA, EXPERIMENT, HOME, MINUTES, Scene, inline, state, write_data
+from scene import DATA, EXPERIMENT, HOME, MINUTES, Scene, inline, state, write_data
 
-from jobs.cluster.cluster import Cluster
-from jobs.cluster.readiness import fetch
+from jobs.minicluster.cluster import Cluster
+from jobs.minicluster.readiness import fetch
 from nnlib.storage import storage
-from nnlib.storage.hdfs import HdfsStorage
+from nnlib.storage.hdfs.storage import HdfsStorage
 
 ROUNDS, BATCHES = 16, 210
 """A worker's round is 18 batches (of three workers) or 26 (of two): it stops after 8 rounds, behind a commit."""

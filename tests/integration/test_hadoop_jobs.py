@@ -14,9 +14,9 @@ import pytest
 from failures import ENDED, applications, wait_until
 
 from jobs.__main__ import main
-from jobs.cluster.cluster import Cluster
-from jobs.hadoop.yarn import user
-from nnlib.prediction_parts import SUMMARY, part_name
+from jobs.minicluster.cluster import Cluster
+from jobs.runners.hadoop.yarn_rest import user
+from nnlib.inference.prediction_parts import SUMMARY, part_name
 from nnlib.storage import storage
 
 HOME = "hdfs:///user/tests/jobs"

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from jobs.__main__ import main
-from jobs.cluster.cluster import Cluster
-from jobs.hadoop.yarn import user
+from jobs.minicluster.cluster import Cluster
+from jobs.runners.hadoop.yarn_rest import user
 from nnlib.storage import storage
 
 HOME = "hdfs:///user/tests"

@@ -13,19 +13,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_kill_anywhere import changes_of, config, in_child
-from test_storage import StorageContract
+from kill_points import changes_of, config, in_child
+from storage_contract import StorageContract
 
-from jobs import driver
 from jobs.__main__ import main
+from jobs.driver import driver
 from nnlib.config.schema import Config
+from nnlib.core.errors import DataError, StorageError
+from nnlib.core.events import Event, RoundDone
 from nnlib.data.dataset import Dataset
-from nnlib.data.importing import ImportOptions, from_arrays, import_dataset
-from nnlib.errors import DataError, StorageError
-from nnlib.events import Event, RoundDone
+from nnlib.data.importing.import_dataset import ImportOptions, from_arrays, import_dataset
 from nnlib.storage import LocalStorage, Storage, storage
-from nnlib.storage.hdfs import HdfsStorage
-from nnlib.storage.webhdfs import WebHdfs
+from nnlib.storage.hdfs.storage import HdfsStorage
+from nnlib.storage.hdfs.webhdfs import WebHdfs
 
 pytestmark = pytest.mark.usefixtures("hadoop_env")
 

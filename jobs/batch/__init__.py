@@ -1,0 +1,1 @@
+"""Jobs of map tasks alone: predicting, importing."""

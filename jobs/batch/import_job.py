@@ -1,0 +1,76 @@
+"""The import job, as an mrjob job of three phases, each map tasks alone (`nnlib.data.importing.import_steps`).
+
+What one phase leaves for the next lies in a folder that all tasks share; the job's output says which of it there is.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+from jobs.batch.map_job import MapJob
+from jobs.runners.lines import Line, encode_record
+from nnlib.core.liveness import say
+from nnlib.data.importing.import_steps import Source, deal_files, plan_from_bytes, survey_file, write_shards
+from nnlib.storage import storage
+
+PLAN = "import-plan.json"
+"""Of the shared folder: while it is there, shards are wanted."""
+
+
+def survey_name(task: int) -> str:
+    return f"survey-{task:06d}.json"
+
+
+def dealt_name(task: int) -> str:
+    return f"dealt-{task:06d}"
+
+
+class ImportJob(MapJob):
+    """A phase of an import. A line says which files (survey, deal) or shards (write) are the task's."""
+
+    def add_task_args(self) -> None:
+        super().add_task_args()
+        self.add_file_arg("--import-plan", default=None)
+
+    def work(self, line: str) -> Iterator[Line]:
+        phases: dict[str, Callable[..., Iterator[Line]]] = {
+            "survey": self._survey,
+            "deal": self._deal,
+            "write": self._write,
+        }
+        say(phase=self.options.phase)
+        yield from phases[self.options.phase](**json.loads(line))
+
+    def _survey(self, worker: int, files: list[str]) -> Iterator[Line]:
+        found = [survey_file(self._source(), file) for file in files]
+        storage(self.options.shared).write(survey_name(worker), json.dumps(found).encode())
+        rows = sum(facts["survey"]["rows"] for facts in found)
+        self.count("rows surveyed", rows)
+        yield b"%08d" % worker, encode_record(worker, {"rows": rows})
+
+    def _deal(self, worker: int, first: int, end: int) -> Iterator[Line]:
+        plan, files = plan_from_bytes(Path(self.options.import_plan).read_bytes())
+        mine = files[first:end]
+        deal_files(self._source(), plan, mine, storage(self.options.shared), dealt_name(worker))
+        rows = sum(file.rows for file in mine)
+        self.count("rows dealt", rows)
+        yield b"%08d" % worker, encode_record(worker, {"rows": rows})
+
+    def _write(self, worker: int, shards: list[int], tasks: int, output: str) -> Iterator[Line]:
+        plan, _ = plan_from_bytes(Path(self.options.import_plan).read_bytes())
+        shared = storage(self.options.shared)
+        names = [dealt_name(task) for task in range(tasks)]
+        written = write_shards(plan, shards, shared, names, storage(output), lambda: shared.exists(PLAN))
+        for index, shard in zip(shards, written, strict=True):
+            self.count("rows written", shard.rows)
+            yield b"%08d" % index, encode_record(worker, asdict(shard))
+
+    def _source(self) -> Source:
+        return Source.from_json(json.loads(Path(self.options.spec).read_bytes()))
+
+
+if __name__ == "__main__":
+    ImportJob.run()

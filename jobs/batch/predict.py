@@ -1,0 +1,138 @@
+"""Predicting a dataset by a job: a part for each of its shards, made by any runner's map tasks.
+
+A part that is there is not made again, so a command that was cut short goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+from jobs.batch.launcher import MapSite
+from jobs.batch.predict_job import PredictJob
+from jobs.runners.request import reachable
+from nnlib import FORMAT_VERSION
+from nnlib.config.schema import Runtime
+from nnlib.core.errors import JobError, UsageError
+from nnlib.data.dataset import MANIFEST, Dataset
+from nnlib.inference.prediction_parts import SUMMARY, Prediction, part_name
+from nnlib.inference.trained_model import TrainedModel, known_classes, score_facts
+from nnlib.run.ledger import canonical
+from nnlib.run.spec import WorkerPlan
+from nnlib.storage import storage
+from nnlib.training.scores import merge_scores
+
+TASK_BYTES = 32 << 20
+"""Shards of a task together, at least (where cores would not idle): starting a container takes seconds."""
+
+LOOKS = 8
+"""Parts looked at at once."""
+
+UBER_WORK = 4e9
+"""Multiplications (2 * rows * parameters) that one core does in about the time of starting a container."""
+
+
+def predict(
+    run: str,
+    source: str,
+    output: str,
+    runtime: Runtime,
+    *,
+    trial: int = 0,
+    tasks: int | None = None,
+    note: Callable[[str], None] = lambda text: None,
+) -> dict[str, Any]:
+    """Predict every row of a dataset into the folder ``output``: a Parquet file for each shard, then ``SUMMARY``.
+
+    ``tasks``: map tasks, by default as many as shards that are large. Returns what ``--json`` prints. Raises
+    `DataError` where the model cannot read the dataset, and `MismatchError` where the folder holds other predictions.
+    """
+    if not storage(source).exists(MANIFEST):
+        raise UsageError(
+            "with -r the data must be a dataset",
+            hint="import it first (nnjobs data import), or predict without -r",
+            data=source,
+        )
+    model = TrainedModel.load(run, trial=trial)
+    settings = model.spec.config.model_copy(update={"runtime": runtime})
+    model = replace(model, spec=replace(model.spec, config=settings))
+    dataset = replace(Dataset.open(source), address=reachable(source, runtime.runner, "a dataset"))
+    prediction = Prediction(model, dataset, reachable(output, runtime.runner, "a folder"))
+    known_classes(model, dataset)  # before any task finds out
+    place = prediction.storage
+    place.sweep()
+    found = _look(prediction)
+    missing = [shard for shard, facts in enumerate(found) if facts is None]
+    if missing:
+        if len(missing) < len(found):
+            note(f"{len(found) - len(missing)} of {len(found)} parts are there already")
+        place.delete(SUMMARY)
+        try:
+            _make(prediction, missing, runtime, tasks, note)
+        finally:
+            place.sweep()
+        found = _look(prediction)
+    if any(facts is None for facts in found):
+        raise JobError("parts are missing that tasks said they wrote", output=place.root)
+    return _summarised(prediction, [facts for facts in found if facts is not None], len(missing), runtime)
+
+
+def _look(prediction: Prediction) -> list[dict[str, Any] | None]:
+    """What each shard's part says of itself; None where there is none."""
+    shards = range(len(prediction.dataset.shards))
+    there = set(prediction.storage.names())
+    with ThreadPoolExecutor(LOOKS) as pool:
+        return list(pool.map(lambda shard: prediction.found(shard) if part_name(shard) in there else None, shards))
+
+
+def _make(
+    prediction: Prediction, missing: Sequence[int], runtime: Runtime, tasks: int | None, note: Callable[[str], None]
+) -> None:
+    spec, dataset, model = prediction.model.spec, prediction.dataset, prediction.model
+    facts, weights = prediction.to_files()
+    files = {"--spec": ("predict.json", facts), "--model": ("model.safetensors", weights)}
+    with MapSite(runtime, spec.config.name, dataset.address, files, note, PredictJob.__module__) as site:
+        size = sum(dataset.shards[shard].bytes for shard in missing)
+        wanted = tasks or max(-(-size // TASK_BYTES), site.slots or 1)
+        count = min(wanted, len(missing))
+        lines = [WorkerPlan(task, tuple(missing[task::count])).to_line() for task in range(count)]
+        rows = sum(dataset.shards[shard].rows for shard in missing)
+        layout = spec.model(model.trial).layout
+        group = min(dataset.row_group_rows, max(dataset.shards[shard].rows for shard in missing))
+        site.run(
+            PredictJob,
+            "predict",
+            lines,
+            memory_mb=-(-(4 * layout.size * layout.itemsize + 24 * group * dataset.features) // (1 << 20)),
+            small=2.0 * rows * layout.size <= UBER_WORK,
+        )
+
+
+def _summarised(prediction: Prediction, parts: Sequence[dict[str, Any]], made: int, runtime: Runtime) -> dict[str, Any]:
+    """Join the parts' scores, write the summary, and say what there is."""
+    kernels = sorted({part["numerics"] for part in parts})
+    if len(kernels) > 1 and runtime.numerics == "strict":
+        raise JobError(
+            f"parts were computed with different bits (numerics {', '.join(kernels)}): other numpy or BLAS kernels",
+            hint="delete the folder and use equal machines and packages, or set runtime.numerics to loose",
+            output=prediction.output,
+        )
+    own = prediction.model.spec.dataset
+    summary = merge_scores([part["score"] for part in parts], own.task, len(own.classes))
+    rows = sum(part["rows"] for part in parts)
+    names = [part_name(shard) for shard in range(len(parts))]
+    stored = {
+        "format_version": FORMAT_VERSION,
+        "prediction": prediction.identity,
+        "dataset": prediction.dataset.fingerprint,
+        "numerics": kernels,
+        "rows": rows,
+        "score": summary,
+        "parts": [{"name": name, "rows": part["rows"]} for name, part in zip(names, parts, strict=True)],
+    }
+    place = prediction.storage
+    place.write(SUMMARY, canonical(stored))
+    result: dict[str, Any] = {"rows": rows, "output": place.root, "trial": prediction.model.trial.index}
+    return {**result, "parts": len(parts), "made": made, **score_facts(summary)}

@@ -1,0 +1,51 @@
+"""The prediction job, as an mrjob job: each map task predicts the shards of its line of the plan, a part for each.
+
+What is predicted goes to the output folder; the job's own output says which parts there are.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from jobs.batch.map_job import MapJob
+from jobs.runners.lines import Line, encode_record
+from nnlib.core.liveness import say
+from nnlib.inference.prediction_parts import Prediction
+from nnlib.run.spec import WorkerPlan
+from nnlib.storage import file_at
+
+_predictions: dict[bytes, Prediction] = {}
+"""The last one read in this process: inline, all tasks read the same one."""
+
+
+class PredictJob(MapJob):
+    """Make the parts of some shards; one that is there already, from an earlier attempt, is left as it is."""
+
+    def add_task_args(self) -> None:
+        super().add_task_args()
+        self.add_file_arg("--model")
+
+    def work(self, line: str) -> Iterator[Line]:
+        prediction = self._prediction()
+        for shard in WorkerPlan.from_line(line).shards:
+            say(phase="predict", shard=shard)
+            began = time.perf_counter()
+            if prediction.found(shard) is None:
+                prediction.make(shard)
+                self.count("rows", prediction.dataset.shards[shard].rows)
+                self.count("milliseconds predict", round(1000 * (time.perf_counter() - began)))
+            yield b"%08d" % shard, encode_record(shard, {})
+
+    def _prediction(self) -> Prediction:
+        facts = Path(self.options.spec).read_bytes()
+        if facts not in _predictions:
+            place, name = file_at(self.options.model)
+            _predictions.clear()
+            _predictions[facts] = Prediction.from_files(facts, place.read(name), self.options.model)
+        return _predictions[facts]
+
+
+if __name__ == "__main__":
+    PredictJob.run()

@@ -1,0 +1,1 @@
+"""The long-lived job whose workers average among themselves."""

@@ -1,0 +1,82 @@
+"""The collective job, as an mrjob job: map tasks that train to the end together, each on its line of the plan.
+
+Its output is that of a job that scores: the records of the last models on every worker's held-out rows. What was
+trained is in the run directory, where worker 0 commits it. A task that is given several lines starts a process for each
+on a cluster (`jobs.collective.forked_workers`); inline, where it is given all, it is the whole group by itself.
+"""
+
+from __future__ import annotations
+
+import io
+import platform
+import sys
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+from jobs.runners.mrjob_compat import prepare_mrjob
+
+prepare_mrjob()
+
+from mrjob.step import MRStep  # noqa: E402  (needs the shims above on Python 3.13)
+
+from jobs.collective.forked_workers import WorkerEndedError, run_shared  # noqa: E402
+from jobs.collective.member_task import group_task  # noqa: E402
+from jobs.mapreduce.round_job import RoundJob  # noqa: E402
+from jobs.runners.lines import Line  # noqa: E402
+from nnlib.run.spec import WorkerPlan  # noqa: E402
+from nnlib.training.worker import import_optimizers  # noqa: E402
+
+
+class CollectiveJob(RoundJob):
+    """Train every active trial to its last round."""
+
+    def steps(self) -> list[MRStep]:
+        return [MRStep(mapper=self.mapper, mapper_final=self.mapper_final)]
+
+    def add_task_args(self) -> None:
+        super().add_task_args()
+        self.add_passthru_arg("--run-dir")
+        self.add_passthru_arg("--group")
+        self.add_passthru_arg("--lock")
+
+    def execute(self) -> None:
+        if not self.options.report:
+            super().execute()
+            return
+        lines = [line for line in self.stdin if line.strip()]
+        if len(lines) < 2:
+            self._work(b"".join(lines), self.stdout)
+            return
+        if self.options.phase != "preflight":
+            import jobs.collective.membership  # noqa: F401  (once, for all)
+
+            import_optimizers(self._spec())
+        try:
+            run_shared(lines, self._work, self.stdout)
+        except WorkerEndedError as ended:
+            worker = WorkerPlan.from_line(lines[ended.index].decode()).worker
+            sys.exit(f"nnjobs: worker {worker} on {platform.node()} {ended}")
+
+    def _work(self, lines: bytes, output: BinaryIO) -> None:
+        self.sandbox(io.BytesIO(lines), output, self.stderr)
+        super().execute()
+
+    def mapper(self, _: Any, line: str) -> Iterator[Line]:
+        if line.strip():
+            self._plans = [*getattr(self, "_plans", ()), WorkerPlan.from_line(line)]
+        yield from ()
+
+    def mapper_final(self) -> Iterator[Line]:
+        options, plans = self.options, getattr(self, "_plans", [])
+        if not plans:
+            return
+        if options.check_node:
+            yield from self._node(plans[0])
+        if options.phase != "preflight":
+            spec = self._spec()
+            lines = group_task(spec, plans, options.run_dir, options.group, options.lock)
+            yield from lines if self._reporter is None else self._reporter.mapped(spec, plans[0], lines)
+
+
+if __name__ == "__main__":
+    CollectiveJob.run()

@@ -1,0 +1,266 @@
+"""``nnjobs data``: import, synth, info, verify. Each is a thin call into `nnlib.data`, imported when it is called."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from jobs.commands.options import job_arguments, runner_options, runtime_of
+from jobs.console.output import is_terminal, print_json
+from nnlib.core.errors import MismatchError, UsageError
+
+if TYPE_CHECKING:
+    from nnlib.config.schema import Config
+    from nnlib.data.dataset import Dataset
+
+_LISTED = re.compile(r"""\s*(?:"((?:[^"]|"")*)"\s*(?=,|$)|([^,]*))(?:,|$)""")
+
+Progress = Callable[[int, int | None], None]
+
+PATIENCE_SECONDS = 2.0
+"""Work shorter than this shows no progress bar."""
+
+FORMATS = ["csv", "npz", "npy", "mat", "idx", "parquet"]
+
+
+@click.group()
+def data() -> None:
+    """Import, make, show and check datasets."""
+
+
+def _names(text: str | None) -> tuple[str, ...]:
+    """Names between commas; one that holds a comma stands in double quotes, doubled within."""
+    found = (quoted.replace('""', '"') if quoted else bare.strip() for quoted, bare in _LISTED.findall(text or ""))
+    return tuple(name for name in found if name)
+
+
+def _shape(text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    sides = text.lower().split("x")
+    if not all(side.isdigit() and int(side) > 0 for side in sides):
+        raise UsageError(f"--shape {text}: write it like 20x20 or 3x32x32")
+    return tuple(int(side) for side in sides)
+
+
+def _label_map(pairs: tuple[str, ...]) -> dict[str, str]:
+    for pair in pairs:
+        if "=" not in pair:
+            raise UsageError(f"--map-label {pair}: write it like 10=0")
+    return {old: new for old, _, new in (pair.partition("=") for pair in pairs)}
+
+
+def _output(command: Callable[..., None]) -> Callable[..., None]:
+    """Options that every command that writes a dataset has."""
+    for option in (
+        click.option("--overwrite", is_flag=True, help="Replace a dataset that is there already."),
+        click.option("--name", help="Name of the dataset. [default: the first source's]"),
+        click.option(
+            "--row-group-rows", type=click.IntRange(1, 10**9), help="Rows of a row group. [default: about 4 MiB]"
+        ),
+        click.option("--seed", type=click.IntRange(0), default=0, show_default=True),
+        click.option("--dtype", type=click.Choice(["auto", "float32", "uint8"]), default="auto", show_default=True),
+        click.option("--shards", type=click.IntRange(1, 99_999), default=1, show_default=True, help="Files to write."),
+        click.option("-o", "--output", required=True, metavar="URI", help="Where the dataset goes: a directory."),
+    ):
+        command = option(command)
+    return command
+
+
+@data.command("import")
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+@_output
+@click.option("--label", metavar="COLUMN", help="Label column (name or number, -1 is the last), array or label file.")
+@click.option(
+    "--features",
+    metavar="A,B,...",
+    help="Feature columns or arrays; quote a name with a comma: '\"a,b\",c'. [default: all others]",
+)
+@click.option("--categorical", metavar="C,D", help="Feature columns to encode one-hot.")
+@click.option("--keep", metavar="A,B", help="Columns to keep beside, for split.column or split.group.")
+@click.option("--nulls", type=click.Choice(["error", "mean"]), default="error", show_default=True,
+              help="Missing values: refuse them, or fill in the column's mean.")  # fmt: skip
+@click.option("--task", type=click.Choice(["auto", "classification", "regression"]), default="auto", show_default=True)
+@click.option("--by-label", is_flag=True, help="Deal rows to shards sorted by label, not shuffled.")
+@click.option("--map-label", multiple=True, metavar="OLD=NEW", help="Rename a label (10=0); may be repeated.")
+@click.option("--shape", metavar="AxB", help="Shape of a row, for images. [default: as in the source]")
+@click.option("--format", "format_", type=click.Choice(FORMATS), help="Format of the sources. [default: by looking]")
+@click.option("--delimiter", help="CSV: what stands between columns. [default: a comma; a tab in .tsv]")
+@click.option("--header/--no-header", default=None, help="CSV: whether the first line names the columns.")
+@runner_options
+def import_command(sources: tuple[str, ...], **chosen: Any) -> None:
+    """Turn CSV, NumPy, MATLAB, IDX or Parquet files into a dataset.
+
+    SOURCE is a file, several of one format (rows one after another), a directory of Parquet files, or a built-in data
+    set: digits (5000 digits of MNIST, 20 x 20) or iris. With -r jobs do it, for CSV and Parquet files and directories
+    of them; the dataset is the same.
+    """
+    from nnlib.config.load import parse_config
+    from nnlib.data.importing.import_dataset import ImportOptions, import_dataset
+
+    def read(overrides: Sequence[str]) -> Config:
+        return parse_config("", "", ["data.path=none", *overrides])
+
+    runtime = runtime_of(read, *job_arguments(chosen))
+    output = chosen.pop("output")
+    chosen["format"] = chosen.pop("format_")
+    chosen["label_map"] = _label_map(chosen.pop("map_label"))
+    chosen["shape"] = _shape(chosen["shape"])
+    if chosen["delimiter"] in ("\\t", "tab"):
+        chosen["delimiter"] = "\t"
+    for option in ("features", "categorical", "keep"):
+        chosen[option] = _names(chosen[option])
+    if runtime is None:
+        with _progress("importing") as progress:
+            dataset = import_dataset(sources, output, ImportOptions(**chosen), progress)
+    else:
+        from jobs.batch.import_data import import_by_jobs
+
+        dataset = import_by_jobs(sources, output, ImportOptions(**chosen), runtime, partial(click.echo, err=True))
+    _summary(dataset)
+
+
+@data.command()
+@_output
+@click.option("--kind", type=click.Choice(["digits", "blobs"]), default="digits", show_default=True,
+              help="Jittered MNIST digits, or Gaussian blobs.")  # fmt: skip
+@click.option("--rows", type=click.IntRange(1, 10**12), required=True)
+@click.option(
+    "--features", type=click.IntRange(1, 1 << 20), help="digits: 784 (default) or 400; blobs: any. [default: 20]"
+)
+@click.option("--classes", type=click.IntRange(2, 65_536), default=10, show_default=True)
+def synth(**chosen: Any) -> None:
+    """Make a dataset of any size."""
+    from nnlib.data.synthetic import SynthOptions, synthesize
+
+    output = chosen.pop("output")
+    with _progress("making") as progress:
+        dataset = synthesize(output, SynthOptions(**chosen), progress)
+    _summary(dataset)
+
+
+@data.command()
+@click.argument("address", metavar="DATASET")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def info(address: str, as_json: bool) -> None:
+    """Show what a dataset holds."""
+    from nnlib.data.dataset import Dataset
+    from nnlib.data.dataset_check import describe
+
+    facts = describe(Dataset.open(address))
+    if as_json:
+        print_json(facts)
+    else:
+        _tables(facts)
+
+
+@data.command()
+@click.argument("address", metavar="DATASET")
+def verify(address: str) -> None:
+    """Read a whole dataset and check hashes, counts, labels, values and row ids."""
+    from nnlib.data.dataset import Dataset
+    from nnlib.data.dataset_check import verify as find_problems
+
+    dataset = Dataset.open(address)
+    problems = find_problems(dataset)
+    if problems:
+        first = problems[0]
+        for problem in problems[1:20]:
+            click.echo(str(problem), err=True)
+        more = f" (and {len(problems) - 1} more problems)" if len(problems) > 1 else ""
+        raise MismatchError(
+            first.message + more,
+            hint="copy the dataset again, or import it again",
+            dataset=address,
+            shard=first.shard,
+            row=first.row,
+        )
+    click.echo(f"{address}: {dataset.rows:,} rows in {len(dataset.shards)} shards are as the manifest says", err=True)
+
+
+@contextlib.contextmanager
+def _progress(text: str) -> Iterator[Progress | None]:
+    """A progress bar on a terminal, once the work has taken a while."""
+    if not is_terminal(sys.stderr):
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description} {task.completed:,.0f} rows"), BarColumn(), TimeRemainingColumn())
+    bar = Progress(*columns, console=Console(stderr=True), transient=True)
+    task = bar.add_task(text, total=None)
+    began = time.monotonic()
+    running = False
+
+    def progress(done: int, total: int | None) -> None:
+        nonlocal running
+        if not running and time.monotonic() - began > PATIENCE_SECONDS:
+            bar.start()
+            running = True
+        bar.update(task, completed=done, total=total)
+
+    try:
+        yield progress
+    finally:
+        if running:
+            bar.stop()
+
+
+def _summary(dataset: Dataset) -> None:
+    """What was made, in a few lines on standard error."""
+    shape = " x ".join(str(side) for side in dataset.shape)
+    values = "" if dataset.x_scale == 1.0 and dataset.x_offset == 0.0 else f", value = stored * {dataset.x_scale:.6g}"
+    values += f" + {dataset.x_offset:g}" if dataset.x_offset else ""
+    click.echo(f"{dataset.address}: {dataset.rows:,} rows in {len(dataset.shards)} shards", err=True)
+    click.echo(f"  features  {dataset.features} ({shape}), {dataset.x_dtype}{values}", err=True)
+    if dataset.classes:
+        shown = ", ".join(dataset.classes[:12]) + (", ..." if len(dataset.classes) > 12 else "")
+        click.echo(f"  task      classification, {len(dataset.classes)} classes: {shown}", err=True)
+    else:
+        click.echo("  task      regression", err=True)
+    if dataset.columns:
+        kept = ", ".join(f"{name} ({kind})" for name, kind in dataset.columns.items())
+        click.echo(f"  kept      {kept}", err=True)
+
+
+def _tables(facts: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    shape = " x ".join(str(side) for side in facts["shape"])
+    about = Table.grid(padding=(0, 2))
+    for name, value in (
+        ("name", facts["name"]),
+        ("task", facts["task"]),
+        ("rows", f"{facts['rows']:,}"),
+        ("features", f"{facts['features']} ({shape})"),
+        ("stored as", f"{facts['x_dtype']}, value = stored * {facts['x_scale']:g} + {facts['x_offset']:g}"),
+        ("kept columns", ", ".join(f"{name} ({kind})" for name, kind in facts["columns"].items()) or "none"),
+        ("row groups", f"{facts['row_group_rows']:,} rows"),
+        ("size", f"{facts['bytes'] / 1e6:,.1f} MB"),
+        ("fingerprint", facts["fingerprint"][:16]),
+    ):
+        about.add_row(name, str(value))
+    console.print(about)
+    if facts["classes"]:
+        classes = Table("class", "rows", "share", "")
+        most = max(facts["classes"].values())
+        for name, count in list(facts["classes"].items())[:200]:
+            bar = "█" * max(1 if count else 0, round(30 * count / most))
+            classes.add_row(name, f"{count:,}", f"{count / facts['rows']:.1%}", bar)
+        console.print(classes)
+    shards = Table("shard", "rows", "row groups", "MB")
+    for shard in facts["shards"][:200]:
+        shards.add_row(shard["name"], f"{shard['rows']:,}", str(shard["row_groups"]), f"{shard['bytes'] / 1e6:,.2f}")
+    console.print(shards)
+    if len(facts["shards"]) > 200:
+        console.print(f"... and {len(facts['shards']) - 200} more shards")

@@ -1,0 +1,124 @@
+"""``nnjobs evaluate``."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from jobs.commands.options import RUNNERS
+from jobs.console.output import is_terminal, print_json
+from jobs.console.training_display import shown_path
+from nnlib.config.load import load_config
+
+if TYPE_CHECKING:
+    from jobs.experiments.evaluation import Progress
+    from nnlib.evaluation.scores_table import Variant
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("config_path", metavar="CONFIG")
+@click.option("-o", "--output", metavar="URI", help="Folder of the evaluation; default: evaluations/NAME.")
+@click.option("-r", "--runner", type=click.Choice(RUNNERS), help="Runner of every run. [default: the configuration's]")
+@click.option("--python-bin", metavar="COMMAND", help="hadoop: the nodes' own Python, instead of a packed environment.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key; may be repeated.")
+@click.option("--at-once", type=click.IntRange(min=1), help="Runs at once; default: one a core.")
+@click.option("--time", "timed", is_flag=True, help="Measure times besides: one split and one run at a time.")
+@click.option("--report/--no-report", default=True, help="Write report.html about the runs [default: yes].")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as the last line of standard output.")
+def evaluate(
+    config_path: str,
+    output: str | None,
+    runner: str | None,
+    python_bin: str | None,
+    overrides: tuple[str, ...],
+    at_once: int | None,
+    timed: bool,
+    report: bool,
+    as_json: bool,
+) -> None:
+    """Compare numbers of workers over all splits of CONFIG: one run each, all splits trained in the same jobs.
+
+    Runs that are finished are not repeated: the same command goes on where it was stopped. The section `evaluate` of
+    the configuration says which workers, streams and epochs to compare.
+    """
+    # Imported now: --help need not load numpy and pyarrow.
+    from jobs.console import evaluation_summary as summary
+    from jobs.experiments import evaluation
+
+    if runner is not None:
+        overrides = (*overrides, f"runtime.runner={runner}")
+    if python_bin is not None:
+        overrides = (*overrides, f"runtime.hadoop.python_bin={python_bin}")
+    config = load_config(config_path, overrides)
+    place = output or f"evaluations/{config.name}"
+    with _progress() as progress:
+        result = evaluation.evaluate(config, place, at_once=at_once, timed=timed, report=report, progress=progress)
+    for lines in (
+        [] if result["chosen"] is None else summary.choice_lines(result["chosen"]),
+        summary.score_lines(config, result["scores"], result["chosen"]),
+        [] if result["seconds"] is None else summary.time_lines(config, result["seconds"]),
+        summary.comparison_lines(result["comparisons"]),
+        summary.diverged_lines(result["diverged"]),
+        _places(result, report),
+    ):
+        if lines:
+            click.echo("\n".join(lines) + "\n", err=True)
+    if as_json:
+        print_json(result)
+    if result["diverged"]:
+        raise click.exceptions.Exit(5)
+
+
+def _places(result: dict[str, Any], wanted: bool) -> list[str]:
+    lines = [f"scores of every trial: {shown_path(result['output'])}/results.parquet and results.json"]
+    if result["report"] is not None:
+        lines.append(f"report, with curves and errors by class: {shown_path(result['report'])}")
+    elif wanted:
+        lines.append('no report, for matplotlib or Jinja2 is missing: pip install "nnjobs[report]", then this again')
+    return lines
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[Progress]:
+    """A bar for every run with its time left on a terminal, elsewhere a line a run at every tenth."""
+    if not is_terminal(sys.stderr):
+        yield _Lines()
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns: list[Any] = [TextColumn("{task.description}"), BarColumn(24), MofNCompleteColumn(), TextColumn("epochs")]
+    columns += [TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn()]
+    with Progress(*columns, console=Console(stderr=True)) as bars:
+        tasks: dict[Variant, Any] = {}
+
+        def show(variant: Variant, done: int, epochs: int) -> None:
+            if variant not in tasks:
+                tasks[variant] = bars.add_task(variant.label, total=epochs, completed=done)
+            bars.update(tasks[variant], completed=done, total=epochs)
+
+        yield show
+
+
+class _Lines:
+    """A plain line whenever a run has done another tenth of its epochs."""
+
+    def __init__(self) -> None:
+        self._tenths: dict[Variant, int] = {}
+
+    def __call__(self, variant: Variant, done: int, epochs: int) -> None:
+        tenth = 10 * done // max(epochs, 1)
+        if self._tenths.get(variant) != tenth:
+            self._tenths[variant] = tenth
+            click.echo(f"{variant.label}: epoch {done} of {epochs}", err=True)

@@ -1,0 +1,62 @@
+"""``nnjobs predict``."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from jobs.commands.options import job_arguments, runner_options, runtime_of
+from jobs.console.output import print_json
+from jobs.console.training_display import score_text, shown_path
+from nnlib.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from nnlib.config.schema import Config
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("run")
+@click.argument("dataset")
+@click.option("-o", "--output", required=True, metavar="URI", help="The Parquet file to write; with -r a folder.")
+@click.option("--trial", type=click.IntRange(min=0), default=0, show_default=True, help="Which of the run's models.")
+@click.option("--tasks", type=click.IntRange(min=1), help="With -r: map tasks. [default: by the shards' size]")
+@runner_options
+@click.option("--json", "as_json", is_flag=True, help="Print the result as the last line of standard output.")
+def predict(run: str, dataset: str, output: str, trial: int, tasks: int | None, as_json: bool, **chosen: Any) -> None:
+    """Apply the model of RUN to DATASET: a dataset, a Parquet or a CSV file.
+
+    Writes a Parquet file with the predicted class and the probabilities (for regression the predicted value) of every
+    row, and prints the score if the data has labels. With -r a job does it, for a dataset: a Parquet file for each of
+    its shards; the same command makes what is missing of a folder that is not complete.
+    """
+    # Imported now: --help need not load numpy and pyarrow.
+    from nnlib.config.render import from_resolved
+    from nnlib.inference.trained_model import predict_to_parquet
+    from nnlib.run.directory import CONFIG, RunDirectory
+
+    def read(overrides: Sequence[str]) -> Config:
+        directory = RunDirectory.open(run)
+        text = directory.storage.read(CONFIG).decode(errors="replace")
+        return from_resolved(text, f"{directory.address}/{CONFIG}", overrides)
+
+    runtime = runtime_of(read, *job_arguments(chosen))
+    with contextlib.redirect_stdout(sys.stderr):
+        if runtime is None:
+            if tasks is not None:
+                raise UsageError("--tasks is for a runner's job: say which with -r")
+            result = predict_to_parquet(run, dataset, output, trial=trial)
+        else:
+            from jobs.batch.predict import predict as predict_by_job
+
+            note = partial(click.echo, err=True)
+            result = predict_by_job(run, dataset, output, runtime, trial=trial, tasks=tasks, note=note)
+    score = score_text(result).removeprefix("test ")  # the rows may be those of the training
+    rows = f"{result['rows']:,} rows" if "rows" in result else "predictions"
+    click.echo(f"{rows} in {shown_path(output)}{f', {score}' if score else ''}", err=True)
+    if as_json:
+        print_json(result)

@@ -1,0 +1,27 @@
+"""``nnjobs report``."""
+
+from __future__ import annotations
+
+import click
+
+from jobs.console.output import print_json
+from jobs.console.training_display import shown_path
+from nnlib.report import write_report
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("runs", metavar="RUN...", nargs=-1, required=True)
+@click.option(
+    "-o", "--output", metavar="PATH", help="The page, or a directory for it. [default: RUN, or . for several runs]"
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the result as the last line of standard output.")
+def report(runs: tuple[str, ...], output: str | None, as_json: bool) -> None:
+    """Write report.html about RUN, or compare several runs, with the figures beside it.
+
+    The page needs no server and no network: curves, errors by class, calibration, statistics over the splits, times,
+    configuration and hashes. Of several runs it shows what differs, and whether the scores do.
+    """
+    result = write_report(runs, output)
+    click.echo(f"{shown_path(result['output'])}, and {len(result['figures'])} files in figures/ beside it", err=True)
+    if as_json:
+        print_json(result)

@@ -1,0 +1,107 @@
+"""``nnjobs scale``."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from typing import Any
+
+import click
+
+from jobs.commands.train import RUNNERS
+from jobs.console.output import print_json
+from jobs.console.tables import show_table
+from nnlib.config.load import load_config
+from nnlib.core.errors import DivergedError
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("config_path", metavar="CONFIG", type=click.Path(dir_okay=False))
+@click.option("--workers", default="1,2,4,8", show_default=True, help="Numbers of workers; 1 is always measured.")
+@click.option("-r", "--runner", type=click.Choice(RUNNERS), help="Where tasks run: in this process, or in processes.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change one key, such as train.lr=0.1.")
+@click.option("-o", "--output", metavar="URI", help="Where runs and results are kept [default: runs/NAME-scale].")
+@click.option("--repeat", type=click.IntRange(1, 100), default=1, help="Runs of each number; the median counts.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as the last line of standard output.")
+def scale(
+    config_path: str,
+    workers: str,
+    runner: str | None,
+    overrides: tuple[str, ...],
+    output: str | None,
+    repeat: int,
+    as_json: bool,
+) -> None:
+    """Measure the training of CONFIG on several numbers of workers.
+
+    Time, speed-up, efficiency, PI % = (T1 - Tx) / T1 * 100, examples per second and accuracy, one run for each number;
+    runs that are finished already are not repeated.
+    """
+    # Imported now: --help and a wrong configuration need not wait for mrjob and pyarrow.
+    from jobs.experiments.scaling import busy, measure, study
+    from nnlib.run.ledger import canonical
+    from nnlib.simulate.model import worker_counts
+    from nnlib.storage import storage
+
+    if runner is not None:
+        overrides = (*overrides, f"runtime.runner={runner}")
+    config = load_config(config_path, overrides)
+    counts = sorted({1, *worker_counts(workers)})
+    place = storage(output or f"runs/{config.name}-scale")
+    if (warning := busy()) is not None:
+        click.echo(warning, err=True)
+    with contextlib.redirect_stdout(sys.stderr):  # whatever prints while training must not get into our JSON
+        timings = measure(config, counts, place.root, repeat=repeat, tell=lambda text: click.echo(text, err=True))
+    result = study(config, timings)
+    place.write("scale.json", canonical(result))
+    figure = _figure(result)
+    if figure is not None:
+        place.write("scale.png", figure)
+    stream = sys.stderr if as_json else sys.stdout
+    show_study(result, stream)
+    click.echo(f"kept in {place.root}", file=stream)
+    if as_json:
+        print_json({**result, "output": place.root})
+    if any(point["diverged"] for point in result["points"]):
+        raise click.exceptions.Exit(DivergedError.exit_code)
+
+
+def show_study(result: dict[str, Any], stream: Any) -> None:
+    """The table of a study, and the published one beside it."""
+    published = {point["workers"]: point for point in (result["published"] or {}).get("points", [])}
+    head = ["workers", "seconds", "speed-up", "efficiency", "PI %", "examples/s", "accuracy %"]
+    head += ["study s", "study PI %"] if published else []
+    rows = []
+    for point in result["points"]:
+        accuracy = point["test_accuracy"]
+        deviation = "" if point["test_accuracy_sd"] is None else f" ±{100 * point['test_accuracy_sd']:.2f}"
+        row = [
+            str(point["workers"]),
+            f"{point['seconds']:.2f}{'*' if point['resumed'] else ''}",
+            f"{point['speedup']:.2f}",
+            f"{point['efficiency']:.2f}",
+            "-" if point["workers"] == 1 else f"{point['improvement']:.2f}",
+            f"{point['examples_per_second']:,.0f}",
+            "-" if accuracy is None else f"{100 * accuracy:.2f}{deviation}",
+        ]
+        if published:
+            theirs = published.get(point["workers"])
+            gain = None if theirs is None else theirs["improvement"]
+            row += ["-" if theirs is None else f"{theirs['seconds']:.2f}", "-" if gain is None else f"{gain:.2f}"]
+        rows.append(row)
+    trials = f", {result['trials']} trials in the same jobs" if result["trials"] > 1 else ""
+    show_table(f"{result['name']}: {result['runner']} runner{trials}", head, rows, stream)
+    if any(point["resumed"] for point in result["points"]):
+        click.echo("* interrupted and resumed: the time of its rounds, without start and final scores", file=stream)
+    if result["published"] is not None:
+        click.echo(f"study: {result['published']['title']}; {result['published']['note']}.", file=stream)
+
+
+def _figure(result: dict[str, Any]) -> bytes | None:
+    """The study as a PNG, or None without matplotlib."""
+    try:
+        from jobs.experiments.scaling_plot import draw
+    except ImportError:
+        click.echo("no figure: matplotlib is not installed", err=True)
+        return None
+    return draw(result)

@@ -1,0 +1,121 @@
+"""``nnjobs train``."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import sys
+from typing import Any, NoReturn, get_args
+
+import click
+
+from jobs.console.output import print_json
+from jobs.console.training_display import Display, display, resume_line
+from nnlib.config.load import load_config
+from nnlib.config.render import from_resolved, to_yaml
+from nnlib.config.schema import Config, Runtime
+from nnlib.core.errors import DivergedError, JobError, StorageError, UsageError
+from nnlib.core.events import RunDone
+
+RUNNERS = get_args(Runtime.model_fields["runner"].annotation)
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("config_path", metavar="[CONFIG]", required=False, type=click.Path(dir_okay=False))
+@click.option("-r", "--runner", type=click.Choice(RUNNERS), help="Where tasks run: here, in processes, on a cluster.")
+@click.option("--python-bin", metavar="COMMAND", help="hadoop: the nodes' own Python, instead of a packed environment.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change one key, such as train.lr=0.1.")
+@click.option("--run-dir", metavar="URI", help="Where the run is kept [default: runs/NAME-N, the first N free].")
+@click.option("--resume", is_flag=True, help="Go on with the run in --run-dir; CONFIG may then be left out.")
+@click.option("--from", "start_from", metavar="RUN[@N]", help="Start from the model of another run (of its round N).")
+@click.option(
+    "--chaos",
+    metavar="FAULT=P,...",
+    help="Kill, delay, cut ... local tasks on purpose, with these probabilities; the result must not change.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the result as the last line of standard output.")
+@click.option("--quiet", "-q", is_flag=True, help="Show only the final line.")
+@click.option("--dry-run", is_flag=True, help="Print the resolved configuration and train nothing.")
+def train(
+    config_path: str | None,
+    runner: str | None,
+    python_bin: str | None,
+    overrides: tuple[str, ...],
+    run_dir: str | None,
+    resume: bool,
+    start_from: str | None,
+    chaos: str | None,
+    as_json: bool,
+    quiet: bool,
+    dry_run: bool,
+) -> None:
+    """Train the experiment that CONFIG, a YAML file, describes.
+
+    Everything for people goes to standard error.
+    """
+    if resume and start_from:
+        raise UsageError("--resume goes on with a run, --from begins another one: choose one of them")
+    if resume and run_dir is None:
+        raise UsageError("--resume needs the run to go on with: --run-dir URI")
+    if runner is not None:
+        overrides = (*overrides, f"runtime.runner={runner}")
+    if python_bin is not None:
+        overrides = (*overrides, f"runtime.hadoop.python_bin={python_bin}")
+    config = _configuration(config_path, run_dir, overrides, resume=resume)
+    if dry_run:
+        print_json(config.model_dump(mode="json")) if as_json else click.echo(to_yaml(config), nl=False)
+        return
+    # Whatever prints while training (a library, a model of the user's) must not get between a program and our JSON.
+    with display(sys.stderr, quiet=quiet) as screen, contextlib.redirect_stdout(sys.stderr):
+        result = _train(config, resume, start_from, chaos, screen)
+        if not screen.finished:  # the run was finished before: its result is still what was asked for
+            screen(RunDone(result))
+    if as_json:
+        print_json(result)
+    if result["diverged"]:
+        raise click.exceptions.Exit(DivergedError.exit_code)
+
+
+def _configuration(config_path: str | None, run_dir: str | None, overrides: tuple[str, ...], *, resume: bool) -> Config:
+    if config_path is not None:
+        config = load_config(config_path, overrides)
+    elif resume and run_dir is not None:
+        config = _configuration_of_run(run_dir, overrides)
+    else:
+        raise UsageError("which experiment? give a configuration file", hint="nnjobs train configs/digits.yaml, say")
+    return config if run_dir is None else config.model_copy(update={"run_dir": run_dir})
+
+
+def _configuration_of_run(run_dir: str, overrides: tuple[str, ...]) -> Config:
+    from nnlib.run.directory import CONFIG, RunDirectory
+
+    run = RunDirectory.open(run_dir)
+    text = run.storage.read(CONFIG).decode(errors="replace")
+    return from_resolved(text, f"{run.address}/{CONFIG}", overrides)
+
+
+def _train(config: Config, resume: bool, start_from: str | None, chaos: str | None, screen: Display) -> dict[str, Any]:
+    # Imported now: --help and a wrong configuration need not wait for mrjob and pyarrow.
+    from jobs.driver import driver
+    from jobs.runners.local.chaos import Chaos
+
+    if not gc.get_freeze_count():
+        gc.freeze()  # what is imported stays: to look through it for garbage, at the end above all, takes 40 ms
+    schedule = None if chaos is None else Chaos.parse(chaos)
+    try:
+        return driver.train(config, resume=resume, start_from=start_from, listen=screen, chaos=schedule)
+    except (JobError, StorageError) as error:
+        if screen.started is not None and error.hint is None:
+            error.hint = f"when that is repaired: {resume_line(screen.started.run_dir)}"
+        raise
+    except KeyboardInterrupt:
+        _interrupted(screen)
+
+
+def _interrupted(screen: Display) -> NoReturn:
+    screen.__exit__()
+    if screen.started is None:
+        screen.line("interrupted before the first round; nothing was trained")
+    else:
+        screen.line(f"interrupted; what is committed is kept. To go on:\n  {resume_line(screen.started.run_dir)}")
+    raise click.exceptions.Exit(130)

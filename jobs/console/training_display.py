@@ -1,0 +1,314 @@
+"""Shows a run to people on standard error: a live line on a terminal, plain lines elsewhere, one line if quiet.
+
+A display is a listener of `nnlib.core.events` and a context manager. It remembers what a command needs after the run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import shlex
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, TextIO, cast
+
+from jobs.console.output import is_terminal, printable
+from jobs.console.worker_lines import group_lines
+from nnlib.core.events import Event, GroupSeen, Note, PhaseStarted, RoundDone, RunDone, RunStarted, TrialStopped
+from nnlib.evaluation.model_selection import choice_text, trial_text
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
+EVERY_SECONDS = 2.0
+"""Rounds faster than this share a line where there is no terminal."""
+
+BAR = 8
+"""Columns of the progress bar."""
+
+
+def display(stream: TextIO, *, quiet: bool = False) -> Display:
+    """The display that suits a stream."""
+    if quiet:
+        return Display(stream)
+    return LiveDisplay(stream) if is_terminal(stream) else PlainDisplay(stream)
+
+
+class Display:
+    """The quiet display: only the final line, warnings and trials that diverged."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = cast(TextIO, _Lenient(stream))
+        self.started: RunStarted | None = None
+        self.finished = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        return None
+
+    def __call__(self, event: Event) -> None:
+        """Show an event."""
+        if isinstance(event, RunStarted):
+            self.started = event
+        self.finished |= isinstance(event, RunDone)
+        self.show(event)
+
+    def show(self, event: Event) -> None:
+        match event:
+            case RunDone():
+                self.line(final_line(event.result))
+            case Note(level=level) if level != "info":
+                self.line(note_line(event))
+            case TrialStopped() if "diverged" in event.reason:
+                self.line(stopped_line(event))
+
+    def line(self, text: str) -> None:
+        print(printable(text), file=self.stream, flush=True)
+
+
+class PlainDisplay(Display):
+    """Lines without control characters, for logs: every round, or one in `EVERY_SECONDS` when rounds are fast."""
+
+    def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(stream)
+        self._clock = clock
+        self._shown_at = -math.inf
+
+    def show(self, event: Event) -> None:
+        match event:
+            case RunStarted():
+                self.line("\n".join(header_lines(event)))
+            case PhaseStarted():
+                self.line(event.text)
+            case RoundDone():
+                last = event.epoch >= event.epochs
+                if last or self._clock() - self._shown_at >= EVERY_SECONDS:
+                    self._shown_at = self._clock()
+                    self.line(round_line(event))
+            case TrialStopped():
+                self.line(stopped_line(event))
+            case GroupSeen():
+                self.line("\n".join(group_lines(event)))
+            case Note():
+                self.line(note_line(event))
+            case RunDone():
+                self.line("\n".join(summary_lines(event.result, self.started)))
+
+
+class LiveDisplay(Display):
+    """A progress line with the time left, redrawn in place by rich, which honours NO_COLOR."""
+
+    def __init__(self, stream: TextIO, console: Console | None = None) -> None:
+        super().__init__(stream)
+        # rich is imported only where it draws: a run in a script need not pay for it.
+        from rich.console import Console
+
+        self.console = console or Console(file=self.stream)
+        self._progress: Progress | None = None
+
+    def __exit__(self, *exception: object) -> None:
+        self._stop()
+
+    def show(self, event: Event) -> None:
+        match event:
+            case RunStarted():
+                self.line("\n".join(header_lines(event)))
+                self._start(event)
+            case PhaseStarted():
+                if self._progress is None or not self._progress.tasks:
+                    self.line(event.text)
+                else:
+                    self._progress.update(self._progress.tasks[0].id, facts=event.text)
+            case RoundDone():
+                self._advance(event)
+            case TrialStopped():
+                self.line(stopped_line(event), "yellow")
+            case GroupSeen():
+                self.line("\n".join(group_lines(event)), "dim")
+            case Note():
+                self.line(note_line(event), "" if event.level == "info" else "yellow")
+            case RunDone():
+                self._stop()
+                self.console.rule(style="dim")
+                first, *rest = summary_lines(event.result, self.started)
+                self.line(first, "bold green")
+                self.line("\n".join(rest))
+
+    def line(self, text: str, style: str = "") -> None:
+        self.console.print(printable(text), style=style or None, markup=False, highlight=False, soft_wrap=True)
+
+    def _start(self, event: RunStarted) -> None:
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+        self._progress = Progress(
+            TextColumn("{task.fields[place]}"),
+            BarColumn(BAR),
+            TextColumn("{task.fields[facts]}", markup=False),
+            TimeElapsedColumn(),
+            TextColumn("left", style="dim"),
+            TimeRemainingColumn(elapsed_when_finished=False),
+            console=self.console,
+            transient=False,
+        )
+        self._progress.start()
+        # By epochs, for the number of rounds may not be known.
+        place = f"round {event.first_round}{_of(event.rounds)}"
+        self._progress.add_task("", total=event.epochs, completed=event.first_epoch, place=place, facts="starting")
+
+    def _advance(self, event: RoundDone) -> None:
+        if self._progress is None or not self._progress.tasks:
+            return
+        # On a narrow terminal the least telling facts go first: a line that wraps cannot be redrawn.
+        place = f"round {event.round}{_of(event.rounds)}"
+        room = self.console.width - len(place) - BAR - len("0:00:00 left 0:00:00") - 4
+        facts = round_facts(event)
+        while len(facts) > 1 and len("  ".join(facts)) > room:
+            facts.pop()
+        task = self._progress.tasks[0].id
+        self._progress.update(task, completed=event.epoch, place=place, facts="  ".join(facts))
+
+    def _stop(self) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+
+class _Lenient:
+    """A stream whose reader may go away (a closed terminal, ``| head``) without that stopping the run."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def header_lines(event: RunStarted) -> list[str]:
+    """What is about to be trained, where."""
+    trials = "" if event.trials == 1 else f"{event.trials} trials, "
+    rounds = "rounds as long as drift and cost suggest" if event.rounds is None else _count(event.rounds, "round")
+    resumed = f", going on after round {event.first_round}" if event.first_round else ""
+    return [
+        f"{event.name}: {trials}{_count(event.workers, 'worker')}, {event.runner}{resumed}",
+        f"  {event.parameters:,} parameters, {event.train_rows:,} rows to train on, {event.test_rows:,} to test",
+        f"  {event.epochs} epochs in {rounds}, into {shown_path(event.run_dir)}",
+    ]
+
+
+def round_facts(event: RoundDone) -> list[str]:
+    """A round's numbers, the most telling first. Scores are those of the model the round started from: "before"."""
+    facts = []
+    if event.train_loss is not None:
+        facts.append(f"loss {event.train_loss:.4f}")
+    if event.test_accuracy is not None:
+        facts.append(f"accuracy before {percent(event.test_accuracy)}")
+    elif event.test_metric is not None:
+        facts.append(f"{event.test_metric[0]} before {event.test_metric[1]:.4g}")
+    facts.append(f"epoch {event.epoch}/{event.epochs}")
+    if event.drift is not None:
+        facts.append(f"drift {event.drift:.3f}")
+    return facts
+
+
+def round_line(event: RoundDone) -> str:
+    width = len(str(event.rounds or event.epochs))
+    facts = [f"round {event.round:{width}}{_of(event.rounds)}", *round_facts(event), f"{event.seconds:.2f} s"]
+    return "  ".join(facts)
+
+
+def _of(rounds: int | None) -> str:
+    return "" if rounds is None else f"/{rounds}"
+
+
+def stopped_line(event: TrialStopped) -> str:
+    return f"split {event.split} (trial {event.trial}) stopped at round {event.round}: {event.reason}"
+
+
+def note_line(event: Note) -> str:
+    return event.text if event.level == "info" else f"{event.level}: {event.text}"
+
+
+def final_line(result: dict[str, Any]) -> str:
+    """Score and place of the model, for quiet runs."""
+    return f"{score_text(result) or 'done'}, model in {shown_path(str(result.get('run_dir', '?')))}"
+
+
+def summary_lines(result: dict[str, Any], started: RunStarted | None = None) -> list[str]:
+    """The end of a run: score, by split if there are several, where the model lies and what to do next."""
+    lines = [score_text(result) or "trained; no rows were left to test on"]
+    trials = result.get("trials") or []
+    if len(trials) > 1:
+        lines += [f"  {trial_text(trial)}  {score_text(trial)}" for trial in trials[:20]]
+        lines += [f"  ... and {len(trials) - 20} more"] if len(trials) > 20 else []
+    scores = [trial["test_accuracy"] for trial in trials if trial.get("test_accuracy") is not None]
+    if len(scores) > 1:
+        lines.append(f"  standard deviation {100 * statistics.stdev(scores):.2f} points")
+    if "chosen" in result:
+        lines.append(choice_text(result["chosen"]))
+    if "rounds" in result and "seconds" in result:
+        lines.append(f"trained in {_count(int(result['rounds']), 'round')}, {float(result['seconds']):.1f} s")
+    if "run_dir" not in result:
+        return lines
+    run = shlex.quote(shown_path(str(result["run_dir"])))
+    if result.get("diverged"):
+        return [
+            *lines,
+            f"the last good model of a trial that diverged lies in {run}, as do those of the others",
+            "what to do next: go on from it, or from an earlier round (RUN@ROUND), with a smaller rate",
+            f"  nnjobs train CONFIG --from {run} --set train.lr=SMALLER",
+        ]
+    grows = started is None or started.epochs_may_grow
+    return [
+        *lines,
+        f"the model lies in {run}",
+        "what to do next:",
+        f"  nnjobs predict {run} DATASET -o predictions.parquet",
+        *([f"  nnjobs train --resume --run-dir {run} --set train.epochs=MORE"] if grows else []),
+        f"  from Python: nnlib.load({shown_path(str(result['run_dir']))!r}).predict(X)",
+    ]
+
+
+def score_text(result: dict[str, Any]) -> str:
+    """ "test accuracy 93.41 %", "test r2 0.52" or nothing, of a result or one of its trials."""
+    mean = ", mean of all splits" if len(result.get("trials") or []) > 1 else ""
+    if result.get("test_accuracy") is not None:
+        return f"test accuracy {percent(result['test_accuracy'])}{mean}"
+    metric = result.get("test_metric") or {"name": "r2", "value": result.get("test_r2")}
+    return "" if metric["value"] is None else f"test {metric['name']} {metric['value']:.4f}{mean}"
+
+
+def resume_line(run_dir: str) -> str:
+    """The command that goes on with a run."""
+    return f"nnjobs train --resume --run-dir {shlex.quote(shown_path(run_dir))}"
+
+
+def shown_path(address: str) -> str:
+    """A local path relative to the current directory where that is shorter; other addresses as they are."""
+    if "://" in address:
+        return address
+    with contextlib.suppress(ValueError):
+        return str(Path(address).relative_to(Path.cwd()))
+    return os.fspath(address)
+
+
+def percent(fraction: float | None) -> str:
+    return "-" if fraction is None else f"{100 * fraction:.2f} %"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

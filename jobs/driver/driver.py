@@ -1,0 +1,242 @@
+"""The iterative driver: restore or initialise, then round after round: run the job, take the outer step, commit.
+
+All randomness is a function of the round, so a run that was killed goes on from its newest round to the bits of a run
+never stopped.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Any
+
+from jobs.driver.final_scores import final_scores, result_of
+from jobs.driver.round_overhead import with_round_cost
+from jobs.driver.run_setup import NewRun, claim, found, initial_states, prepare, reopen, warm_start
+from jobs.mapreduce.launcher import JobSite, model_files
+from jobs.runners.local.chaos import Chaos
+from nnlib.config.identity import epochs_may_grow
+from nnlib.config.schema import Config
+from nnlib.core.arrays import Vector
+from nnlib.core.errors import ConfigError
+from nnlib.core.events import Event, Listener, Note, PhaseStarted, RunDone, RunStarted, ignore
+from nnlib.core.numerics import blas_threads
+from nnlib.run.checkpoint import Checkpoint, RoundStore
+from nnlib.run.directory import EVENTS, GROUP, LOG, METRICS_VIEW, RunDirectory
+from nnlib.run.journal import Journal
+from nnlib.run.lease import RunLock
+from nnlib.run.metrics_view import metrics_lines
+from nnlib.run.round_length import round_count
+from nnlib.run.spec import JobSpec
+from nnlib.storage.upload_counter import UPLOADED
+from nnlib.tracking import tracked
+from nnlib.training.advance import advance, epochs_left
+from nnlib.training.round_events import phase_seconds, round_done, trials_stopped
+from nnlib.training.round_result import TrialOutput
+
+
+def train(
+    config: Config,
+    *,
+    resume: bool = False,
+    start_from: str | Sequence[Vector] | None = None,
+    listen: Listener = ignore,
+    chaos: Chaos | None = None,
+) -> dict[str, Any]:
+    """Train all trials of a configuration; returns what ``--json`` prints.
+
+    ``resume`` goes on with the run in ``config.run_dir`` (or starts it, if it never got so far); ``start_from``
+    (``RUN`` or ``RUN@ROUND``) takes the first weights from another run, or is the flat vectors themselves, one a
+    trial; ``chaos`` injects faults into local tasks, which must not change the result. Raises the typed errors of
+    `nnlib.core.errors`; a diverged trial is no exception but listed under ``diverged`` in the result.
+    """
+    started = time.monotonic()
+    if resume and config.run_dir is None:
+        raise ConfigError("to resume, say which run", hint="add --run-dir RUN", key="run_dir")
+    if chaos is not None:
+        chaos.check(config)
+    with ExitStack() as stack:
+        stack.enter_context(blas_threads(config.runtime.blas_threads))
+        listen = stack.enter_context(tracked(config, listen))
+        new = stack.enter_context(NewRun())  # first, so that it ends last: when the lock is released
+        if resume and RunDirectory(str(config.run_dir)).exists():
+            run = RunDirectory.open(str(config.run_dir))
+            stack.enter_context(RunLock(run.storage))
+            run.storage.sweep()
+            spec, plans = reopen(run, config)
+        else:
+            spec, plans = prepare(config, listen, chaos)
+            states = initial_states(spec)
+            parent = None if start_from is None else warm_start(spec, states, start_from)
+            spec = with_round_cost(spec, plans, states, lambda text: listen(Note(text, "warning")))
+            run = claim(config, stack)
+            found(run, spec, states, parent)
+            new.directory = run
+        driver = Driver(run, listen)
+        stack.callback(driver.close)
+        site = stack.enter_context(
+            JobSite(
+                spec,
+                plans,
+                lambda text: driver.tell(Note(text, "warning")),
+                record=driver.record_event,
+                chaos=chaos,
+                run=run.address,
+            )
+        )
+        return driver.run_to_end(site, started)
+
+
+class Driver:
+    """Drives one run: owns its directory's journals, tells its listener what happens."""
+
+    def __init__(self, run: RunDirectory, listen: Listener) -> None:
+        self.directory = run
+        self._listen = listen
+        self._log = Journal(run.storage, LOG)
+        self._events = Journal(run.storage, EVENTS)
+        self._viewed = time.monotonic()
+        self._viewed_rounds = 0
+        self._uploaded = UPLOADED.sum
+        self._telling = threading.RLock()
+
+    def tell(self, event: Event) -> None:
+        """Pass an event on, and keep a line of it in the run's log. Called from any thread."""
+        with self._telling:
+            self._log.line(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {event}")
+            self._listen(event)
+
+    def record_event(self, **facts: Any) -> None:
+        """Keep a line of facts in the run's events: what may differ between two runs of the same bits."""
+        with self._telling:
+            self._events.record(**facts)
+
+    def close(self) -> None:
+        self._log.flush()
+        self._events.flush()
+
+    def run_to_end(self, site: JobSite, started: float) -> dict[str, Any]:
+        """From the newest committed round to the last, then the final scores."""
+        spec, store = site.spec, self.directory.rounds(site.spec)
+        rounds = round_count(spec.config)
+        checkpoint = store.load(store.newest())
+        finished = self.directory.final()
+        if finished is not None:
+            self.tell(Note("this run is finished; nothing to do"))
+            return result_of(finished, self.directory.address, time.monotonic() - started)
+        self._announce(site, checkpoint)
+        if checkpoint.round:
+            _prune(store, spec, checkpoint)  # a driver that was killed after its last commit has not
+        outputs = None
+        if spec.config.sync.mode == "collective":
+            self.directory.storage.delete(GROUP)  # of a job whose driver died
+        if spec.config.sync.mode == "collective" and epochs_left(spec, checkpoint):
+            from jobs.collective.supervisor import run_collective  # late: rounds mode needs nothing of it
+
+            outputs = run_collective(self, site, store, checkpoint)
+            checkpoint = store.load(store.newest())
+        while epochs := epochs_left(spec, checkpoint):
+            checkpoint = self._round(site, store, checkpoint, epochs)
+        if outputs is None:
+            self.tell(PhaseStarted("final", "scoring the final models"))
+        final, arrays = final_scores(site, store, checkpoint, rounds, outputs)
+        self._write_view(store, final)
+        self.directory.finish(final, arrays)  # last: with it the run is finished
+        if site.pool is not None and site.pool.chaos is not None:
+            self.tell(Note(site.pool.summary()))
+        result = result_of(final, self.directory.address, time.monotonic() - started)
+        self.tell(RunDone(result))
+        return result
+
+    def _round(self, site: JobSite, store: RoundStore, before: Checkpoint, epochs: range) -> Checkpoint:
+        """One round: job, outer step, commit."""
+        began = time.monotonic()
+        active = [index for index, trial in enumerate(before.trials) if trial.status == "active"]
+        outputs = site.run("train", before.round, active, *model_files(store, before), epochs=epochs)
+        job_seconds = time.monotonic() - began
+        checkpoint = advance(site.spec, before, outputs)
+        store.require(before.round)
+        store.commit(checkpoint, before)
+        for stopped in trials_stopped(site.spec, before, checkpoint):
+            self.tell(stopped)
+        _prune(store, site.spec, checkpoint)
+        seconds = time.monotonic() - began
+        self._record(checkpoint.round, outputs, seconds, job_seconds, site.shuffled_bytes(active))
+        self.tell(round_done(site.spec.config, checkpoint.metrics, seconds))
+        self.renew_view(store)
+        return checkpoint
+
+    def renew_view(self, store: RoundStore) -> None:
+        """Write the view of the metrics anew, if it is old."""
+        storage, waited = self.directory.storage, time.monotonic() - self._viewed
+        if waited < storage.journal_seconds:
+            return
+        if storage.journal_is_due(waited, self._viewed_rounds, len(store.rounds()) - self._viewed_rounds):
+            self._write_view(store, None)
+
+    def _announce(self, site: JobSite, first: Checkpoint) -> None:
+        spec = site.spec
+        config, trial = spec.config, spec.trials[0]
+        self._events.record(
+            event="start",
+            host=platform.node(),
+            process=os.getpid(),
+            runner=config.runtime.runner,
+            slots=site.slots,
+            round=first.round,
+            uploaded_bytes=self._sent(),
+        )
+        self.tell(
+            RunStarted(
+                name=config.name,
+                run_dir=self.directory.address,
+                runner=config.runtime.runner,
+                workers=config.workers,
+                trials=len(spec.trials),
+                first_round=first.round,
+                first_epoch=first.metrics["epoch"],
+                rounds=round_count(config),
+                epochs=config.train.epochs,
+                parameters=spec.model(trial).layout.size,
+                train_rows=spec.train_rows(trial),
+                test_rows=sum(trial.test_rows),
+                epochs_may_grow=epochs_may_grow(config),
+            )
+        )
+
+    def _record(
+        self, round_: int, outputs: dict[int, TrialOutput], seconds: float, job_seconds: float, shuffled_bytes: int
+    ) -> None:
+        """What may differ between two runs of the same bits: times. ``worker_seconds`` are summed over all tasks;
+        ``seconds`` less ``job_seconds`` went into the outer step and the commit. ``uploaded_bytes`` went to storages on
+        other machines since the round before was recorded (of the first round: since the start)."""
+        self._events.record(
+            event="round",
+            round=round_,
+            seconds=round(seconds, 4),
+            job_seconds=round(job_seconds, 4),
+            worker_seconds=phase_seconds(outputs),
+            shuffled_bytes=shuffled_bytes,
+            uploaded_bytes=self._sent(),
+        )
+
+    def _sent(self) -> int:
+        """Bytes uploaded since this was asked last."""
+        sent, self._uploaded = UPLOADED.since(self._uploaded)
+        return sent
+
+    def _write_view(self, store: RoundStore, final: dict[str, Any] | None) -> None:
+        rounds = store.rounds()
+        lines = metrics_lines(store, rounds, final)
+        self.directory.storage.write(METRICS_VIEW, "".join(f"{line}\n" for line in lines).encode())
+        self._viewed, self._viewed_rounds = time.monotonic(), len(rounds)
+
+
+def _prune(store: RoundStore, spec: JobSpec, newest: Checkpoint) -> None:
+    """Delete the models of rounds that are neither among the newest nor any trial's best."""
+    best = {trial.best_round for trial in newest.trials if trial.best_round is not None}
+    store.prune(spec.config.checkpoint.keep, best)

@@ -1,0 +1,189 @@
+"""How a run begins, or goes on: its plan, its first weights, its directory."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from jobs.mapreduce.launcher import JobSite
+from jobs.mapreduce.tasks import merge_stats
+from jobs.runners.local.chaos import Chaos
+from nnlib.config.identity import resume_problems, with_measured
+from nnlib.config.schema import Config
+from nnlib.core.arrays import Vector
+from nnlib.core.errors import ConfigError, DataError, MismatchError, StorageError, UsageError
+from nnlib.core.events import Listener, Note, PhaseStarted
+from nnlib.data.dataset import Dataset
+from nnlib.data.scaling import Scaler
+from nnlib.optim import build_outer
+from nnlib.run.checkpoint import ROUNDS, Checkpoint, TrialState
+from nnlib.run.directory import RunDirectory
+from nnlib.run.lease import RunLock
+from nnlib.run.ledger import digest, first_facts
+from nnlib.run.planner import make_spec
+from nnlib.run.spec import JobSpec, Trial, WorkerPlan, assign_shards, initial_vector, partial_layout
+
+
+def prepare(config: Config, listen: Listener, chaos: Chaos | None = None) -> tuple[JobSpec, list[WorkerPlan]]:
+    """The spec of a new run, with its splits found and its feature scaling fitted. Writes nothing."""
+    dataset = Dataset.open(config.data.path)
+    listen(PhaseStarted("split", "finding the splits"))
+    spec, plans = make_spec(config, dataset)
+    if any(spec.settings(trial).data.scale != "none" for trial in spec.trials):
+        listen(PhaseStarted("scale", "fitting the feature scaling"))
+        spec = fit_scaling(spec, plans, lambda text: listen(Note(text, "warning")), chaos)
+    return spec, plans
+
+
+def claim(config: Config, stack: ExitStack) -> RunDirectory:
+    """The new run's directory, locked until ``stack`` ends: the one configured, or the first free ``runs/NAME-N``."""
+    if config.run_dir is not None:
+        run = RunDirectory(config.run_dir)
+        run.refuse_if_exists()
+        stack.enter_context(RunLock(run.storage))
+        run.refuse_if_exists()  # it may have been made while we waited for nothing but the lock's files
+        return run
+    for number in itertools.count(1):
+        run = RunDirectory(f"runs/{config.name}-{number}")
+        if run.storage.names():
+            continue
+        try:
+            stack.enter_context(RunLock(run.storage))
+        except StorageError:
+            if run.storage.names():
+                continue  # another driver was quicker
+            raise
+        if not run.exists():
+            return run
+    raise AssertionError("unreachable")
+
+
+class NewRun:
+    """Deletes the run that this command began, if bad data or a wrong configuration ends the block before a round."""
+
+    def __init__(self) -> None:
+        self.directory: RunDirectory | None = None
+
+    def __enter__(self) -> NewRun:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.directory is not None and isinstance(error, DataError | UsageError):
+            self.directory.abandon()
+
+
+def found(run: RunDirectory, spec: JobSpec, states: list[TrialState], parent: dict[str, Any] | None) -> None:
+    """Commit round 0, and then the spec: with it the run exists."""
+    run.storage.delete(ROUNDS)  # of a start that was killed before there was a spec
+    run.storage.sweep()
+    run.rounds(spec).commit(Checkpoint(0, states, {"round": 0, "epoch": 0}, first_facts(spec, parent)))
+    run.write_spec(spec)
+
+
+def reopen(run: RunDirectory, config: Config) -> tuple[JobSpec, list[WorkerPlan]]:
+    """An existing run, under a configuration that may differ only in what does not touch its mathematics."""
+    spec = run.spec()
+    config = with_measured(spec.config, config)
+    problems = resume_problems(spec.config, config)
+    if problems:
+        raise ConfigError(
+            "this run cannot go on with a changed configuration:\n" + "\n".join(f"    {line}" for line in problems),
+            hint=f"train a new run from its model: --from {run.address}",
+            run=run.address,
+        )
+    dataset = Dataset.open(config.data.path)
+    if dataset.fingerprint != spec.dataset.fingerprint:
+        raise MismatchError(
+            "the dataset is not the one this run was started with",
+            hint=f"bring the old one back, or train a new run: --from {run.address}",
+            dataset=dataset.address,
+        )
+    spec = replace(spec, config=config, dataset=dataset)
+    run.write_spec(spec)
+    return spec, assign_shards([shard.rows for shard in dataset.shards], config.workers)
+
+
+def initial_states(spec: JobSpec) -> list[TrialState]:
+    """The trials before round 0: weights by their seeds, all other state zero."""
+    states = []
+    for trial in spec.trials:
+        weights = initial_vector(spec, trial)
+        rest = partial_layout(spec, trial).size - weights.size
+        outer = build_outer(spec.settings(trial).sync.outer, weights.size).initial()
+        states.append(TrialState(weights, np.zeros(rest, weights.dtype), outer))
+    return states
+
+
+def fit_scaling(
+    spec: JobSpec, plans: Sequence[WorkerPlan], note: Callable[[str], None], chaos: Chaos | None = None
+) -> JobSpec:
+    """The spec with every trial's feature scaling fitted on its training rows, by one job."""
+    scaled = [trial.index for trial in spec.trials if spec.settings(trial).data.scale != "none"]
+    with JobSite(spec, plans, note, chaos=chaos) as site:
+        outputs = site.run("scale", 0, scaled)
+    trials = list(spec.trials)
+    for index in scaled:
+        kind = spec.settings(trials[index]).data.scale
+        trials[index] = replace(trials[index], scaler=Scaler.from_stats(kind, merge_stats(outputs[index].stats)))
+    return replace(spec, trials=tuple(trials))
+
+
+def warm_start(spec: JobSpec, states: Sequence[TrialState], start: str | Sequence[Vector]) -> dict[str, Any]:
+    """Put weights into ``states``: given flat vectors, one a trial, or another run's (``RUN``: its final models,
+    ``RUN@N``: those of round N), trial by trial with the same split. Returns what the ledger says of their origin."""
+    if isinstance(start, str):
+        return _start_from_run(spec, states, start)
+    for state, trial, vector in zip(states, spec.trials, start, strict=True):
+        spec.model(trial).layout.check(vector)
+        state.weights = vector.copy()
+    return {"weights": [digest(vector.astype(vector.dtype.newbyteorder("<")).tobytes()) for vector in start]}
+
+
+def _start_from_run(spec: JobSpec, states: Sequence[TrialState], address: str) -> dict[str, Any]:
+    place, separator, number = address.rpartition("@")
+    if not separator or not number.isdigit() or RunDirectory(address).exists():
+        place, number = address, ""
+    parent = RunDirectory.open(place)
+    old = parent.spec()
+    store = parent.rounds(old)
+    committed = store.rounds()
+    round_ = int(number) if number else store.newest()
+    if round_ not in committed or not store.has_model(round_):
+        kept = ", ".join(str(known) for known in committed if store.has_model(known))
+        raise ConfigError(f"that run keeps no model of round {round_} (kept: {kept})", run=parent.address)
+    checkpoint = store.load(round_) if number or parent.final() is None else None
+    if checkpoint is not None:
+        weights = [trial.weights for trial in checkpoint.trials]
+    else:
+        weights = parent.final_weights(old)
+    for state, trial in zip(states, spec.trials, strict=True):
+        index = _same_trial(old, trial)
+        if index is None:
+            there = ", ".join(sorted({str(known.split) for known in old.trials}))
+            raise ConfigError(
+                f"that run has no trial of {trial.label()} (it has splits {there}): another split's model has seen "
+                "this split's test rows",
+                run=parent.address,
+                key="split.seeds",
+            )
+        layout = spec.model(trial).layout
+        if old.model(old.trials[index]).layout != layout:
+            raise ConfigError("that run's model has another shape or dtype", run=parent.address, key="model")
+        state.weights = weights[index]
+    return {"round": round_, "final": checkpoint is None, "ledger": digest(store.ledger(round_))}
+
+
+def _same_trial(spec: JobSpec, wanted: Trial) -> int | None:
+    """The trial of another run with the same split, fold and swept keys; without a sweep there, split and fold do."""
+    for trial in spec.trials:
+        if (trial.split, trial.fold) == (wanted.split, wanted.fold) and trial.overrides in ({}, wanted.overrides):
+            return trial.index
+    return None

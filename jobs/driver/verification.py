@@ -1,0 +1,300 @@
+"""Verify a run: are its files what its ledger says, and does recomputing its rounds give the same bits?
+
+Three questions, from cheap to dear: does every file match its round's manifest and the chain of the ledger; are the
+shards the ones it was trained on; does replaying a round from the nearest kept model end in the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from jobs.driver.final_scores import final_scores
+from jobs.driver.run_setup import initial_states
+from jobs.mapreduce.launcher import JobSite, model_files
+from nnlib.collective.communicator import Communicator
+from nnlib.collective.in_process import Turns
+from nnlib.core import numerics
+from nnlib.core.errors import ConfigError, DataError, DivergedError, NnjobsError
+from nnlib.core.events import Listener, Note, ignore
+from nnlib.core.numerics import blas_threads
+from nnlib.core.scratch import scratch_folder
+from nnlib.data.dataset import Dataset
+from nnlib.data.shard_reader import ShardReader
+from nnlib.run.checkpoint import LEDGER, MODEL, RESIDUALS, STATE, Checkpoint, RoundStore
+from nnlib.run.directory import RunDirectory
+from nnlib.run.ledger import canonical, digest, first_facts
+from nnlib.run.planner import make_spec
+from nnlib.run.round_length import drained_round, epochs_after, round_count
+from nnlib.run.spec import JobSpec, WorkerPlan, assign_shards
+from nnlib.storage import LocalStorage
+from nnlib.training.advance import advance
+from nnlib.training.allreduce_round import TroubleError
+from nnlib.training.collective_training import train_together
+from nnlib.training.worker import LocalWorker
+
+
+@dataclass
+class Verification:
+    """What was found. ``problems`` name the file or round; ``notes`` say what could not be checked here, and why."""
+
+    run_dir: str
+    rounds: int
+    ledger: str | None = None
+    recomputed: list[int] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "run_dir": self.run_dir,
+            "rounds": self.rounds,
+            "ledger_sha256": self.ledger,
+            "recomputed": self.recomputed,
+            "problems": self.problems,
+            "notes": self.notes,
+            "verified": not self.problems,
+        }
+
+
+def verify(
+    address: str,
+    *,
+    round_: int | None = None,
+    every: bool = False,
+    runner: str | None = None,
+    listen: Listener = ignore,
+) -> Verification:
+    """Check a run; recompute its last round, or ``round_``, or ``every`` round from the seed on, by its own runner or
+    by ``runner``.
+
+    Whatever differs is a problem in the result. Raises the typed errors of `nnlib.core.errors` where that cannot be
+    told: no run, no such round, a storage or a cluster that is away, a runner that cannot read the data."""
+    run = RunDirectory.open(address)
+    spec = run.spec()
+    store = run.rounds(spec)
+    committed = store.rounds()
+    if not committed or (round_ is not None and round_ not in committed):
+        there = f"{committed[0]} to {committed[-1]}" if committed else "none"
+        raise ConfigError(f"there is no round {round_} to verify (rounds: {there})", run=run.address)
+    found = Verification(run.address, committed[-1])
+    _check_files(store, committed, found)
+    _check_chain(spec, store, committed, found)
+    _check_data(spec, found)
+    if found.problems:
+        found.notes.append("no round was recomputed: its files or its data are not what they were")
+        return found
+    with ExitStack() as stack:
+        stack.enter_context(blas_threads(spec.config.runtime.blas_threads))  # they decide which kernel this is, too
+        if not _same_kernel(store, committed, found):
+            return found
+        wanted = committed if every else [committed[-1] if round_ is None else round_]
+        try:
+            _replay(stack, run, _with_runner(spec, runner), wanted, found, listen)
+        except (DataError, DivergedError) as error:
+            found.problems.append(f"recomputing failed: {error}")
+    return found
+
+
+def _with_runner(spec: JobSpec, runner: str | None) -> JobSpec:
+    """Which runner recomputes is no part of the bits."""
+    if runner is None:
+        return spec
+    runtime = spec.config.runtime.model_copy(update={"runner": runner})
+    return replace(spec, config=spec.config.model_copy(update={"runtime": runtime}))
+
+
+def _check_files(store: RoundStore, committed: Sequence[int], found: Verification) -> None:
+    if list(committed) != list(range(committed[-1] + 1)):
+        missing = sorted(set(range(committed[-1] + 1)) - set(committed))
+        wrong = f"round {', '.join(map(str, missing))} is missing" if missing else "two commits hold the same round"
+        found.problems.append(wrong)
+    for span in store.spans():
+        try:
+            found.problems += store.damaged(span[-1])
+        except NnjobsError as error:
+            found.problems.append(f"round {span[-1]}: {error}")
+
+
+def _check_chain(spec: JobSpec, store: RoundStore, committed: Sequence[int], found: Verification) -> None:
+    """Each line must name the hash of the line before, the run's own facts, and its round's files."""
+    previous: bytes | None = None
+    own = first_facts(spec, None)
+    for round_ in committed:
+        try:
+            line = store.ledger(round_)
+            facts = json.loads(line)
+            if facts["previous"] != (None if previous is None else digest(previous)):
+                found.problems.append(
+                    f"ledger line {round_} is not chained to line {round_ - 1}: one of them was altered"
+                )
+            for key in ("config", "dataset", "workers"):
+                if facts[key] != own[key]:
+                    found.problems.append(f"ledger line {round_}: {key} is not the run's (spec.json)")
+            for key in ("seed", "splits", "folds", "trials", "shards") if round_ == 0 else ():
+                if facts[key] != own[key]:
+                    found.problems.append(f"ledger line 0: {key} are not those of spec.json")
+            stored, within = store.hashes(round_), store.commit_of(round_) != round_
+            for name, expected in facts["files"].items():
+                if stored.get(name) != expected and not (within and name not in stored):
+                    found.problems.append(f"ledger line {round_}: {name} is not the one of the manifest")
+        except (NnjobsError, ValueError, KeyError, TypeError, AttributeError) as error:
+            found.problems.append(f"ledger line {round_} cannot be read: {error}")
+            return
+        previous = line
+    found.ledger = None if previous is None else digest(previous)
+
+
+def _check_data(spec: JobSpec, found: Verification) -> None:
+    for index in range(len(spec.dataset.shards)):
+        try:
+            ShardReader(spec.dataset, index).close()
+        except NnjobsError as error:
+            found.problems.append(str(error).splitlines()[0])
+
+
+def _same_kernel(store: RoundStore, committed: Sequence[int], found: Verification) -> bool:
+    """Whether this machine computes the bits that the run's workers computed."""
+    here = numerics.fingerprint()
+    kernels = {kernel for round_ in committed[1:] for kernel in json.loads(store.ledger(round_))["numerics"]}
+    if kernels <= {here}:
+        return True
+    found.notes.append(
+        f"other kernel: the run was computed with numerics {', '.join(sorted(kernels))}, this machine has {here}; "
+        "files and chain are whole, but its rounds can only be recomputed with the same numpy and BLAS kernel"
+    )
+    return False
+
+
+def _replay(
+    stack: ExitStack, run: RunDirectory, spec: JobSpec, wanted: Sequence[int], found: Verification, listen: Listener
+) -> None:
+    """Recompute the wanted rounds into a scratch store and compare their manifests with the run's."""
+    store = run.rounds(spec)
+    scratch = RoundStore(LocalStorage(stack.enter_context(scratch_folder())), store.layouts)
+    plans = assign_shards([shard.rows for shard in spec.dataset.shards], spec.config.workers)
+    site = stack.enter_context(JobSite(spec, plans, lambda text: listen(Note(text, "warning"))))
+    if 0 in wanted:
+        _verify_start(run, spec, store, scratch, found)
+    current: tuple[RoundStore, Checkpoint] | None = None
+    lacking = {round_ for round_ in store.rounds()[1:] if _lacks_workers(store, round_)}
+    together = spec.config.sync.every == "batch" or spec.config.sync.error_feedback or spec.config.sync.overlap
+    for target in [round_ for round_ in wanted if round_ > 0]:
+        if current is not None and current[1].round >= target:  # on the way to the end of an overlap
+            _compare(store, scratch, target, found)
+            continue
+        if current is None:
+            base = max(round_ for round_ in store.rounds() if round_ < target and store.has_model(round_))
+            current = (store, store.load(base))
+            current[1].residuals = store.residuals(base)
+        if between := sorted(lacking & set(range(current[1].round + 1, target + 1))):
+            found.notes.append(
+                f"round {target} was not recomputed: workers were missing (a quorum) from round "
+                f"{', '.join(map(str, between))}"
+            )
+            current = None
+            continue
+        end = drained_round(spec.config, target) if together else target
+        if (rounds := end - current[1].round) > 1:
+            by = "" if together else f", a job each (-r {spec.config.runtime.runner})"
+            listen(Note(f"recomputing {rounds} rounds from the model of round {current[1].round}{by}"))
+        if together:
+            current = (scratch, _replay_together(spec, plans, current[1], end, scratch))
+        while current[1].round < target:
+            where, before = current
+            active = [index for index, trial in enumerate(before.trials) if trial.status == "active"]
+            epochs = epochs_after(spec.config, before.metrics)
+            files = model_files(where, before)
+            after = advance(spec, before, site.run("train", before.round, active, *files, epochs=epochs))
+            scratch.commit(after, before)
+            current = (scratch, after)
+            listen(Note(f"recomputed round {after.round}"))
+        _compare(store, scratch, target, found)
+    last = store.rounds()[-1]
+    if last in wanted and run.final() is not None and not found.problems:
+        _verify_final(run, site, store, last, found)
+
+
+def _lacks_workers(store: RoundStore, round_: int) -> bool:
+    return any(trial.get("missing") for trial in json.loads(store.ledger(round_))["trials"])
+
+
+def _replay_together(
+    spec: JobSpec, plans: Sequence[WorkerPlan], start: Checkpoint, target: int, scratch: RoundStore
+) -> Checkpoint:
+    """Rounds whose workers average at every step, or keep what rounding took or what is not averaged yet, can only be
+    trained by a group: one in this process."""
+    reached: list[Checkpoint] = []
+
+    class Committing:
+        def due(self, round_: int) -> bool:
+            return True
+
+        def round(self, before: Checkpoint, after: Checkpoint, *_: object, **__: object) -> None:
+            scratch.commit(after, before)
+
+        def finish(self) -> None:
+            """Every round is committed already."""
+
+    def take_part(group: Communicator) -> None:
+        observer = Committing() if group.worker == 0 else None
+        with LocalWorker(spec, plans[group.worker]) as worker:
+            end = train_together(worker, group, start, observer, until=target)
+            if observer is not None:
+                reached.append(end)
+
+    try:
+        Turns(spec.workers).run(take_part)
+    except TroubleError as trouble:
+        raise trouble.error from trouble
+    return reached[0]
+
+
+def _compare(store: RoundStore, scratch: RoundStore, round_: int, found: Verification) -> None:
+    """The line of the ledger has the hashes of all the round's files, also of those that a span does not keep."""
+    lines = [place.ledger(round_) for place in (scratch, store)]
+    ours, theirs = (json.loads(line)["files"] for line in lines)
+    differing = [name for name in sorted(ours | theirs) if ours.get(name) != theirs.get(name)]
+    if lines[0] != lines[1]:
+        differing.append(LEDGER)
+    if store.commit_of(round_) == round_:  # residuals are in no line, for rounds within spans have none
+        kept = [place.manifest(round_)["files"].get(RESIDUALS) for place in (scratch, store)]
+        differing += [RESIDUALS] if kept[0] != kept[1] else []
+    if differing:
+        found.problems.append(f"round {round_}: recomputing gives another {', '.join(differing)}")
+    found.recomputed.append(round_)
+
+
+def _verify_start(
+    run: RunDirectory, spec: JobSpec, store: RoundStore, scratch: RoundStore, found: Verification
+) -> None:
+    """Round 0: the splits from the labels, the first weights from the seeds (or a note, after a warm start)."""
+    dataset = Dataset.open(spec.dataset.address)
+    trials = make_spec(spec.config, dataset)[0].trials
+    for ours, theirs in zip(trials, spec.trials, strict=True):
+        if {**ours.to_json(), "scaler": None} != {**theirs.to_json(), "scaler": None}:
+            found.problems.append(f"spec.json: trial {theirs.index} is not what its split seed gives")
+    facts = json.loads(store.ledger(0))
+    if facts["parent"] is not None:
+        found.notes.append("round 0 was given its weights (train --from, or by a program): only their hash was checked")
+        return
+    scratch.commit(Checkpoint(0, initial_states(spec), {"round": 0, "epoch": 0}, first_facts(spec, None)))
+    ours_files, theirs_files = (place.manifest(0)["files"] for place in (scratch, store))
+    for name in (MODEL, STATE):
+        if ours_files.get(name) != theirs_files.get(name):
+            found.problems.append(f"round 0: the seeds give another {name}")
+    found.recomputed.append(0)
+
+
+def _verify_final(run: RunDirectory, site: JobSite, store: RoundStore, last: int, found: Verification) -> None:
+    final, arrays = final_scores(site, store, store.load(last), round_count(site.spec.config))
+    stored = dict(run.final() or {})
+    stored.pop("format_version", None)
+    if canonical(final) != canonical(stored):
+        found.problems.append("final/metrics.json: recomputing gives other scores")
+    kept = run.final_arrays()
+    if kept.keys() != arrays.keys() or any(kept[name].tobytes() != arrays[name].tobytes() for name in arrays):
+        found.problems.append("final/model.safetensors: not the model of its round")

@@ -1,0 +1,1 @@
+"""Several runs: evaluation, scaling, calibration of the simulator."""

@@ -1,0 +1,214 @@
+"""Measures a run on several numbers of workers: one run for each, kept and resumable."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from jobs.driver import driver
+from nnlib import FORMAT_VERSION
+from nnlib.config.schema import Config
+from nnlib.config.sweep import applied
+from nnlib.core.errors import MismatchError, UsageError
+from nnlib.core.events import Event, Listener, Note, RoundDone
+from nnlib.data.dataset import Dataset
+from nnlib.run.directory import EVENTS, RunDirectory
+from nnlib.run.ledger import canonical
+from nnlib.run.model_file import parse_json
+from nnlib.run.spec import assign_shards
+from nnlib.simulate.reference_times import PUBLISHED, Published
+from nnlib.simulate.speedup import efficiency, improvement, speedup
+from nnlib.storage import Storage, storage
+
+Tell = Callable[[str], None]
+
+BUSY = 0.5
+"""Load average per core above which other programs may be felt."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One finished run. ``seconds`` is the whole training (splits, rounds, final scores), ``rounds_seconds`` the rounds
+    alone. A run that was interrupted has no whole time: ``seconds`` is then its rounds', and ``resumed`` says so.
+    ``test_accuracy`` is the mean over the trials (None for regression), ``accuracy_sd`` their standard deviation
+    (None for one trial)."""
+
+    workers: int
+    seconds: float
+    rounds_seconds: float
+    examples_per_second: float
+    test_accuracy: float | None
+    accuracy_sd: float | None
+    test_metric: dict[str, Any] | None
+    diverged: int
+    resumed: bool
+    run_dir: str
+
+
+def changed(config: Config, **keys: Any) -> Config:
+    """A configuration with some keys replaced; a dot in a key is written as two underscores."""
+    overrides = {key.replace("__", "."): value for key, value in keys.items()}
+    return Config.model_validate(applied(config.model_dump(mode="json"), overrides))
+
+
+def measure(config: Config, workers: Sequence[int], output: str, *, repeat: int = 1, tell: Tell) -> list[list[Timing]]:
+    """Run every number of workers ``repeat`` times, the repeats one round-robin after another, so that a machine that
+    gets busier slows all numbers alike. A run that is finished in ``output`` is not repeated.
+
+    Returns the timings of each number, in its order. Raises `UsageError` if ``output`` holds runs of other settings.
+    """
+    dataset = Dataset.open(config.data.path)
+    refuse_beyond_shards(dataset, workers)
+    place = storage(output)
+    setting = _setting(config, dataset)
+    timings: dict[int, list[Timing]] = {count: [] for count in workers}
+    for repetition in range(repeat):
+        for count in workers:
+            name = f"workers-{count}" if repetition == 0 else f"workers-{count}-again-{repetition}"
+            timing = _kept(place, f"{name}.json", setting)
+            if timing is None:
+                tell(f"{name}: training")
+                run = changed(config, workers=count, run_dir=f"{place.root}/{name}")
+                try:
+                    timing = _run(run, lambda event: _show(event, tell))
+                except KeyboardInterrupt:
+                    tell("interrupted; the same command goes on from here")
+                    raise
+                record = {"format_version": FORMAT_VERSION, "setting": setting, "timing": asdict(timing)}
+                place.write(f"{name}.json", canonical(record))
+            tell(f"{name}: {timing.seconds:.2f} s")
+            timings[count].append(timing)
+    return list(timings.values())
+
+
+def refuse_beyond_shards(dataset: Dataset, workers: Sequence[int]) -> None:
+    """Raise `ConfigError` before anything is measured if a number of workers cannot be."""
+    assign_shards([shard.rows for shard in dataset.shards], max(workers))
+
+
+def busy() -> str | None:
+    """A warning if other programs keep this machine busy: times then tell of them too."""
+    load, cores = os.getloadavg()[0], os.cpu_count() or 1
+    if load < BUSY * cores:
+        return None
+    return f"warning: this machine is busy (load {load:.1f} on {cores} cores); times will vary with it"
+
+
+def _setting(config: Config, dataset: Dataset) -> str:
+    """A hash of all that a timing depends on but the number of workers."""
+    values = config.model_dump(mode="json", exclude={"workers", "run_dir", "name"})
+    return hashlib.sha256(canonical({"config": values, "dataset": dataset.fingerprint})).hexdigest()
+
+
+def _kept(place: Storage, name: str, setting: str) -> Timing | None:
+    """The timing that an earlier measurement left."""
+    if not place.exists(name):
+        return None
+    file = f"{place.root}/{name}"
+    record = parse_json(place.read(name), file)
+    if record.get("setting") != setting:
+        raise UsageError(
+            "holds a measurement of another configuration, dataset or runner",
+            hint="measure into another directory (-o)",
+            file=file,
+        )
+    try:
+        return Timing(**record["timing"])
+    except (KeyError, TypeError) as error:
+        raise MismatchError(f"is no timing: {error}", hint="delete it to measure again", file=file) from error
+
+
+def _run(config: Config, listen: Listener) -> Timing:
+    """Train, or finish, one run and time it."""
+    run = RunDirectory(str(config.run_dir))
+    resumed = run.exists()
+    result = driver.train(config, resume=True, listen=listen)
+    rounds = round_seconds(run, result["rounds"])
+    epochs = config.train.epochs
+    examples = epochs * sum(trial.objective_rows for trial in run.spec().trials)
+    accuracies = [trial["test_accuracy"] for trial in result["trials"] if trial["test_accuracy"] is not None]
+    return Timing(
+        workers=config.workers,
+        seconds=round(rounds, 3) if resumed else result["seconds"],
+        rounds_seconds=round(rounds, 3),
+        examples_per_second=round(examples / rounds, 1) if rounds else 0.0,
+        test_accuracy=result["test_accuracy"],
+        accuracy_sd=statistics.stdev(accuracies) if len(accuracies) > 1 else None,
+        test_metric=result.get("test_metric"),
+        diverged=len(result["diverged"]),
+        resumed=resumed,
+        run_dir=run.address,
+    )
+
+
+def round_events(run: RunDirectory) -> list[dict[str, Any]]:
+    """What a run's events tell of its rounds, one record a round: ``seconds``, and ``worker_seconds`` by phase, summed
+    over workers and trials."""
+    lines = run.storage.read(EVENTS).splitlines() if run.storage.exists(EVENTS) else []
+    records = [parse_json(line, f"{run.address}/{EVENTS}") for line in lines]
+    return list({record["round"]: record for record in records if record.get("event") == "round"}.values())
+
+
+def round_seconds(run: RunDirectory, rounds: int) -> float:
+    """Seconds of a run's rounds. A kill can lose the record of the newest ones: they count as the mean of the rest."""
+    records = round_events(run)
+    return float(statistics.fmean(record["seconds"] for record in records) * rounds) if records else 0.0
+
+
+def _show(event: Event, tell: Tell) -> None:
+    if isinstance(event, Note) and event.level != "info":
+        tell(f"{event.level}: {event.text}")
+    elif isinstance(event, RoundDone) and event.epoch == event.epochs:
+        tell(f"  {event.round} rounds trained")
+
+
+def study(config: Config, timings: Sequence[Sequence[Timing]]) -> dict[str, Any]:
+    """What ``--json`` prints and ``scale.json`` keeps: each number of workers against one, by the medians of their
+    repeats, and the published times beside them where the configuration's name says which study it repeats."""
+    medians = {runs[0].workers: statistics.median(run.seconds for run in runs) for runs in timings}
+    one = medians[1]
+    published = PUBLISHED.get(config.name)
+    points = []
+    for runs in timings:
+        first, seconds = runs[0], medians[runs[0].workers]
+        point = {
+            "workers": first.workers,
+            "seconds": round(seconds, 3),
+            "all_seconds": [run.seconds for run in runs],
+            "speedup": speedup(one, seconds),
+            "efficiency": efficiency(one, seconds, first.workers),
+            "improvement": improvement(one, seconds),
+            "examples_per_second": statistics.median(run.examples_per_second for run in runs),
+            "test_accuracy": first.test_accuracy,
+            "test_accuracy_sd": first.accuracy_sd,
+            "diverged": max(run.diverged for run in runs),
+            "resumed": any(run.resumed for run in runs),
+            "run_dir": first.run_dir,
+        }
+        if first.test_metric is not None:
+            point["test_metric"] = first.test_metric
+        points.append(point)
+    return {
+        "format_version": FORMAT_VERSION,
+        "name": config.name,
+        "runner": config.runtime.runner,
+        "trials": len(config.split.seeds) * max(config.split.folds, 1),
+        "points": points,
+        "published": None if published is None else _beside(published),
+    }
+
+
+def _beside(published: Published) -> dict[str, Any]:
+    rows = zip(published.workers, published.seconds, published.stated, published.improvements(), strict=True)
+    return {
+        "title": published.title,
+        "note": published.note,
+        "points": [
+            {"workers": count, "seconds": seconds, "improvement": gain if count > 1 else None, "stated": stated}
+            for count, seconds, stated, gain in rows
+        ],
+    }

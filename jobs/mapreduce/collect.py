@@ -1,0 +1,56 @@
+"""Sorting a job's output lines by trial, or raising what its tasks reported."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from jobs.mapreduce import tasks
+from jobs.mapreduce.wire import SliceKey, decode_partial
+from jobs.runners.lines import ERROR_KEY, Line, decode_record
+from nnlib.core.errors import JobError, from_record
+from nnlib.training.round_result import TrialOutput
+
+
+def collect(lines: Iterable[Line], active: Sequence[int]) -> dict[int, TrialOutput]:
+    """A job's lines, in any order, by trial. Raises the first (by worker) of the errors that tasks recorded."""
+    outputs = {index: TrialOutput() for index in active}
+    errors: list[tuple[int, dict[str, Any]]] = []
+    for key, value in lines:
+        if key == ERROR_KEY:
+            errors.append(decode_record(value))
+            continue
+        name, kind = _split_key(key)
+        if name.trial not in outputs:
+            raise JobError(f"a line of trial {name.trial}, which is not in this job")
+        output = outputs[name.trial]
+        if kind == b"":
+            if name.index in output.parts:
+                raise JobError(f"slice {name.index} came twice", trial=name.trial)
+            output.parts[name.index] = decode_partial(key, value)
+            continue
+        worker, record = decode_record(value)
+        if kind == tasks.METRICS:
+            output.records[worker] = record
+        elif kind == tasks.DRIFT:
+            output.drift_blocks[name.index] = {int(own): rows for own, rows in record["blocks"].items()}
+            output.average_seconds += record["seconds"]
+        elif kind == tasks.STATS:
+            output.stats[name.index] = record
+    if errors:
+        errors.sort(key=lambda pair: pair[0])
+        error = from_record(errors[0][1])
+        others = sum(record["message"] != error.message for _, record in errors)  # some are told by all workers alike
+        if others:
+            error.message += f" (and {others} more errors)"
+        raise error
+    for output in outputs.values():
+        output.join_drift()
+    return outputs
+
+
+def _split_key(key: bytes) -> tuple[SliceKey, bytes]:
+    for kind in (tasks.METRICS, tasks.DRIFT, tasks.STATS, tasks.MISSING):
+        if key.endswith(kind):
+            return SliceKey.decode(key.removesuffix(kind)), kind
+    return SliceKey.decode(key), b""

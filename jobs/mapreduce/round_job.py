@@ -1,0 +1,120 @@
+"""The MapReduce job of one round, as an mrjob job.
+
+One map task per line of the plan, one reduce group per slice of a trial's weights. The input is the plan, never the
+data: mappers open their shards themselves. Runners start this file as a script, so it must stand alone beside an
+installed nnjobs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from jobs.mapreduce.tasks import Models, map_task, reduce_task
+from jobs.runners.lines import Line
+from jobs.runners.task_job import TaskJob
+from nnlib.run.model_file import flat_vector, unpack
+from nnlib.run.spec import JobSpec, WorkerPlan, partial_layout
+from nnlib.storage import file_at
+
+_specs: dict[bytes, JobSpec] = {}
+"""The last spec read in this process: inline, every task of every round reads the same one."""
+
+
+class RoundJob(TaskJob):
+    """Train (or score, or fit scaling) every active trial for one round."""
+
+    SORT_VALUES = True  # values begin with the worker: reducers get them in worker order
+
+    def add_task_args(self) -> None:
+        super().add_task_args()
+        self.add_file_arg("--model", default=None)
+        self.add_file_arg("--state", default=None)
+        self.add_passthru_arg("--round", type=int, default=0)
+        self.add_passthru_arg("--epochs", type=_epochs, default=range(0))
+        self.add_passthru_arg("--active", type=_indices, default=())
+        self.add_passthru_arg("--check-node", action="store_true")
+
+    def mapper(self, _: Any, line: str) -> Iterator[Line]:
+        if not line.strip():
+            return
+        options, plan = self.options, WorkerPlan.from_line(line)
+        if options.check_node:
+            yield from self._node(plan)
+        if options.phase == "preflight":
+            return
+        spec = self._spec()
+        models = self._models(spec)
+        lines = map_task(spec, plan, options.phase, options.round, options.active, models, options.epochs)
+        yield from lines if self._reporter is None else self._reporter.mapped(spec, plan, lines)
+
+    def _node(self, plan: WorkerPlan) -> Iterator[Line]:
+        """What the task's node is like."""
+        from jobs.runners.node_check import node_line  # late: only a cluster's tasks are asked
+
+        yield node_line(plan.worker)
+
+    def reducer(self, key: bytes, values: Iterator[bytes]) -> Iterator[Line]:
+        spec = self._spec()
+        if self._reporter is not None:
+            yield from self._reporter.reduced(key, values, lambda: reduce_task(spec, key, values, self._models(spec)))
+            return
+        yield from reduce_task(spec, key, values, self._models(spec))
+
+    def _spec(self) -> JobSpec:
+        text = Path(self.options.spec).read_bytes()
+        if text not in _specs:
+            _specs.clear()
+            _specs[text] = JobSpec.from_json(json.loads(text))
+        return _specs[text]
+
+    def _models(self, spec: JobSpec) -> Models:
+        """The vectors that the active trials start the round from; read once, inline for all tasks of the job."""
+        if not hasattr(self, "_loaded"):
+            self._loaded = load_models(spec, self.options.model, self.options.state, self.options.active)
+        return self._loaded
+
+
+def load_models(spec: JobSpec, model: str | None, state: str | None, active: tuple[int, ...]) -> Models:
+    """Active trials' vectors from a checkpoint's model file, followed by averaged optimizer state if there is any."""
+    import numpy as np
+
+    if model is None:
+        return {}
+    arrays = unpack(_read(model), model)
+    states = unpack(_read(state), state) if state is not None else {}
+    models = {}
+    for index in active:
+        network = spec.model(spec.trials[index])
+        vector = flat_vector(index, arrays, network.layout, model)
+        if partial_layout(spec, spec.trials[index]).size > vector.size:
+            vector = np.concatenate([vector, states[f"{index}.optimizer"]])
+        vector.flags.writeable = False  # inline, the next task starts from it too
+        models[index] = vector
+    return models
+
+
+def _read(address: str) -> bytes:
+    place, name = file_at(address)
+    return place.read(name)
+
+
+def _epochs(text: str) -> range:
+    first, colon, end = text.partition(":")
+    if not (colon and first.isdigit() and end.isdigit()):
+        raise argparse.ArgumentTypeError(f"not epochs from:to, such as 10:15: {text!r}")
+    return range(int(first), int(end))
+
+
+def _indices(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(",") if part)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"not a list of trial numbers: {text!r}") from error
+
+
+if __name__ == "__main__":
+    RoundJob.run()

@@ -1,0 +1,184 @@
+"""What a map task and a reduce task of a round do, as functions from a spec to lines.
+
+Nothing here knows which runner calls it. A map task scores the incoming models on its held-out rows, trains every
+active trial on its shards, and emits each partial in slices; a reduce task averages the partials of a slice in worker
+order. Errors that a retry cannot mend leave as records, not as exceptions.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from jobs.mapreduce.wire import SliceKey, decode_partial, encode_partial
+from jobs.runners.lines import ERROR_KEY, Line, encode_record
+from nnlib.aggregation.average import Average, Partial
+from nnlib.aggregation.drift import drift_rows
+from nnlib.core.arrays import Vector
+from nnlib.core.errors import MismatchError, NnjobsError
+from nnlib.core.layout import BLOCK, slices
+from nnlib.data.scaling import FeatureStats
+from nnlib.data.shard_cache import shard_cache
+from nnlib.data.worker_data import WorkerData
+from nnlib.models.protocol import Model
+from nnlib.run.spec import JobSpec, WorkerPlan, arrays_from_json, arrays_to_json, partial_layout
+from nnlib.training.learner import RoundStart
+from nnlib.training.local_training import local_training
+from nnlib.training.worker_round import local_round, score_record, worker_data
+
+Models = Mapping[int, Vector]
+"""Trial index -> the vector it enters the round with (weights, then averaged optimizer state)."""
+
+METRICS = b".metrics"
+DRIFT = b".drift"
+MISSING = b".missing"
+STATS = b".stats"
+REDUCER_BYTES = 64 << 20
+"""Partials of one slice that a reducer holds at once; slices shrink (to one block at least) to stay below."""
+
+
+def slice_elements(spec: JobSpec) -> int:
+    """Elements of a slice: as configured, or fewer where many workers would fill a reducer's memory."""
+    bound = REDUCER_BYTES // (8 * spec.workers)
+    return max(BLOCK, min(spec.config.sync.slice_elements, bound))
+
+
+def map_task(
+    spec: JobSpec,
+    plan: WorkerPlan,
+    phase: str,
+    round_: int,
+    active: Sequence[int],
+    models: Models,
+    epochs: range,
+) -> Iterator[Line]:
+    """All lines of one map task, which trains ``epochs`` if its phase does; an error becomes one record that names the
+    worker."""
+    try:
+        if phase == "train":
+            yield from _train(spec, plan, round_, epochs, active, models)
+        else:
+            yield from UNTRAINED[phase](spec, plan, active, models)
+    except NnjobsError as error:
+        error.where.setdefault("worker", plan.worker)
+        yield ERROR_KEY, encode_record(plan.worker, error.to_record())
+
+
+def _train(
+    spec: JobSpec, plan: WorkerPlan, round_: int, epochs: range, active: Sequence[int], models: Models
+) -> Iterator[Line]:
+    """Score the incoming models, train them, emit partials and metrics."""
+    started = time.perf_counter()  # of the first trial's reading: the rows are read once for all of them
+    with worker_data(spec, plan) as data:
+        for index in active:
+            trial = spec.trials[index]
+            view = data.trial(trial.rule, trial.scaler, spec.settings(trial).model.dtype)
+            read = time.perf_counter() - started
+            training = local_training(spec, trial, plan.worker, view, RoundStart(models[index], round_, epochs))
+            record, result = local_round(spec, trial, plan.worker, view, models[index], training.__next__)
+            record["seconds"]["read"] = read
+            if result is not None:
+                for part_index, part in enumerate(slices(result.partial.weights.size, slice_elements(spec))):
+                    key = SliceKey(index, part_index).encode()
+                    piece = Partial(plan.worker, result.rows, result.partial.weights[part], result.partial.fingerprint)
+                    delta = result.delta
+                    cut = None if delta is None else (delta.precision, delta.cut(part))
+                    yield key, encode_partial(key, piece, cut)
+            yield metrics_line(plan.worker, index, record)
+            started = time.perf_counter()
+
+
+def _score(spec: JobSpec, plan: WorkerPlan, active: Sequence[int], models: Models) -> Iterator[Line]:
+    """A job of 0 epochs: score the given models."""
+    with worker_data(spec, plan) as data:
+        for index in active:
+            trial = spec.trials[index]
+            view = data.trial(trial.rule, trial.scaler, spec.settings(trial).model.dtype)
+            yield metrics_line(plan.worker, index, score_record(spec, trial, plan.worker, view, models[index]))
+
+
+def _scale(spec: JobSpec, plan: WorkerPlan, active: Sequence[int], models: Models) -> Iterator[Line]:
+    """Statistics of the features over the training rows, shard by shard (so they cannot depend on the workers)."""
+    memory = spec.config.runtime.memory_mb << 20
+    with WorkerData(
+        spec.dataset,
+        plan.shards,
+        plan.shards,
+        memory_bytes=memory,
+        extra_columns=spec.extra_columns,
+        cache=shard_cache(spec.config.runtime),
+    ) as data:
+        for index in active:
+            for shard in plan.shards:
+                stats = data.feature_stats(spec.trials[index].rule, shard)
+                key = SliceKey(index, shard).encode() + STATS
+                yield key, encode_record(plan.worker, arrays_to_json(stats.to_arrays()))
+
+
+UNTRAINED = {"score": _score, "scale": _scale}
+"""The phases of jobs that train nothing."""
+
+
+def metrics_line(worker: int, trial: int, record: dict[str, Any]) -> Line:
+    return SliceKey(trial, 0).encode() + METRICS, encode_record(worker, record)
+
+
+def reduce_task(spec: JobSpec, key: bytes, values: Iterable[bytes], models: Models) -> Iterator[Line]:
+    """All lines of one key: partials of a slice become their average, records pass as they are."""
+    if key == ERROR_KEY or key.endswith((METRICS, STATS)):
+        for value in values:
+            yield key, value
+        return
+    try:
+        yield from _average(spec, key, values, models)
+    except NnjobsError as error:
+        error.where.setdefault("slice", key.decode("ascii", "backslashreplace"))
+        yield ERROR_KEY, encode_record(0, error.to_record())
+
+
+def _average(spec: JobSpec, key: bytes, values: Iterable[bytes], models: Models) -> Iterator[Line]:
+    """The average of a slice and each worker's drift from it; a slice that lacks a worker says so."""
+    started = time.perf_counter()
+    name = SliceKey.decode(key)
+    if name.trial not in models:
+        raise MismatchError(f"trial {name.trial} is not in this job")
+    trial = spec.trials[name.trial]
+    model, layout = spec.model(trial), partial_layout(spec, trial)
+    parts = slices(layout.size, slice_elements(spec))
+    if name.index >= len(parts):
+        raise MismatchError(f"slice {name.index} of {len(parts)}")
+    part = parts[name.index]
+    average = Average(range(spec.workers), layout.fingerprint, spec.settings(trial).sync.weighting)
+    partials = []
+    for value in values:
+        partial = decode_partial(key, value, models[name.trial][part])
+        if partial.weights.size != part.stop - part.start:
+            raise MismatchError(
+                f"slice has {partial.weights.size} elements, expected {part.stop - part.start}", worker=partial.worker
+            )
+        average.add(partial)
+        partials.append(partial)
+    if average.missing:
+        if len(partials) < spec.quorum:
+            yield key + MISSING, encode_record(0, {"workers": average.missing})
+            return
+        average = Average([partial.worker for partial in partials], layout.fingerprint, average.weighting)
+        for partial in partials:
+            average.add(partial)
+    mean = average.finish()
+    yield key, encode_partial(key, Partial(0, average.examples, mean, layout.fingerprint))
+    drift = _drift(partials, mean, models[name.trial][part], part.start, model)
+    yield key + DRIFT, encode_record(0, {**drift, "seconds": time.perf_counter() - started})
+
+
+def _drift(partials: list[Partial], mean: Vector, start: Vector, offset: int, model: Model) -> dict[str, Any]:
+    """Per worker and block: the sums of `nnlib.aggregation.drift.Drift`, over the model's parameters only."""
+    end = max(0, min(mean.size, model.layout.size - offset))
+    rows = {str(partial.worker): drift_rows(partial.weights[:end], mean[:end], start[:end]) for partial in partials}
+    return {"blocks": rows, "examples": {str(partial.worker): partial.examples for partial in partials}}
+
+
+def merge_stats(records: Mapping[int, dict[str, Any]]) -> FeatureStats:
+    """The statistics of all shards, merged in shard order."""
+    return FeatureStats.merged(FeatureStats.from_arrays(arrays_from_json(records[shard])) for shard in sorted(records))

@@ -1,0 +1,1 @@
+"""Runners: how a job is run, inline, by local processes or on a Hadoop cluster."""

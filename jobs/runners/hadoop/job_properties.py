@@ -1,0 +1,110 @@
+"""What a job asks of the cluster: memory, cores and the properties of a lean streaming job, from the run's spec.
+
+Streaming tasks are a JVM that only copies lines, and a Python that works: the JVM gets a small heap and compiles
+quickly, the container has room for both. Hadoop's defaults (10 s for an answer to the client, seconds between
+heartbeats, a heap of a gigabyte) are made for jobs of hours; a round can be seconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nnlib.config.schema import Runtime
+
+MB = 1 << 20
+PYTHON_MB = 192
+"""A task's Python with numpy, scipy and pyarrow loaded, before it reads a row."""
+
+JVM_MB = 128
+"""What a small JVM takes beside its heap: classes, compiled code, threads, buffers."""
+
+LEAST_MB = 512
+MASTER_HEAP_MB = 192
+"""Of the job's master (MRAppMaster), for a job of up to some hundred tasks; more tasks get more, see `master_heap`."""
+
+TIMEOUT_SECONDS = 600.0
+"""Hadoop's own default: a task without a sign of life for so long is killed."""
+
+
+UBER_MAPS = 9
+"""At most so many workers share the master's container: Hadoop's own bound (mapreduce.job.ubertask.maxmaps)."""
+
+
+@dataclass(frozen=True)
+class Resources:
+    """Of one task's container: ``memory_mb`` in all, of which ``heap_mb`` for the JVM's heap; ``vcores``."""
+
+    memory_mb: int
+    heap_mb: int
+    vcores: int
+
+
+def job_properties(
+    runtime: Runtime,
+    tasks: int,
+    resources: Resources,
+    *,
+    name: str,
+    reducers: int,
+    uber: bool,
+    lines_per_map: int,
+) -> dict[str, str]:
+    """The properties of one job of so many map tasks, all but what mrjob adds for sorted values. The configuration's
+    ``jobconf`` wins."""
+    hadoop = runtime.hadoop
+    options = hadoop.jvm_options
+    jvm = f"-Xmx{resources.heap_mb}m {options}".strip()
+    heap = master_heap(tasks) + (resources.heap_mb if uber else 0)
+    master = heap + JVM_MB
+    if uber:  # Hadoop wants a master's container as large as the tasks' that it takes in
+        master = max(resources.memory_mb + MASTER_HEAP_MB, master)
+    timeout = runtime.task_timeout_seconds or TIMEOUT_SECONDS
+    properties = {
+        "mapreduce.job.name": name,
+        "mapreduce.job.reduces": str(reducers),
+        "mapreduce.input.lineinputformat.linespermap": str(lines_per_map),
+        "stream.map.input.ignoreKey": "true",  # else a worker's line would begin with its offset in the plan
+        "mapreduce.map.memory.mb": str(resources.memory_mb),
+        "mapreduce.reduce.memory.mb": str(resources.memory_mb),
+        "mapreduce.map.cpu.vcores": str(resources.vcores),
+        "mapreduce.reduce.cpu.vcores": str(resources.vcores),
+        "mapreduce.map.java.opts": jvm,
+        "mapreduce.reduce.java.opts": jvm,
+        "yarn.app.mapreduce.am.resource.mb": str(max(master, LEAST_MB)),
+        "yarn.app.mapreduce.am.resource.cpu-vcores": str(resources.vcores if uber else 1),
+        "yarn.app.mapreduce.am.command-opts": f"-Xmx{heap}m {options}".strip(),
+        "mapreduce.task.io.sort.mb": str(max(8, resources.heap_mb // 4)),
+        "mapreduce.task.timeout": str(int(1000 * timeout)),
+        # Hadoop looks every 30 s; a short timeout would be half a minute late.
+        "mapreduce.task.timeout.check-interval-ms": str(int(1000 * min(30.0, max(timeout / 5, 1.0)))),
+        "mapreduce.map.maxattempts": str(runtime.retries + 1),
+        "mapreduce.reduce.maxattempts": str(runtime.retries + 1),
+        "mapreduce.map.speculative": _flag(hadoop.speculative),
+        "mapreduce.reduce.speculative": _flag(hadoop.speculative),
+        "mapreduce.job.ubertask.enable": _flag(uber),
+        "mapreduce.job.ubertask.maxmaps": str(max(tasks, UBER_MAPS)),
+        # A reducer started before all maps are done would only hold a container while the training goes on.
+        "mapreduce.job.reduce.slowstart.completedmaps": "1.0",
+        # Who waits for a job of seconds asks more often than once a second.
+        "mapreduce.client.progressmonitor.pollinterval": "100",
+        "yarn.app.mapreduce.am.scheduler.heartbeat.interval-ms": "100",
+        # A NameNode that starts anew is waited for, 20 times a second and 20 times 5 s, by master and tasks alike. Else
+        # a job fails by the first connection that it finds broken: that of its commit, say.
+        "dfs.client.retry.policy.enabled": "true",
+        "dfs.client.retry.policy.spec": "1000,20,5000,20",
+        "mapreduce.fileoutputcommitter.algorithm.version": "2",
+        "mapreduce.fileoutputcommitter.marksuccessfuljobs": "true",  # the driver looks for _SUCCESS
+        "mapreduce.output.fileoutputformat.compress": "false",
+    }
+    if hadoop.queue is not None:
+        properties["mapreduce.job.queuename"] = hadoop.queue
+    return properties | hadoop.jobconf
+
+
+def master_heap(tasks: int) -> int:
+    """Megabytes of the master's heap: its own, and about 100 kB for every task."""
+    return MASTER_HEAP_MB + tasks // 10
+
+
+def _flag(value: bool) -> str:
+    return "true" if value else "false"

@@ -1,0 +1,125 @@
+"""Ending an application, or an attempt of a task. Over HTTP where the resource manager allows it; else by its programs,
+each of which is a JVM."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import subprocess
+import time
+import urllib.request
+from collections.abc import Mapping, Sequence
+
+from jobs.runners.hadoop.yarn_rest import (
+    ENDED,
+    TIMEOUT_SECONDS,
+    WEB,
+    application,
+    fetch_object,
+    nodes_of,
+    resource_manager,
+    user,
+)
+from nnlib.core.errors import NnjobsError
+from nnlib.storage import storage
+from nnlib.storage.hdfs.hadoop_config import properties
+
+KILL_SECONDS = 60.0
+END_SECONDS = 10.0
+"""For so long the end of a killed application is waited for: a node hears of it with its next heartbeat."""
+POLL_SECONDS = 0.05
+NODE_SECONDS = 1.0
+"""For so long a node is asked: their web services may be out of reach from here, and there may be many."""
+PROCESS_SECONDS = 0.5
+"""A container that was killed while it started counts as ended before its process has; that gets 0.25 s to end by
+itself (``yarn.nodemanager.sleep-delay-before-sigkill.ms``)."""
+
+STAGING = "/tmp/hadoop-yarn/staging"
+"""Hadoop's default of ``yarn.app.mapreduce.am.staging-dir``."""
+
+
+def kill_application(name: str, web: str | None, yarn: str, environment: Mapping[str, str]) -> bool:
+    """End an application, wait until nothing of it runs, and delete what its client staged; False if nobody took the
+    order. ``web`` is the resource manager's address, if the client told it, and ``yarn`` the program."""
+    web = web or resource_manager()
+    nodes = nodes_of(name, web)
+    taken = web is not None and _kill_by_http(f"{web}/ws/v1/cluster/apps/{name}/state?user.name={user()}")
+    if not taken and not _run_quietly([yarn, "application", "-kill", name], environment):
+        return False
+    _await_end(name, web, nodes)
+    delete_staged(name)
+    return True
+
+
+def _await_end(name: str, web: str | None, nodes: set[str]) -> None:
+    """Until its processes on the nodes are gone: a master or a task that has only begun would make its output's folder
+    anew behind whoever deletes it."""
+    deadline = time.monotonic() + END_SECONDS
+    while application(name, web).get("state") not in (None, *ENDED) and time.monotonic() < deadline:
+        time.sleep(POLL_SECONDS)
+    for node in sorted(nodes | nodes_of(name, web)):
+        while time.monotonic() < deadline and _runs_on(node, name):
+            time.sleep(POLL_SECONDS)
+    time.sleep(PROCESS_SECONDS)
+
+
+def _runs_on(node: str, name: str) -> bool:
+    """Whether a node still has containers of an application. One that does not answer is not waited for."""
+    app = fetch_object(f"{node}/ws/v1/node/apps/{name}", "app", timeout=NODE_SECONDS)
+    return (app.get("state") or "FINISHED") not in ("APPLICATION_RESOURCES_CLEANINGUP", "FINISHED")
+
+
+def delete_staged(name: str) -> None:
+    """Delete the job's files that its client put into HDFS. An application's master does so, but not if it is killed or
+    never started."""
+    job = name.replace("application_", "job_", 1)
+    with contextlib.suppress(NnjobsError):  # it is some kilobytes; the default file system need not be HDFS
+        root = properties().get("yarn.app.mapreduce.am.staging-dir", STAGING)
+        storage(root if "://" in root else f"hdfs://{root}").delete(f"{user()}/.staging/{job}")
+
+
+def kill_attempt(attempt: str, web: str | None, mapred: str, environment: Mapping[str, str]) -> None:
+    """End an attempt of a task; its job starts another, and does not count this one as a failure.
+
+    Its container goes whatever state its processes are in: the resource manager's proxy leads to the job's master.
+    ``mapred`` is the program.
+    """
+    _, cluster, number, kind, task, _ = attempt.split("_")
+    job, name = f"job_{cluster}_{number}", f"application_{cluster}_{number}"
+    place = f"tasks/task_{cluster}_{number}_{kind}_{task}/attempts/{attempt}/state"
+    if web is not None and _kill_by_http(f"{web}/proxy/{name}/ws/v1/mapreduce/jobs/{job}/{place}?user.name={user()}"):
+        return
+    _run_quietly([mapred, "job", "-kill-task", attempt], environment)
+
+
+def _run_quietly(command: Sequence[str], environment: Mapping[str, str]) -> bool:
+    """Whether a program did what it was asked to. No Ctrl-C at the terminal reaches it."""
+    try:
+        done = subprocess.run(
+            command,
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=KILL_SECONDS,
+            start_new_session=True,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return done.returncode == 0
+
+
+def _kill_by_http(address: str) -> bool:
+    try:
+        request = urllib.request.Request(
+            address,
+            data=json.dumps({"state": "KILLED"}).encode(),
+            method="PUT",
+            headers={"Content-Type": "application/json", "Accept": "application/json"},
+        )
+        with WEB.open(request, timeout=TIMEOUT_SECONDS) as answer:
+            return bool(answer.status in (200, 202))
+    except (OSError, http.client.HTTPException, ValueError):
+        return False

@@ -1,0 +1,319 @@
+"""A relocatable environment for the nodes: Python itself, nnjobs and what its tasks import, in one archive.
+
+Nothing is downloaded: the files are those of the environment that packs, found through the installed distributions'
+records. The archive runs from any folder: a launcher sets PYTHONHOME and the search paths to where it lies. Compiled
+modules are stored besides sources in the form that Python takes without looking at the source's date (PEP 552,
+unchecked), for an archive has no dates; equal inputs give equal bytes.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import importlib.metadata
+import importlib.util
+import marshal
+import os
+import re
+import subprocess
+import sys
+import sysconfig
+import tarfile
+from _imp import source_hash
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from types import CodeType
+from typing import BinaryIO
+
+import jobs
+import nnlib
+from nnlib.core.errors import StorageError, UsageError
+
+ROOTS: tuple[str, ...] = (
+    *("numpy", "scipy", "pyarrow", "threadpoolctl"),
+    *("pydantic", "PyYAML", "mrjob", "safetensors"),
+    *("fsspec", "requests", "pyzmq"),
+)
+"""What tasks import; their own requirements come along."""
+
+PYTHON = f"python{sys.version_info[0]}.{sys.version_info[1]}"
+LAUNCHER = "bin/python"
+PACKAGES = "lib"
+"""Folder of the distributions in the archive."""
+
+NOT_PACKED = re.compile(
+    r"(^|/)(tests?|testing/tests|__pycache__|include|idlelib|tkinter|turtledemo|ensurepip|lib2to3|pydoc_data|site-packages"
+    r"|config-[^/]*)/|\.(pyc|pyi|pyx|pxd|pxi|a|h|hpp|c|cpp|cc|cu|f|f90|lib|exe)$"
+    r"|(^|/)(_test[^/]*|xx[^/]*|_ctypes_test[^/]*|_tkinter[^/]*|turtle\.py)$"
+    r"|^pyarrow/(libarrow_flight|_flight|src/|includes/)"  # 35 MB of Arrow that nothing else loads
+)
+NEEDED = re.compile(r"^scipy/_lib/_test[^/]*\.py$")
+"""Matched by the above, and still imported."""
+
+SYSTEM_LIBRARIES = re.compile(r"^(linux-vdso|ld-linux|ld-musl|lib(c|m|pthread|dl|rt|util|resolv|nsl|anl)\.so)")
+"""Every system has its own, and must not get another's."""
+
+LEVEL = 1
+"""Of gzip: better ones take three times as long for a tenth less."""
+
+_WITH_PYTHON = f"""#!/bin/sh
+# Starts the Python that lies beside this file, wherever that is.
+here=$(cd "$(dirname "$0")/.." && pwd -P) || exit 126
+PYTHONHOME="$here/python"
+PYTHONPATH="$here/{PACKAGES}${{PYTHONPATH:+:$PYTHONPATH}}"
+LD_LIBRARY_PATH="$here/python/lib${{LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}}"
+export PYTHONHOME PYTHONPATH LD_LIBRARY_PATH
+exec "$here/python/bin/{PYTHON}" -s -P "$@"
+"""
+_WITHOUT_PYTHON = f"""#!/bin/sh
+# Starts this node's own {PYTHON} with the packages that lie beside this file.
+here=$(cd "$(dirname "$0")/.." && pwd -P) || exit 126
+command -v {PYTHON} >/dev/null || {{
+    echo "nnjobs: this node has no {PYTHON}; pack the environment with its Python (leave out --no-python)" >&2
+    exit 127
+}}
+PYTHONPATH="$here/{PACKAGES}${{PYTHONPATH:+:$PYTHONPATH}}"
+export PYTHONPATH
+exec {PYTHON} -s -P "$@"
+"""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file to pack: its name in the archive, and where it is or what it holds."""
+
+    name: str
+    source: Path | None = None
+    data: bytes = b""
+    executable: bool = False
+
+    def read(self) -> bytes:
+        return self.data if self.source is None else self.source.read_bytes()
+
+
+def environment_entries(*, torch: bool = False, python: bool = True) -> list[Entry]:
+    """Everything but nnjobs itself: the launcher, the interpreter, the distributions."""
+    if sys.platform != "linux":
+        raise UsageError(
+            f"an environment for a cluster is packed on Linux, this is {sys.platform}",
+            hint="pack on a machine like the nodes, or use --python-bin",
+        )
+    launcher = Entry(LAUNCHER, data=(_WITH_PYTHON if python else _WITHOUT_PYTHON).encode(), executable=True)
+    entries = [launcher, *_distributions((*ROOTS, "torch") if torch else ROOTS)]
+    return entries + (list(_interpreter()) if python else [])
+
+
+def code_entries(folder: str = "") -> list[Entry]:
+    """nnjobs itself: the packages ``jobs`` and ``nnlib``."""
+    return [
+        Entry(f"{folder}{package.__name__}/{path.relative_to(root).as_posix()}", path)
+        for package in (jobs, nnlib)
+        for root in [Path(str(package.__file__)).parent]
+        for path in sorted(root.rglob("*"))
+        if path.is_file() and "__pycache__" not in path.parts
+    ]
+
+
+def write_archive(target: BinaryIO, entries: Iterable[Entry]) -> None:
+    """A tar.gz of the entries, with the compiled form beside every Python source; equal entries, equal bytes."""
+    with (
+        gzip.GzipFile(filename="", mode="wb", compresslevel=LEVEL, fileobj=target, mtime=0) as packed,
+        tarfile.open(fileobj=packed, mode="w|", format=tarfile.GNU_FORMAT) as archive,
+    ):
+        for entry in sorted(entries, key=lambda each: each.name):
+            data = entry.read()
+            _add(archive, entry.name, data, entry.executable)
+            if entry.name.endswith(".py") and (compiled := _compiled(entry, data)) is not None:
+                _add(archive, *compiled, executable=False)
+
+
+def _add(archive: tarfile.TarFile, name: str, data: bytes, executable: bool) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = len(data)
+    member.mode = 0o755 if executable else 0o644
+    archive.addfile(member, BytesIO(data))
+
+
+def _compiled(entry: Entry, source: bytes) -> tuple[str, bytes] | None:
+    """Name and content of a source's compiled form; None for what is no Python of this version (templates).
+
+    What Python has compiled before is taken over: compiling all sources anew would take ten seconds. Format 2 of
+    marshal has no references between equal objects, which depend on what else the process holds.
+    """
+    code = _cached_code(entry.source)
+    if code is None:
+        try:
+            code = compile(source, str(entry.source or entry.name), "exec", dont_inherit=True, optimize=0)
+        except (SyntaxError, ValueError):
+            return None
+    folder, _, file = entry.name.rpartition("/")
+    name = f"{folder}/__pycache__/{file.removesuffix('.py')}.{sys.implementation.cache_tag}.pyc"
+    header = importlib.util.MAGIC_NUMBER + (1).to_bytes(4, "little")
+    checked = source_hash(int.from_bytes(importlib.util.MAGIC_NUMBER[:4], "little"), source)
+    return name.lstrip("/"), header + checked + marshal.dumps(code, 2)
+
+
+def _cached_code(source: Path | None) -> CodeType | None:
+    """The code of a source that Python has compiled before, if that is up to date."""
+    if source is None:
+        return None
+    try:
+        data = Path(importlib.util.cache_from_source(str(source))).read_bytes()
+        facts = source.stat()
+    except OSError:
+        return None
+    expected = (int(facts.st_mtime) & 0xFFFFFFFF).to_bytes(4, "little") + (facts.st_size & 0xFFFFFFFF).to_bytes(
+        4, "little"
+    )
+    if data[:8] != importlib.util.MAGIC_NUMBER + bytes(4) or data[8:16] != expected:
+        return None
+    code = marshal.loads(data[16:])
+    return code if isinstance(code, CodeType) else None
+
+
+def _distributions(roots: Sequence[str]) -> Iterator[Entry]:
+    """The files of the distributions and of all they require."""
+    for distribution in installed(roots):
+        for file in distribution.files or ():
+            name = file.as_posix()
+            path = Path(str(distribution.locate_file(file)))
+            if not name.startswith("..") and (NEEDED.search(name) or not NOT_PACKED.search(name)) and path.is_file():
+                yield Entry(f"{PACKAGES}/{name}", path)
+
+
+def installed(roots: Sequence[str]) -> list[importlib.metadata.Distribution]:
+    """Distributions by name, and those they require on this machine, each once. Extras are not followed.
+
+    A requirement that is not installed is one for another platform or Python: what is installed works together.
+    """
+    wanted = list(roots) + (["setuptools"] if sys.version_info >= (3, 12) else [])  # mrjob needs its distutils
+    found: dict[str, importlib.metadata.Distribution] = {}
+    while wanted:
+        name = re.sub(r"[-_.]+", "-", wanted.pop()).lower()
+        if name in found:
+            continue
+        try:
+            found[name] = importlib.metadata.distribution(name)
+        except importlib.metadata.PackageNotFoundError:
+            if name in (re.sub(r"[-_.]+", "-", root).lower() for root in roots):
+                raise UsageError(f"{name} is not installed here, so it cannot be packed") from None
+            continue
+        for requirement in found[name].requires or ():
+            text, _, marker = requirement.partition(";")
+            matched = re.match(r"\s*([A-Za-z0-9][A-Za-z0-9._-]*)", text)
+            if matched and "extra" not in marker:
+                wanted.append(matched[1])
+    return [found[name] for name in sorted(found)]
+
+
+def _interpreter() -> Iterator[Entry]:
+    """Python itself: program, standard library, shared libraries that are not every system's own."""
+    program = Path(os.path.realpath(getattr(sys, "_base_executable", sys.executable)))
+    library = Path(sysconfig.get_path("stdlib", vars={"installed_base": sys.base_prefix, "base": sys.base_prefix}))
+    yield Entry(f"python/bin/{PYTHON}", program, executable=True)
+    binaries = [program]
+    for path in sorted(library.rglob("*")):
+        name = path.relative_to(library).as_posix()
+        if path.is_file() and not NOT_PACKED.search(name):
+            yield Entry(f"python/lib/{PYTHON}/{name}", path)
+            if path.name.endswith(".so"):
+                binaries.append(path)
+    for name, path in sorted(_shared_libraries(binaries).items()):
+        yield Entry(f"python/lib/{name}", path)
+
+
+def _shared_libraries(binaries: Sequence[Path]) -> dict[str, Path]:
+    """The shared libraries that programs load, by name: libpython, OpenSSL, libffi ..., as the linker finds them."""
+    environment = {**os.environ, "LC_ALL": "C"}
+    try:
+        listing = subprocess.run(
+            ["ldd", *map(str, binaries)], env=environment, capture_output=True, text=True, check=False
+        ).stdout
+    except OSError as error:
+        raise UsageError("ldd, which finds Python's shared libraries, is not there", hint="--no-python") from error
+    found = re.findall(r"^\s*(\S+) => (/\S+)", listing, re.MULTILINE)
+    return {name: Path(path) for name, path in found if not SYSTEM_LIBRARIES.match(name)}
+
+
+def pack(target: Path, *, torch: bool = False, python: bool = True) -> str:
+    """Write the whole environment, nnjobs included, into one archive; returns its SHA-256. Replaces it as a whole."""
+    entries = environment_entries(torch=torch, python=python) + code_entries(f"{PACKAGES}/")
+    return _write(target, entries)
+
+
+def _write(target: Path, entries: Iterable[Entry]) -> str:
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as stream:
+            write_archive(stream, entries)
+        digest = hash_of(temporary)
+        temporary.replace(target)
+        return digest
+    except OSError as error:
+        raise StorageError(f"cannot write the archive: {error.strerror or error}", file=str(target)) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def hash_of(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal digits."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def cached_environment(note: Callable[[str], None]) -> tuple[Path, str]:
+    """The archive of everything but nnjobs itself, and its SHA-256; packed only when the installed packages change.
+    ``note`` gets a line for people where that takes seconds."""
+    key = _installation()
+    folder = cache_folder()
+    for path in sorted(folder.glob(f"{key}-*.tar.gz")):
+        return path, path.name.removesuffix(".tar.gz").partition("-")[2]
+    note("packing the tasks' environment, once")
+    temporary = folder / f"{key}.tar.gz"
+    digest = _write(temporary, environment_entries())
+    path = temporary.replace(folder / f"{key}-{digest}.tar.gz")
+    _forget_old(folder)
+    return path, digest
+
+
+def code_archive() -> tuple[bytes, str]:
+    """nnjobs itself as an archive (it is small, and changes more often than what it needs), and its SHA-256."""
+    buffer = BytesIO()
+    write_archive(buffer, code_entries())
+    return buffer.getvalue(), hashlib.sha256(buffer.getvalue()).hexdigest()
+
+
+def _installation() -> str:
+    """What tells one state of the installed packages from another: every (re)installation writes a record anew."""
+    facts = [sys.version, sys.base_prefix, str(_date(Path(str(importlib.util.__file__)))), str(_date(Path(__file__)))]
+    for distribution in installed(ROOTS):
+        record = next((file for file in distribution.files or () if file.name == "RECORD"), None)
+        date = "" if record is None else _date(Path(str(distribution.locate_file(record))))
+        facts.append(f"{distribution.metadata['Name']} {distribution.version} {date}")
+    return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:16]
+
+
+def _date(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+def cache_folder() -> Path:
+    """Where packed environments are kept on this machine."""
+    home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(home, "nnjobs", "environments")
+
+
+KEPT = 3
+"""Packed environments that stay on this machine: a few installations may take turns."""
+
+
+def _forget_old(folder: Path) -> None:
+    archives = sorted(folder.glob("*-*.tar.gz"), key=_date, reverse=True)
+    for path in archives[KEPT:]:
+        path.unlink(missing_ok=True)

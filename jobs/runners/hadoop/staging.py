@@ -1,0 +1,98 @@
+"""A folder in HDFS for what the jobs of one command need, and the environment that their tasks run in.
+
+Everything goes up once per command (the environment once per change of it: it stays, under its hash). Tasks get files
+through the distributed cache, which copies a file once to each node however many tasks run there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from jobs.runners.hadoop.orphans import folder_name, sweep
+from jobs.runners.hadoop.task_environment import environment, escaped
+from jobs.runners.hadoop.yarn_rest import user
+from nnlib.config.schema import Hadoop, Runtime
+from nnlib.storage import file_at, storage
+
+RUNS = "runs"
+"""Folder of all commands' scratch folders, beside that of the environments."""
+
+
+class Scratch:
+    """The folder, from its making to `close`. ``near`` is an address on the cluster that the jobs read, ``files`` lie
+    there from the start; ``note`` gets lines for people. ``run`` is the run whose lock the command holds, if any: what
+    its drivers before this one left is cleared away."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        near: str,
+        files: Mapping[str, bytes],
+        note: Callable[[str], None],
+        *,
+        run: str | None = None,
+    ) -> None:
+        self._settings = runtime.hadoop
+        self._jobs = 0
+        base = storage(base_address(self._settings, near))
+        sweep(base, RUNS, run, note)
+        self._tag = folder_name(run)
+        with ExitStack() as stack:
+            folder = f"{RUNS}/{self._tag}"
+            stack.callback(base.delete, folder)
+            # Its owner's alone, as the run directory is: jobs' output is the model. (In a file system that all nodes
+            # mount, tasks may run as another user of the system.)
+            self.storage = storage(f"{base.root}/{folder}", private="://" in base.root)
+            # Where all nodes share a file system it can be a folder there, which mrjob would take for one of HDFS.
+            self.root = self.storage.root if "://" in self.storage.root else f"file://{self.storage.root}"
+            self.storage.write_all(files)
+            self.environment = environment(runtime, base, note)
+            self._stack = stack.pop_all()
+
+    def close(self) -> None:
+        """Leave nothing of the command there."""
+        self._stack.close()
+
+    def address(self, name: str) -> str:
+        """A file here, for the distributed cache."""
+        return escaped(f"{self.root}/{name}")
+
+    def next_job(self) -> None:
+        """From now on files are another job's."""
+        self._jobs += 1
+
+    def shipped(self, file: str) -> str:
+        """A file's address for the distributed cache; of one on this machine a copy goes up first, for this job."""
+        if "://" in file:
+            return escaped(file)
+        place, name = file_at(file)
+        copy = f"job-{self._jobs:06d}/{name}"
+        self.storage.delete(f"job-{self._jobs - 1:06d}")
+        self.storage.write(copy, place.read(name))
+        return self.address(copy)
+
+    def options(self, plan: str, arguments: Sequence[Any]) -> dict[str, Any]:
+        """mrjob's options of a job whose tasks read lines of the file ``plan``."""
+        conf = Path(self._settings.mrjob_conf)
+        return {
+            "conf_paths": [str(conf)] if conf.exists() else [],
+            "extra_args": list(arguments),
+            "input_paths": [f"{self.root}/{plan}"],
+            "output_dir": f"{self.root}/output-{self._jobs:06d}",
+            "jobconf": {"mapreduce.job.tags": self._tag},  # by which a dead driver's applications are found
+            "cmdenv": dict(self.environment.variables),
+            "python_bin": list(self.environment.python),
+            "upload_archives": list(self.environment.archives),
+        }
+
+
+def base_address(settings: Hadoop, near: str) -> str:
+    """Where scratch folders and environments lie: as configured, or in the user's home on the cluster of ``near``."""
+    if settings.scratch is not None:
+        return settings.scratch
+    scheme, _, rest = near.partition("://")
+    host = rest.partition("/")[0] if scheme == "hdfs" else ""
+    return f"hdfs://{host}/user/{user()}/.nnjobs"

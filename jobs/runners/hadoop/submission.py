@@ -1,0 +1,132 @@
+"""The client: one ``hadoop jar`` that submits a job and waits for it. The only JVM the driver starts for a job."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from jobs.runners.hadoop.kill import delete_staged, kill_application
+from jobs.runners.interrupts import uninterrupted
+from nnlib.core.errors import JobError
+
+_APPLICATION = re.compile(r"(?:/\.staging/|Submitting tokens for job: )job_(\d+_\d+)|\bapplication_(\d+_\d+)\b")
+"""The client names its job before it submits it, first by the folder of the job's files: an interruption in between
+must find what to kill and what to delete."""
+_TRACKING = re.compile(r"url to track the job: (https?://[^/\s]+)/")
+_FAILED = re.compile(r"Task Id *: *(attempt_\d+_\d+_[mr]_\d+_\d+), *Status *: *FAILED")
+_GROUP = re.compile(r"\t([^\t=]+)")
+_COUNTER = re.compile(r"\t\t([^=]+)=(\d+)")
+KEPT_LINES = 200
+"""The client's last lines, for an error."""
+
+STOP_SECONDS = 5.0
+
+
+@dataclass
+class Submission:
+    """What the client told of its job so far. ``web`` is the address of the resource manager's pages (or its proxy's);
+    ``submitted``: the cluster has the job, whose name is known before; ``failed`` are the attempts that failed, oldest
+    first; ``ended``: the driver has ended the job itself; ``left``: it could not."""
+
+    application: str | None = None
+    submitted: bool = False
+    web: str | None = None
+    failed: list[str] = field(default_factory=list)
+    counters: dict[str, dict[str, int]] = field(default_factory=dict)
+    lines: deque[str] = field(default_factory=lambda: deque(maxlen=KEPT_LINES))
+    ended: bool = False
+    left: bool = False
+    _group: str = ""
+
+    def hear(self, line: str) -> None:
+        """Take in one line of the client's standard error."""
+        self.lines.append(line)
+        if self.application is None and (found := _APPLICATION.search(line)):
+            self.application = f"application_{found[1] or found[2]}"
+        if "Submitted application" in line:
+            self.submitted = True
+        if found := _TRACKING.search(line):
+            self.web, self.submitted = found[1], True
+        if found := _FAILED.search(line):
+            self.failed.append(found[1])
+        if found := _COUNTER.fullmatch(line):
+            self.counters.setdefault(self._group, {})[found[1]] = int(found[2])
+        elif found := _GROUP.fullmatch(line):
+            self._group = found[1]
+
+    @property
+    def map_attempts(self) -> int | None:
+        """How many attempts of map tasks were started, if Hadoop counted them."""
+        found = (group.get("Launched map tasks") for group in self.counters.values())
+        return next((number for number in found if number is not None), None)
+
+    @property
+    def job(self) -> str | None:
+        """The MapReduce name of the application."""
+        return None if self.application is None else self.application.replace("application_", "job_", 1)
+
+
+def submit(arguments: Sequence[str], environment: Mapping[str, str], yarn: str, said: Submission) -> int:
+    """Run the client to its end: its exit status. What it tells meanwhile goes into ``said``.
+
+    Whatever ends the wait early (Ctrl-C, SIGTERM, an error) also kills the application. ``yarn`` is the program that
+    does so where the resource manager does not take it from us over HTTP.
+    """
+    try:
+        # In a session of its own: a Ctrl-C at the terminal must reach this process, which then kills the job, and not
+        # the client, which would go and leave the job running.
+        process = subprocess.Popen(
+            arguments,
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise JobError(
+            f"cannot start {arguments[0]}: {error.strerror}",
+            hint="set HADOOP_HOME, or hadoop_bin in configs/mrjob/hadoop.conf",
+        ) from error
+    try:
+        for line in _lines(process):
+            said.hear(line)
+        return process.wait()
+    except BaseException:
+        with uninterrupted():
+            _stop(process)  # first, that it cannot submit what is already killed
+            for line in _left(process):
+                said.hear(line)
+            name = said.application
+            if name is not None and not kill_application(name, said.web, yarn, environment):
+                said.left = said.submitted
+                if not said.submitted:
+                    delete_staged(name)
+        raise
+
+
+def _lines(process: subprocess.Popen[bytes]) -> Iterator[str]:
+    assert process.stderr is not None
+    for line in process.stderr:
+        yield line.decode("utf-8", "replace").rstrip("\r\n")
+
+
+def _left(process: subprocess.Popen[bytes]) -> list[str]:
+    """The lines of a client that has ended; not waiting for what a process of its own might still hold open."""
+    assert process.stderr is not None
+    os.set_blocking(process.stderr.fileno(), False)
+    return (process.stderr.read() or b"").decode("utf-8", "replace").splitlines()
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """End the client; one that is not done in time is killed."""
+    process.terminate()
+    try:
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

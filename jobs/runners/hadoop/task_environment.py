@@ -1,0 +1,101 @@
+"""Which Python runs a job's tasks: the nodes' own, or one that travels with the job."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from jobs.runners.hadoop.pack import LAUNCHER, cached_environment, code_archive, hash_of
+from nnlib.config.schema import Runtime
+from nnlib.core.errors import ConfigError
+from nnlib.core.machine import BLAS_VARIABLES
+from nnlib.storage import Storage, file_at
+from nnlib.storage.hdfs.hadoop_config import locate
+
+ENVIRONMENTS = "environments"
+"""Folder of the packed environments in HDFS, by hash; the one thing that stays there after a run."""
+
+UNPACKED = "nnjobs-env"
+CODE = "nnjobs-code"
+"""What the unpacked archives are called in a task's folder."""
+
+SHIPPED = (
+    *("NNJOBS_HDFS_CLIENT", "NNJOBS_HDFS_AUTH", "NNJOBS_HDFS_WAIT"),
+    *("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "MKL_CBWR", "NPY_DISABLE_CPU_FEATURES"),
+)
+"""Variables that hold for the nodes, too, where they are set here: how to reach the storage, and which kernels numpy
+and BLAS compute with (so that nodes with unlike processors can be told to give equal bits)."""
+
+
+@dataclass(frozen=True)
+class Environment:
+    """``python``: the command that starts a task's Python; ``archives``: ``address#name`` for the distributed cache;
+    ``variables``: of the tasks' processes."""
+
+    python: tuple[str, ...]
+    archives: tuple[str, ...]
+    variables: dict[str, str]
+
+
+def environment(runtime: Runtime, base: Storage, note: Callable[[str], None]) -> Environment:
+    """The tasks' environment; a packed one is brought into HDFS if it is not there yet.
+
+    ``base`` is the folder in HDFS for what the tool keeps there. Raises `ConfigError` for an archive that is not there.
+    """
+    settings = runtime.hadoop
+    variables = dict.fromkeys(BLAS_VARIABLES, str(runtime.blas_threads)) | _variables(base.root)
+    if settings.python_bin is not None:
+        if settings.archive is not None:
+            raise ConfigError("python_bin and archive exclude each other", key="runtime.hadoop.archive")
+        return Environment(tuple(settings.python_bin.split()), (), variables)
+    python = (f"{UNPACKED}/{LAUNCHER}",)
+    if settings.archive is not None:
+        return Environment(python, (f"{_given(settings.archive, base, note)}#{UNPACKED}",), variables)
+    packed, packed_hash = cached_environment(note)
+    code, code_hash = code_archive()
+    addresses = _kept(base, packed_hash, packed, note), _kept(base, code_hash, code, note)
+    archives = tuple(f"{address}#{name}" for address, name in zip(addresses, (UNPACKED, CODE), strict=True))
+    return Environment(python, archives, variables | {"PYTHONPATH": CODE})
+
+
+def _variables(address: str) -> dict[str, str]:
+    """What tasks know of this machine, above all where HDFS is: containers do not have the client's configuration
+    files."""
+    place, _ = locate(address)
+    # Streaming takes a value's end for what is before its first space; numpy takes its list with commas, too.
+    found = {name: ",".join(os.environ[name].split()) for name in SHIPPED if name in os.environ}
+    if place.kerberos:
+        found["NNJOBS_HDFS_AUTH"] = "kerberos"
+    return found | {"NNJOBS_HDFS_HTTP": ",".join(place.urls), "HADOOP_USER_NAME": place.user}
+
+
+def _given(archive: str, base: Storage, note: Callable[[str], None]) -> str:
+    """The address of an archive that the configuration names, here or in HDFS."""
+    if "://" in archive:
+        place, name = file_at(archive)
+        if not place.exists(name):
+            raise ConfigError("there is no such archive", key="runtime.hadoop.archive", file=archive)
+        return escaped(archive)
+    path = Path(archive)
+    if not path.is_file():
+        raise ConfigError("there is no such archive", key="runtime.hadoop.archive", file=archive)
+    return _kept(base, hash_of(path), path, note)
+
+
+def _kept(base: Storage, digest: str, archive: Path | bytes, note: Callable[[str], None]) -> str:
+    """The address of an archive in HDFS, where it lies under its hash; it goes up, as a whole, if it is not there."""
+    name = f"{ENVIRONMENTS}/{digest}.tar.gz"
+    if not base.exists(name):
+        if isinstance(archive, Path):
+            note(f"sending the packed environment to {base.root} ({archive.stat().st_size >> 20} MB), once")
+            archive = archive.read_bytes()
+        base.create(name, archive)  # never over another driver's: a job fails whose archive gets a new date
+    return escaped(f"{base.root}/{name}")
+
+
+def escaped(address: str) -> str:
+    """An address as Hadoop's lists of files want it: separated by commas, with ``#`` before a name."""
+    return quote(address, safe=":/")

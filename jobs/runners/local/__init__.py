@@ -1,0 +1,1 @@
+"""The local runner: every task is a process on this machine."""

@@ -1,0 +1,105 @@
+"""What a task tells Hadoop while it works: signs of life, counters, and once what its node is like.
+
+Streaming reads ``reporter:`` lines from a task's standard error. A status counts as progress, so it is sent only while
+the task gets on (`nnlib.core.liveness`), or waits for others of its group, who are watched by it: one that hangs falls
+silent, and Hadoop kills it after ``mapreduce.task.timeout``."""
+
+from __future__ import annotations
+
+import platform
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from types import TracebackType
+from typing import Any, BinaryIO, Protocol
+
+from jobs.mapreduce.counters import add_count, count_record
+from jobs.mapreduce.tasks import DRIFT, METRICS
+from jobs.runners.lines import Line, decode_record
+from jobs.runners.node_check import NODE_KEY
+from nnlib.core.liveness import PULSE
+from nnlib.run.spec import JobSpec, WorkerPlan
+
+EVERY_SECONDS = 3.0
+
+GROUP = "nnjobs"
+
+
+class Speaker(Protocol):
+    """The ways of an mrjob job to tell Hadoop something."""
+
+    stderr: BinaryIO
+
+    def set_status(self, msg: str) -> None: ...
+
+    def increment_counter(self, group: str, counter: str, amount: int = 1) -> None: ...
+
+
+class Reporter:
+    """Reports on one task, from entering to leaving."""
+
+    def __init__(self, job: Speaker, every_seconds: float = EVERY_SECONDS) -> None:
+        self._job = job
+        self._every = every_seconds
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="reporter", daemon=True)
+
+    def __enter__(self) -> Reporter:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _beat(self) -> None:
+        seen = PULSE.beats
+        while not self._done.wait(self._every):
+            if PULSE.beats != seen or PULSE.waits:
+                seen = PULSE.beats
+                self._job.set_status(status(PULSE.doing))
+
+    def mapped(self, spec: JobSpec, plan: WorkerPlan, lines: Iterable[Line]) -> Iterator[Line]:
+        """A map task's lines as they are, counted; the log says first whose they are."""
+        self.begins(plan.worker)
+        counts: dict[str, int] = {}
+        for key, value in lines:
+            add_count(counts, "bytes", len(key) + len(value) + 2)
+            if key.endswith(METRICS):
+                _, record = decode_record(value)
+                count_record(counts, spec, record)
+            yield key, value
+        self.counted(counts)
+
+    def begins(self, worker: int) -> None:
+        """Say in the log whose work begins: what it says next is about that."""
+        self._job.stderr.write(f"nnjobs: worker {worker} on {platform.node()}\n".encode())
+        self._job.stderr.flush()
+
+    def counted(self, counts: dict[str, int]) -> None:
+        """Add to the job's counters."""
+        for name, amount in counts.items():
+            self._job.increment_counter(GROUP, name, amount)
+
+    def reduced(self, key: bytes, values: Iterable[bytes], reduce: Callable[[], Iterable[Line]]) -> Iterator[Line]:
+        """The lines of ``reduce``, counted; those about nodes pass as they are."""
+        if key == NODE_KEY:
+            yield from ((key, value) for value in values)
+            return
+        counts: dict[str, int] = {}
+        for key, value in reduce():
+            if key.endswith(DRIFT):
+                add_count(counts, "milliseconds average", round(1000 * decode_record(value)[1]["seconds"]))
+            yield key, value
+        self.counted(counts)
+
+
+def status(doing: dict[str, Any]) -> str:
+    """What a task does now, in words: "train: round 3 epoch 7 loss 0.123"."""
+    facts = [f"{name} {_shown(doing[name])}" for name in ("trial", "round", "epoch", "loss") if name in doing]
+    return f"{doing.get('phase', 'reading')}: {' '.join(facts)}".rstrip(": ")
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,16 @@
+"""The environment variables of a task's process."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import jobs
+from nnlib.core.machine import BLAS_VARIABLES
+
+
+def task_environment(blas_threads: int) -> dict[str, str]:
+    """What tasks' processes need: BLAS threads are fixed before numpy is loaded, and nnjobs must be importable."""
+    root = str(Path(str(jobs.__file__)).resolve().parent.parent)
+    path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+    return {**dict.fromkeys(BLAS_VARIABLES, str(blas_threads)), "PYTHONPATH": path}

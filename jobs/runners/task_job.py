@@ -1,0 +1,64 @@
+"""What all our mrjob jobs share: their lines, their few arguments, and how a task ends.
+
+Runners start a job's file as a script, so it must stand alone beside an installed nnjobs.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from jobs.runners.mrjob_compat import prepare_mrjob
+
+prepare_mrjob()
+
+from mrjob.job import MRJob  # noqa: E402  (needs the shims above on Python 3.13)
+from mrjob.protocol import RawValueProtocol  # noqa: E402
+
+from jobs.runners.lines import LineProtocol  # noqa: E402
+from jobs.runners.output_trailer import SealedStream  # noqa: E402
+
+if TYPE_CHECKING:
+    from jobs.runners.streaming_reporter import Reporter
+
+
+class TaskJob(MRJob):  # type: ignore[misc]
+    """A job whose map tasks each have lines of a plan; what they work on they open themselves."""
+
+    INPUT_PROTOCOL = RawValueProtocol
+    INTERNAL_PROTOCOL = LineProtocol
+    OUTPUT_PROTOCOL = LineProtocol
+    _reporter: Reporter | None = None
+
+    def configure_args(self) -> None:
+        """Only what a task is told. mrjob's own hundred options are for starting jobs, which the driver does through
+        the runners; building them costs 7 ms a task."""
+        parser = self.arg_parser
+        parser.add_argument("args", nargs="*")
+        parser.add_argument("--step-num", type=int, default=0)
+        for step in ("mapper", "combiner", "reducer", "spark"):
+            parser.add_argument(f"--{step}", dest=f"run_{step}", action="store_true")
+        parser.set_defaults(help=False, runner=None)
+        self.add_task_args()
+
+    def add_task_args(self) -> None:
+        self.add_file_arg("--spec")
+        self.add_passthru_arg("--phase", default="train")
+        self.add_passthru_arg("--seal", action="store_true")
+        self.add_passthru_arg("--report", action="store_true")
+
+    def execute(self) -> None:
+        """Run the task; ``--seal`` ends its output with a line that shows it whole, ``--report`` tells Hadoop how it
+        gets on."""
+        if self.options.report:
+            from jobs.runners.streaming_reporter import Reporter  # late: only tasks on a cluster report
+
+            with Reporter(self) as self._reporter:
+                super().execute()
+            return
+        if not self.options.seal:
+            super().execute()
+            return
+        output = SealedStream(self.stdout)
+        self.sandbox(self.stdin, output, self.stderr)
+        super().execute()
+        output.seal()

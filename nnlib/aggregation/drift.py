@@ -1,0 +1,68 @@
+"""Drift: how far each worker's weights went from the average, in sums over fixed blocks that add up exactly."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from nnlib.core.arrays import Vector
+from nnlib.core.exact_sum import exact_sum
+from nnlib.core.layout import blocks
+
+
+@dataclass(frozen=True)
+class Drift:
+    """How far a worker went from the average: sums of squares that add up over blocks.
+
+    ``distance``: |w_k - mean|^2; ``step``: |w_k - start|^2; ``mean_step``: |mean - start|^2; ``dot``:
+    (w_k - start).(mean - start); ``norm``: |mean|^2.
+    """
+
+    distance: float
+    step: float
+    mean_step: float
+    dot: float
+    norm: float
+
+
+def block_drift(weights: Vector, mean: Vector, start: Vector) -> Drift:
+    """`Drift` of one block of at most `nnlib.core.layout.BLOCK` elements, in float64 (pairwise sums)."""
+    mean64 = mean.astype(np.float64)
+    own = weights.astype(np.float64)
+    begin = start.astype(np.float64)
+    apart = own - mean64
+    own -= begin
+    common = mean64 - begin
+    return Drift(
+        distance=float(np.add.reduce(apart * apart)),
+        step=float(np.add.reduce(own * own)),
+        mean_step=float(np.add.reduce(common * common)),
+        dot=float(np.add.reduce(own * common)),
+        norm=float(np.add.reduce(mean64 * mean64)),
+    )
+
+
+def drift_rows(weights: Vector, mean: Vector, start: Vector) -> list[list[float]]:
+    """The sums of `nnlib.aggregation.drift.Drift` for each block of vectors that begin on the edge of one."""
+    rows = []
+    for cut in blocks(mean.size) if mean.size else ():
+        drift = block_drift(weights[cut], mean[cut], start[cut])
+        rows.append([drift.distance, drift.step, drift.mean_step, drift.dot, drift.norm])
+    return rows
+
+
+def drift_summary(blocks: Sequence[Sequence[float]]) -> dict[str, float | None]:
+    """A worker's drift over all blocks, in any order: distance from the average relative to the average's norm, and
+    the cosine between its step and the average's step. None where one is not defined, or too large for float64 (before
+    a float64 model diverges, its squares do)."""
+    distance, step, mean_step, dot, norm = (exact_sum(column) for column in zip(*blocks, strict=True))
+    relative = math.sqrt(distance / norm) if norm > 0.0 else math.nan
+    lengths = math.sqrt(step) * math.sqrt(mean_step)  # the product of the squares could vanish
+    cosine = dot / lengths if lengths > 0.0 else math.nan
+    return {
+        "relative": relative if math.isfinite(relative) else None,
+        "cosine": cosine if math.isfinite(cosine) and math.isfinite(lengths) else None,
+    }

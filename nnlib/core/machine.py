@@ -1,0 +1,45 @@
+"""Facts of this machine: memory within the limits of its container, and when a process started."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+BLAS_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+"""Environment variables that set the number of BLAS threads, read once, when numpy is loaded."""
+
+
+def process_started(process: int) -> str | None:
+    """When a process started, in the kernel's own count, so that a reused process number is told apart; None where
+    the system does not say."""
+    try:
+        stat = Path(f"/proc/{process}/stat").read_text()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return None
+    return f"{boot}/{stat.rpartition(')')[2].split()[19]}"
+
+
+def free_memory_mb() -> int | None:
+    """Memory that a new program could take on this machine; None where the system does not say."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as lines:  # noqa: PTH123  (a file of the kernel's)
+            found = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
+    except OSError:
+        return None
+    return int(found[0]) // 1024 if found else None
+
+
+def memory_bytes() -> int | None:
+    """Memory that this process may use: the machine's, or less where a container limits it; None where the system does
+    not say."""
+    limits = []
+    with contextlib.suppress(ValueError, OSError):
+        limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    for name in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            limits.append(int(Path(name).read_text()))
+        except (OSError, ValueError):  # no such controller, or "max"
+            continue
+    return min(limits, default=None)

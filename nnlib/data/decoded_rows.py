@@ -1,0 +1,189 @@
+"""The rows of some shards: decoded once a process and held if they fit in memory, else read as they are needed."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Generic, NamedTuple, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from nnlib.core.arrays import Array, IntArray
+from nnlib.core.layout import aligned_empty
+from nnlib.data.dataset import Dataset
+from nnlib.data.feature_converter import Converter
+from nnlib.data.shard_cache import ShardCache
+from nnlib.data.shard_reader import Columns, RowGroup, RowLabels, ShardReader
+
+T = TypeVar("T")
+
+
+class Group(NamedTuple):
+    """A row group; its rows are ``start:stop`` of the rows of all the shards."""
+
+    shard: int
+    number: int
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Block:
+    """Decoded rows: x (n, features) as stored, row (n,), y (n,), kept columns (n,) each."""
+
+    groups: tuple[Group, ...]
+    x: Array
+    row: IntArray
+    y: Array
+    extra: Columns
+
+
+class Cache(Generic[T]):
+    """Items of known size; the least recently used are given up first."""
+
+    def __init__(self) -> None:
+        self._items: OrderedDict[Hashable, tuple[int, T]] = OrderedDict()
+
+    @property
+    def size(self) -> int:
+        return sum(size for size, _ in self._items.values())
+
+    def get(self, key: Hashable, size: int, limit: int, make: Callable[[], T]) -> T:
+        """The item of ``size`` bytes; if it must be made, others go first until it fits in ``limit``."""
+        if key not in self._items:
+            self.shrink(limit - size)
+            self._items[key] = (size, make())
+        self._items.move_to_end(key)
+        return self._items[key][1]
+
+    def shrink(self, limit: int) -> None:
+        """Give up items until at most ``limit`` bytes are left."""
+        while self._items and self.size > limit:
+            self._items.popitem(last=False)
+
+    def clear(self) -> None:
+        self._items.clear()
+
+
+# Inline workers, rounds and trials of one process meet here, so that a shard is decoded once. Two caches, for a
+# converted copy must never push out decoded rows: it is cheaper to make again.
+BLOCKS: Cache[Block] = Cache()
+CONVERTED: Cache[Array] = Cache()
+
+
+class ShardRows:
+    """The row groups of some shards, in storage order (shard, row group, row).
+
+    ``memory_bytes`` bounds what is held decoded; reading besides takes one row group at a time. Opening checks the
+    shards against the manifest, once a process (`nnlib.data.shard_reader.ShardReader`).
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        shards: Sequence[int],
+        *,
+        memory_bytes: int,
+        extra_columns: Sequence[str] = (),
+        cache: ShardCache | None = None,
+    ) -> None:
+        self.dataset = dataset
+        self._cache = cache
+        self.shards = tuple(sorted(set(shards)))
+        self.memory_bytes = memory_bytes
+        self.extra_columns = tuple(extra_columns)
+        self.stored = np.dtype(dataset.x_dtype)
+        self.rows = sum(dataset.shards[shard].rows for shard in self.shards)
+        self.row_bytes = dataset.features * self.stored.itemsize
+        self._bytes = self.rows * (self.row_bytes + 16 + 8 * len(self.extra_columns))
+        self._key = (dataset.fingerprint, self.shards, self.extra_columns)
+        self._readers: dict[int, ShardReader] = {}
+        self.block: Block | None = None
+        """All rows, if they fit."""
+        try:
+            if self._bytes <= memory_bytes:
+                self.block = BLOCKS.get(self._key, self._bytes, memory_bytes, self._decode)
+            self.groups = self._open() if self.block is None else self.block.groups
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        for reader in self._readers.values():
+            reader.close()
+
+    def of(self, shards: Sequence[int]) -> list[Group]:
+        """The row groups of some of the shards, in storage order."""
+        return [group for group in self.groups if group.shard in shards]
+
+    def labels(self, shards: Sequence[int]) -> Iterator[RowLabels]:
+        """The labels of each of those row groups, in the same order."""
+        block = self.block
+        if block is None:
+            for shard in self.shards:
+                if shard in shards:
+                    yield from self._readers[shard].labels()
+            return
+        for group in self.of(shards):
+            part = slice(group.start, group.stop)
+            extra = {name: values[part] for name, values in block.extra.items()}
+            yield RowLabels(block.row[part], block.y[part], extra)
+
+    def read(self, group: Group) -> RowGroup:
+        """Decode a row group from its file (for rows that are not held)."""
+        return self._readers[group.shard].row_group(group.number)
+
+    def converted(self, converter: Converter) -> Array | None:
+        """All rows as a model sees them, shape (n, features), if they are held and such a copy fits too; else None."""
+        block = self.block
+        if block is None or converter.identity(self.stored):
+            return None if block is None else block.x
+        size = self.rows * self.dataset.features * converter.dtype.itemsize
+        room = self.memory_bytes - BLOCKS.size
+        if size > room:
+            return None
+        into = (self.rows, self.dataset.features, converter.dtype)
+        return CONVERTED.get(
+            (self._key, converter.key), size, room, lambda: _frozen(converter(block.x, aligned_matrix(*into)))
+        )
+
+    def _open(self) -> tuple[Group, ...]:
+        groups: list[Group] = []
+        start = 0
+        for shard in self.shards:
+            self._readers[shard] = ShardReader(self.dataset, shard, self.extra_columns, self._cache)
+            for number, size in enumerate(self._readers[shard].group_rows):
+                groups.append(Group(shard, number, start, start + size))
+                start += size
+        return tuple(groups)
+
+    def _decode(self) -> Block:
+        CONVERTED.shrink(self.memory_bytes - BLOCKS.size - self._bytes)
+        groups = self._open()
+        x = aligned_matrix(self.rows, self.dataset.features, self.stored)
+        row = np.empty(self.rows, np.int64)
+        y: Array = np.empty(self.rows, np.int64 if self.dataset.classes else np.float64)
+        extras: list[Columns] = []
+        for group in groups:
+            rows = self.read(group)
+            part = slice(group.start, group.stop)
+            x[part], row[part], y[part] = rows.x, rows.row, rows.y
+            extras.append(rows.extra)
+        self.close()
+        pa.default_memory_pool().release_unused()  # else Arrow keeps some 30 MB of decoding buffers for itself
+        extra = {name: np.concatenate([columns[name] for columns in extras]) for name in self.extra_columns}
+        return Block(groups, _frozen(x), _frozen(row), _frozen(y), extra)
+
+
+def aligned_matrix(rows: int, columns: int, dtype: npt.DTypeLike) -> Array:
+    """An uninitialised matrix that begins on a cache line."""
+    return aligned_empty(rows * columns, dtype).reshape(rows, columns)
+
+
+def _frozen(array: Array) -> Array:
+    """Shared by every worker and trial of a process, so nobody may write to it."""
+    array.flags.writeable = False
+    return array

@@ -1,0 +1,43 @@
+"""From stored features to what a model sees: one conversion for training, scoring and prediction alike."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from nnlib.core.arrays import Array
+from nnlib.data.scaling import Scaler
+
+
+class Converter:
+    """Stored features -> model features, elementwise in the model's dtype and always in this order:
+    cast, * x_scale, + x_offset, - scaler.shift, * scaler.factor (steps that change nothing are left out).
+    Each element is rounded by itself, so the bits do not depend on how many rows are converted at once.
+    """
+
+    def __init__(self, x_scale: float, x_offset: float, scaler: Scaler | None, dtype: npt.DTypeLike) -> None:
+        self.dtype = np.dtype(dtype)
+        steps: list[tuple[np.ufunc, Array]] = []
+        if x_scale != 1.0:
+            steps.append((np.multiply, np.array(x_scale, self.dtype)))
+        if x_offset != 0.0:
+            steps.append((np.add, np.array(x_offset, self.dtype)))
+        if scaler is not None:
+            steps += [(np.subtract, scaler.shift.astype(self.dtype)), (np.multiply, scaler.factor.astype(self.dtype))]
+        self._steps = tuple(steps)
+        scaling = None if scaler is None else (scaler.kind, scaler.shift.tobytes(), scaler.factor.tobytes())
+        self.key = (x_scale, x_offset, scaling, self.dtype.name)
+        """Equal for converters that do the same."""
+
+    def identity(self, stored: npt.DTypeLike) -> bool:
+        """Whether features stored with this dtype need no conversion at all."""
+        return not self._steps and np.dtype(stored) == self.dtype
+
+    def __call__(self, stored: Array, out: Array | None = None) -> Array:
+        """Convert rows (n, features), in the dataset's stored dtype, into ``out`` of the model's (new if None)."""
+        if out is None:
+            out = np.empty(stored.shape, self.dtype)
+        np.copyto(out, stored)
+        for step, operand in self._steps:
+            step(out, operand, out)
+        return out

@@ -1,1 +1,0 @@
-"""One file a raw format: each gives `Table`s. `nnlib.data.sources` knows them all."""

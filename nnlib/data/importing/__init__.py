@@ -1,0 +1,1 @@
+"""Importing: other people's files into a dataset of Parquet shards."""

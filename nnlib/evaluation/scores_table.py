@@ -1,0 +1,157 @@
+"""What several runs of one experiment say together: a table of scores by run, trial and epoch.
+
+One run holds all its trials (splits, folds, swept keys); runs differ in workers and streams. Scores at fewer epochs are
+read off the longest run, at the round that reached them, where the schedule does not stretch with the epochs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from nnlib.config.schema import Config
+from nnlib.core.errors import ConfigError
+from nnlib.run.directory import RunDirectory
+from nnlib.run.metrics_view import metrics_lines
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One run of an evaluation. ``name`` is its folder."""
+
+    workers: int
+    streams: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.streams}-{self.workers}"
+
+    @property
+    def label(self) -> str:
+        return "sequential" if self.workers == 1 else f"{self.workers} workers, {self.streams}"
+
+
+@dataclass(frozen=True)
+class Score:
+    """A trial's test score at an epoch. ``accuracy`` for classes, ``r2`` for regression; ``loss`` for both.
+
+    ``seconds`` is the run's own time from its first round to the end of that round: comparable only between runs that
+    were measured alone.
+    """
+
+    workers: int
+    streams: str
+    split: int
+    fold: int
+    overrides: str
+    epoch: int
+    round: int
+    accuracy: float | None
+    r2: float | None
+    loss: float | None
+    validation_loss: float | None
+    seconds: float | None
+    run_dir: str
+
+
+def variants(config: Config) -> list[Variant]:
+    """The runs an evaluation needs. One worker is the same run in both kinds of streams, so it is run once."""
+    wanted = config.evaluate
+    workers = list(dict.fromkeys(wanted.workers or [config.workers]))
+    streams = list(dict.fromkeys(wanted.streams or [config.sampling.streams]))
+    if wanted.control and 1 not in workers:
+        workers.insert(0, 1)
+    return [Variant(number, kind) for number in workers for kind in (streams if number > 1 else streams[:1])]
+
+
+def checked_epochs(config: Config) -> list[int]:
+    """The epochs to read scores at: each must end a round, and the schedule must not depend on the last."""
+    epochs = sorted(set(config.evaluate.epochs or [config.train.epochs]))
+    length = config.train.epochs_per_round
+    for epoch in epochs:
+        if epoch > config.train.epochs:
+            raise ConfigError(f"{epoch} is more than train.epochs ({config.train.epochs})", key="evaluate.epochs")
+        if length == "auto" and epoch != config.train.epochs:
+            raise ConfigError(
+                "with epochs_per_round auto rounds end where they may: evaluate each length by itself",
+                key="evaluate.epochs",
+            )
+        if length != "auto" and epoch % length and epoch != config.train.epochs:
+            raise ConfigError(
+                f"after {epoch} epochs there is no average: rounds end every {length}",
+                key="evaluate.epochs",
+            )
+        if epoch != config.train.epochs and config.train.schedule.kind == "cosine":
+            raise ConfigError(
+                "with the cosine schedule a shorter run is no part of a longer one: evaluate each length by itself",
+                key="evaluate.epochs",
+            )
+    return epochs
+
+
+def scores_of(run: RunDirectory, epochs: Sequence[int]) -> list[Score]:
+    """All trials' scores at the given epochs. A trial that stopped earlier counts with its last model."""
+    spec = run.spec()
+    config = spec.config
+    store = run.rounds(spec)
+    lines = [json.loads(line) for line in metrics_lines(store, store.rounds(), run.final())]
+    seconds = round_seconds(run)
+    found = []
+    for trial in spec.trials:
+        own = [line for line in lines if line["trial"] == trial.index and line.get("test")]
+        for epoch in epochs:
+            line = max((line for line in own if line["epoch"] <= epoch), key=lambda known: int(known["round"]))
+            test, validation = line["test"], line["validation"]
+            found.append(
+                Score(
+                    workers=config.workers,
+                    streams=config.sampling.streams,
+                    split=trial.split,
+                    fold=trial.fold,
+                    overrides=json.dumps(dict(trial.overrides), sort_keys=True),
+                    epoch=epoch,
+                    round=line["round"],
+                    accuracy=test.get("accuracy"),
+                    r2=test.get("r2"),
+                    loss=test["loss"],
+                    validation_loss=validation["loss"],
+                    seconds=seconds.get(line["round"]),
+                    run_dir=run.address,
+                )
+            )
+    return found
+
+
+def round_ends(run: RunDirectory) -> dict[int, int]:
+    """Epoch -> the round that it ends, of a run's committed rounds."""
+    store = run.rounds(run.spec())
+    return {store.metrics(round_)["epoch"]: round_ for round_ in store.rounds()}
+
+
+def round_seconds(run: RunDirectory) -> dict[int, float]:
+    """Round -> seconds from the start of training to its end, summed over resumes; {0: 0.0} and no more without
+    events."""
+    total, found = 0.0, {0: 0.0}
+    if run.storage.exists("events.jsonl"):
+        for text in run.storage.read("events.jsonl").splitlines():
+            event = json.loads(text)
+            if event.get("event") == "round" and event["round"] not in found:
+                total += event["seconds"]
+                found[event["round"]] = total
+    return found
+
+
+def to_table(scores: Sequence[Score]) -> Any:
+    """The scores as an Arrow table, one row each."""
+    import pyarrow as pa
+
+    rows = [asdict(score) for score in scores]
+    kinds = {"workers": pa.int64(), "split": pa.int64(), "fold": pa.int64(), "epoch": pa.int64(), "round": pa.int64()}
+    texts = {"streams", "overrides", "run_dir"}
+    fields = [
+        pa.field(name, kinds.get(name, pa.string() if name in texts else pa.float64()))
+        for name in Score.__dataclass_fields__
+    ]
+    return pa.Table.from_pylist(rows, schema=pa.schema(fields))

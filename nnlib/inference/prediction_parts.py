@@ -1,0 +1,133 @@
+"""Predictions of a dataset as a folder: a Parquet file for each shard, then a summary.
+
+Parts are made by different tasks, again by retried ones, and some by an earlier command that was cut short. So a part
+says itself what it was made from and how its rows scored: who finds it knows whether it is the one that is wanted. A
+part is written under another name and renamed, so one that is there is whole.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.parquet as pq
+
+from nnlib import FORMAT_VERSION
+from nnlib.core import numerics
+from nnlib.core.errors import MismatchError
+from nnlib.data.arrow import READ_ERRORS
+from nnlib.data.dataset import Dataset
+from nnlib.data.shard_cache import shard_cache
+from nnlib.inference.trained_model import PredictionWriter, TrainedModel, known_classes, shard_rows
+from nnlib.run.ledger import canonical, digest
+from nnlib.run.model_file import flat_vector, model_digest, named_arrays, pack, unpack
+from nnlib.run.spec import JobSpec
+from nnlib.storage import Storage, storage
+
+SUMMARY = "predictions.json"
+"""Written last: with it the predictions are complete."""
+
+ORIGIN = "nnjobs"
+"""Name of what a part says of itself in its file's metadata."""
+
+
+def part_name(shard: int) -> str:
+    return f"part-{shard:05d}.parquet"
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A trained model, the dataset it is applied to, and the address of the folder for the parts."""
+
+    model: TrainedModel
+    dataset: Dataset
+    output: str
+
+    @property
+    def storage(self) -> Storage:
+        return storage(self.output)
+
+    @cached_property
+    def classes(self) -> npt.NDArray[Any]:
+        """The model's class index of each class of the dataset; see `nnlib.inference.trained_model.known_classes`."""
+        return known_classes(self.model, self.dataset)
+
+    @cached_property
+    def identity(self) -> str:
+        """Hash of all that decides the predictions, but for the shard and the numerics."""
+        model, own = self.model, self.model.spec.dataset
+        facts = {
+            "weights": model_digest([model.weights]),
+            "model": model.spec.settings(model.trial).model.model_dump(mode="json"),
+            "scaler": model.trial.to_json()["scaler"],
+            "x": [own.x_dtype, own.x_scale, own.x_offset],
+            "classes": list(own.classes),
+            "dataset": self.dataset.fingerprint,
+        }
+        return digest(canonical(facts))
+
+    def make(self, shard: int) -> None:
+        """Write a shard's part. Raises `DivergedError` where the model gives values that are not finite."""
+        cache = shard_cache(self.model.spec.config.runtime)
+        with self.storage.writing(part_name(shard)) as stream, PredictionWriter(self.model, stream) as writer:
+            for rows in shard_rows(self.dataset, shard, self.classes, cache):
+                writer.add(rows)
+            facts = {
+                "format_version": FORMAT_VERSION,
+                "prediction": self.identity,
+                "shard": self.dataset.shards[shard].sha256,
+                "numerics": numerics.fingerprint(),
+                "rows": writer.rows,
+                "score": writer.score.to_json(),
+            }
+            writer.note(ORIGIN, canonical(facts).decode().rstrip())
+
+    def found(self, shard: int) -> dict[str, Any] | None:
+        """What a shard's part says of itself (numerics, rows, score); None if there is none.
+
+        Raises `MismatchError` for a file that is not this part: of another model or dataset, or of another tool.
+        """
+        name, place = part_name(shard), self.storage
+        if not place.exists(name):
+            return None
+        try:
+            with place.open(name) as stream:
+                metadata = pq.read_metadata(stream)
+            facts = json.loads((metadata.metadata or {}).get(ORIGIN.encode(), b"{}"))
+        except (*READ_ERRORS, ValueError):
+            facts = {}
+        expected = {"prediction": self.identity, "shard": self.dataset.shards[shard].sha256}
+        if not expected.items() <= facts.items() or facts.get("rows") != metadata.num_rows:
+            raise MismatchError(
+                "these are no predictions of this model for this dataset",
+                hint="choose another -o, or delete this folder",
+                file=f"{place.root}/{name}",
+            )
+        return dict(facts)
+
+    def to_files(self) -> tuple[bytes, bytes]:
+        """What tasks read: everything but the weights, as JSON, and the weights; `from_files` is the inverse."""
+        trial, spec = self.model.trial, self.model.spec
+        facts = {
+            "format_version": FORMAT_VERSION,
+            "run": spec.to_json(),
+            "trial": trial.index,
+            "dataset": {"address": self.dataset.address, "manifest": self.dataset.to_json()},
+            "output": self.output,
+        }
+        return canonical(facts), pack(named_arrays(trial.index, self.model.weights, spec.model(trial).layout))
+
+    @classmethod
+    def from_files(cls, facts: bytes, weights: bytes, file: str) -> Prediction:
+        """``file`` names the weights in errors."""
+        data = json.loads(facts)
+        spec = JobSpec.from_json(data["run"])
+        trial = spec.trials[data["trial"]]
+        vector = flat_vector(trial.index, unpack(weights, file), spec.model(trial).layout, file)
+        vector.flags.writeable = False
+        dataset = Dataset.from_json(data["dataset"]["address"], data["dataset"]["manifest"])
+        return cls(TrainedModel(spec, trial, np.asarray(vector)), dataset, data["output"])

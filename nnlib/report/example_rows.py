@@ -1,0 +1,99 @@
+"""Single test rows for a report, predicted with the final model: pictures of misread ones, predicted values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from nnlib.core.arrays import Array
+from nnlib.data.split.splits import TEST
+from nnlib.data.worker_data import SCORE_ROWS, WorkerData
+from nnlib.evaluation.statistics import Confused
+from nnlib.inference.trained_model import TrainedModel
+from nnlib.report.collect import Series
+
+LOOKED_AT = 50_000
+"""Test rows that are predicted for pictures and scatter plots, at most."""
+PICTURES = 4
+"""Misread rows shown of each pair of classes."""
+POINTS = 2000
+"""Points of a scatter plot, at most."""
+
+
+@dataclass(frozen=True)
+class Misread:
+    """A test row taken for another class: its id, the indices of both classes, the probability given to the wrong one,
+    and its features as a picture (height, width) of grey levels 0..255."""
+
+    row: int
+    true: int
+    predicted: int
+    confidence: float
+    picture: npt.NDArray[np.uint8]
+
+
+def misread_rows(series: Series, pairs: Sequence[Confused]) -> list[Misread]:
+    """Of each pair the surest errors of the series' first model, in the order of the pairs.
+
+    [] if the dataset's rows are no pictures. Raises the errors of reading it.
+    """
+    shape = series.run.spec.dataset.shape
+    if len(shape) != 2 or min(shape) < 2:
+        return []
+    wanted = {(pair.true, pair.predicted): rank for rank, pair in enumerate(pairs)}
+    found: dict[int, list[tuple[float, int, Array]]] = {}
+    low, high = np.inf, -np.inf
+    for values, outputs, y, row in _predicted(series):
+        low, high = min(low, float(values.min())), max(high, float(values.max()))
+        guess = np.argmax(outputs, axis=1)
+        for index in np.flatnonzero(guess != y).tolist():
+            rank = wanted.get((int(y[index]), int(guess[index])))
+            if rank is not None:
+                sure = float(outputs[index, guess[index]])
+                found.setdefault(rank, []).append((-sure, int(row[index]), values[index].copy()))
+                found[rank] = sorted(found[rank], key=lambda each: each[:2])[:PICTURES]
+    span = max(high - low, 1e-30)
+    return [
+        Misread(
+            row,
+            pairs[rank].true,
+            pairs[rank].predicted,
+            -minus,
+            np.round((values.astype(np.float64) - low) / span * 255).astype(np.uint8).reshape(shape),
+        )
+        for rank, rows in sorted(found.items())
+        for minus, row, values in rows
+    ]
+
+
+def scatter(series: Series) -> tuple[Array, Array]:
+    """True and predicted values, each (n,), of test rows of the series' first model: every k-th, at most `POINTS`."""
+    truth, guess = [np.zeros(0)], [np.zeros(0)]
+    for _, outputs, y, _ in _predicted(series):
+        truth.append(y.astype(np.float64))
+        guess.append(outputs[:, 0].astype(np.float64))
+    true, predicted = np.concatenate(truth), np.concatenate(guess)
+    every = max(1, -(-len(true) // POINTS))
+    return true[::every], predicted[::every]
+
+
+def _predicted(series: Series) -> Iterator[tuple[Array, Array, Array, Array]]:
+    """Feature values, outputs, targets and ids of the first trial's test rows, in chunks; copies where kept."""
+    spec, trial = series.run.spec, series.trials[0]
+    weights = TrainedModel.load(series.run.directory.address, trial=trial.index).weights
+    bound = spec.model(trial).bind(weights, None, SCORE_ROWS)
+    memory = spec.config.runtime.memory_mb << 20
+    shards = range(len(spec.dataset.shards))
+    with WorkerData(spec.dataset, (), shards, memory_bytes=memory, extra_columns=spec.extra_columns) as data:
+        scaled = data.trial(trial.rule, trial.scaler, weights.dtype).score(TEST)
+        plain = data.trial(trial.rule, None, np.float32).score(TEST)
+        seen = 0
+        for batch, values in zip(scaled, plain, strict=True):
+            outputs, _ = bound.score(batch.x, batch.y)
+            yield values.x, outputs, batch.y, batch.row
+            seen += len(batch.y)
+            if seen >= LOOKED_AT:
+                return

@@ -1,0 +1,76 @@
+"""Who was missing from a run, and whose tasks were lost on the way: a report must not pass over it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from nnlib.run.spec import JobSpec
+
+SHOWN = 50
+"""Losses that a page lists, the first ones."""
+
+
+@dataclass(frozen=True)
+class Gap:
+    """A job that a quorum did without all workers. ``round`` is what it trained (None: it only scored), ``scored`` the
+    round whose models it scored; ``unscored`` of ``rows`` test rows, over all its trials, were not seen by them."""
+
+    round: int | None
+    scored: int
+    workers: list[int]
+    unscored: int
+    rows: int
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A task that was lost: ``when`` and whose it was, and what became of it."""
+
+    when: str
+    task: str
+    why: str
+
+
+def gaps(spec: JobSpec, lines: Iterable[Mapping[str, Any]], rounds: int) -> list[Gap]:
+    """From the lines of ``metrics.jsonl`` of a run of so many rounds, in their order."""
+    found: dict[int, list[Mapping[str, Any]]] = {}
+    for line in lines:
+        if "missing" in line:
+            found.setdefault(line["round"], []).append(line)
+    return [
+        Gap(
+            round=scored + 1 if scored < rounds else None,
+            scored=scored,
+            workers=sorted({worker for line in group for worker in line["missing"]["workers"]}),
+            unscored=sum(line["missing"]["test_rows"] for line in group),
+            rows=sum(sum(spec.trials[line["trial"]].test_rows) for line in group),
+        )
+        for scored, group in sorted(found.items())
+    ]
+
+
+def losses(events: Iterable[Mapping[str, Any]]) -> list[Loss]:
+    """From a run's events, in their order: workers that their group lost, attempts of tasks that failed."""
+    found, done = [], 0
+    for event in events:
+        kind = event.get("event")
+        if kind == "round":
+            done = event["round"]
+        elif kind == "lost":
+            when = f"after round {done}" if done else "before round 1 was done"
+            found.append(Loss(when, f"worker {event['worker']}", f"{event['why']}; replaced"))
+        elif kind == "attempt":
+            found.append(Loss(_job(event["job"]), event["task"], f"attempt {event['attempt']} {event['failure']}"))
+        elif kind == "job":
+            found += [Loss(_job(event["job"]), attempt, "failed") for attempt in event.get("failed", ())]
+    return found
+
+
+def _job(name: str) -> str:
+    """A job as the rest of the page speaks of it: job ``train 1`` makes round 2 of the models of round 1."""
+    phase, _, number = name.partition(" ")
+    if phase == "train" and number.isdigit():
+        return f"round {int(number) + 1}"
+    return f"scores of round {number}" if phase == "score" else name

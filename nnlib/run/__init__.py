@@ -1,0 +1,1 @@
+"""A run and its directory: its plan, checkpoints, ledger, lease and journal."""

@@ -1,0 +1,134 @@
+"""The run directory: everything a run knows, at one address.
+
+``config.yaml`` (resolved, with versions), ``spec.json`` (what every task reads: config, dataset manifest, trials with
+their splits and scaling), ``rounds/`` (see `nnlib.run.checkpoint`), ``final/`` (the models that are kept and their
+scores), ``metrics.jsonl`` (a view made from the rounds), ``events.jsonl`` and ``log`` (attempts, hosts, times: never
+hashed). It is its owner's alone, for a log may quote what data and machines say; `nnlib.export` makes files to share.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nnlib import FORMAT_VERSION
+from nnlib.config.render import from_resolved, to_yaml
+from nnlib.config.schema import Config
+from nnlib.core.arrays import Vector
+from nnlib.core.errors import MismatchError, UsageError
+from nnlib.run.checkpoint import ROUNDS, RoundStore
+from nnlib.run.lease import FOLDER
+from nnlib.run.ledger import canonical
+from nnlib.run.model_file import flat_vector, model_digest, pack, parse_json, unpack
+from nnlib.run.round_length import round_count
+from nnlib.run.spec import JobSpec
+from nnlib.storage import Storage, storage
+
+CONFIG = "config.yaml"
+SPEC = "spec.json"
+METRICS_VIEW = "metrics.jsonl"
+EVENTS = "events.jsonl"
+LOG = "log"
+GROUP = "collective"
+"""What a running collective job leaves for its driver, and its workers for each other; gone when it ends."""
+FINAL_MODEL = "final/model.safetensors"
+FINAL_METRICS = "final/metrics.json"
+REMAKE = "delete final/ and run the same training with --resume: it is made again from the last round"
+
+
+class RunDirectory:
+    """Reads and writes a run; commits of rounds go through its `RoundStore`."""
+
+    def __init__(self, address: str) -> None:
+        self.storage: Storage = storage(address, private=True)
+        self.address = self.storage.root
+
+    def refuse_if_exists(self) -> None:
+        """Raise `UsageError` if there is a run here: a new one must not write over it."""
+        if self.exists():
+            raise UsageError(
+                "this directory holds a run already",
+                hint="go on with it by --resume, start another elsewhere by --run-dir, or from its model by --from",
+                run=self.address,
+            )
+
+    @classmethod
+    def open(cls, address: str) -> RunDirectory:
+        """An existing run; raises `UsageError` if there is none."""
+        run = cls(address)
+        if not run.exists():
+            raise UsageError("there is no run here (no spec.json)", run=run.address)
+        return run
+
+    def exists(self) -> bool:
+        return self.storage.exists(SPEC)
+
+    def write_spec(self, spec: JobSpec) -> None:
+        """Store what every task reads; the spec last, because with it the run exists."""
+        self.storage.write(CONFIG, to_yaml(spec.config).encode())
+        self.storage.write(SPEC, canonical(spec.to_json()))
+
+    def abandon(self) -> None:
+        """Delete a run that has no round yet, whose data or configuration turned out to be wrong: what is mended is
+        another run. Other files of its directory stay."""
+        if self.storage.names(ROUNDS) == ["000000"]:
+            for name in (SPEC, CONFIG, ROUNDS, EVENTS, LOG, FOLDER):
+                self.storage.delete(name)
+            if not self.storage.names():
+                self.storage.delete("")
+
+    def config(self) -> Config:
+        return from_resolved(self.storage.read(CONFIG).decode(), f"{self.address}/{CONFIG}")
+
+    def spec(self) -> JobSpec:
+        file = f"{self.address}/{SPEC}"
+        data = parse_json(self.storage.read(SPEC), file)
+        if data.get("format_version") != FORMAT_VERSION:
+            raise MismatchError(
+                f"has format_version {data.get('format_version')}, this nnjobs reads {FORMAT_VERSION}",
+                hint="use the nnjobs that trained the run",
+                file=file,
+            )
+        try:
+            spec = JobSpec.from_json(data)
+            self.rounds(spec)  # every trial's settings and model
+            canonical(spec.to_json())  # what cannot be written again (infinite numbers) cannot be gone on with
+            return spec
+        except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
+            raise MismatchError(
+                f"lacks or garbles {error}", hint="the file was altered or damaged", file=file
+            ) from error
+
+    def rounds(self, spec: JobSpec) -> RoundStore:
+        return RoundStore(self.storage, [spec.model(trial).layout for trial in spec.trials])
+
+    def finish(self, metrics: dict[str, Any], arrays: dict[str, Any]) -> None:
+        """Store the kept models, then their scores: a run is finished when ``final/metrics.json`` is there."""
+        self.storage.write(FINAL_MODEL, pack(arrays))
+        self.storage.write(FINAL_METRICS, canonical({"format_version": FORMAT_VERSION, **metrics}))
+
+    def final(self) -> dict[str, Any] | None:
+        """The scores of a finished run; None while rounds are missing (also of a run that was finished and then given
+        more epochs)."""
+        if not self.storage.exists(FINAL_METRICS):
+            return None
+        file = f"{self.address}/{FINAL_METRICS}"
+        final = parse_json(self.storage.read(FINAL_METRICS), file, REMAKE)
+        if not {"rounds", "rounds_planned", "task", "trials", "model_sha256"} <= set(final):
+            raise MismatchError("altered or damaged, for it lacks what it should say", hint=REMAKE, file=file)
+        return final if final.get("rounds_planned") == round_count(self.spec().config) else None
+
+    def final_arrays(self) -> dict[str, Any]:
+        return unpack(self.storage.read(FINAL_MODEL), f"{self.address}/{FINAL_MODEL}")
+
+    def final_weights(self, spec: JobSpec) -> list[Vector]:
+        """The kept weights of every trial; raises `MismatchError` if they are not those that were scored."""
+        file = f"{self.address}/{FINAL_MODEL}"
+        arrays = self.final_arrays()
+        vectors = [flat_vector(trial.index, arrays, spec.model(trial).layout, file) for trial in spec.trials]
+        if model_digest(vectors) != (self.final() or {}).get("model_sha256"):
+            raise MismatchError(
+                f"does not match the model_sha256 of {FINAL_METRICS}: one of them was altered or damaged",
+                hint=REMAKE,
+                file=file,
+            )
+        return vectors

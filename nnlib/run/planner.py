@@ -1,0 +1,130 @@
+"""Before the first round: from a configuration and a dataset to the plan of a run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from nnlib.config.schema import Config
+from nnlib.config.sweep import applied, combinations
+from nnlib.core.errors import ConfigError
+from nnlib.core.machine import memory_bytes
+from nnlib.data.dataset import Dataset
+from nnlib.data.sampling import sample_size
+from nnlib.data.shard_cache import shard_cache
+from nnlib.data.shard_reader import label_chunks
+from nnlib.data.split.splits import SplitCounts, count_parts, find_splits
+from nnlib.run.spec import JobSpec, Trial, WorkerPlan, assign_shards
+
+
+def make_spec(config: Config, dataset: Dataset) -> tuple[JobSpec, list[WorkerPlan]]:
+    """The job spec (scaling not yet fitted) and a line of the plan per worker.
+
+    Reads the labels of the dataset three times (two to find the splits, one to count), never its features.
+    Raises `ConfigError` where a worker would have nothing to train on.
+    """
+    plans = assign_shards([shard.rows for shard in dataset.shards], config.workers)
+    classes = len(dataset.classes) if dataset.task == "classification" else None
+    columns = tuple(name for name in (config.split.column, config.split.group) if name is not None)
+    for name in columns:
+        if name not in dataset.columns:
+            kept = ", ".join(dataset.columns) or "none"
+            raise ConfigError(
+                f"the dataset has no kept column {name!r} (kept: {kept})",
+                hint=f"import it again with --keep {name}",
+                key="split.column" if name == config.split.column else "split.group",
+            )
+
+    labels = label_chunks(dataset, columns, shard_cache(config.runtime))
+    keys = [(seed, fold) for seed in config.split.seeds for fold in range(max(config.split.folds, 1))]
+    rules = find_splits(labels, config.split, keys, seed=config.seed, classes=classes, folds=config.split.folds)
+    counts = count_parts(labels, rules, shards=len(dataset.shards), classes=classes)
+    trials: list[Trial] = []
+    for overrides in combinations(config.sweep):
+        settings = Config.model_validate(applied({**config.model_dump(mode="json"), "sweep": {}}, overrides))
+        for (seed, fold), rule, count in zip(keys, rules, counts, strict=True):
+            rows = _train_rows(settings, plans, count, seed)
+            samples = [sample_size(number, settings.sampling.fraction) for number in rows]
+            shared = settings.sampling.streams == "shared"
+            trials.append(
+                Trial(
+                    index=len(trials),
+                    split=seed,
+                    fold=fold,
+                    overrides=overrides,
+                    rule=rule,
+                    objective_rows=samples[0] if shared else sum(samples),
+                    train_rows=tuple(rows),
+                    validation_rows=tuple(_per_worker(plans, count.validation)),
+                    test_rows=tuple(_per_worker(plans, count.test)),
+                    class_weights=_class_weights(settings, dataset, count),
+                )
+            )
+    spec = JobSpec(config, dataset, tuple(trials))
+    _check_memory(spec)
+    return spec, plans
+
+
+def _check_memory(spec: JobSpec) -> None:
+    """Refuse models that cannot fit, before one of them fills the machine's memory.
+
+    The driver holds all trials' weights and their encoding for the next job; a task holds a model, its gradient, what
+    it gives as text, and the average in float64.
+    """
+    layouts = [spec.model(trial).layout for trial in spec.trials]
+    largest = max(layouts, key=lambda layout: layout.size)
+    total = sum(layout.size * layout.itemsize for layout in layouts)
+    needed = 2 * total + largest.size * (3 * largest.itemsize + 8)
+    if needed > (memory := memory_bytes() or math.inf):
+        raise ConfigError(
+            f"a model of {largest.size:,} parameters, {len(layouts)} of them, needs at least {needed / 1e9:,.1f} GB, "
+            f"this machine has {memory / 1e9:,.1f}",
+            hint="make the layers smaller, or train fewer splits in one run",
+            key="model.hidden",
+        )
+
+
+def _per_worker(plans: Sequence[WorkerPlan], per_shard: Any) -> list[int]:
+    return [int(sum(per_shard[shard] for shard in plan.shards)) for plan in plans]
+
+
+def _train_rows(config: Config, plans: Sequence[WorkerPlan], count: SplitCounts, split: int) -> list[int]:
+    """Rows each worker trains on; none may be without."""
+    if config.sampling.streams == "shared":
+        rows = [int(count.train.sum())] * len(plans)
+    else:
+        rows = _per_worker(plans, count.train)
+    for plan, number in zip(plans, rows, strict=True):
+        if number == 0:
+            raise ConfigError(
+                f"split {split} leaves worker {plan.worker} without training rows",
+                hint="raise split.train, use fewer workers, or import the data again (not --by-label)",
+                key="split.train",
+            )
+    return rows
+
+
+def _class_weights(config: Config, dataset: Dataset, count: SplitCounts) -> tuple[float, ...] | None:
+    """A weight per class: ``balanced`` is rows / (classes * rows of the class) over the training rows, so that their
+    mean over the training rows is 1; named weights default to 1."""
+    wanted = config.train.class_weights
+    if wanted == "none":
+        return None
+    if dataset.task != "classification":
+        raise ConfigError("a numeric target has no classes", key="train.class_weights")
+    if isinstance(wanted, dict):
+        unknown = [name for name in wanted if name not in dataset.classes]
+        if unknown:
+            raise ConfigError(
+                f"no class named {', '.join(unknown)}; the classes are {', '.join(dataset.classes[:20])}",
+                key="train.class_weights",
+            )
+        return tuple(float(wanted.get(name, 1.0)) for name in dataset.classes)
+    assert count.train_classes is not None
+    rows = count.train_classes.sum(axis=0).astype(np.float64)
+    present = np.count_nonzero(rows)
+    weights = np.divide(rows.sum(), present * rows, out=np.zeros_like(rows), where=rows > 0)
+    return tuple(weights.tolist())

@@ -1,0 +1,219 @@
+"""The plan of a run: which worker has which shards, and what every trial is.
+
+It is made once by the driver and read by every task: one `JobSpec` for the run, and one line a worker (`WorkerPlan`).
+A task decides from these alone which rows are its own, so it depends on no other task and on no order.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nnlib import FORMAT_VERSION
+from nnlib.config.identity import config_hash
+from nnlib.config.schema import Config
+from nnlib.config.sweep import applied
+from nnlib.core.errors import ConfigError, MismatchError
+from nnlib.core.layout import Layout
+from nnlib.core.seeds import Purpose, generator
+from nnlib.data.dataset import Dataset
+from nnlib.data.scaling import Scaler
+from nnlib.data.split.splits import SplitRule
+from nnlib.models import build_model
+from nnlib.models.protocol import Model
+from nnlib.optim import build_optimizer
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One model being trained.
+
+    ``overrides`` are the dotted keys in which its configuration differs from the run's (a sweep). ``train_rows`` and
+    ``test_rows`` are counts per worker (of the rows it trains on, of the rows it scores); ``objective_rows`` is m of
+    the L2 term: the rows that all workers' samples of a round hold together.
+    """
+
+    index: int
+    split: int
+    rule: SplitRule
+    objective_rows: int
+    train_rows: tuple[int, ...]
+    validation_rows: tuple[int, ...]
+    test_rows: tuple[int, ...]
+    class_weights: tuple[float, ...] | None = None
+    scaler: Scaler | None = None
+    fold: int = 0
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+
+    def label(self) -> str:
+        """What a person calls it: its split, its fold and its swept keys, where there are any."""
+        swept = "".join(f", {key}={value}" for key, value in self.overrides.items())
+        return f"split {self.split}{f', fold {self.fold}' if self.fold else ''}{swept}"
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "index": self.index,
+            "split": self.split,
+            "fold": self.fold,
+            "overrides": dict(self.overrides),
+            "rule": self.rule.to_json(),
+            "objective_rows": self.objective_rows,
+            "train_rows": list(self.train_rows),
+            "validation_rows": list(self.validation_rows),
+            "test_rows": list(self.test_rows),
+            "class_weights": None if self.class_weights is None else list(self.class_weights),
+            "scaler": None if self.scaler is None else arrays_to_json(self.scaler.to_arrays()),
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Trial:
+        return cls(
+            index=data["index"],
+            split=data["split"],
+            fold=data["fold"],
+            overrides=data["overrides"],
+            rule=SplitRule.from_json(data["rule"]),
+            objective_rows=data["objective_rows"],
+            train_rows=tuple(data["train_rows"]),
+            validation_rows=tuple(data["validation_rows"]),
+            test_rows=tuple(data["test_rows"]),
+            class_weights=None if data["class_weights"] is None else tuple(data["class_weights"]),
+            scaler=None if data["scaler"] is None else Scaler.from_arrays(arrays_from_json(data["scaler"])),
+        )
+
+
+@dataclass(frozen=True)
+class WorkerPlan:
+    """One line of the plan: a worker and its group of shards (indices into the dataset's)."""
+
+    worker: int
+    shards: tuple[int, ...]
+
+    def to_line(self) -> str:
+        data = {"format_version": FORMAT_VERSION, "worker": self.worker, "shards": list(self.shards)}
+        return json.dumps(data, sort_keys=True, separators=(",", ":"))
+
+    @classmethod
+    def from_line(cls, line: str | bytes) -> WorkerPlan:
+        try:
+            data = json.loads(line)
+            return cls(int(data["worker"]), tuple(int(shard) for shard in data["shards"]))
+        except (ValueError, KeyError, TypeError) as error:
+            raise MismatchError(f"not a line of a plan: {line[:80]!r}") from error
+
+
+@dataclass(frozen=True)
+class JobSpec:
+    """What every task of a run reads once: configuration, dataset (with its shards' hashes), trials."""
+
+    config: Config
+    dataset: Dataset
+    trials: tuple[Trial, ...]
+
+    @property
+    def workers(self) -> int:
+        return self.config.workers
+
+    @property
+    def quorum(self) -> int:
+        """Workers that a round needs; all of them, unless the configuration says otherwise."""
+        return self.config.sync.min_workers or self.workers
+
+    def model(self, trial: Trial) -> Model:
+        """A new model object for the trial (its shape; no weights)."""
+        outputs = len(self.dataset.classes) if self.dataset.task == "classification" else 1
+        settings = self.settings(trial).model
+        return build_model(settings, features=self.dataset.features, outputs=outputs, task=self.dataset.task)
+
+    def train_rows(self, trial: Trial) -> int:
+        """The trial's training rows: with shared streams every worker has all of them."""
+        return trial.train_rows[0] if self.config.sampling.streams == "shared" else sum(trial.train_rows)
+
+    def settings(self, trial: Trial) -> Config:
+        """The trial's own configuration: the run's, with what a sweep changes for it."""
+        return self._settings[trial.index]
+
+    @cached_property
+    def _settings(self) -> list[Config]:
+        if not self.config.sweep:
+            return [self.config] * len(self.trials)
+        plain = {**self.config.model_dump(mode="json"), "sweep": {}}
+        return [Config.model_validate(applied(plain, trial.overrides)) for trial in self.trials]
+
+    @cached_property
+    def config_hash(self) -> str:
+        """`nnlib.config.identity.config_hash` of the run, which every round's ledger line names."""
+        return config_hash(self.config, self.dataset.fingerprint)
+
+    @property
+    def extra_columns(self) -> tuple[str, ...]:
+        """Kept columns that decide the split."""
+        split = self.config.split
+        return tuple(name for name in (split.column, split.group) if name is not None)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "format_version": FORMAT_VERSION,
+            "config": self.config.model_dump(mode="json"),
+            "dataset": {"address": self.dataset.address, "manifest": self.dataset.to_json()},
+            "trials": [trial.to_json() for trial in self.trials],
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> JobSpec:
+        dataset = Dataset.from_json(data["dataset"]["address"], data["dataset"]["manifest"])
+        trials = tuple(Trial.from_json(trial) for trial in data["trials"])
+        spec = cls(Config.model_validate(data["config"]), dataset, trials)
+        width = dataset.features
+        for index, trial in enumerate(trials):
+            counts = (trial.train_rows, trial.validation_rows, trial.test_rows)
+            if trial.index != index or any(len(count) != spec.workers for count in counts):
+                raise ValueError(f"trial {index}: its number or its rows per worker")
+            if trial.scaler is not None and not trial.scaler.shift.shape == trial.scaler.factor.shape == (width,):
+                raise ValueError(f"trial {index}: its feature scaling is not one of {width} features")
+        return spec
+
+
+def arrays_to_json(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, Any]:
+    """Small arrays as JSON: Python writes floats so that they read back as the same bits."""
+    return {name: {"dtype": str(array.dtype), "values": array.tolist()} for name, array in arrays.items()}
+
+
+def arrays_from_json(data: Mapping[str, Any]) -> dict[str, npt.NDArray[Any]]:
+    """The inverse of `arrays_to_json`. Raises `ValueError` for types that are no plain numbers."""
+    for entry in data.values():
+        if not re.fullmatch(r"float(32|64)|u?int(8|16|32|64)", entry["dtype"]):  # numpy would parse any text
+            raise ValueError(f"dtype {entry['dtype'][:40]!r}")
+    return {name: np.asarray(entry["values"], np.dtype(entry["dtype"])) for name, entry in data.items()}
+
+
+def assign_shards(shard_rows: Sequence[int], workers: int) -> list[WorkerPlan]:
+    """Deal shards to workers in turn: worker k gets shards k, k + workers, ... (sizes differ by one shard at most)."""
+    if workers > len(shard_rows):
+        raise ConfigError(
+            f"workers is {workers}, but the dataset has only {len(shard_rows)} shards",
+            hint=f"set workers to at most {len(shard_rows)}, or import the data again with --shards {workers} or more",
+        )
+    return [WorkerPlan(worker, tuple(range(worker, len(shard_rows), workers))) for worker in range(workers)]
+
+
+def partial_layout(spec: JobSpec, trial: Trial) -> Layout:
+    """The layout of what travels: the model's parameters and, if averaged, the local optimizer's state."""
+    config, model = spec.settings(trial), spec.model(trial)
+    if config.train.optimizer_state == "reset":
+        return model.layout
+    optimizer = build_optimizer(config.train, model.layout)
+    return model.layout.extended(optimizer.state_arrays) if optimizer.kind == "step" else model.layout
+
+
+def initial_vector(spec: JobSpec, trial: Trial) -> npt.NDArray[Any]:
+    """The weights a trial starts from: decided by the seed, its split and its fold, not by the number of workers."""
+    rng = generator(spec.config.seed, Purpose.INIT, split=trial.split, fold=trial.fold)
+    return spec.model(trial).initial(rng)

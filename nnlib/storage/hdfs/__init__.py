@@ -1,0 +1,1 @@
+"""Files in HDFS: over WebHDFS, through libhdfs, or by the program ``hadoop fs``."""

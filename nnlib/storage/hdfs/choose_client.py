@@ -1,0 +1,76 @@
+"""Which way into an HDFS to take."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Callable
+from functools import lru_cache
+
+from nnlib.core.errors import UsageError
+from nnlib.storage.hdfs.client import HdfsClient
+from nnlib.storage.hdfs.hadoop_config import HdfsPlace, properties
+
+
+# Each is imported when it is taken: a run needs one of them, with its HTTP client or Arrow's file systems.
+def _webhdfs(place: HdfsPlace) -> HdfsClient:
+    from nnlib.storage.hdfs.webhdfs import WebHdfs
+
+    return WebHdfs(place)
+
+
+def _native(place: HdfsPlace) -> HdfsClient:
+    from nnlib.storage.hdfs.libhdfs import LibHdfs
+
+    return LibHdfs(place)
+
+
+def _command(place: HdfsPlace) -> HdfsClient:
+    from nnlib.storage.hdfs.hadoop_cli import HadoopCommand
+
+    return HadoopCommand(place)
+
+
+HDFS_CLIENTS: dict[str, Callable[[HdfsPlace], HdfsClient]] = {"webhdfs": _webhdfs, "native": _native, "cli": _command}
+"""Name in ``NNJOBS_HDFS_CLIENT`` -> the way in."""
+
+
+@lru_cache(maxsize=32)
+def client_of(place: HdfsPlace) -> HdfsClient:
+    """The client of a file system, one for all storages there: they share its connections."""
+    return HDFS_CLIENTS[choose(place) if place.client == "auto" else place.client](place)
+
+
+def choose(place: HdfsPlace) -> str:
+    """WebHDFS, unless Hadoop's configuration turns it off or Kerberos over HTTP is not installed.
+
+    A job's task has no Kerberos ticket but a file of tokens, which only Hadoop's own clients can use.
+
+    By what is configured and installed, never by trying: a NameNode that restarts must not change the way in.
+    """
+    from nnlib.storage.hdfs.hadoop_cli import find_hadoop
+    from nnlib.storage.hdfs.libhdfs import find_libhdfs
+
+    task = place.kerberos and "HADOOP_TOKEN_FILE_LOCATION" in os.environ
+    enabled = place.scheme != "hdfs" or properties().get("dfs.webhdfs.enabled", "true") != "false"
+    if enabled and not task and (not place.kerberos or importlib.util.find_spec("requests_kerberos") is not None):
+        return "webhdfs"
+    if find_libhdfs() is not None:
+        return "native"
+    if find_hadoop() is not None:
+        return "cli"
+    if task:
+        raise UsageError(
+            "this HDFS wants Kerberos, for which a task needs Hadoop's own client, and this node has neither a hadoop "
+            "command nor libhdfs",
+            hint="let the NodeManagers pass HADOOP_HOME to containers (yarn.nodemanager.env-whitelist), or put hadoop "
+            "on their PATH",
+            address=f"{place.scheme}://{place.authority}",
+        )
+    if enabled:
+        return "webhdfs"  # which says what to install
+    raise UsageError(
+        "WebHDFS is turned off (dfs.webhdfs.enabled), and there is neither libhdfs nor a hadoop command",
+        hint="set HADOOP_HOME",
+        address=f"{place.scheme}://{place.authority}",
+    )

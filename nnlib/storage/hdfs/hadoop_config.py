@@ -1,0 +1,194 @@
+"""Where an HDFS is and how to ask it, from the address, Hadoop's own files and the environment.
+
+``core-site.xml`` and ``hdfs-site.xml`` are read in ``HADOOP_CONF_DIR`` (or ``HADOOP_HOME/etc/hadoop``). These
+environment variables add what they cannot say; they are about the machine, not about an experiment, so no
+configuration has them:
+
+``NNJOBS_HDFS_CLIENT``  webhdfs, native (libhdfs) or cli (``hadoop fs``); default auto
+``NNJOBS_HDFS_HTTP``    WebHDFS or HttpFS addresses, ``http://host:port``, in place of those in hdfs-site.xml
+``NNJOBS_HDFS_AUTH``    simple or kerberos; default: hadoop.security.authentication of core-site.xml
+``NNJOBS_HDFS_CA``      file of the certificates to trust for https
+``NNJOBS_HDFS_WAIT``    seconds to wait for a NameNode or DataNode that is away; default 120
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import posixpath
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from urllib.parse import urlsplit
+from xml.etree import ElementTree
+
+from nnlib.core.errors import UsageError
+
+CLIENTS = ("auto", "webhdfs", "native", "cli")
+HTTP_PORTS = {"http": 9870, "https": 9871}
+WAIT_SECONDS = 120.0
+
+
+@dataclass(frozen=True)
+class HdfsPlace:
+    """A file system to talk to. ``authority`` is host:port or a nameservice; ``urls`` are the WebHDFS addresses of its
+    NameNodes (several where they stand by for each other)."""
+
+    scheme: str
+    authority: str
+    urls: tuple[str, ...]
+    user: str
+    kerberos: bool
+    certificates: str | None
+    client: str
+    wait_seconds: float
+
+
+def locate(address: str) -> tuple[HdfsPlace, str]:
+    """The file system and the absolute path of an address. Raises `UsageError` for one that cannot be used."""
+    scheme, _, rest = address.partition("://")
+    authority, _, path = rest.partition("/")
+    path = posixpath.normpath(f"/{path.lstrip('/')}")
+    if ".." in rest.split("/"):
+        raise UsageError("an address must not go upward (..)", address=address)
+    found = properties()
+    if scheme == "hdfs":
+        if not authority:
+            authority = _default_authority(found, address)
+        urls = _urls(authority, found)
+    else:
+        if not authority:
+            raise UsageError(f"names no host: write {scheme}://HOST:PORT/...", address=address)
+        protocol = "https" if scheme == "swebhdfs" else "http"
+        urls = (f"{protocol}://{_with_port(authority, HTTP_PORTS[protocol])}",)
+    return (
+        HdfsPlace(
+            scheme,
+            authority,
+            urls,
+            os.environ.get("HADOOP_USER_NAME") or getpass.getuser(),
+            _choice("NNJOBS_HDFS_AUTH", ("simple", "kerberos"), found.get("hadoop.security.authentication", "simple"))
+            == "kerberos",
+            os.environ.get("NNJOBS_HDFS_CA") or os.environ.get("REQUESTS_CA_BUNDLE"),
+            _choice("NNJOBS_HDFS_CLIENT", CLIENTS, "auto"),
+            _wait_seconds(),
+        ),
+        path,
+    )
+
+
+def hosts(address: str) -> list[str]:
+    """The NameNodes of an address in HDFS, by name; none of any other."""
+    if address.partition("://")[0] not in ("hdfs", "webhdfs", "swebhdfs"):
+        return []
+    place, _ = locate(address)
+    return [host for url in place.urls if (host := urlsplit(url).hostname)]
+
+
+def properties() -> Mapping[str, str]:
+    """What Hadoop's files for a site say; {} where there are none."""
+    folder = os.environ.get("HADOOP_CONF_DIR")
+    if not folder and os.environ.get("HADOOP_HOME"):
+        folder = os.path.join(os.environ["HADOOP_HOME"], "etc", "hadoop")  # noqa: PTH118
+    if not folder:
+        return {}
+    files = tuple(Path(folder, f"{name}-site.xml") for name in ("core", "hdfs", "yarn", "mapred"))
+    return _parsed(tuple((path, path.stat().st_mtime_ns) for path in files if path.is_file()))
+
+
+@lru_cache(maxsize=8)
+def _parsed(files: tuple[tuple[Path, int], ...]) -> Mapping[str, str]:
+    found: dict[str, str] = {}
+    for path, _ in files:
+        try:
+            for entry in ElementTree.parse(path).iter("property"):
+                found[(entry.findtext("name") or "").strip()] = (entry.findtext("value") or "").strip()
+        except (ElementTree.ParseError, OSError) as error:
+            raise UsageError(f"not a readable Hadoop configuration: {error}", file=str(path)) from None
+    return {key: _expanded(value, found) for key, value in found.items()}
+
+
+def _expanded(value: str, found: Mapping[str, str]) -> str:
+    """A value with its ``${other.key}`` and ``${env.NAME}`` filled in, as Hadoop does."""
+
+    def fill(match: re.Match[str]) -> str:
+        key = match[1]
+        known = os.environ.get(key.removeprefix("env.")) if key.startswith("env.") else found.get(key)
+        return match[0] if known is None else known
+
+    for _ in range(20):
+        filled = re.sub(r"\$\{([^${}]+)\}", fill, value)
+        if filled == value:
+            break
+        value = filled
+    return value
+
+
+def _default_authority(found: Mapping[str, str], address: str) -> str:
+    default = found.get("fs.defaultFS") or found.get("fs.default.name") or ""
+    if not default.startswith("hdfs://"):
+        raise UsageError(
+            "names no NameNode, and no core-site.xml with fs.defaultFS was found",
+            hint="write hdfs://HOST:PORT/..., or set HADOOP_CONF_DIR",
+            address=address,
+        )
+    return default.removeprefix("hdfs://").partition("/")[0]
+
+
+def _urls(authority: str, found: Mapping[str, str]) -> tuple[str, ...]:
+    """The WebHDFS addresses of a NameNode's ``host:port``, or of all NameNodes of a nameservice."""
+    given = os.environ.get("NNJOBS_HDFS_HTTP")
+    if given:
+        urls = tuple(url.strip().rstrip("/").removesuffix("/webhdfs/v1") for url in given.split(","))
+        for url in urls:
+            if not re.fullmatch(r"https?://[^/?#@\s]+", url):
+                raise UsageError("not an address like http://HOST:PORT", variable="NNJOBS_HDFS_HTTP")
+        return urls
+    protocol = "https" if found.get("dfs.http.policy") == "HTTPS_ONLY" else "http"
+    key = f"dfs.namenode.{protocol}-address"
+    host = authority.rpartition(":")[0] if re.search(r":\d+$", authority) else authority
+    nodes = found.get(f"dfs.ha.namenodes.{authority}")
+    if nodes:
+        named = [found.get(f"{key}.{authority}.{node.strip()}") for node in nodes.split(",")]
+        urls = tuple(f"{protocol}://{address}" for address in named if address)
+        if not urls:
+            raise UsageError(f"hdfs-site.xml has no {key} of its NameNodes", nameservice=authority)
+        return urls
+    address = found.get(f"{key}.{authority}")
+    if address is None and _is_configured(authority, found):
+        address = found.get(key)
+    if address is None:
+        return (f"{protocol}://{host}:{HTTP_PORTS[protocol]}",)
+    if address.startswith("0.0.0.0"):  # where it listens, not where it is
+        address = host + address.removeprefix("0.0.0.0")
+    return (f"{protocol}://{_with_port(address, HTTP_PORTS[protocol])}",)
+
+
+def _is_configured(authority: str, found: Mapping[str, str]) -> bool:
+    """Whether hdfs-site.xml is about this NameNode, not about another cluster's."""
+    default = found.get("fs.defaultFS", "").removeprefix("hdfs://").partition("/")[0]
+    return authority in (default, found.get("dfs.namenode.rpc-address"))
+
+
+def _with_port(authority: str, port: int) -> str:
+    return authority if re.search(r":\d+$", authority) else f"{authority}:{port}"
+
+
+def _choice(variable: str, allowed: tuple[str, ...], default: str) -> str:
+    value = os.environ.get(variable) or default
+    if value not in allowed:
+        raise UsageError(f"got {value!r}; allowed: {', '.join(allowed)}", variable=variable)
+    return value
+
+
+def _wait_seconds() -> float:
+    text = os.environ.get("NNJOBS_HDFS_WAIT") or str(WAIT_SECONDS)
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0.0 <= seconds <= 1e6:
+        raise UsageError(f"got {text!r}, expected seconds", variable="NNJOBS_HDFS_WAIT")
+    return seconds

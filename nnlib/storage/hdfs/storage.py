@@ -1,0 +1,249 @@
+"""Files in HDFS, by whichever way in there is: WebHDFS, libhdfs or ``hadoop fs``.
+
+A file is written under a temporary name beside its own and then renamed, which the NameNode does in one step.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import posixpath
+import tempfile
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import BinaryIO, cast
+
+from nnlib.core.errors import StorageError
+from nnlib.storage import fault_hook as changes
+from nnlib.storage.base import TEMPORARY, Storage, temporary_name
+from nnlib.storage.hdfs.choose_client import client_of
+from nnlib.storage.hdfs.client import AlreadyThereError, HdfsClient
+from nnlib.storage.hdfs.hadoop_config import locate
+from nnlib.storage.upload_counter import UPLOADED
+
+SMALL_BYTES = 4 << 20
+"""Files up to this size are opened by reading them whole."""
+
+READ_AHEAD_BYTES = 4 << 20
+"""Two calls fetch this much; reading on by single MiBs would take thrice as long."""
+
+UPLOADS = 8
+"""At once. Closing a file often costs 400 ms, in which a DataNode only waits to be heard by the NameNode."""
+
+
+class HdfsStorage(Storage):
+    """A directory in HDFS. ``private``: it is made for its owner alone, and so is what lies below it."""
+
+    journal_seconds = 30.0
+    journal_growth = 0.125
+
+    def __init__(self, address: str, *, private: bool = False, client: HdfsClient | None = None) -> None:
+        place, self._path = locate(address)
+        self.root = f"{place.scheme}://{place.authority}{self._path if self._path != '/' else ''}"
+        self._private = private
+        self._made = not private
+        self._client = client or client_of(place)
+
+    def read(self, name: str) -> bytes:
+        with self._explained(name):
+            return self._client.read(self._at(name))
+
+    def open(self, name: str) -> BinaryIO:
+        path = self._at(name)
+        with self._explained(name):
+            status = self._client.status(path)
+            if status is None:
+                raise StorageError("no such file or directory")
+            if status.directory:
+                raise StorageError("cannot read: it is a directory")
+            if status.size <= SMALL_BYTES or not self._client.ranged:
+                return io.BytesIO(self._client.read(path))
+        return cast(BinaryIO, io.BufferedReader(_RemoteFile(self, name, status.size), READ_AHEAD_BYTES))
+
+    def read_range(self, name: str, offset: int, length: int) -> bytes:
+        """Bytes ``offset`` to ``offset + length`` of a file that has that many."""
+        with self._explained(name):
+            data = self._client.read(self._at(name), offset, length)
+            if len(data) != length:
+                raise StorageError(f"{len(data)} bytes came of {length} at {offset}: did it change meanwhile?")
+            return data
+
+    def write(self, name: str, data: bytes) -> None:
+        self.write_all({name: data})
+
+    def write_all(self, files: Mapping[str, bytes]) -> None:
+        with self._uploaded(files) as temporaries:
+            for name, temporary in temporaries:
+                self._rename(temporary, name)
+
+    def commit(self, files: Mapping[str, bytes], last: str, data: bytes) -> bool:
+        """All are uploaded at once; they get their names in order, and ``last`` only if nobody has it."""
+        with self._uploaded({**files, last: data}) as temporaries:
+            for name, temporary in temporaries:
+                if name != last:
+                    self._rename(temporary, name)
+                else:
+                    return self._claim(temporary, name)
+        raise AssertionError("unreachable: the last file is among the uploaded")
+
+    def create(self, name: str, data: bytes) -> bool:
+        return self.commit({}, name, data)
+
+    @contextlib.contextmanager
+    def writing(self, name: str) -> Iterator[BinaryIO]:
+        """Spooled to a local file first: an upload that breaks off can be repeated then."""
+        try:
+            spool = tempfile.TemporaryFile(prefix="nnjobs-")  # noqa: SIM115  (closed below)
+        except OSError as error:
+            raise StorageError(f"cannot make a temporary file: {error}", hint="set TMPDIR") from error
+        with spool:
+            try:
+                yield cast(BinaryIO, spool)
+                spool.flush()
+            except OSError as error:
+                raise StorageError(
+                    f"cannot write a temporary file: {error.strerror or error}",
+                    hint="set TMPDIR to a folder with space",
+                    file=f"{self.root}/{name}",
+                ) from error
+            with self._temporary(name) as temporary:
+                changes.step("create", temporary)
+                with self._explained(name):
+                    self._client.upload(temporary, cast(BinaryIO, spool), private=self._private)
+                UPLOADED.add(spool.seek(0, io.SEEK_END))
+                self._rename(temporary, name)
+
+    @contextlib.contextmanager
+    def _uploaded(self, files: Mapping[str, bytes]) -> Iterator[Iterator[tuple[str, str]]]:
+        """The files' names with their temporary paths, each given when its upload is done; at the end none is left."""
+        with contextlib.ExitStack() as stack:
+            temporaries = {name: stack.enter_context(self._temporary(name)) for name in files}
+
+            def upload(name: str) -> tuple[str, str]:
+                with self._explained(name):
+                    self._client.upload(temporaries[name], files[name], private=self._private)
+                UPLOADED.add(len(files[name]))
+                return name, temporaries[name]
+
+            for temporary in temporaries.values():
+                changes.step("create", temporary)
+            if len(files) < 2:
+                yield map(upload, temporaries)
+            else:
+                pool = stack.enter_context(ThreadPoolExecutor(UPLOADS))
+                yield pool.map(upload, temporaries)
+
+    @contextlib.contextmanager
+    def _temporary(self, name: str) -> Iterator[str]:
+        """A path to upload to; what is left there when the block fails is deleted, as far as HDFS answers."""
+        if not self._made:
+            changes.step("mkdir", self._path)
+            with self._explained(""):
+                self._client.mkdirs(self._path, private=True)
+            self._made = True
+        temporary = self._at(temporary_name(name))
+        try:
+            yield temporary
+        except BaseException:
+            self._discard(temporary)
+            raise
+
+    def _discard(self, temporary: str) -> None:
+        changes.step("clean", temporary)
+        with contextlib.suppress(StorageError):  # the next driver sweeps what stays
+            self._client.delete(temporary, patient=False)
+
+    def _rename(self, temporary: str, name: str) -> None:
+        changes.step("rename", self._at(name))
+        with self._explained(name):
+            self._client.rename(temporary, self._at(name), overwrite=True)
+
+    def _claim(self, temporary: str, name: str) -> bool:
+        """Give the file its name if that is free."""
+        with self._explained(name):
+            status = self._client.status(temporary)
+            changes.step("rename", self._at(name))
+            try:
+                self._client.rename(temporary, self._at(name), overwrite=False, id=status.id if status else 0)
+            except AlreadyThereError:
+                self._discard(temporary)
+                return False
+        return True
+
+    def sweep(self, under: str = "") -> None:
+        folders = [self._at(under)]
+        while folders:
+            folder = folders.pop()
+            with self._explained(under):
+                for entry in self._client.list(folder):
+                    path = posixpath.join(folder, entry.name)
+                    if entry.directory:
+                        folders.append(path)
+                    elif entry.name.startswith(".") and entry.name.endswith(TEMPORARY):
+                        changes.step("sweep", path)
+                        self._client.sweep(path)
+
+    def names(self, under: str = "") -> list[str]:
+        with self._explained(under):
+            found = self._client.list(self._at(under))
+        return sorted(entry.name for entry in found if not entry.name.endswith(TEMPORARY))
+
+    def exists(self, name: str) -> bool:
+        with self._explained(name):
+            return self._client.status(self._at(name)) is not None
+
+    def size(self, name: str) -> int:
+        with self._explained(name):
+            status = self._client.status(self._at(name))
+            if status is None:
+                raise StorageError("no such file or directory")
+            return status.size
+
+    def delete(self, name: str) -> None:
+        changes.step("delete", self._at(name))
+        with self._explained(name):
+            self._client.delete(self._at(name))
+        self._made = self._made and bool(name)
+
+    def _at(self, name: str) -> str:
+        return posixpath.join(self._path, name) if name else self._path
+
+    @contextlib.contextmanager
+    def _explained(self, name: str) -> Iterator[None]:
+        """Name the file by its address in every error."""
+        try:
+            yield
+        except StorageError as error:
+            error.where = {**error.where, "file": f"{self.root}/{name}" if name else self.root}
+            raise
+
+
+class _RemoteFile(io.RawIOBase):
+    """A file read by ranges; use it buffered."""
+
+    def __init__(self, files: HdfsStorage, name: str, size: int) -> None:
+        self._files, self._name, self._size = files, name, size
+        self._offset = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._offset
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._offset, io.SEEK_END: self._size}[whence]
+        if start + offset < 0:
+            raise ValueError("a position before the file")
+        self._offset = start + offset
+        return self._offset
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        length = max(0, min(len(buffer), self._size - self._offset))
+        if length:
+            buffer[:length] = self._files.read_range(self._name, self._offset, length)
+            self._offset += length
+        return length

@@ -1,0 +1,238 @@
+"""HDFS over HTTP (WebHDFS, or HttpFS): no Java on this side, 2 ms a call instead of a second for ``hadoop fs``.
+
+fsspec's client was tried: it has no overwriting rename (so no atomic replacement), no timeouts, no second NameNode
+and no retries. The protocol: https://hadoop.apache.org/docs/stable/hadoop-project-dist/hadoop-hdfs/WebHDFS.html
+
+What is tried again, and what is not. A call that surely was not carried out (connection refused, a standby or starting
+NameNode) is repeated. One whose reply was lost may have been carried out: reading, making directories, deleting and
+writing a temporary file whose name is ours alone are repeated, for twice is as good as once. A rename is not: whether
+it happened is looked up first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import threading
+from collections.abc import Callable
+from typing import Any, BinaryIO, TypeVar
+from urllib.parse import quote
+
+import requests
+
+from nnlib.core.errors import StorageError, UsageError
+from nnlib.storage.hdfs.client import NotThereError, Status
+from nnlib.storage.hdfs.hadoop_config import HdfsPlace
+from nnlib.storage.hdfs.retry import Patience
+from nnlib.storage.hdfs.webhdfs_errors import LostReplyError, TransientError, explained, was_not_sent
+
+Result = TypeVar("Result")
+
+CONNECT_SECONDS = 10.0
+READ_SECONDS = 90.0
+"""Longest silence of a service that has answered the connection. A DataNode may be writing through a slow pipeline."""
+
+CUT_SHORT = 4
+"""Times in a row that a body may end early. Time does not help a damaged block, so it is not waited for."""
+
+
+class WebHdfs:
+    """See `nnlib.storage.hdfs.client.HdfsClient`. Threads may share one; a forked process gets connections of its
+    own."""
+
+    ranged = True
+
+    def __init__(self, place: HdfsPlace) -> None:
+        self._place = place
+        self._parameters = {} if place.kerberos else {"user.name": place.user}
+        self._auth = _kerberos() if place.kerberos else None
+        self._active = 0
+        self._lock = threading.Lock()
+        self._session: requests.Session | None = None
+        self._process = 0
+
+    def status(self, path: str) -> Status | None:
+        try:
+            found = self._call("GET", "GETFILESTATUS", path).json()["FileStatus"]
+        except NotThereError:
+            return None
+        return _status(found)
+
+    def list(self, path: str) -> list[Status]:
+        try:
+            found = self._call("GET", "LISTSTATUS", path).json()["FileStatuses"]["FileStatus"]
+        except NotThereError:
+            return []
+        return [_status(entry) for entry in found if entry["pathSuffix"]]  # a file lists itself, without a name
+
+    def read(self, path: str, offset: int = 0, length: int | None = None) -> bytes:
+        parameters = {"offset": str(offset)} | ({} if length is None else {"length": str(length)})
+
+        def attempt(base: str) -> bytes:
+            where = self._redirect("GET", base, "OPEN", path, parameters)
+            body = self._send("GET", where, None, path).content
+            return bytes(body)
+
+        return self._patiently(attempt, path)
+
+    def upload(self, path: str, data: bytes | BinaryIO, *, private: bool) -> None:
+        parameters = {"overwrite": "true"} | ({"permission": "600"} if private else {})
+
+        def attempt(base: str) -> None:
+            if not isinstance(data, bytes):
+                data.seek(0)
+            where = self._redirect("PUT", base, "CREATE", path, parameters)
+            self._send("PUT", where, data, path)
+
+        self._patiently(attempt, path)
+
+    def rename(self, source: str, target: str, *, overwrite: bool, id: int = 0) -> None:
+        parameters = {"destination": target, "renameoptions": "OVERWRITE" if overwrite else "NONE"}
+        unsure = False
+        while True:
+            try:
+                self._call("PUT", "RENAME", source, parameters, repeatable=False)
+                return
+            except LostReplyError:
+                unsure = True
+                if self.status(source) is not None:
+                    continue  # it was not renamed, or not yet: the next attempt then finds it gone
+            except NotThereError:
+                if not unsure:
+                    raise
+            # Gone: only our own rename moves it, unless somebody swept it away.
+            there = self.status(target)
+            if there is None or (id and there.id != id):
+                raise StorageError("was taken away while it was being written: does another process work here?")
+            return
+
+    def sweep(self, path: str) -> None:
+        self.delete(path)
+
+    def mkdirs(self, path: str, *, private: bool) -> None:
+        self._call("PUT", "MKDIRS", path, {"permission": "700"} if private else {})
+
+    def delete(self, path: str, *, patient: bool = True) -> None:
+        with contextlib.suppress(NotThereError):
+            self._call("DELETE", "DELETE", path, {"recursive": "true"}, patient=patient)
+
+    def _call(
+        self,
+        method: str,
+        operation: str,
+        path: str,
+        parameters: dict[str, str] | None = None,
+        *,
+        repeatable: bool = True,
+        patient: bool = True,
+    ) -> requests.Response:
+        """A call that the NameNode answers by itself."""
+
+        def attempt(base: str) -> requests.Response:
+            return self._send(method, self._url(base, path), None, path, self._query(operation, parameters))
+
+        return self._patiently(attempt, path, repeatable=repeatable, patient=patient)
+
+    def _redirect(self, method: str, base: str, operation: str, path: str, parameters: dict[str, str]) -> str:
+        """Where the NameNode sends us for a file's bytes: a DataNode's address, good for this once."""
+        reply = self._send(method, self._url(base, path), None, path, self._query(operation, parameters))
+        where = reply.headers.get("Location")
+        if where is None:
+            raise StorageError(f"{base} does not speak WebHDFS: it named no DataNode", file=path)
+        return where
+
+    def _patiently(
+        self, attempt: Callable[[str], Result], path: str, *, repeatable: bool = True, patient: bool = True
+    ) -> Result:
+        patience = Patience(self._place.wait_seconds if patient else 0.0, self._place.authority)
+        short = 0
+        while True:
+            active = self._active
+            try:
+                result = attempt(self._place.urls[active])
+                patience.over()
+                return result
+            except LostReplyError as error:
+                if not repeatable:
+                    raise
+                short = short + 1 if error.cut_short else 0
+                if short == CUT_SHORT:
+                    raise StorageError(
+                        "is not readable: the DataNode broke off every time",
+                        hint=f"a block may be damaged or lost: hdfs fsck {path} -files -blocks",
+                        file=path,
+                    ) from error
+                patience.wait(str(error))
+            except TransientError as error:
+                if error.ask_another:
+                    with self._lock:
+                        if self._active == active:
+                            self._active = (active + 1) % len(self._place.urls)
+                patience.wait(str(error), at_once=error.ask_another and self._active != 0)
+
+    def _send(
+        self, method: str, url: str, body: bytes | BinaryIO | None, path: str, query: dict[str, str] | None = None
+    ) -> requests.Response:
+        """One HTTP exchange. Raises `TransientError`, `LostReplyError`, or what the service says is wrong."""
+        if body is not None and not isinstance(body, bytes) and os.fstat(body.fileno()).st_size == 0:
+            body = b""  # else it would be sent in chunks, which the DataNode takes for a file without an end
+        try:
+            reply = self._connection().request(
+                method,
+                url,
+                params=query,
+                data=body,
+                headers={"Content-Type": "application/octet-stream"} if body is not None else None,
+                timeout=(CONNECT_SECONDS, READ_SECONDS),
+                allow_redirects=False,
+                auth=self._auth,
+            )
+        except requests.exceptions.SSLError as error:
+            raise StorageError(
+                f"{url.partition('?')[0]}: {error}", hint="name the certificates to trust in NNJOBS_HDFS_CA", file=path
+            ) from error
+        except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
+            host = url.partition("://")[2].partition("/")[0]
+            if was_not_sent(error):
+                raise TransientError(f"{host} cannot be reached", ask_another=True) from error
+            cut_short = isinstance(error, requests.exceptions.ChunkedEncodingError)
+            raise LostReplyError(f"{host} did not answer to the end", cut_short=cut_short) from error
+        if reply.status_code >= 400:
+            raise explained(reply, path)
+        return reply
+
+    def _connection(self) -> requests.Session:
+        with self._lock:
+            if self._session is None or self._process != os.getpid():
+                session = requests.Session()
+                session.trust_env = False  # a proxy for the world outside does not lead to the cluster
+                session.verify = self._place.certificates or True
+                adapter = requests.adapters.HTTPAdapter(pool_connections=8, pool_maxsize=8)
+                session.mount("http://", adapter)
+                session.mount("https://", adapter)
+                self._session, self._process = session, os.getpid()
+            return self._session
+
+    def _url(self, base: str, path: str) -> str:
+        return f"{base}/webhdfs/v1{quote(path, safe='/')}"
+
+    def _query(self, operation: str, parameters: dict[str, str] | None) -> dict[str, str]:
+        return {"op": operation, **self._parameters, **(parameters or {})}
+
+
+def _status(entry: dict[str, Any]) -> Status:
+    return Status(entry["pathSuffix"], entry["type"] == "DIRECTORY", entry["length"], entry.get("fileId", 0))
+
+
+def _kerberos() -> Any:
+    """What signs requests with the ticket of ``kinit``."""
+    try:
+        package = importlib.import_module("requests_kerberos")
+    except ImportError as error:
+        raise UsageError(
+            "this HDFS wants Kerberos, and the package for it over HTTP is not installed",
+            hint="pip install requests-kerberos (it needs the system's Kerberos library), or set "
+            "NNJOBS_HDFS_CLIENT=cli; then kinit",
+        ) from error
+    return package.HTTPKerberosAuth(mutual_authentication=package.OPTIONAL)

@@ -1,0 +1,238 @@
+"""The ways of a group to train a round together: average the weights after it, or the gradients at every step.
+
+Giving weights and averaging them are apart: `nnlib.training.overlapped_rounds` averages those of a round while the next
+one trains."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Generator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from nnlib.aggregation.average import Partial
+from nnlib.aggregation.delta import Delta, DeltaCodec
+from nnlib.collective.allreduce import all_reduce
+from nnlib.collective.communicator import Communicator
+from nnlib.core.arrays import Vector
+from nnlib.core.errors import DivergedError, NnjobsError, from_record
+from nnlib.run.checkpoint import Checkpoint
+from nnlib.training.learner import LocalResult, RoundStart
+from nnlib.training.synchronous_sgd import no_gradient, steps_of_epoch, training_by_steps
+from nnlib.training.worker import LocalWorker, Record
+from nnlib.training.worker_round import result_record
+
+
+class Given(NamedTuple):
+    """What a worker gives of a round: its ``record``, and by trial its weights, as ``deltas`` where they travel so."""
+
+    record: Record
+    partials: dict[int, Partial]
+    deltas: dict[int, Delta | None]
+
+
+class Share(NamedTuple):
+    """What a worker knows when a round is trained: all workers' ``records``, by trial its ``own`` vector and the
+    ``averages`` (those of trials that diverged mean nothing), and the seconds it spent in exchanges."""
+
+    records: list[Record]
+    own: dict[int, Vector]
+    averages: dict[int, Vector | None]
+    waited: float
+
+    @property
+    def commit(self) -> bool:
+        """Whether worker 0 is to commit the round."""
+        return COMMIT in self.records[0]
+
+
+COMMIT = "commit"
+"""In the record of worker 0: this round is to be committed."""
+ERROR = "error"
+"""In a worker's record: why it gives nothing."""
+
+
+class TroubleError(Exception):
+    """An error of some worker, told to all of them. ``own``: whether it is this worker's."""
+
+    def __init__(self, error: NnjobsError, own: bool) -> None:
+        super().__init__(str(error))
+        self.error, self.own = error, own
+
+
+def averaged_round(
+    worker: LocalWorker,
+    group: Communicator,
+    before: Checkpoint,
+    active: Sequence[int],
+    epochs: range,
+    told: Record,
+) -> Share:
+    """Train every trial, then average the weights of all in one all-reduce. ``told``: what this worker tells the others
+    in any case. After an error, told there or met on the way, it gives no weights."""
+    given = nothing_given(worker, before, active, told)
+    for index in active if ERROR not in told else ():
+        try:
+            record, result = worker.round(index, before.trials[index], before.round, epochs)
+        except NnjobsError as error:
+            given = nothing_given(worker, before, active, trouble_record(worker.located(error)))
+            break
+        given.record[str(index)] = record
+        if result is not None:
+            give(worker, given, index, result, result.partial.weights)
+    return averaged(worker, group, before, given)
+
+
+def nothing_given(worker: LocalWorker, before: Checkpoint, active: Sequence[int], record: Record) -> Given:
+    """Of no examples, until something is given (`give`)."""
+    return Given(dict(record), {index: worker.nothing(index, before.trials[index]) for index in active}, {})
+
+
+def give(worker: LocalWorker, given: Given, index: int, result: LocalResult, weights: Vector) -> None:
+    """Give a trial's weights."""
+    by_examples = worker.spec.settings(worker.spec.trials[index]).sync.weighting == "examples"
+    given.partials[index] = Partial(
+        worker.number, result.rows if by_examples else 1, weights, result.partial.fingerprint
+    )
+    given.deltas[index] = result.delta
+
+
+def averaged(worker: LocalWorker, group: Communicator, before: Checkpoint, given: Given) -> Share:
+    """All workers' weights averaged in one all-reduce. ``before``: what deltas differ from."""
+    began = time.perf_counter()
+    active = list(given.partials)
+    codecs: list[DeltaCodec | None] = [None] * len(active)
+    if (precision := worker.spec.config.sync.precision) != "exact":
+        vectors = {index: worker.vector(index, before.trials[index]) for index in active}
+        codecs = [DeltaCodec(precision, vectors[index], given.deltas.get(index)) for index in active]
+    reduced = all_reduce(group, list(given.partials.values()), record=encoded(given.record), codecs=codecs)
+    return Share(
+        [json.loads(record) for record in reduced.records],
+        {index: partial.weights for index, partial in given.partials.items()},
+        dict(zip(active, reduced.vectors, strict=True)),
+        time.perf_counter() - began,
+    )
+
+
+def synchronous_round(
+    worker: LocalWorker,
+    group: Communicator,
+    before: Checkpoint,
+    active: Sequence[int],
+    epochs: range,
+    told: Record,
+) -> Share:
+    """Average the gradients of all trials, one all-reduce a step: in the end all workers have the same weights."""
+    spec = worker.spec
+    records = dict(told)
+    steps = {index: steps_of_epoch(spec, spec.trials[index]) * len(epochs) for index in active}
+    trials = {index: _Steps(worker, index, before, epochs) for index in active} if ERROR not in records else {}
+    waited = 0.0
+    for step in range(max(steps.values())):
+        given = {}
+        for index in active:
+            if step < steps[index]:
+                trial = spec.trials[index]
+                given[index] = no_gradient(spec, trial, worker.number)
+                if ERROR not in records:
+                    try:
+                        given[index] = trials[index].gradient()
+                    except NnjobsError as error:
+                        records = trouble_record(worker.located(error))
+        began = time.perf_counter()
+        reduced = all_reduce(group, list(given.values()))
+        waited += time.perf_counter() - began
+        for index, mean in zip(given, reduced.vectors, strict=True):
+            if ERROR not in records:
+                trials[index].mean = mean
+    own = {index: worker.vector(index, before.trials[index]) for index in active}
+    for index in active if ERROR not in records else ():
+        records[str(index)], result = trials[index].finish()
+        if result is not None:
+            own[index] = result.partial.weights
+    began = time.perf_counter()
+    answers = group.exchange([[encoded(records)]] * group.workers)
+    return Share(
+        [json.loads(bytes(frames[0])) for frames in answers],
+        own,
+        dict(own),
+        waited + time.perf_counter() - began,
+    )
+
+
+def gathered_residuals(worker: LocalWorker, group: Communicator, after: Checkpoint) -> dict[int, Vector]:
+    """`Checkpoint.residuals` of the trials that go on, at worker 0; the others send theirs and get {}."""
+    own = [worker.residuals[index] for index in after.active if worker.residuals]
+    if not own:
+        return {}
+    if group.worker != 0:
+        group.send(0, own)
+        return {}
+    rows = {0: own}
+    while expected := set(range(group.workers)) - set(rows):
+        peer, frames = group.receive(expected)
+        rows[peer] = [np.frombuffer(frame, mine.dtype) for frame, mine in zip(frames, own, strict=True)]
+    ordered = [rows[peer] for peer in range(group.workers)]
+    return {index: np.stack(each) for index, each in zip(after.active, zip(*ordered, strict=True), strict=True)}
+
+
+class _Steps:
+    """A trial's steps in one round on this worker. The model that the round starts from is scored before the first."""
+
+    def __init__(self, worker: LocalWorker, index: int, before: Checkpoint, epochs: range) -> None:
+        self._worker, self._index = worker, index
+        self._state = before.trials[index]
+        self._start = RoundStart(worker.vector(index, self._state), before.round, epochs)
+        self._training: Generator[Partial, Vector | None, LocalResult] | None = None
+        self._record: Record = {}
+        self._seconds = {"score": 0.0, "train": 0.0}
+        self.mean: Vector | None = None
+        """Of the last step, over all workers."""
+
+    def gradient(self) -> Partial:
+        """This worker's part of the next step."""
+        began = time.perf_counter()
+        if self._training is None:
+            self._record = self._worker.scores(self._index, self._state)
+            self._seconds["score"] = time.perf_counter() - began
+            spec, view = self._worker.spec, self._worker.view(self._index)
+            self._training = training_by_steps(spec, spec.trials[self._index], self._worker.number, view, self._start)
+            began = time.perf_counter()
+            given = next(self._training)
+        else:
+            given = self._training.send(self.mean)
+        self._seconds["train"] += time.perf_counter() - began
+        return given
+
+    def finish(self) -> tuple[Record, LocalResult | None]:
+        """After the last step: as `nnlib.training.worker_round.local_round`."""
+        assert self._training is not None
+        record = {**self._record, "seconds": self._seconds}
+        try:
+            self._training.send(self.mean)
+        except StopIteration as end:
+            result: LocalResult = end.value
+            return record | result_record(result), result
+        except DivergedError as error:
+            return {**record, "diverged": error.to_record()}, None
+        raise AssertionError("a step more than planned")
+
+
+def encoded(record: Mapping[str, Any]) -> bytes:
+    """Sorted, as `jobs.runners.lines.encode_record` sorts: a message made of a record names its facts in their
+    order."""
+    return json.dumps(record, sort_keys=True, separators=(",", ":")).encode()
+
+
+def trouble_record(error: NnjobsError | None) -> Record:
+    """What a worker tells of an error; nothing without one."""
+    return {} if error is None else {ERROR: error.to_record()}
+
+
+def raise_trouble(told: Sequence[Record], own: int) -> None:
+    """Raise the first worker's error, if any has one; each worker its own, so that no error is told twice."""
+    troubled = [peer for peer, record in enumerate(told) if ERROR in record]
+    if troubled:
+        raise TroubleError(from_record(told[troubled[0]][ERROR]), troubled[0] == own)

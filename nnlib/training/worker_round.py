@@ -1,0 +1,81 @@
+"""A worker's share of one round: score the model it starts from, then train it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from nnlib.core import numerics
+from nnlib.core.arrays import Vector
+from nnlib.core.errors import DivergedError, MismatchError
+from nnlib.data.shard_cache import shard_cache
+from nnlib.data.split.splits import TEST, VALIDATION
+from nnlib.data.worker_data import SCORE_ROWS, TrialData, WorkerData
+from nnlib.run.spec import JobSpec, Trial, WorkerPlan
+from nnlib.training.learner import LocalResult
+from nnlib.training.scores import new_score
+
+
+def worker_data(spec: JobSpec, plan: WorkerPlan) -> WorkerData:
+    """The worker's rows: its own shards to train on, or all of them if the streams are shared; its own to score."""
+    shared = spec.config.sampling.streams == "shared"
+    train = tuple(range(len(spec.dataset.shards))) if shared else plan.shards
+    return WorkerData(
+        spec.dataset,
+        train,
+        plan.shards,
+        memory_bytes=spec.config.runtime.memory_mb << 20,
+        extra_columns=spec.extra_columns,
+        cache=shard_cache(spec.config.runtime),
+    )
+
+
+def local_round(
+    spec: JobSpec, trial: Trial, worker: int, view: TrialData, vector: Vector, train: Callable[[], LocalResult]
+) -> tuple[dict[str, Any], LocalResult | None]:
+    """What a worker does in a round: score the model it starts from, then train. Returns the record that the others get
+    to know, and the result unless training diverged."""
+    started = time.perf_counter()
+    record = score_record(spec, trial, worker, view, vector)
+    scored = time.perf_counter()
+    result = None
+    try:
+        result = train()
+    except DivergedError as error:
+        record["diverged"] = error.to_record()
+    else:
+        record |= result_record(result)
+    record["seconds"] = {"score": scored - started, "train": time.perf_counter() - scored}
+    return record, result
+
+
+def result_record(result: LocalResult) -> dict[str, Any]:
+    """What the others get to know of a worker's training."""
+    return {"losses": list(result.losses), "examples": result.rows, "evaluations": result.evaluations}
+
+
+def score_record(spec: JobSpec, trial: Trial, worker: int, view: TrialData, vector: Vector) -> dict[str, Any]:
+    """Scores of a model on this worker's test and validation rows, and this process's numerics."""
+    model = spec.model(trial)
+    record: dict[str, Any] = {"numerics": numerics.fingerprint()}
+    for name, part, expected in (
+        ("test", TEST, trial.test_rows[worker]),
+        ("validation", VALIDATION, trial.validation_rows[worker]),
+    ):
+        score = new_score(spec.dataset.task, len(spec.dataset.classes))
+        if expected:
+            bound = model.bind(vector[: model.layout.size], None, min(SCORE_ROWS, expected))
+            with np.errstate(all="ignore"):  # a model that diverges scores NaN
+                for batch in view.score(part):
+                    score.add(*bound.score(batch.x, batch.y), batch.y)
+        if score.rows != expected:
+            raise MismatchError(
+                f"found {score.rows} {name} rows, the plan says {expected}: the dataset changed during the run",
+                worker=worker,
+                split=trial.split,
+            )
+        record[name] = score.to_json()
+    return record

@@ -1,0 +1,122 @@
+"""``.mat`` files: scipy wrote them, so it is the oracle; what only MATLAB writes is put together by hand."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.io import loadmat, savemat
+
+from nnlib.core.errors import DataError
+from nnlib.data.importing.formats.matlab import open_mat
+from nnlib.data.importing.formats.table import ReadOptions
+
+TYPES = ["f8", "f4", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "?"]
+
+
+def read(path: Path, *names: str) -> dict[str, np.ndarray[Any, Any]]:
+    """The arrays as the importer streams them, three rows at a time."""
+    (table,) = open_mat([str(path)], ReadOptions(features=names[:1], label=names[1] if names[1:] else None))
+    chunks = list(table.chunks(dict.fromkeys(names, "number")))
+    return {name: np.concatenate([np.asarray(chunk[name]) for chunk in chunks]) for name in names}
+
+
+@pytest.mark.parametrize("kind", TYPES)
+@pytest.mark.parametrize("options", [{}, {"do_compression": True}, {"format": "4"}], ids=["5", "7", "4"])
+def test_every_type_reads_as_scipy_reads_it(tmp_path: Path, kind: str, options: dict[str, Any]) -> None:
+    if "format" in options and kind in ("i1", "u4", "i8", "u8", "?"):
+        pytest.skip("version 4 has no such type")
+    random = np.random.default_rng(1)
+    shapes = [(8, 3), (1, 7), (7, 1), (2, 3, 4), (2, 2)][: 3 if "format" in options else 5]
+    for shape in shapes:
+        array = (100 * random.random(shape)).astype(kind)
+        savemat(tmp_path / "a.mat", {"some_name": array, "other": array[:, :1].copy(), "t": "text"}, **options)
+        expected = loadmat(tmp_path / "a.mat")["some_name"]
+        expected = expected.T if expected.shape[0] == 1 and expected.ndim == 2 else expected
+        found = read(tmp_path / "a.mat", "some_name")["some_name"]
+        assert np.array_equal(found, expected.reshape(len(expected), -1).squeeze())
+        assert found.dtype == np.dtype(kind)
+
+
+def element(kind: int, data: bytes, order: str) -> bytes:
+    if len(data) <= 4:
+        word = struct.pack(order + "I", len(data) << 16 | kind)
+        return word + data.ljust(4, b"\0")
+    return struct.pack(order + "2I", kind, len(data)) + data.ljust(-(-len(data) // 8) * 8, b"\0")
+
+
+def matrix(name: str, shape: tuple[int, ...], flags: int, stored: bytes, order: str) -> bytes:
+    parts = [
+        element(6, struct.pack(order + "2I", flags, 0), order),
+        element(5, struct.pack(f"{order}{len(shape)}i", *shape), order),
+        element(1, name.encode(), order),
+        stored,
+    ]
+    return struct.pack(order + "2I", 14, sum(map(len, parts))) + b"".join(parts)
+
+
+def header(order: str) -> bytes:
+    mark = b"IM" if order == "<" else b"MI"
+    return b"MATLAB 5.0 MAT-file, by hand".ljust(124) + struct.pack(order + "H", 0x0100) + mark
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_doubles_stored_as_bytes(tmp_path: Path, order: str, packed: bool) -> None:
+    """MATLAB stores whole numbers in the smallest type that holds them; they are doubles all the same, not pixels."""
+    matrices = [
+        matrix("X", (3, 2), 6, element(2, bytes([1, 2, 3, 4, 5, 250]), order), order),
+        matrix("y", (3, 1), 6, element(2, bytes([7, 8, 9]), order), order),
+    ]
+    if packed:
+        matrices = [
+            struct.pack(order + "2I", 15, len(data)) + data for data in (zlib.compress(plain) for plain in matrices)
+        ]
+    content = b"".join(matrices)
+    (tmp_path / "a.mat").write_bytes(header(order) + content)
+    found = read(tmp_path / "a.mat", "X", "y")
+    assert found["X"].tolist() == [[1, 4], [2, 5], [3, 250]] and found["X"].dtype == np.float64
+    assert found["y"].tolist() == [7, 8, 9]
+
+
+@pytest.mark.parametrize(
+    ("shape", "flags", "stored", "reason"),
+    [
+        ((3, 2), 6, element(2, bytes(5), "<"), "has 5 bytes"),
+        ((2**31 - 1, 2**31 - 1), 6, element(2, bytes(6), "<"), "has 6 bytes"),
+        ((-3, 2), 6, element(2, bytes(6), "<"), "the sides (-3, 2)"),
+        ((6,), 6, element(2, bytes(6), "<"), "the sides (6,)"),
+        ((3, 2), 6, element(77, bytes(6), "<"), "numbers of type 77"),
+        ((3, 2), 9, element(9, bytes(48), "<"), "stored as float64"),
+        ((3, 2), 6 | 0x0800, element(2, bytes(6), "<"), "a complex array"),
+        ((3, 2), 1, b"", "a cell array"),
+        ((3, 2), 99, b"", "a class 99 array"),
+        ((3, 2), 6, struct.pack("<2I", 2, 2**32 - 1), "has 4294967295 bytes"),
+    ],
+)
+def test_matrices_that_lie(tmp_path: Path, shape: tuple[int, ...], flags: int, stored: bytes, reason: str) -> None:
+    for content in (
+        matrix("X", shape, flags, stored, "<"),
+        struct.pack("<2I", 15, len(packed := zlib.compress(matrix("X", shape, flags, stored, "<")))) + packed,
+    ):
+        (tmp_path / "a.mat").write_bytes(header("<") + content)
+        with pytest.raises(DataError, match=r"a\.mat") as caught:
+            read(tmp_path / "a.mat", "X")
+        assert reason in str(caught.value)
+
+
+def test_compressed_data_that_goes_on_or_ends_early(tmp_path: Path) -> None:
+    whole = matrix("X", (3, 2), 6, element(2, bytes(6), "<"), "<")
+    cases = {
+        "goes on": zlib.compress(whole + bytes(64)),
+        "ends early": zlib.compress(whole)[:-8],
+        "Error -3": b"x" * 30,
+    }
+    for reason, packed in cases.items():
+        (tmp_path / "a.mat").write_bytes(header("<") + struct.pack("<2I", 15, len(packed)) + packed)
+        with pytest.raises(DataError, match=reason):
+            read(tmp_path / "a.mat", "X")
