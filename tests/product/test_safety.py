@@ -43,7 +43,7 @@ ONLY_IN = {
     "marshal": {"jobs.runners.hadoop.pack"},
     "builtins.compile": {"jobs.runners.hadoop.pack"},
     "xml": {"nnlib.storage.hdfs.hadoop_config"},  # the administrator's own files
-    "safetensors": {"nnlib.run.checkpoint", "nnlib.export.safetensors_file"},
+    "safetensors": {"nnlib.run.model_file", "nnlib.export.safetensors_file"},
     "importlib.import_module": {
         *(
             "jobs.commands.cli",
@@ -54,7 +54,7 @@ ONLY_IN = {
         ),
         *("nnlib.export", "nnlib.storage.hdfs.webhdfs"),
     },
-    "safetensors.numpy.load": {"nnlib.run.checkpoint"},
+    "safetensors.numpy.load": {"nnlib.run.model_file"},
 }
 """Powers that one place holds: modules, and functions by their full names."""
 YAML = re.compile(
@@ -146,7 +146,7 @@ def test_the_search_finds(text: str) -> None:
 
 def test_only_one_place_reads_models() -> None:
     """safetensors' reading functions appear in `nnlib.run.model_file.unpack` alone."""
-    tree = parsed(ROOT / "nnlib/run/checkpoint.py")
+    tree = parsed(ROOT / "nnlib/run/model_file.py")
     (unpacking,) = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "unpack"]
     everywhere = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and "load" in ast.unparse(node)]
     assert [node for node in everywhere if "safetensors" in str(node.module)] == [
