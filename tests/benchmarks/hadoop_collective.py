@@ -42,7 +42,7 @@ from nnlib.core.events import ignore  # noqa: E402
 from nnlib.storage import storage  # noqa: E402
 
 AT_MOST = 1.25
-HARP = {
+HARP: dict[int, dict[int, tuple[float, float | None]]] = {
     500: {1: (80.6, 60.3), 2: (57.6, 32.4), 4: (62.9, 36.4)},
     100: {1: (28.6, None), 2: (32.8, None), 4: (41.2, None)},
 }
@@ -132,7 +132,8 @@ class Bench:
 def case(bench: Bench, base: str, workers: int, epochs: int, repeats: int) -> dict[str, Any]:
     """One number of workers and epochs: empty job and collective run in turns."""
     training, model = bench.processor_seconds(workers, epochs)
-    empties, runs = [], []
+    empties: list[float] = []
+    runs: list[dict[str, Any]] = []
     for _ in range(repeats):
         empties.append(empty_job(bench.configured(workers), base, time.monotonic_ns()))
         runs.append(bench.train(workers, epochs))

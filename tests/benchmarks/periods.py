@@ -94,7 +94,7 @@ def _loss(figures: dict[str, dict[str, Any]], cost: str) -> float:
         for case, found in figures.items()
         if case.startswith("fixed") and found["time"][cost] <= own["time"][cost]
     ]
-    return round(max(rivals, default=own["accuracy"]) - own["accuracy"], 5)
+    return float(round(max(rivals, default=own["accuracy"]) - own["accuracy"], 5))
 
 
 if __name__ == "__main__":

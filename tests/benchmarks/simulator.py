@@ -15,6 +15,7 @@ import statistics
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[_variable] = "1"  # read when the libraries load, so before their imports
@@ -49,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
         work, costs, _ = calibrate(config, other, seconds=options.seconds, tell=print)
         predicted = predict(work, costs, Cluster(machine_slots(config)), WORKERS)
         measured = measure(config, WORKERS, f"{folder}/runs", repeat=options.repeat, tell=print)
-    points = []
+    points: list[dict[str, Any]] = []
     for point, runs in zip(predicted, measured, strict=True):
         seconds = statistics.median(run.seconds for run in runs)
         points.append(

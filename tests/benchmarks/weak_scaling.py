@@ -57,7 +57,7 @@ class Bench:
         command's processor seconds by worker."""
         self._runs += 1
         run = self._folder / f"run-{self._runs}"
-        options = ["-r", "local", "--set", f"workers={workers}", "--run-dir", run, "--quiet"]
+        options: list[str | Path] = ["-r", "local", "--set", f"workers={workers}", "--run-dir", run, "--quiet"]
         done = nnjobs("train", self._folder / f"{workers}.yaml", *options, folder=self._folder)
         found = rounds(run)
         return {

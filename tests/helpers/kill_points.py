@@ -40,7 +40,7 @@ def in_child(work: Callable[[], Any], kill_before: int | None = None, count: Pat
         try:
             seen = 0
 
-            def step(action: str, path: Path) -> None:
+            def step(action: str, place: str | Path) -> None:
                 nonlocal seen
                 if seen == kill_before:
                     os.kill(os.getpid(), signal.SIGKILL)

@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,10 @@ def group(run: Path, generation: int, ended: Callable[[], bool], *, commits: int
     return dict(wait_for(lambda: len(found := members(run, generation)) == WORKERS and found, ended))
 
 
+def _ended(thread: threading.Thread) -> bool:
+    return not thread.is_alive()
+
+
 def disturbed(
     blobs: str,
     where: Path,
@@ -91,7 +96,7 @@ def disturbed(
         thread = threading.Thread(target=train, args=(collective(blobs, run, epochs, **changes),))
         thread.start()
         try:
-            harm(run, lambda thread=thread: not thread.is_alive())
+            harm(run, partial(_ended, thread))
         except TooQuickError:
             epochs *= 4
             continue

@@ -9,7 +9,7 @@ another shape may take another BLAS kernel), the same BLAS threads, and one proc
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -38,7 +38,12 @@ def sigmoid(z: Array) -> Array:
 
 
 def activate(name: str, z: Array) -> Array:
-    return {"sigmoid": sigmoid, "tanh": np.tanh, "relu": lambda v: np.maximum(v, 0.0)}[name](z)
+    functions: dict[str, Callable[[Array], Array]] = {
+        "sigmoid": sigmoid,
+        "tanh": np.tanh,
+        "relu": lambda v: np.maximum(v, 0.0),
+    }
+    return functions[name](z)
 
 
 def loss_and_gradient(

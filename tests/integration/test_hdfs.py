@@ -41,7 +41,7 @@ def folder(hadoop_env: dict[str, str]) -> Iterator[str]:
 @pytest.mark.full
 class TestHdfsStorage(StorageContract):
     @pytest.fixture
-    def store(self, folder: str) -> Storage:  # type: ignore[override]
+    def store(self, folder: str) -> Storage:
         return storage(folder, private=True)
 
 

@@ -48,7 +48,7 @@ def model(run: Path) -> str:
 @contextmanager
 def at(monkeypatch: pytest.MonkeyPatch, part: str, failure: Callable[[], object]) -> Iterator[None]:
     """Let ``failure`` happen once, before the first change to a file whose path holds ``part``."""
-    happened = []
+    happened: list[Path] = []
 
     def step(action: str, path: Path) -> None:
         if part in str(path) and not happened:

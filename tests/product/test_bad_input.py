@@ -72,6 +72,10 @@ def on_bytes(change: Callable[[bytes], bytes]) -> Callable[[], None]:
     return damage
 
 
+def overwritten() -> None:
+    shutil.copy("d/part-00000.parquet", Path("d", SHARD))
+
+
 def flipped(place: int) -> Callable[[bytes], bytes]:
     return lambda data: data[:place] + bytes([data[place] ^ 0x10]) + data[place + 1 :]
 
@@ -86,7 +90,7 @@ DAMAGE: dict[str, tuple[Callable[[], None], tuple[str, ...]]] = {
     "bit flipped at the start": (on_bytes(flipped(2)), (SHARD, "SHA-256")),
     "bit flipped inside": (on_bytes(flipped(700)), (SHARD, "SHA-256")),
     "bit flipped at the end": (on_bytes(flipped(-1 - 8)), (SHARD, "SHA-256")),
-    "changed after import": (lambda: shutil.copy("d/part-00000.parquet", Path("d", SHARD)) and None, (SHARD,)),
+    "changed after import": (overwritten, (SHARD,)),
     "another width": (rewritten(1, narrower), (SHARD, "column x is", "[2]", "[3]")),
     "a column missing": (rewritten(1, lambda table: table.drop_columns(["y"])), (SHARD, "column y is missing")),
     "not a number": (rewritten(1, with_value("x", 3, float("nan"))), (SHARD, ROW, "feature 1 is nan")),

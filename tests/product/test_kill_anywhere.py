@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -46,9 +47,9 @@ def test_killed_before_any_change_and_resumed(
     expected = deterministic_files(whole)
     for point in kill_points(total, request):
         run = tmp_path / "run"
-        code = in_child(lambda run=run: driver.train(config(dataset, run, mode), resume=True), point)
+        code = in_child(partial(driver.train, config(dataset, run, mode), resume=True), point)
         assert code in (-signal.SIGKILL, 0), point  # journals are written by the clock: the last points may not be met
-        assert in_child(lambda run=run: driver.train(config(dataset, run, mode), resume=True)) == 0, point
+        assert in_child(partial(driver.train, config(dataset, run, mode), resume=True)) == 0, point
         assert deterministic_files(run) == expected, point
         shutil.rmtree(run)
 
@@ -76,11 +77,11 @@ def test_an_import_killed_anywhere_leaves_no_dataset_or_a_whole_one(
     expected = {path.name: path.read_bytes() for path in whole.iterdir()}
     for point in kill_points(total, request):
         output = tmp_path / "output"
-        assert in_child(lambda output=output: from_arrays(x, y, str(output), shards=3), point) == -signal.SIGKILL
+        assert in_child(partial(from_arrays, x, y, str(output), shards=3), point) == -signal.SIGKILL
         if not (output / MANIFEST).exists():
             with pytest.raises(DataError):
                 Dataset.open(str(output))
-            assert in_child(lambda output=output: from_arrays(x, y, str(output), shards=3, overwrite=True)) == 0
+            assert in_child(partial(from_arrays, x, y, str(output), shards=3, overwrite=True)) == 0
         found = {path.name: path.read_bytes() for path in output.iterdir() if not path.name.startswith(".")}
         assert found == expected, point
         shutil.rmtree(output)

@@ -186,7 +186,8 @@ def test_a_task_that_outlives_its_import_writes_nothing(
     folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def unwanted(*arguments: Any) -> Any:
-        return write_shards(*arguments[:-1], lambda: False)
+        plan, shards, dealt, names, output, _ = arguments
+        return write_shards(plan, shards, dealt, names, output, lambda: False)
 
     monkeypatch.setattr("jobs.batch.import_job.write_shards", unwanted)
     with pytest.raises(JobError, match="was given up"):

@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -142,8 +143,12 @@ def test_chaos_changes_nothing(blobs: str, tmp_path: Path, seed: int) -> None:
 @pytest.mark.parametrize("fault", ["twin", "hang"])
 def test_chaos_that_a_group_cannot_have_is_refused(blobs: str, tmp_path: Path, fault: str) -> None:
     with pytest.raises(UsageError, match="in collective mode"):
-        driver.train(collective(blobs, tmp_path / "run", 2), chaos=Chaos(**{fault: 0.5}))
+        driver.train(collective(blobs, tmp_path / "run", 2), chaos=Chaos.parse(f"{fault}=0.5"))
     assert not (tmp_path / "run").exists()
+
+
+def _ended(process: subprocess.Popen[bytes]) -> bool:
+    return process.poll() is not None
 
 
 def test_a_dead_drivers_run_goes_on(blobs: str, tmp_path: Path) -> None:
@@ -154,7 +159,7 @@ def test_a_dead_drivers_run_goes_on(blobs: str, tmp_path: Path) -> None:
         command = [sys.executable, "-m", "jobs", "train", str(file), "--run-dir", str(run), "-q"]
         process = subprocess.Popen(command, cwd=ROOT, start_new_session=True)
         try:
-            workers = group(run, 1, lambda process=process: process.poll() is not None, commits=1)
+            workers = group(run, 1, partial(_ended, process), commits=1)
             process.kill()
             process.wait()
             break

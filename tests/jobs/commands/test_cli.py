@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,8 @@ class FakeDriver(types.ModuleType):
 
     def __init__(self, ending: BaseException | dict[str, Any], start: bool = True) -> None:
         super().__init__("jobs.driver.driver")
-        self.ending, self.start, self.calls = ending, start, []
+        self.ending, self.start = ending, start
+        self.calls: list[tuple[Any, bool, str | None]] = []
 
     def train(self, config: Any, *, resume: bool, start_from: str | None, listen: Listener, chaos: Any) -> Any:
         self.calls.append((config, resume, start_from))
@@ -60,7 +61,7 @@ class FakeDriver(types.ModuleType):
 
 
 @pytest.fixture
-def driver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def driver(monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeDriver]:
     def fake(ending: BaseException | dict[str, Any], start: bool = True) -> FakeDriver:
         module = FakeDriver(ending, start)
         monkeypatch.setitem(sys.modules, "jobs.driver.driver", module)

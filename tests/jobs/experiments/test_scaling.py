@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,9 +34,9 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def scale(config: Path, output: Path, capsys: pytest.CaptureFixture[str], *more: str) -> dict[str, object]:
+def scale(config: Path, output: Path, capsys: pytest.CaptureFixture[str], *more: str) -> dict[str, Any]:
     assert main(["scale", str(config), "-r", "inline", "-o", str(output), "--json", *more]) == 0
-    result: dict[str, object] = json.loads(capsys.readouterr().out.splitlines()[-1])
+    result: dict[str, Any] = json.loads(capsys.readouterr().out.splitlines()[-1])
     return result
 
 
@@ -57,7 +58,7 @@ def test_the_published_improvements_are_those_of_the_formula_where_it_was_kept()
 def test_a_study_end_to_end_then_kept(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "study"
     result = scale(config, output, capsys, "--workers", "2")
-    one, two = result["points"]  # type: ignore[misc]
+    one, two = result["points"]
     assert (one["workers"], two["workers"]) == (1, 2), "one worker is always measured"
     assert (one["improvement"], one["speedup"], one["efficiency"]) == (0.0, 1.0, 1.0)
     assert two["improvement"] == pytest.approx(100 * (one["seconds"] - two["seconds"]) / one["seconds"])
@@ -65,7 +66,7 @@ def test_a_study_end_to_end_then_kept(config: Path, tmp_path: Path, capsys: pyte
     assert result["trials"] == 3
     assert 0.0 <= two["test_accuracy"] <= 1.0
     assert two["test_accuracy_sd"] is not None
-    assert [point["workers"] for point in result["published"]["points"]] == [1, 2, 4, 8]  # type: ignore[index]
+    assert [point["workers"] for point in result["published"]["points"]] == [1, 2, 4, 8]
     assert json.loads((output / "scale.json").read_text())["points"] == result["points"]
 
     before = {path: path.stat().st_mtime_ns for path in output.glob("workers-*/**/*") if path.is_file()}
@@ -80,7 +81,7 @@ def test_an_interrupted_run_goes_on_and_its_time_is_that_of_its_rounds(
     output = tmp_path / "study"
     short = ["train", str(config), "--run-dir", str(output / "workers-1"), "--set", "train.epochs=1", "-q"]
     assert main(short) == 0
-    one = scale(config, output, capsys, "--workers", "1")["points"][0]  # type: ignore[index]
+    one = scale(config, output, capsys, "--workers", "1")["points"][0]
     records = [json.loads(line) for line in (output / "workers-1" / EVENTS).read_text().splitlines()]
     rounds = [record["seconds"] for record in records if record["event"] == "round"]
     assert len(rounds) == 2

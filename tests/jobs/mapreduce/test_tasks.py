@@ -18,6 +18,7 @@ from jobs.mapreduce.collect import collect
 from jobs.mapreduce.wire import SliceKey, decode_partial, encode_partial
 from jobs.runners.lines import ERROR_KEY, decode_record
 from nnlib.aggregation.average import Average, Partial
+from nnlib.aggregation.drift import drift_summary
 from nnlib.config.schema import Config
 from nnlib.core import numerics
 from nnlib.core.errors import DataError, DivergedError, MismatchError, NnjobsError, from_record
@@ -30,6 +31,7 @@ from nnlib.run.planner import make_spec
 from nnlib.run.spec import JobSpec, WorkerPlan, initial_vector, partial_layout
 from nnlib.training.learner import RoundStart
 from nnlib.training.local_training import local_training
+from nnlib.training.worker_round import worker_data
 
 Line = tuple[bytes, bytes]
 FEATURES, CLASSES, ROWS, SHARDS, WORKERS = 6, 3, 120, 6, 3
@@ -107,7 +109,7 @@ def without_times(lines: list[Line]) -> list[Any]:
 def trained_alone(spec: JobSpec, plan: WorkerPlan, index: int) -> Partial:
     """The partial of one worker, straight from the training."""
     trial = spec.trials[index]
-    with tasks.worker_data(spec, plan) as data:
+    with worker_data(spec, plan) as data:
         view = data.trial(trial.rule, trial.scaler, spec.settings(trial).model.dtype)
         start = RoundStart(starts(spec)[index], 0, range(2))
         return next(local_training(spec, trial, plan.worker, view, start)).partial
@@ -340,15 +342,15 @@ def test_records_pass_a_reducer_as_they_are(tmp_path: Path) -> None:
         assert list(tasks.reduce_task(spec, key, iter(values), {})) == [(key, value) for value in values]
 
 
-def test_drift_summary() -> None:
+def test_the_summary_of_drift() -> None:
     # distance, |step|^2, |mean step|^2, dot, |mean|^2, over two blocks
     blocks = [[4.0, 9.0, 1.0, 1.0, 9.0], [5.0, 16.0, 3.0, 2.0, 0.0]]
-    assert tasks.drift_summary(blocks) == {"relative": 1.0, "cosine": pytest.approx(3 / (5 * 2))}
-    assert tasks.drift_summary([[0.0] * 5]) == {"relative": None, "cosine": None}
+    assert drift_summary(blocks) == {"relative": 1.0, "cosine": pytest.approx(3 / (5 * 2))}
+    assert drift_summary([[0.0] * 5]) == {"relative": None, "cosine": None}
     tiny, huge = 1e-200, math.inf
-    assert tasks.drift_summary([[tiny, tiny, tiny, tiny, tiny]]) == {"relative": 1.0, "cosine": pytest.approx(1.0)}
-    assert tasks.drift_summary([[huge] * 5]) == {"relative": None, "cosine": None}
-    assert tasks.drift_summary([[1.0, huge, 1.0, huge, math.nan]]) == {"relative": None, "cosine": None}
+    assert drift_summary([[tiny, tiny, tiny, tiny, tiny]]) == {"relative": 1.0, "cosine": pytest.approx(1.0)}
+    assert drift_summary([[huge] * 5]) == {"relative": None, "cosine": None}
+    assert drift_summary([[1.0, huge, 1.0, huge, math.nan]]) == {"relative": None, "cosine": None}
 
 
 def test_reading_is_told_as_reading_once_for_all_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

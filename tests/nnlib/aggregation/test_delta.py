@@ -63,7 +63,7 @@ def test_no_cut_changes_a_weight(precision: Precision, begin: int, end: int, res
     restored = restore(delta.cut(part), start[part], part, precision)
     assert restored.tobytes() == delta.restored(start)[part].tobytes()
     codec = DeltaCodec(precision, start, delta)
-    assert codec.unpack(memoryview(codec.pack(part)), part).tobytes() == restored.tobytes()
+    assert codec.unpack(memoryview(bytes(codec.pack(part))), part).tobytes() == restored.tobytes()
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)

@@ -31,7 +31,7 @@ def bfloat16_by_hand(value: float) -> float:
         if found == found and abs(found) != float("inf") and (code >> 15) == (bits >> 31)
     }
     best = min(sign_ok, key=lambda code: (abs(Fraction(sign_ok[code]) - Fraction(value)), code & 1))
-    return sign_ok[best]
+    return float(sign_ok[best])
 
 
 @given(arrays(np.float64, st.integers(0, 40), elements=MODERATE), st.sampled_from(["float32", "float16"]))

@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,7 @@ def exchanged(group: Sequence[Communicator], text: str) -> list[Any]:
     def outgoing(worker: int) -> list[list[bytes]]:
         return [[f"{text} {worker} to {peer}".encode(), b""] for peer in range(len(group))]
 
-    found = in_threads([lambda each=each: each.exchange(outgoing(each.worker)) for each in group])  # type: ignore[misc]
+    found = in_threads([partial(each.exchange, outgoing(each.worker)) for each in group])
     for worker, incoming in enumerate(found):
         assert [bytes(frames[0]) for frames in incoming] == [
             f"{text} {peer} to {worker}".encode() for peer in range(len(group))
@@ -113,7 +114,7 @@ def test_an_all_reduce_has_the_bits_of_the_average(encrypted: bool) -> None:
     ]
     with group(4, new_keys() if encrypted else None) as members:
         for _ in range(3):
-            found = in_threads([lambda each=each: all_reduce(each, partials[each.worker]) for each in members])
+            found = in_threads([partial(all_reduce, each, partials[each.worker]) for each in members])
             for trial in range(2):
                 average = Average(range(4), "a")
                 for own in partials:
@@ -141,7 +142,7 @@ def test_work_goes_on_beside_its_caller() -> None:
                 member.exchange([[b"own thread"]] * 3)
             return wait()
 
-        assert in_threads([lambda each=each: caller(each) for each in members]) == [[b"0", b"1", b"2"]] * 3
+        assert in_threads([partial(caller, each) for each in members]) == [[b"0", b"1", b"2"]] * 3
 
 
 def test_who_leaves_takes_its_sockets_back() -> None:
@@ -167,7 +168,7 @@ def test_a_worker_may_be_a_step_ahead() -> None:
 def test_the_own_entry_is_passed_through() -> None:
     with group(2, None) as members:
         own = np.arange(5.0)
-        found = in_threads([lambda each=each: each.exchange([[own], [own]]) for each in members])
+        found = in_threads([partial(each.exchange, [[own], [own]]) for each in members])
         assert found[0][0][0] is own
         assert np.frombuffer(found[0][1][0]).tolist() == own.tolist()
 
@@ -224,10 +225,10 @@ def test_who_is_lost_is_found(tmp_path: Path, then: str, what: signal.Signals | 
     keys = make_keys(folder)
     tasks = [Rendezvous(folder, job="j", worker=worker, workers=3) for worker in (0, 2)]
     with member(folder.path, 1, 3, 5.0, 5, then) as process:
-        made = in_threads([lambda each=each: join(each, keys, timeout_seconds=5.0) for each in tasks])
+        made = in_threads([partial(join, each, keys, timeout_seconds=5.0) for each in tasks])
         with made[0], made[1]:
             for _ in range(5):
-                in_threads([lambda each=each: each.exchange([[b"x"]] * 3) for each in made])
+                in_threads([partial(each.exchange, [[b"x"]] * 3) for each in made])
             assert process.stdout is not None
             assert process.stdout.readline() == "ready\n"
             if what is not None:
@@ -237,7 +238,7 @@ def test_who_is_lost_is_found(tmp_path: Path, then: str, what: signal.Signals | 
                 while True:  # what the lost worker has sent before may let a step more end
                     communicator.exchange([[b"y"]] * 3)
 
-            error, _ = in_threads([lambda each=each: go_on(each) for each in made])
+            error, _ = in_threads([partial(go_on, each) for each in made])
             assert isinstance(error, PeerLostError)
             assert error.workers == [1]
             assert any(part in str(error) for part in why.split("|"))
@@ -267,7 +268,7 @@ def test_of_several_addresses_one_that_answers_is_taken() -> None:
 def test_who_was_replaced_or_left_behind_is_told(tmp_path: Path) -> None:
     folder = LocalStorage(tmp_path, private=True)
     tasks = [Rendezvous(folder, job="j", worker=worker, workers=2) for worker in range(2)]
-    made = in_threads([lambda each=each: join(each, None, timeout_seconds=GENEROUS) for each in tasks])
+    made = in_threads([partial(join, each, None, timeout_seconds=GENEROUS) for each in tasks])
     anew = Rendezvous(folder, job="j", worker=1, workers=2, timeout_seconds=0.0)
     with made[0] as left, made[1] as replaced:
         for each, own in zip(made, tasks, strict=True):

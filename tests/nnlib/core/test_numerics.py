@@ -17,7 +17,7 @@ from nnlib.core import numerics
 def test_fingerprint_is_equal_in_another_process() -> None:
     own = numerics.fingerprint()
     assert len(own) == 16 and int(own, 16) >= 0
-    code = "from nnlib import numerics; print(numerics.fingerprint())"
+    code = "from nnlib.core import numerics; print(numerics.fingerprint())"
     root = str(ROOT)
     other = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert other.stdout.strip() == own
@@ -35,7 +35,7 @@ def test_fingerprint_sees_the_last_bit(monkeypatch: pytest.MonkeyPatch, function
 
 def test_fingerprint_sees_the_blas_kernel() -> None:
     """Another kernel of OpenBLAS, where it lets itself be chosen, computes other bits."""
-    code = "from nnlib import numerics; print(numerics.fingerprint())"
+    code = "from nnlib.core import numerics; print(numerics.fingerprint())"
     root = str(ROOT)
     found = {}
     for kernel in ("Prescott", "Haswell"):

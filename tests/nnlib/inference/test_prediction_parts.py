@@ -17,9 +17,9 @@ from jobs.__main__ import main
 from jobs.batch.predict import predict
 from jobs.driver import driver
 from nnlib.config.schema import Config, Runtime
+from nnlib.core import numerics
 from nnlib.core.errors import JobError, MismatchError, UsageError
 from nnlib.data.dataset import Dataset
-from nnlib.inference import prediction_parts
 from nnlib.inference.prediction_parts import SUMMARY, Prediction, part_name
 from nnlib.inference.trained_model import TrainedModel, predict_to_parquet
 
@@ -30,7 +30,7 @@ def trained(where: Path, classes: int | None) -> tuple[str, str]:
     """A run and the dataset it was made from."""
     rng = np.random.default_rng(0)
     x = rng.standard_normal((ROWS, FEATURES)).astype(np.float32)
-    y = x @ rng.standard_normal(FEATURES)
+    y: Any = x @ rng.standard_normal(FEATURES)
     if classes is not None:
         y = np.digitize(y, [-1.0, 1.0])
     write_dataset(where / "data", x, y, shards=SHARDS, row_group_rows=25, classes=classes)
@@ -58,7 +58,7 @@ def test_any_runner_and_number_of_tasks_makes_the_same_files(run: tuple[str, str
     made = {}
     for runner, tasks in (("inline", 1), ("inline", 3), ("local", 2)):
         output = tmp_path / f"{runner}-{tasks}"
-        result = predict(*run, str(output), Runtime(runner=runner), tasks=tasks)
+        result = predict(*run, str(output), Runtime.model_validate({"runner": runner}), tasks=tasks)
         assert (result["parts"], result["made"], result["rows"]) == (SHARDS, SHARDS, ROWS)
         made[runner, tasks] = files(output)
     assert len({json.dumps(sorted(map(str, each.items()))) for each in made.values()}) == 1
@@ -111,7 +111,7 @@ def test_parts_of_two_kernels_are_not_joined(
     output = tmp_path / "parts"
     predict(*run, str(output), Runtime())
     (output / part_name(0)).unlink()
-    monkeypatch.setattr(prediction_parts.numerics, "fingerprint", lambda: "another")
+    monkeypatch.setattr(numerics, "fingerprint", lambda: "another")
     with pytest.raises(JobError, match="different bits"):
         predict(*run, str(output), Runtime())
     result = predict(*run, str(output), Runtime(numerics="loose"))

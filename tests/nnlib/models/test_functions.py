@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,12 +12,12 @@ import pytest
 from nnlib.models.functions import ACTIVATIONS, LOSSES, sigmoid
 
 Z = np.array([[-2.0, -0.5, 0.0, 0.5, 2.0]])
-KNOWN = {
+KNOWN: dict[str, Callable[[float], float]] = {
     "sigmoid": lambda v: 1.0 / (1.0 + math.exp(-v)),
     "tanh": math.tanh,
     "relu": lambda v: max(v, 0.0),
 }
-SLOPES = {
+SLOPES: dict[str, Callable[[float], float]] = {
     "sigmoid": lambda a: a * (1.0 - a),
     "tanh": lambda a: 1.0 - a * a,
     "relu": lambda a: 1.0 if a > 0 else 0.0,
@@ -24,7 +26,7 @@ SLOPES = {
 
 @pytest.mark.parametrize("name", list(ACTIVATIONS))
 def test_activation_and_slope(name: str) -> None:
-    function = ACTIVATIONS[name](1, 5, "float64")
+    function: Any = ACTIVATIONS[name](1, 5, "float64")
     a = Z.copy()
     function.forward(a)
     np.testing.assert_allclose(a[0], [KNOWN[name](v) for v in Z[0]], rtol=1e-15, atol=1e-16)

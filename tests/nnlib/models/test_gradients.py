@@ -27,7 +27,8 @@ class Case:
     def __init__(self, hidden: list[int], activation: str, output: str) -> None:
         self.outputs = 1 if output == "linear" else 3
         self.widths = [FEATURES, *hidden, self.outputs]
-        config = Model(hidden=hidden, activation=activation, output=output, dtype="float64", init="xavier")
+        keys: Any = {"hidden": hidden, "activation": activation, "output": output, "init": "xavier"}
+        config = Model(**keys, dtype="float64")
         task: Any = "regression" if output == "linear" else "classification"
         model = build_model(config, features=FEATURES, outputs=self.outputs, task=task)
         rng = np.random.default_rng(11)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from nnlib.models import build_model
 from nnlib.models.mlp import MLP
 
 
-def make(hidden: list[int], features: int = 6, outputs: int = 3, **keys: str) -> MLP:
+def make(hidden: list[int], features: int = 6, outputs: int = 3, **keys: Any) -> MLP:
     model = build_model(Model(hidden=hidden, **keys), features=features, outputs=outputs, task="classification")
     assert isinstance(model, MLP)
     return model
@@ -163,7 +164,8 @@ def test_auto_output_follows_the_task() -> None:
 @pytest.mark.parametrize("hidden", [[], [20], [20, 15]])
 def test_equals_the_readable_reference_bit_for_bit(hidden: list[int], activation: str, output: str, dtype: str) -> None:
     classes, task = (1, "regression") if output == "linear" else (5, "classification")
-    config = Model(hidden=hidden, activation=activation, output=output, dtype=dtype, init="xavier")
+    keys: Any = {"hidden": hidden, "activation": activation, "output": output, "dtype": dtype, "init": "xavier"}
+    config = Model(**keys)
     model = build_model(config, features=30, outputs=classes, task=task)  # type: ignore[arg-type]
     rng = np.random.default_rng(7)
     flat = model.initial(rng)

@@ -34,7 +34,7 @@ ESTIMATORS: list[Estimator] = [NNJobsClassifier, NNJobsRegressor]
 SMALL: dict[str, Any] = {"hidden_layer_sizes": (5,), "max_iter": 6, "random_state": 3}
 
 
-@parametrize_with_checks([NNJobsClassifier(), NNJobsRegressor()])
+@parametrize_with_checks([NNJobsClassifier(), NNJobsRegressor()])  # type: ignore[untyped-decorator]
 def test_scikit_learns_own_checks(estimator: Any, check: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The whole of `check_estimator` at the default parameters; none may be skipped or expected to fail."""
     monkeypatch.setenv("SCIPY_ARRAY_API", "1")  # without it the check of array API dispatch skips itself
@@ -52,7 +52,7 @@ def iris(*, words: bool = False) -> tuple[Any, Any]:
 def drive(where: Path, X: Any, y: Any, *, workers: int = 1, **sections: Any) -> dict[str, Any]:
     """`jobs.driver.driver.train` of the same arrays, imported as anybody would."""
     from_arrays(X, y, f"{where}/data", shards=workers, dtype="float32")
-    document = {
+    document: dict[str, Any] = {
         "data": {"path": f"{where}/data"},
         "run_dir": f"{where}/run",
         "workers": workers,
@@ -62,7 +62,7 @@ def drive(where: Path, X: Any, y: Any, *, workers: int = 1, **sections: Any) -> 
         "train": {"optimizer": "adam", "lr": 0.001, "l2": 0.0001, "epochs": 6, "epochs_per_round": 6},
     }
     for name, section in sections.items():
-        document[name] = document.get(name, {}) | section  # type: ignore[operator]
+        document[name] = document.get(name, {}) | section
     return driver.train(Config.model_validate(document))
 
 
@@ -150,6 +150,7 @@ def test_partial_fit_goes_on_from_the_weights_there_are(tmp_path: Path) -> None:
     assert (model.n_iter_, len(model.loss_curve_)) == (2, 2)
     assert model.scaler_ is scaler  # the features the weights know
 
+    assert scaler is not None
     scaled = (X[y > 0] - scaler.shift.astype(np.float32)) * scaler.factor.astype(np.float32)
     from_arrays(scaled, y[y > 0], f"{tmp_path}/data", dtype="float32", classes=("0", "1", "2"))
     config = Config.model_validate(
@@ -219,6 +220,7 @@ def test_warm_start_goes_on(kind: Estimator) -> None:
     warm.fit(X, y)
     assert warm.n_iter_ == 12
     assert warm.loss_curve_[:6] == cold.loss_curve_
+    assert warm.loss_ is not None and cold.loss_ is not None
     assert warm.loss_ < cold.loss_
     cold.fit(X, y)
     assert cold.n_iter_ == 6

@@ -21,6 +21,7 @@ from nnlib.core.events import Note, RoundDone, RunStarted
 from nnlib.run.directory import RunDirectory
 from nnlib.tracking import follower
 from nnlib.tracking.protocol import Point, Status
+from nnlib.tracking.tensorboard import EventFiles
 
 
 @pytest.fixture(scope="module")
@@ -90,17 +91,17 @@ def events_in(folder: Path) -> dict[str, list[tuple[int, float]]]:
     return {name: [(each.step, each.value) for each in found.Scalars(name)] for name in found.Tags()["scalars"]}
 
 
-@pytest.mark.parametrize("folder", [True, "boards"])
+@pytest.mark.parametrize("folder", [None, "boards"])
 def test_event_files_tell_the_rounds_once_also_of_a_resumed_run(
-    dataset: str, tmp_path: Path, folder: bool | str
+    dataset: str, tmp_path: Path, folder: str | None
 ) -> None:
     pytest.importorskip("tensorboardX")
     pytest.importorskip("tensorboard")
     run = tmp_path / "runs" / "one"
-    settings = config(dataset, run, tensorboard=True if folder is True else str(tmp_path / folder))
+    settings = config(dataset, run, tensorboard=True if folder is None else str(tmp_path / folder))
     interrupted(settings, 2)
     driver.train(settings, resume=True)
-    place = run / "tensorboard" if folder is True else tmp_path / "boards/runs/one"
+    place = run / "tensorboard" if folder is None else tmp_path / "boards/runs/one"
     assert len(list(place.iterdir())) == 1
     check(events_in(place), run)
 
@@ -121,7 +122,9 @@ def test_mlflow_has_one_run_that_a_resumed_run_goes_on_with(dataset: str, tmp_pa
     settings = config(dataset, tmp_path / "one", mlflow=mlflow_store, experiment="digits")
 
     def runs() -> list[Any]:
-        return list(client.search_runs([client.get_experiment_by_name("digits").experiment_id]))
+        experiment = client.get_experiment_by_name("digits")
+        assert experiment is not None
+        return list(client.search_runs([experiment.experiment_id]))
 
     interrupted(settings, 2)
     client = MlflowClient(mlflow_store)
@@ -210,7 +213,7 @@ def test_a_missing_package_is_an_error_before_training(
 
 def test_event_files_need_a_local_folder(dataset: str) -> None:
     with pytest.raises(ConfigError, match="local folder"):
-        tracking.EventFiles.configured(config(dataset, Path("x"), tensorboard="hdfs://n/boards"))
+        EventFiles.configured(config(dataset, Path("x"), tensorboard="hdfs://n/boards"))
 
 
 def test_a_run_that_never_starts_starts_no_thread(dataset: str, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from jobs.mapreduce.demand import task_resources, worth_uber
 from jobs.mapreduce.request import RoundRequest
 from jobs.runners.hadoop import staging, task_environment
 from jobs.runners.hadoop.job_properties import job_properties
+from jobs.runners.hadoop.pack import hash_of
 from jobs.runners.hadoop.runner import HadoopRunner
 from jobs.runners.hadoop.session import HadoopSite, job_name
 from jobs.runners.hadoop.staging import base_address
@@ -352,14 +353,14 @@ def test_where_things_lie_and_what_they_are_called(spec: JobSpec, monkeypatch: p
 def test_the_nodes_own_python_needs_no_archive(spec: JobSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NNJOBS_HDFS_HTTP", "http://nn:9870")
     runtime = configured(spec, python_bin="/opt/py/bin/python -s").config.runtime
-    found = task_environment.environment(runtime, _Base("hdfs://nn:8020/x"), lambda _: None)
+    found = task_environment.environment(runtime, storage("hdfs://nn:8020/x"), lambda _: None)
     assert found.python == ("/opt/py/bin/python", "-s")
     assert found.archives == ()
     assert found.variables["NNJOBS_HDFS_HTTP"] == "http://nn:9870"
     assert found.variables["OPENBLAS_NUM_THREADS"] == "1"
     both = configured(spec, python_bin="python3", archive="x.tar.gz").config.runtime
     with pytest.raises(ConfigError, match="exclude each other"):
-        task_environment.environment(both, _Base("hdfs://nn:8020/x"), lambda _: None)
+        task_environment.environment(both, storage("hdfs://nn:8020/x"), lambda _: None)
 
 
 def test_an_archive_goes_up_under_its_hash_and_only_once(spec: JobSpec, tmp_path: Path) -> None:
@@ -371,15 +372,10 @@ def test_an_archive_goes_up_under_its_hash_and_only_once(spec: JobSpec, tmp_path
     runtime = configured(spec, archive=str(archive)).config.runtime
     first, second = (task_environment._given(str(runtime.hadoop.archive), base, notes.append) for _ in range(2))
     assert first == second
-    assert [name.removesuffix(".tar.gz") for name in base.names("environments")] == [task_environment.hash_of(archive)]
+    assert [name.removesuffix(".tar.gz") for name in base.names("environments")] == [hash_of(archive)]
     assert len(notes) == 1
     with pytest.raises(ConfigError, match="no such archive"):
         task_environment._given(str(tmp_path / "other"), base, notes.append)
-
-
-class _Base:
-    def __init__(self, root: str) -> None:
-        self.root = root
 
 
 # Tasks.

@@ -107,7 +107,7 @@ def test_faults_may_be_limited_to_one_worker() -> None:
     hit = [
         task
         for task in ("worker 1", "worker 2", "worker 22", "reducer 2")
-        if chaos.faults("a", task, 0, 0, last=0).kill
+        if chaos.faults("a", task, 0, 0, last=False).kill
     ]
     assert hit == ["worker 2"]
     assert chaos.twin_of("a", "worker 2", 0) is not None and chaos.twin_of("a", "worker 1", 0) is None

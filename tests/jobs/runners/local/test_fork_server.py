@@ -141,7 +141,9 @@ _, child, server = sleeper(TaskServer({{}}), Path({folder!r}))
 print(child, server, flush=True)
 input()
 """
-    program = body.format(path=[str(Path(__file__).parent), str(ROOT)], folder=str(tmp_path))
+    program = body.format(
+        path=[str(Path(__file__).parent), str(ROOT), str(ROOT / "tests/helpers")], folder=str(tmp_path)
+    )
     driver: subprocess.Popen[Any] = subprocess.Popen(
         [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )

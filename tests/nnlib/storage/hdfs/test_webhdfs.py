@@ -210,7 +210,10 @@ def test_a_lost_reply_to_a_rename_is_looked_into(cluster: Cluster, store: Storag
         lost: list[str] = []
 
         def lose(operation: str, path: str, lost: list[str] = lost) -> bool:
-            return operation == "RENAME" and not lost and not lost.append(operation)
+            if operation != "RENAME" or lost:
+                return False
+            lost.append(operation)
+            return True
 
         def refuse(operation: str, path: str, lost: list[str] = lost) -> Refusal | None:
             return NO_ANSWER if lose(operation, path, lost) else None  # and nothing is done
@@ -247,7 +250,10 @@ def test_lost_replies_to_what_can_be_repeated(cluster: Cluster, store: Storage) 
         lost: list[str] = []
 
         def lose(called: str, path: str, operation: str = operation, lost: list[str] = lost) -> bool:
-            return called == operation and not lost and not lost.append(called)
+            if called != operation or lost:
+                return False
+            lost.append(called)
+            return True
 
         cluster.lose_reply = lose
         store.write("x", b"data")
