@@ -20,7 +20,7 @@ from nnlib.core.errors import UsageError
 if TYPE_CHECKING:
     from jobs.experiments.scaling import Timing
     from nnlib.config.schema import Config
-    from nnlib.simulate.advice import Period
+    from nnlib.simulate.advice import AveragingPeriod
     from nnlib.simulate.costs import Cluster, Costs
     from nnlib.simulate.model import Prediction
 
@@ -171,14 +171,14 @@ def _compare(measured: Sequence[Timing], predicted: Sequence[Prediction], fitted
 
 def _advice(work: Any, costs: Costs, cluster: Cluster, predictions: Sequence[Prediction]) -> dict[str, Any]:
     """Predictions and what follows from them, as JSON-able values."""
-    from nnlib.simulate.advice import advise, periods, shortest_cheap
+    from nnlib.simulate.advice import advise, compare_periods, shortest_cheap_period
     from nnlib.simulate.speedup import efficiency, improvement, speedup
 
     one = predictions[0]
     advice = advise(one, predictions)
     asked = advice.best if advice.best > 1 else predictions[min(1, len(predictions) - 1)].workers
-    found: list[Period] = periods(work, costs, cluster, asked)
-    cheap = shortest_cheap(found)
+    found: list[AveragingPeriod] = compare_periods(work, costs, cluster, asked)
+    cheap = shortest_cheap_period(found)
     points = [
         dataclasses.asdict(point)
         | {
@@ -193,7 +193,7 @@ def _advice(work: Any, costs: Costs, cluster: Cluster, predictions: Sequence[Pre
         "break_even": advice.break_even,
         "best_workers": advice.best,
         "best_speedup": advice.best_speedup,
-        "distribute": advice.distribute,
+        "distribute": advice.is_worth_it,
         "verdict": advice.text(),
         "epochs_per_round": {
             "workers": asked,
@@ -239,7 +239,7 @@ def _show(
         count = point.workers
         if not (few or count == last or count & (count - 1) == 0 or count == result["best_workers"]):
             continue
-        spread = f" ±{1.96 * point.spread:.2f}" if cluster.random else ""
+        spread = f" ±{1.96 * point.spread:.2f}" if cluster.is_random else ""
         row = [str(count), f"{point.seconds:.2f}{spread}", f"{derived['speedup']:.2f}", f"{derived['efficiency']:.2f}"]
         row += ["-" if count == 1 else f"{derived['improvement']:.2f}"]
         row += [f"{seconds:.3f}" for seconds in (point.map, point.transfer, point.reduce, point.fixed)]

@@ -20,7 +20,7 @@ from nnlib.run.directory import EVENTS, RunDirectory
 from nnlib.run.ledger import canonical
 from nnlib.run.model_file import parse_json
 from nnlib.run.spec import assign_shards
-from nnlib.simulate.reference_times import PUBLISHED, Published
+from nnlib.simulate.reference_times import REFERENCE_TIMES, ReferenceTimes
 from nnlib.simulate.speedup import efficiency, improvement, speedup
 from nnlib.storage import Storage, storage
 
@@ -171,7 +171,7 @@ def study(config: Config, timings: Sequence[Sequence[Timing]]) -> dict[str, Any]
     repeats, and the published times beside them where the configuration's name says which study it repeats."""
     medians = {runs[0].workers: statistics.median(run.seconds for run in runs) for runs in timings}
     one = medians[1]
-    published = PUBLISHED.get(config.name)
+    published = REFERENCE_TIMES.get(config.name)
     points = []
     for runs in timings:
         first, seconds = runs[0], medians[runs[0].workers]
@@ -202,7 +202,7 @@ def study(config: Config, timings: Sequence[Sequence[Timing]]) -> dict[str, Any]
     }
 
 
-def _beside(published: Published) -> dict[str, Any]:
+def _beside(published: ReferenceTimes) -> dict[str, Any]:
     rows = zip(published.workers, published.seconds, published.stated, published.improvements(), strict=True)
     return {
         "title": published.title,

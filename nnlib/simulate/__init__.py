@@ -1,4 +1,4 @@
-"""How long a run takes on how many workers: a cost model, its fit to measurements, and what follows from it.
+"""Predict how long a run takes on any number of workers: a cost model, its fit to measurements, and advice.
 
-Pure functions of numbers. What measures those numbers needs runners and lies in `jobs`.
+All functions here are pure. The measurements need a runner, so the code that takes them is in `jobs`.
 """

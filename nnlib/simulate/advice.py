@@ -1,4 +1,4 @@
-"""What follows from predictions: from how many workers on it pays, how many are best, how often to average."""
+"""Advice drawn from predictions: the fewest workers that pay off, the best number, and how often to average."""
 
 from __future__ import annotations
 
@@ -10,29 +10,31 @@ from nnlib.simulate.model import Prediction, predict
 from nnlib.simulate.speedup import speedup
 
 WORTH_IT = 1.1
-"""Below this speed-up more workers are not worth their trouble."""
+"""The least speed-up for which more than one worker is recommended."""
 
-OVERHEAD_SHARE = 0.1
-"""The part of a run's rounds that may go to anything but training."""
+CHEAP_OVERHEAD = 0.1
+"""The largest fraction of a round that may be spent on anything but training where a period is called cheap."""
 
 
 @dataclass(frozen=True)
 class Advice:
-    """``break_even``: the fewest workers that are faster than one (None: none is); ``best``: the fastest number."""
+    """How many workers to use: ``break_even`` is the fewest that are faster than one (None: no number is), ``best`` the
+    fastest number, ``best_speedup`` the time of one worker divided by the time of ``best`` workers."""
 
     break_even: int | None
     best: int
     best_speedup: float
 
     @property
-    def distribute(self) -> bool:
+    def is_worth_it(self) -> bool:
+        """Whether the best number of workers reaches the speed-up `WORTH_IT`."""
         return self.best_speedup >= WORTH_IT
 
     def text(self) -> str:
-        """The verdict in words."""
+        """Return the verdict as one sentence."""
         if self.break_even is None:
             return "do not distribute this: no number of workers is faster than one"
-        if not self.distribute:
+        if not self.is_worth_it:
             gain = f"{self.best_speedup:.2f} times as fast, with {self.best} workers"
             return f"do not distribute this: at best it is {gain}"
         return (
@@ -42,37 +44,41 @@ class Advice:
 
 
 def advise(one: Prediction, predictions: Sequence[Prediction]) -> Advice:
-    """Compare predictions with that of one worker."""
+    """Compare ``predictions`` with ``one``, the prediction for one worker."""
     faster = [point.workers for point in predictions if point.workers > 1 and point.seconds < one.seconds]
     best = min([one, *predictions], key=lambda point: (point.seconds, point.workers))
     return Advice(min(faster) if faster else None, best.workers, speedup(one.seconds, best.seconds))
 
 
 @dataclass(frozen=True)
-class Period:
-    """A run that averages every ``epochs`` epochs; ``overhead`` is the part of its rounds that trains nothing."""
+class AveragingPeriod:
+    """A run whose rounds have ``epochs`` epochs: the seconds it takes, and the fraction of its rounds, from 0 to 1,
+    that is not spent on training."""
 
     epochs: int
     seconds: float
     overhead: float
 
 
-def periods(workload: Workload, costs: Costs, cluster: Cluster, workers: int) -> list[Period]:
-    """Seconds of the run for epochs per round of 1, 2, 5, 10, 20, ... and all epochs in one round."""
+def compare_periods(workload: Workload, costs: Costs, cluster: Cluster, workers: int) -> list[AveragingPeriod]:
+    """Predict the run on ``workers`` workers with 1, 2, 5, 10, 20, ... epochs per round, and with one round of all.
+
+    ``workload.epochs_per_round`` is one of the periods too. They come in ascending order.
+    """
     lengths = {
         digit * 10**power for power in range(9) for digit in (1, 2, 5) if digit * 10**power < workload.epochs
     } | {max(workload.epochs, 1), workload.epochs_per_round}
-    found = []
+    compared = []
     for length in sorted(length for length in lengths if length <= max(workload.epochs, 1)):
         point = predict(replace(workload, epochs_per_round=length), costs, cluster, [workers])[0]
-        found.append(Period(length, point.seconds, max(0.0, 1.0 - point.work / point.round)))
-    return found
+        compared.append(AveragingPeriod(length, point.seconds, max(0.0, 1.0 - point.work / point.round_seconds)))
+    return compared
 
 
-def shortest_cheap(found: Sequence[Period]) -> Period | None:
-    """The shortest period whose overhead is at most a tenth; None if none is.
+def shortest_cheap_period(periods: Sequence[AveragingPeriod]) -> AveragingPeriod | None:
+    """Return the first of ``periods``, sorted by length, whose overhead is at most `CHEAP_OVERHEAD`; None if none is.
 
-    Time alone always favours the longest period. How far workers drift apart meanwhile, and what that does to
-    accuracy, this model does not know, so it names the shortest that is cheap, not the fastest.
+    Seconds alone always favour the longest period. But the longer the period, the further workers drift apart, and what
+    that costs in accuracy this model does not know. So it recommends the shortest cheap period, not the fastest.
     """
-    return next((period for period in found if period.overhead <= OVERHEAD_SHARE), None)
+    return next((period for period in periods if period.overhead <= CHEAP_OVERHEAD), None)

@@ -1,4 +1,4 @@
-"""What the cost model is told: the work, the seconds and bytes it costs, and where it runs."""
+"""The inputs of the cost model: the work of a run, what that work costs in seconds, and where it runs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from nnlib.run.spec import assign_shards
 
-Seconds = npt.NDArray[np.float64]
+Float64Array = npt.NDArray[np.float64]
 
 WIRE_EXPANSION = 4 / 3
 """Bytes on the wire per byte of a partial: base64."""
@@ -18,11 +18,13 @@ WIRE_EXPANSION = 4 / 3
 
 @dataclass(frozen=True)
 class Workload:
-    """What a run has to do, whatever the number of workers.
+    """The work of a run, whatever the number of workers.
 
-    ``shard_rows`` are the dataset's rows by shard; ``train_rows`` the rows of one pass of one trial over all its
-    training rows (after sampling). ``model_bytes`` and ``slices`` are of one trial's flat vector. ``batch_size`` is
-    None for optimizers that use all rows at once. ``shared``: every worker trains on all rows.
+    ``shard_rows``: rows of each shard of the dataset. ``train_rows``: rows that one trial trains on in one epoch, all
+    workers together, after sampling. ``model_bytes`` and ``slices``: the size of one trial's flat vector in bytes, and
+    the number of slices it is cut into. ``batch_size``: rows of a mini-batch, None for optimizers that use all rows in
+    every step. ``shared``: every worker trains on all rows. ``reducers``: reduce tasks of a round, None for the
+    default.
     """
 
     shard_rows: tuple[int, ...]
@@ -38,46 +40,59 @@ class Workload:
 
     @property
     def rows(self) -> int:
+        """Rows of the dataset."""
         return sum(self.shard_rows)
 
     @property
     def rounds(self) -> int:
+        """Rounds of the run."""
         return -(-self.epochs // self.epochs_per_round)
 
-    def shares(self, workers: int) -> Seconds:
-        """Each worker's fraction of the rows, shape (workers,): its shards', or equal parts if there are more workers
-        than shards (the data would have to be imported again)."""
+    def row_fractions(self, workers: int) -> Float64Array:
+        """Return the fraction of the dataset's rows that each worker holds, shape (workers,).
+
+        With more workers than shards the parts are equal: such a run needs the data imported again with more shards.
+        """
         if workers > len(self.shard_rows):
             return np.full(workers, 1.0 / workers)
         plans = assign_shards(self.shard_rows, workers)
         return np.array([sum(self.shard_rows[shard] for shard in plan.shards) for plan in plans]) / self.rows
 
-    def visited(self, workers: int) -> Seconds:
-        """Rows each worker reads and scores in a round, over all trials."""
-        shares = np.ones(workers) if self.shared else self.shares(workers)
-        return self.trials * self.rows * shares
+    def visited_rows(self, workers: int) -> Float64Array:
+        """Return the rows that each worker reads and scores in a round, all trials together, shape (workers,)."""
+        fractions = np.ones(workers) if self.shared else self.row_fractions(workers)
+        return self.trials * self.rows * fractions
 
-    def trained(self, workers: int) -> Seconds:
-        """Rows each worker trains on in one pass, over all trials. A step costs nearly the same for a part of a batch
-        as for a whole one, so mini-batches are counted whole."""
-        rows = self.train_rows * (np.ones(workers) if self.shared else self.shares(workers))
+    def trained_rows(self, workers: int) -> Float64Array:
+        """Return the rows that each worker trains on in one epoch, all trials together, shape (workers,).
+
+        Mini-batches count whole: a step takes nearly as long for a part of a batch as for a whole one.
+        """
+        rows = self.train_rows * (np.ones(workers) if self.shared else self.row_fractions(workers))
         if self.batch_size is not None:
             rows = np.ceil(np.round(rows) / self.batch_size) * self.batch_size
         return self.trials * rows
 
-    def reduce_tasks(self, workers: int) -> int:
+    def count_reduce_tasks(self, workers: int) -> int:
+        """Return the number of reduce tasks of a round: ``reducers``, or else one per slice but at most one per
+        worker."""
         return self.reducers or min(workers, self.trials * self.slices)
 
 
 @dataclass(frozen=True)
 class Costs:
-    """Seconds on one machine.
+    """Seconds that each piece of work takes on one machine.
 
-    ``startup``: before the first round and after the last job; ``job``: every job, besides its tasks;
-    ``dispatch``: what the driver does for each task, one after another; ``task``: start and end of one task, on its
-    slot; ``commit``: a checkpoint; ``visit_row``: to read and score a row in one round; ``train_example``: one example
-    in one pass; ``encode_byte``, ``average_byte``: a byte of a partial in its mapper, in its reducer. ``contention``:
-    how much longer the work of a task takes when ``slots`` run at once.
+    - ``startup``: before the first round and after the last job, once a run
+    - ``job``: a job, without its tasks
+    - ``dispatch``: the driver's work for one task; the driver does this for one task after another
+    - ``task``: to start and end one task on its slot
+    - ``commit``: to write a checkpoint
+    - ``visit_row``: to read and score one row in one round
+    - ``train_example``: to train on one example in one epoch
+    - ``encode_byte``, ``average_byte``: for one byte of a partial, in its map task and in its reduce task
+
+    ``contention`` is no time but a factor: how many times as long a task's work takes when ``slots`` tasks run at once.
     """
 
     train_example: float
@@ -93,8 +108,11 @@ class Costs:
     slots: int = 1
 
     def slowdown(self, running: int) -> float:
-        """Of a task's work when ``running`` tasks run at once: linear up to ``slots``, then constant, for more slots
-        than were measured are further machines of the same kind."""
+        """Return the factor on a task's work when ``running`` tasks run at once.
+
+        It grows linearly to ``contention`` at ``slots`` tasks and stays there: more slots than were measured mean more
+        machines of the same kind.
+        """
         if self.slots == 1:
             return 1.0
         return 1.0 + (self.contention - 1.0) * min(1.0, (running - 1) / (self.slots - 1))
@@ -102,11 +120,14 @@ class Costs:
 
 @dataclass(frozen=True)
 class Cluster:
-    """Where it runs: ``slots`` tasks at once; ``bandwidth`` in bytes a second and ``latency`` in seconds of each
-    machine's link (infinite and 0: what local disks cost is in the measured overheads).
+    """The machines that a run is predicted for.
 
-    ``stragglers``: sigma of a lognormal factor (median 1) on every task's time; ``failures``: probability that an
-    attempt of a task dies, at a moment uniform in its duration, to be tried again at once up to ``retries`` times.
+    ``slots``: tasks that run at once. ``bandwidth`` (bytes a second) and ``latency`` (seconds): of each machine's
+    network link. The defaults, infinite and 0, mean no network: the measured overheads include the local disks.
+
+    ``stragglers``: sigma of a lognormal factor (median 1) on every task's time. ``failures``: probability that an
+    attempt of a task dies, at a moment uniform in its duration. The task is then tried again at once, up to ``retries``
+    times. ``seed`` decides the random numbers of both.
     """
 
     slots: int = 1
@@ -118,5 +139,6 @@ class Cluster:
     seed: int = 0
 
     @property
-    def random(self) -> bool:
+    def is_random(self) -> bool:
+        """Whether a prediction needs random numbers: stragglers or failures are expected."""
         return self.stragglers > 0.0 or self.failures > 0.0

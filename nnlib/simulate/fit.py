@@ -1,4 +1,4 @@
-"""From two short measurements, on one worker and on several, to the costs of the model."""
+"""Fit the costs of the model to two short measured runs, one on a single worker and one on several."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ from nnlib.simulate.model import predict, work_seconds
 
 @dataclass(frozen=True)
 class Measured:
-    """A short run: ``seconds`` in all, ``round_seconds`` of its mean round (the first, which warms up, apart);
-    ``train_seconds`` and ``visit_seconds`` are that round's training, and reading and scoring, summed over the workers.
-    ``workload`` is what was run."""
+    """A short measured run of ``workload`` on ``workers`` workers.
+
+    ``seconds`` is the time of the whole run, ``round_seconds`` that of its mean round (without the first, which warms
+    up). ``train_seconds`` (training) and ``visit_seconds`` (reading and scoring) are of that mean round too, summed
+    over the workers.
+    """
 
     workload: Workload
     workers: int
@@ -23,17 +26,20 @@ class Measured:
 
 
 def fit_costs(one: Measured, other: Measured, slots: int, known: Costs) -> Costs:
-    """The costs that give both measurements back.
+    """Return the costs with which the model predicts both measured runs.
 
-    ``one`` is of one worker, ``other`` of more; ``known`` has what was measured by itself (commit, bytes). Rates of
-    training and visiting are those of one worker; contention is what the others' tasks took beyond them; the rest of
-    the two rounds is what jobs and the dispatch of tasks cost (not below 0).
+    ``one`` is a run on one worker, ``other`` on more; ``slots`` is the number of tasks that ran at once. ``known`` has
+    the costs that were measured separately (of a commit, and per byte).
+
+    The run on one worker gives the seconds per trained example and per visited row. Contention is how much longer the
+    tasks of the other run took. What then remains of both rounds is the cost of jobs and of dispatching tasks, at
+    least 0.
     """
     passes = one.workload.epochs / one.workload.rounds
     rates = replace(
         known,
-        train_example=one.train_seconds / (passes * float(one.workload.trained(1)[0])),
-        visit_row=one.visit_seconds / float(one.workload.visited(1)[0]),
+        train_example=one.train_seconds / (passes * float(one.workload.trained_rows(1)[0])),
+        visit_row=one.visit_seconds / float(one.workload.visited_rows(1)[0]),
         slots=slots,
     )
     alone = float(work_seconds(other.workload, rates, other.workers).sum())
@@ -50,11 +56,12 @@ def fit_costs(one: Measured, other: Measured, slots: int, known: Costs) -> Costs
 
 
 def _overheads(costs: Costs, one: Measured, other: Measured, cluster: Cluster) -> Costs:
-    """``job`` and ``dispatch``: the line through what the two rounds took besides the work, by their tasks."""
+    """Return ``costs`` with ``job`` and ``dispatch``: the line, over the number of tasks, through the seconds that both
+    rounds took besides the work."""
     bare = replace(costs, job=0.0, dispatch=0.0)
     rest, tasks = [], []
     for point in (one, other):
-        rest.append(point.round_seconds - predict(point.workload, bare, cluster, [point.workers])[0].round)
-        tasks.append(point.workers + point.workload.reduce_tasks(point.workers))
+        rest.append(point.round_seconds - predict(point.workload, bare, cluster, [point.workers])[0].round_seconds)
+        tasks.append(point.workers + point.workload.count_reduce_tasks(point.workers))
     dispatch = max(0.0, (rest[1] - rest[0]) / (tasks[1] - tasks[0]))
     return replace(costs, dispatch=dispatch, job=max(0.0, rest[0] - dispatch * tasks[0]))

@@ -1,11 +1,12 @@
-"""The cost model: seconds of a run on any number of workers.
+"""The cost model: predict the seconds that a run takes on any number of workers.
 
     run   = startup + rounds * round + scoring
     round = fixed + map + transfer + reduce,    fixed = job + dispatch * tasks + commit
 
-``map`` is the makespan of one task a worker: start + slowdown * (reading, scoring and training its rows) + encoding
-its partials. ``reduce`` is the makespan of the reduce tasks: start + averaging their share of all partials.
-``scoring``, the job of 0 epochs at the end, is a round that trains, moves and commits nothing.
+``map`` is the makespan of the map tasks, one per worker. A map task takes: start + slowdown * (reading, scoring and
+training its rows) + encoding its partials. ``reduce`` is the makespan of the reduce tasks. A reduce task takes: start +
+averaging its slices of all partials. ``scoring``, the job of 0 epochs at the end, is a round without training, transfer
+and commit.
 """
 
 from __future__ import annotations
@@ -17,22 +18,23 @@ import numpy as np
 
 from nnlib.core.errors import UsageError
 from nnlib.core.seeds import Purpose, generator
-from nnlib.simulate.costs import WIRE_EXPANSION, Cluster, Costs, Seconds, Workload
-from nnlib.simulate.schedule import fails_for_good, lengthening, makespan
+from nnlib.simulate.costs import WIRE_EXPANSION, Cluster, Costs, Float64Array, Workload
+from nnlib.simulate.schedule import abort_probability, draw_lengthening, makespan
 
 DRAWS = 64
-"""Rounds that are simulated where luck plays a part."""
+"""Rounds simulated where task times are random; the prediction is their mean."""
 
 TRANSFERS = 3
-"""Messages one after another in a round: model out, partials to the reducers, averages back."""
+"""Messages of a round that wait for each other: the model out, partials to the reducers, averages back."""
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """Seconds of a run on ``workers`` workers, and of the phases of one (mean) round.
+    """The predicted times of a run on ``workers`` workers, all in seconds.
 
-    ``spread`` is the standard deviation of ``seconds``; ``work`` is what ``map`` would be if tasks did nothing but
-    train, ``fails`` the chance that the run ends because a task used up its attempts.
+    ``seconds``: the whole run; ``spread``: its standard deviation. ``map``, ``transfer``, ``reduce`` and ``fixed``: the
+    phases of the mean round; ``work``: what ``map`` would be if tasks only trained. ``fails`` is the probability that
+    the run ends because a task used up its attempts.
     """
 
     workers: int
@@ -46,26 +48,28 @@ class Prediction:
     fails: float
 
     @property
-    def round(self) -> float:
+    def round_seconds(self) -> float:
+        """Seconds of the mean round."""
         return self.map + self.transfer + self.reduce + self.fixed
 
 
 def predict(workload: Workload, costs: Costs, cluster: Cluster, workers: Iterable[int]) -> list[Prediction]:
-    """A prediction for each number of workers, which does not depend on the other numbers asked for."""
+    """Predict the run for each number of workers in ``workers``; no prediction depends on the other numbers."""
     return [_predict(workload, costs, cluster, count) for count in workers]
 
 
 def _predict(workload: Workload, costs: Costs, cluster: Cluster, workers: int) -> Prediction:
-    draws = DRAWS if cluster.random else 1
-    reducers = workload.reduce_tasks(workers)
+    draws = DRAWS if cluster.is_random else 1
+    reducers = workload.count_reduce_tasks(workers)
     mapping, reducing = np.ones((1, workers)), np.ones((1, reducers))
-    if cluster.random:
+    if cluster.is_random:
         rng = generator(cluster.seed, Purpose.SIMULATE, worker=workers)
-        mapping, reducing = lengthening(cluster, draws, workers, rng), lengthening(cluster, draws, reducers, rng)
+        mapping = draw_lengthening(cluster, draws, workers, rng)
+        reducing = draw_lengthening(cluster, draws, reducers, rng)
 
     slowdown = costs.slowdown(min(workers, cluster.slots))
-    visit = costs.task + slowdown * costs.visit_row * workload.visited(workers)
-    train = slowdown * costs.train_example * workload.epochs / workload.rounds * workload.trained(workers)
+    visit = costs.task + slowdown * costs.visit_row * workload.visited_rows(workers)
+    train = slowdown * costs.train_example * workload.epochs / workload.rounds * workload.trained_rows(workers)
     volume = workload.trials * workload.model_bytes
     map_ = makespan(mapping * (visit + train + costs.encode_byte * volume), cluster.slots)
     average = costs.task + costs.average_byte * volume * workers / reducers
@@ -85,28 +89,40 @@ def _predict(workload: Workload, costs: Costs, cluster: Cluster, workers: int) -
         reduce=float(reduce.mean()),
         fixed=jobs + costs.commit,
         work=float(makespan(train[None, :], cluster.slots)[0]),
-        fails=fails_for_good(cluster, (workload.rounds + 1) * (workers + reducers)),
+        fails=abort_probability(cluster, (workload.rounds + 1) * (workers + reducers)),
     )
 
 
 def _transfer(volume: float, workers: int, reducers: int, cluster: Cluster) -> float:
-    """Seconds on the network in one round: every worker gets the model from one store, whose link they share; each
-    reducer gets its slices of all partials over its own; the averages come back over one."""
+    """Return the seconds of one round on the network.
+
+    All workers get the model (``volume`` bytes) over one link, that of the storage. Each reducer gets its slices of all
+    partials over its machine's link. The averages return over one link.
+    """
     sent = volume * (workers + WIRE_EXPANSION * workers / reducers + WIRE_EXPANSION)
     return TRANSFERS * cluster.latency + sent / cluster.bandwidth
 
 
-def work_seconds(workload: Workload, costs: Costs, workers: int) -> Seconds:
-    """Seconds of reading, scoring and training of each worker in one round, alone on the machine."""
+def work_seconds(workload: Workload, costs: Costs, workers: int) -> Float64Array:
+    """Return the seconds that each worker reads, scores and trains in one round with the machine to itself, shape
+    (workers,)."""
     passes = workload.epochs / workload.rounds
-    return costs.visit_row * workload.visited(workers) + costs.train_example * passes * workload.trained(workers)
+    train = costs.train_example * passes * workload.trained_rows(workers)
+    return costs.visit_row * workload.visited_rows(workers) + train
 
 
-EXACT_UP_TO, POINTS_A_DOUBLING = 64, 16
+EXACT_UP_TO = 64
+"""A range of worker numbers holds every number up to this one."""
+POINTS_A_DOUBLING = 16
+"""Numbers per doubling beyond that."""
 
 
 def worker_counts(text: str) -> list[int]:
-    """``1,2,4,8`` as it stands; ``1..1024``: every number up to 64, then 16 to each doubling, and the last."""
+    """Parse numbers of workers: a list such as ``1,2,4,8``, or a range such as ``1..1024``.
+
+    A range holds every number up to `EXACT_UP_TO`, then `POINTS_A_DOUBLING` numbers per doubling, and its last number.
+    Raises `UsageError` for anything else, and for numbers outside 1 to 100,000.
+    """
     counts: set[int] = set()
     try:
         for part in text.split(","):

@@ -1,17 +1,17 @@
-"""Tasks on slots: which runs when, how long all take, what stragglers and failures add."""
+"""Schedule tasks on slots: how long all of them take, and what stragglers and failures add."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from nnlib.simulate.costs import Cluster, Seconds
+from nnlib.simulate.costs import Cluster, Float64Array
 
 
-def makespan(durations: Seconds, slots: int) -> Seconds:
-    """When the last task ends if each starts, in order, on the slot that is free first (list scheduling, Graham 1969).
+def makespan(durations: Float64Array, slots: int) -> Float64Array:
+    """Return the seconds until the last task ends if each starts, in order, on the slot that is free first.
 
-    ``durations`` has shape (draws, tasks); the result has shape (draws,). One slot gives the sum, as many slots as
-    tasks the longest.
+    That is list scheduling (Graham 1969). ``durations``: seconds, shape (draws, tasks); the result has shape (draws,).
+    With one slot it is the sum of the durations, with a slot for every task the longest.
     """
     draws, tasks = durations.shape
     if slots >= tasks:
@@ -23,11 +23,11 @@ def makespan(durations: Seconds, slots: int) -> Seconds:
     return np.asarray(free.max(axis=1))
 
 
-def lengthening(cluster: Cluster, draws: int, tasks: int, rng: np.random.Generator) -> Seconds:
-    """A factor on each task's time, shape (draws, tasks): its straggling, and the attempts it lost.
+def draw_lengthening(cluster: Cluster, draws: int, tasks: int, rng: np.random.Generator) -> Float64Array:
+    """Draw the factor by which stragglers and lost attempts lengthen each task, shape (draws, tasks).
 
-    The expected factor of failures alone is 1 + (p + p^2 + ... + p^retries) / 2. The numbers drawn do not depend on
-    the probabilities' effects, so two models that differ in a cost see the same luck.
+    With failures alone the expected factor is 1 + (p + p^2 + ... + p^retries) / 2. As many numbers are drawn whatever
+    the probabilities are, so two models that differ in a cost get the same random numbers.
     """
     factor = np.exp(cluster.stragglers * rng.standard_normal((draws, tasks)))
     lost = np.zeros((draws, tasks))
@@ -38,6 +38,9 @@ def lengthening(cluster: Cluster, draws: int, tasks: int, rng: np.random.Generat
     return np.asarray(factor * (1.0 + lost))
 
 
-def fails_for_good(cluster: Cluster, tasks: int) -> float:
-    """The chance that any of ``tasks`` uses up its attempts, which ends the run: 1 - (1 - p^(retries + 1))^tasks."""
+def abort_probability(cluster: Cluster, tasks: int) -> float:
+    """Return the probability that one of ``tasks`` tasks uses up its attempts and so ends the run.
+
+    It is 1 - (1 - p^(retries + 1))^tasks, where p is ``cluster.failures``.
+    """
     return float(1.0 - (1.0 - cluster.failures ** (cluster.retries + 1)) ** tasks)

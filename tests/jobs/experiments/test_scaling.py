@@ -13,7 +13,7 @@ from jobs.experiments.scaling import Timing, study
 from nnlib.config.schema import Config
 from nnlib.data.synthetic import SynthOptions, synthesize
 from nnlib.run.directory import EVENTS
-from nnlib.simulate.reference_times import PUBLISHED
+from nnlib.simulate.reference_times import REFERENCE_TIMES
 from nnlib.simulate.speedup import efficiency, improvement, speedup
 
 CONFIG = """
@@ -48,7 +48,7 @@ def test_the_words_of_a_study_by_hand() -> None:
 
 
 def test_the_published_improvements_are_those_of_the_formula_where_it_was_kept() -> None:
-    kfold, deep = PUBLISHED["scale-kfold"], PUBLISHED["scale-mlp3"]
+    kfold, deep = REFERENCE_TIMES["scale-kfold"], REFERENCE_TIMES["scale-mlp3"]
     assert [round(value, 2) for value in kfold.improvements()] == [0.0, 4.08, 12.98, 69.41]
     above = zip(kfold.seconds, kfold.seconds[1:], strict=False)
     assert [round(improvement(before, after), 2) for before, after in above] == list(kfold.stated[1:])

@@ -94,7 +94,7 @@ def test_a_dataset_is_scaled_by_its_training_rows(tmp_path: Path) -> None:
     dataset = write_dataset(tmp_path, x, y, shards=4, classes=3, dtype="uint8", scale=1 / 255, row_group_rows=50)
     rule = find_split(label_chunks(dataset), Split(), seed=0, split_seed=0, classes=3)
     train = rule.parts(np.arange(600), y, {}) == TRAIN
-    fits = []
+    fits: list[Scaler] = []
     for groups in ([[0, 1, 2, 3]], [[0, 1], [2, 3]], [[0], [1], [2], [3]]):
         stats: dict[int, FeatureStats] = {}
         for group in groups:
@@ -102,8 +102,9 @@ def test_a_dataset_is_scaled_by_its_training_rows(tmp_path: Path) -> None:
                 stats |= {shard: data.feature_stats(rule, shard) for shard in group}
         scaler = Scaler.from_stats("standard", FeatureStats.merged(stats[shard] for shard in range(4)))
         assert scaler is not None
-        fits.append((scaler.shift.tobytes(), scaler.factor.tobytes()))
-    assert len(set(fits)) == 1
+        fits.append(scaler)
+    assert len({(scaler.shift.tobytes(), scaler.factor.tobytes()) for scaler in fits}) == 1
+    scaler = fits[0]
     oracle = StandardScaler().fit(x[train] / 255)
     np.testing.assert_allclose(scaler.shift, oracle.mean_, rtol=1e-13)
     np.testing.assert_allclose(1 / scaler.factor, oracle.scale_, rtol=1e-13)

@@ -37,7 +37,8 @@ def test_reads_what_was_written(tmp_path: Path, dtype: str, decoded: int, monkey
     """Whole row groups at once, in pieces of three rows, row by row."""
     monkeypatch.setattr("nnlib.data.shard_reader._DECODED", decoded)
     x, y = rows(50).astype(dtype), np.arange(50) % 4
-    extra = {"who": [f"p{i % 7}" for i in range(50)], "site": list(range(50))}
+    who = [f"p{i % 7}" for i in range(50)]
+    extra = {"who": who, "site": list(range(50))}
     written = write_dataset(tmp_path, x, y, shards=2, row_group_rows=8, classes=4, extra=extra, dtype=dtype)
     dataset = Dataset.open(str(tmp_path))
     assert dataset == written
@@ -54,7 +55,7 @@ def test_reads_what_was_written(tmp_path: Path, dtype: str, decoded: int, monkey
                 assert not group.x.flags.writeable
                 np.testing.assert_array_equal(group.x, x[group.row])
                 np.testing.assert_array_equal(group.y, y[group.row])
-                assert group.extra["who"].tolist() == [extra["who"][row] for row in group.row]
+                assert group.extra["who"].tolist() == [who[row] for row in group.row]
                 assert group.extra["site"].tolist() == group.row.tolist()
                 for mine, theirs in ((group.row, labels[index].row), (group.y, labels[index].y)):
                     np.testing.assert_array_equal(mine, theirs)
@@ -126,7 +127,8 @@ def test_another_schema_is_refused(tmp_path: Path, change: dict[str, Any], messa
 @pytest.mark.parametrize(("field", "message"), [("rows", "20 rows"), ("row_groups", "2 row groups")])
 def test_other_counts_are_refused(tmp_path: Path, field: str, message: str) -> None:
     dataset = write_dataset(tmp_path, rows(20), np.zeros(20))
-    shard = replace(dataset.shards[0], **{field: 3})
+    changed: dict[str, Any] = {field: 3}
+    shard = replace(dataset.shards[0], **changed)
     with pytest.raises(MismatchError, match=f"{message}, the manifest says 3"):
         ShardReader(replace(dataset, shards=(shard,)), 0)
 

@@ -16,11 +16,11 @@ from jobs.__main__ import main
 from nnlib.core.errors import UsageError
 from nnlib.core.seeds import Purpose, generator
 from nnlib.data.synthetic import SynthOptions, synthesize
-from nnlib.simulate.advice import advise, periods, shortest_cheap
+from nnlib.simulate.advice import advise, compare_periods, shortest_cheap_period
 from nnlib.simulate.costs import Cluster, Costs, Workload
 from nnlib.simulate.fit import Measured, fit_costs
 from nnlib.simulate.model import predict, work_seconds, worker_counts
-from nnlib.simulate.schedule import fails_for_good, lengthening, makespan
+from nnlib.simulate.schedule import abort_probability, draw_lengthening, makespan
 
 EIGHT = Workload(shard_rows=(125,) * 8, train_rows=800, trials=1, epochs=6, epochs_per_round=2, model_bytes=1000)
 TRAIN_ONLY = Costs(train_example=0.01)
@@ -93,33 +93,33 @@ def test_the_network_by_hand() -> None:
 
 def test_workers_get_whole_shards_or_equal_parts() -> None:
     uneven = replace(EIGHT, shard_rows=(300, 200, 100))
-    assert uneven.shares(2).tolist() == [400 / 600, 200 / 600]
-    assert uneven.shares(5).tolist() == [0.2] * 5
+    assert uneven.row_fractions(2).tolist() == [400 / 600, 200 / 600]
+    assert uneven.row_fractions(5).tolist() == [0.2] * 5
 
 
 def test_batches_count_whole_and_shared_streams_are_not_divided() -> None:
-    assert replace(EIGHT, batch_size=64).trained(8).tolist() == [128.0] * 8
+    assert replace(EIGHT, batch_size=64).trained_rows(8).tolist() == [128.0] * 8
     shared = replace(EIGHT, shared=True, trials=3)
-    assert shared.trained(4).tolist() == [2400.0] * 4
+    assert shared.trained_rows(4).tolist() == [2400.0] * 4
     one, four = seconds(TRAIN_ONLY, Cluster(slots=4), 1, 4, work=shared)
     assert one == four
 
 
 def test_failures_add_the_expected_retries() -> None:
     """An attempt dies with p = 0.5 half way on average, at most three times: 1 + (1/2 + 1/4 + 1/8) / 2."""
-    factor = lengthening(Cluster(failures=0.5), 20_000, 10, generator(0, Purpose.SIMULATE))
+    factor = draw_lengthening(Cluster(failures=0.5), 20_000, 10, generator(0, Purpose.SIMULATE))
     assert factor.mean() == pytest.approx(1 + (0.5 + 0.25 + 0.125) / 2, abs=5e-3)
     assert factor.min() == 1.0
-    assert lengthening(Cluster(stragglers=0.0), 4, 3, generator(0, Purpose.SIMULATE)).tolist() == [[1.0] * 3] * 4
+    assert draw_lengthening(Cluster(stragglers=0.0), 4, 3, generator(0, Purpose.SIMULATE)).tolist() == [[1.0] * 3] * 4
 
 
 def test_the_chance_to_fail_for_good_by_hand() -> None:
-    assert fails_for_good(Cluster(failures=0.5, retries=1), 2) == pytest.approx(1 - 0.75**2)
-    assert fails_for_good(Cluster(), 1000) == 0.0
+    assert abort_probability(Cluster(failures=0.5, retries=1), 2) == pytest.approx(1 - 0.75**2)
+    assert abort_probability(Cluster(), 1000) == 0.0
 
 
 def test_stragglers_are_lognormal_with_median_one() -> None:
-    factor = lengthening(Cluster(stragglers=0.5), 20_000, 10, generator(1, Purpose.SIMULATE))
+    factor = draw_lengthening(Cluster(stragglers=0.5), 20_000, 10, generator(1, Purpose.SIMULATE))
     assert np.median(factor) == pytest.approx(1.0, abs=0.01)
     assert np.log(factor).std() == pytest.approx(0.5, abs=0.01)
 
@@ -157,31 +157,31 @@ def test_break_even_and_the_best_number_by_hand() -> None:
     advice = advise(points[0], points)
     assert (advice.break_even, advice.best) == (2, 10)
     assert advice.best_speedup == pytest.approx(10.1 / 2.0)
-    assert advice.distribute
+    assert advice.is_worth_it
 
     work, costs = averaging(6.0)  # 16, 17, 21.3, ...
     points = predict(work, costs, Cluster(slots=100), range(1, 101))
     advice = advise(points[0], points)
-    assert (advice.break_even, advice.best, advice.distribute) == (None, 1, False)
+    assert (advice.break_even, advice.best, advice.is_worth_it) == (None, 1, False)
     assert advice.text().startswith("do not distribute this")
 
     work, costs = averaging(4.5)  # 14.5 against 14: faster, but not worth it
     points = predict(work, costs, Cluster(slots=100), range(1, 101))
     advice = advise(points[0], points)
-    assert (advice.break_even, advice.distribute) == (2, False)
+    assert (advice.break_even, advice.is_worth_it) == (2, False)
     assert advice.text().startswith("do not distribute this")
 
 
 def test_longer_periods_are_faster_and_the_shortest_cheap_one_is_named() -> None:
     work = replace(EIGHT, epochs=20, epochs_per_round=4)
     costs = Costs(train_example=0.01, job=0.45)  # a round of e epochs trains 2 e seconds on 4 workers
-    found = periods(work, costs, Cluster(slots=4), 4)
+    found = compare_periods(work, costs, Cluster(slots=4), 4)
     assert [period.epochs for period in found] == [1, 2, 4, 5, 10, 20]
     assert [period.seconds for period in found] == sorted((period.seconds for period in found), reverse=True)
     assert [period.overhead for period in found[:3]] == pytest.approx([0.45 / 2.45, 0.45 / 4.45, 0.45 / 8.45])
-    cheap = shortest_cheap(found)
+    cheap = shortest_cheap_period(found)
     assert cheap is not None and cheap.epochs == 4
-    assert shortest_cheap(found[:2]) is None
+    assert shortest_cheap_period(found[:2]) is None
 
 
 @pytest.mark.parametrize("shared", [False, True])
@@ -193,9 +193,9 @@ def test_the_fit_finds_the_costs_that_made_the_measurements(slots: int, shared: 
     for workers in (1, 6):
         (point,) = predict(short, truth, Cluster(slots), [workers])
         slower = truth.slowdown(min(workers, slots))
-        visit = slower * truth.visit_row * float(short.visited(workers).sum())
+        visit = slower * truth.visit_row * float(short.visited_rows(workers).sum())
         both = slower * float(work_seconds(short, truth, workers).sum())
-        points.append(Measured(short, workers, point.seconds, point.round, both - visit, visit))
+        points.append(Measured(short, workers, point.seconds, point.round_seconds, both - visit, visit))
     known = replace(
         truth, train_example=0.0, visit_row=0.0, startup=0.0, job=0.0, dispatch=0.0, contention=1.0, slots=1
     )

@@ -109,7 +109,8 @@ class TestShards:
         pixels = RANDOM.integers(0, 256, (300, 4, 4), np.uint8)
         for name, x in (("bytes", pixels), ("floats", X[:300])):
             dataset = from_arrays(x, np.arange(300) % 3, str(tmp_path / name), shards=2)
-            found = duckdb.sql(f"select row, x, y from '{dataset.address}/*.parquet' order by row").fetchall()
+            query = f"select row, x, y from '{dataset.address}/*.parquet' order by row"
+            found = duckdb.execute(query).fetchall()
             assert [row for row, _, _ in found] == list(range(300))
             assert np.array_equal(np.array([x for _, x, _ in found]), x.reshape(300, -1))
             assert [y for _, _, y in found] == [row % 3 for row in range(300)]

@@ -49,7 +49,7 @@ def rule_of(chunks: LabelChunks, split: Split, **keywords: Any) -> SplitRule:
 
 
 def counts(parts: Any) -> list[int]:
-    return np.bincount(parts, minlength=4).tolist()
+    return [int(count) for count in np.bincount(parts, minlength=4)]
 
 
 @st.composite
