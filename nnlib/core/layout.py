@@ -1,6 +1,14 @@
-"""The layout of the flat vector: which parameter lies where, as one frozen value with a fingerprint.
+"""The layout of a model's numbers: what lies where, and how the workers' values of it are combined.
 
-Whatever crosses a process or a file (partials, averages, checkpoints) carries the fingerprint, so that two
+A model's numbers are a `ModelState`: one flat vector, and buffers. The flat vector has the parameters and, behind them,
+a local optimizer's averaged state, all of one dtype and combined by the mean. Gradients, the L2 term, the outer step,
+drift, `sync.precision` and error feedback work on it, so none of them has to look for buffers. Buffers (running
+statistics, counters) lie apart, in one vector for each `Segment` (a dtype with a rule), and travel exactly.
+
+Tied parameters are one entry with other names for it (``aliases``). Frozen parameters are not part of the layout: they
+are the same at all workers and after all rounds, and belong where the model itself is described.
+
+Whatever crosses a process or a file (partials, averages, checkpoints) carries the layout's fingerprint, so that two
 vectors can only meet if every number in them means the same.
 """
 
@@ -9,66 +17,80 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from nnlib.core.arrays import Array, Vector
+from nnlib.core.entries import Entry, Rule, Segment, laid
 from nnlib.core.errors import MismatchError
-
-Kind = Literal["weight", "bias", "state"]
-"""weight: counts in the L2 term; bias: does not; state: a local optimizer's, averaged if asked."""
 
 BLOCK = 65_536
 """Elements in a block. Norms are summed block by block and slices end on block edges, so no choice of slices or
 reducers can change a sum."""
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One array in the flat vector."""
+class ModelState(NamedTuple):
+    """The numbers of a layout: ``vector``, shape (layout.size,), and the vector of each of ``layout.buffers``."""
 
-    name: str
-    shape: tuple[int, ...]
-    kind: Kind
-    offset: int
+    vector: Vector
+    buffers: tuple[Vector, ...] = ()
 
-    @property
-    def size(self) -> int:
-        return math.prod(self.shape)
 
-    @property
-    def range(self) -> slice:
-        return slice(self.offset, self.offset + self.size)
+class LayoutSlice(NamedTuple):
+    """A range of the vector of ``Layout.segments[segment]``."""
+
+    segment: int
+    range: slice
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Names, shapes, kinds and dtype of the arrays in a flat vector, back to back, each in C order."""
+    """Names, shapes, kinds and dtypes of a model's arrays. ``entries`` and ``dtype`` are those of the flat vector,
+    ``buffers`` are the segments of the buffers, ``aliases`` pairs (another name, the name of a parameter)."""
 
     entries: tuple[Entry, ...]
     dtype: Literal["float32", "float64"]
+    buffers: tuple[Segment, ...] = ()
+    aliases: tuple[tuple[str, str], ...] = ()
 
     @classmethod
-    def build(cls, arrays: Iterable[tuple[str, Sequence[int], Kind]], dtype: str) -> Layout:
-        """Lay arrays back to back in the order given."""
-        entries: list[Entry] = []
-        offset = 0
-        for name, shape, kind in arrays:
-            entry = Entry(name, tuple(int(side) for side in shape), kind, offset)
-            entries.append(entry)
-            offset += entry.size
+    def build(cls, entries: Iterable[Entry], dtype: str, aliases: Mapping[str, str] | None = None) -> Layout:
+        """Lay arrays back to back in the order given, buffers of each dtype and rule in a segment of their own.
+
+        Raises `ValueError` for a dtype that is not float32 or float64, and for names that are taken or unknown.
+        """
         if dtype not in ("float32", "float64"):
             raise ValueError(f"dtype must be float32 or float64, got {dtype!r}")
-        return cls(tuple(entries), dtype)  # type: ignore[arg-type]
+        flat: list[Entry] = []
+        apart: dict[tuple[str, Rule], list[Entry]] = {}
+        for entry in entries:
+            if entry.kind == "buffer":
+                apart.setdefault((entry.dtype, entry.rule), []).append(entry)
+            else:
+                flat.append(entry)
+        buffers = tuple(Segment(kind, rule, laid(segment, kind)) for (kind, rule), segment in apart.items())
+        layout = cls(laid(flat, dtype), dtype, buffers, tuple(sorted((aliases or {}).items())))  # type: ignore[arg-type]
+        layout._check_names()
+        return layout
 
-    def extended(self, arrays: Iterable[tuple[str, Sequence[int], Kind]]) -> Layout:
+    def _check_names(self) -> None:
+        names = [entry.name for segment in self.segments for entry in segment.entries]
+        names += [alias for alias, _ in self.aliases]
+        if len(set(names)) < len(names):
+            raise ValueError("two arrays of a layout have the same name")
+        parameters = {entry.name for entry in self.entries}
+        if unknown := [name for _, name in self.aliases if name not in parameters]:
+            raise ValueError(f"aliases of parameters that do not exist: {', '.join(unknown)}")
+
+    def extended(self, entries: Iterable[Entry]) -> Layout:
         """This layout with more arrays behind it (a local optimizer's averaged state)."""
-        own = [(entry.name, entry.shape, entry.kind) for entry in self.entries]
-        return Layout.build([*own, *arrays], self.dtype)
+        buffers = (entry for segment in self.buffers for entry in segment.entries)
+        return Layout.build([*self.entries, *entries, *buffers], self.dtype, dict(self.aliases))
 
     @cached_property
     def size(self) -> int:
@@ -77,38 +99,118 @@ class Layout:
 
     @cached_property
     def itemsize(self) -> int:
+        """Bytes of an element of the flat vector."""
         return int(np.dtype(self.dtype).itemsize)
 
     @cached_property
+    def nbytes(self) -> int:
+        """Bytes of the flat vector and of all buffers."""
+        return sum(segment.nbytes for segment in self.segments)
+
+    @cached_property
+    def segments(self) -> tuple[Segment, ...]:
+        """The flat vector's segment, then those of the buffers."""
+        return (Segment(self.dtype, "mean", self.entries), *self.buffers)
+
+    @cached_property
     def fingerprint(self) -> str:
-        """16 hex digits over names, shapes, kinds and dtype."""
+        """16 hex digits over names, shapes, kinds, dtypes and rules."""
         text = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def to_json(self) -> dict[str, Any]:
-        arrays = [[entry.name, list(entry.shape), entry.kind] for entry in self.entries]
-        return {"arrays": arrays, "dtype": self.dtype}
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Layout:
-        return cls.build([(name, shape, kind) for name, shape, kind in data["arrays"]], data["dtype"])
+        """What the fingerprint stands for. Buffers and aliases are named only where there are some: the fingerprint of
+        other layouts is stored in the lines and checkpoints of older versions."""
+        facts: dict[str, Any] = {
+            "arrays": [[entry.name, list(entry.shape), _former_kind(entry)] for entry in self.entries],
+            "dtype": self.dtype,
+        }
+        if self.buffers:
+            facts["buffers"] = [
+                [entry.name, list(entry.shape), entry.dtype, entry.rule]
+                for segment in self.buffers
+                for entry in segment.entries
+            ]
+        if self.aliases:
+            facts["aliases"] = [list(pair) for pair in self.aliases]
+        return facts
 
     def check(self, flat: npt.NDArray[Any]) -> None:
-        """Refuse a vector that does not have this layout's size and dtype."""
+        """Refuse a vector that does not have this layout's size and dtype, with a `MismatchError`."""
         if flat.shape != (self.size,) or flat.dtype != np.dtype(self.dtype):
             raise MismatchError(
                 f"expected a vector of {self.size} {self.dtype}, got shape {flat.shape} {flat.dtype}",
                 layout=self.fingerprint,
             )
 
+    def check_buffers(self, buffers: Sequence[Vector]) -> None:
+        """Refuse buffers that do not have this layout's sizes and dtypes, with a `MismatchError`."""
+        expected = [((segment.size,), np.dtype(segment.dtype)) for segment in self.buffers]
+        found = [(vector.shape, vector.dtype) for vector in buffers]
+        if found != expected:
+            raise MismatchError(f"expected buffers of {expected}, got {found}", layout=self.fingerprint)
+
     def views(self, flat: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
-        """Each array as a view of ``flat`` (shape (size,)): writing to one writes to the other."""
+        """Each array of the flat vector as a view of ``flat`` (shape (size,)), also by its aliases: writing to one
+        writes to the other."""
         self.check(flat)
-        return {entry.name: flat[entry.range].reshape(entry.shape) for entry in self.entries}
+        views = {entry.name: flat[entry.range].reshape(entry.shape) for entry in self.entries}
+        for alias, name in self.aliases:
+            views[alias] = views[name]
+        return views
+
+    def buffer_views(self, buffers: Sequence[Vector]) -> dict[str, Array]:
+        """Each buffer as a view of its segment's vector."""
+        self.check_buffers(buffers)
+        return {
+            entry.name: vector[entry.range].reshape(entry.shape)
+            for segment, vector in zip(self.buffers, buffers, strict=True)
+            for entry in segment.entries
+        }
+
+    def split(self, state: ModelState) -> dict[str, Array]:
+        """All arrays of a state by name, as views of it; each once, without aliases. `join` is the inverse."""
+        views = self.views(state.vector)
+        return {entry.name: views[entry.name] for entry in self.entries} | self.buffer_views(state.buffers)
+
+    def join(self, arrays: Mapping[str, Array]) -> ModelState:
+        """A new state with the values of ``arrays``. Raises `MismatchError` where one is absent or of another shape or
+        dtype."""
+        state = self.zeros()
+        for name, view in self.split(state).items():
+            array = arrays.get(name)
+            if array is None or array.shape != view.shape or array.dtype != view.dtype:
+                got = "absent" if array is None else f"{array.dtype} {array.shape}"
+                raise MismatchError(f"expected {view.dtype} {view.shape}, found {got}", array=name)
+            view[...] = array
+        return state
+
+    def zeros(self) -> ModelState:
+        """A new state of zeros."""
+        return ModelState(np.zeros(self.size, self.dtype), self.zero_buffers())
+
+    def zero_buffers(self) -> tuple[Vector, ...]:
+        """New buffers of zeros."""
+        return tuple(np.zeros(segment.size, segment.dtype) for segment in self.buffers)
+
+    def slices(self, elements: int) -> list[LayoutSlice]:
+        """All segments cut into slices of at most ``elements``, rounded up to whole blocks; the flat vector's first."""
+        return [
+            LayoutSlice(number, part)
+            for number, segment in enumerate(self.segments)
+            for part in slices(segment.size, elements)
+        ]
 
     def weight_ranges(self) -> list[slice]:
-        """The ranges the L2 term counts (weights, not biases)."""
-        return [entry.range for entry in self.entries if entry.kind == "weight"]
+        """The ranges of the flat vector that the L2 term counts."""
+        return [entry.range for entry in self.entries if entry.decays]
+
+
+def _former_kind(entry: Entry) -> str:
+    """The kind's name in a fingerprint, from the time when there were three kinds and no buffers."""
+    if entry.kind == "optimizer":
+        return "state"
+    return "weight" if entry.decays else "bias"
 
 
 def slices(size: int, slice_elements: int) -> list[slice]:

@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from nnlib.config.schema import Model as ModelConfig
 from nnlib.core.arrays import Array
-from nnlib.core.layout import Kind, Layout, aligned_empty
+from nnlib.core.entries import Entry, parameter
+from nnlib.core.layout import Layout, aligned_empty
 from nnlib.models.functions import ACTIVATIONS, LOSSES
 from nnlib.models.init import INITIALISERS
 
@@ -23,10 +24,10 @@ class MLP:
 
     def __init__(self, widths: Sequence[int], *, activation: str, loss: str, init: str, dtype: str) -> None:
         """``widths``: features, each hidden layer, outputs. The names are keys of the tables in `nnlib.models`."""
-        arrays: list[tuple[str, tuple[int, ...], Kind]] = []
+        arrays: list[Entry] = []
         for index, (inputs, outputs) in enumerate(itertools.pairwise(widths)):
-            arrays.append((f"layer{index}.weight", (inputs, outputs), "weight"))
-            arrays.append((f"layer{index}.bias", (outputs,), "bias"))
+            arrays.append(parameter(f"layer{index}.weight", (inputs, outputs), decays=True))
+            arrays.append(parameter(f"layer{index}.bias", (outputs,), decays=False))
         self.layout = Layout.build(arrays, dtype)
         self.widths = tuple(widths)
         self.loss = loss

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nnlib.core.arrays import Array
-from nnlib.core.layout import Kind
+from nnlib.core.entries import Entry
 
 Float64 = npt.NDArray[np.float64]
 Objective = Callable[[Float64], tuple[float, Float64]]
@@ -22,7 +22,7 @@ class StepOptimizer(Protocol):
     kind: ClassVar[Literal["step"]] = "step"
 
     @property
-    def state_arrays(self) -> Sequence[tuple[str, tuple[int, ...], Kind]]:
+    def state_arrays(self) -> Sequence[Entry]:
         """What `nnlib.core.layout.Layout.extended` takes: the arrays in ``state``, in order."""
         ...
 

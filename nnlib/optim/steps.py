@@ -14,7 +14,8 @@ import numpy as np
 
 from nnlib.config.schema import Train
 from nnlib.core.arrays import Array
-from nnlib.core.layout import Kind, Layout, aligned_empty
+from nnlib.core.entries import Entry, optimizer_state
+from nnlib.core.layout import Layout, aligned_empty
 
 BLOCK_ELEMENTS = 65_536
 
@@ -42,9 +43,9 @@ class _Blocked:
     def __init__(self, train: Train, layout: Layout, block_elements: int = BLOCK_ELEMENTS) -> None:
         self._layout = layout
         self._block_elements = block_elements
-        self.state_arrays: list[tuple[str, tuple[int, ...], Kind]] = [
-            *((name, (layout.size,), "state") for name in self.vectors),
-            *((name, (1,), "state") for name in self.scalars),
+        self.state_arrays: list[Entry] = [
+            *(optimizer_state(name, (layout.size,)) for name in self.vectors),
+            *(optimizer_state(name, (1,)) for name in self.scalars),
         ]
         self.state = aligned_empty(layout.size * len(self.vectors) + len(self.scalars), layout.dtype)
         self._bound: tuple[Array, Array] | None = None

@@ -171,8 +171,8 @@ class NNJobsEstimator(BaseEstimator):  # type: ignore[misc]
         arrays = fitted.model.layout.views(fitted.weights)
         entries = fitted.model.layout.entries
         self._model = fitted.model
-        self.coefs_ = [arrays[entry.name].copy() for entry in entries if entry.kind == "weight"]
-        self.intercepts_ = [arrays[entry.name].copy() for entry in entries if entry.kind == "bias"]
+        self.coefs_ = [arrays[entry.name].copy() for entry in entries if entry.decays]
+        self.intercepts_ = [arrays[entry.name].copy() for entry in entries if not entry.decays]
         self.scaler_ = self.scaler_ if go_on else fitted.scaler
         self.loss_curve_ = [*self.loss_curve_, *fitted.losses] if go_on else fitted.losses
         self.loss_ = self.loss_curve_[-1] if self.loss_curve_ else None

@@ -29,6 +29,7 @@ from nnlib.aggregation.average import Partial
 from nnlib.config.load import parse_config
 from nnlib.config.render import from_resolved, to_yaml
 from nnlib.config.schema import Config
+from nnlib.core.entries import parameter
 from nnlib.core.errors import NnjobsError
 from nnlib.core.layout import Layout
 from nnlib.data.dataset import MANIFEST, Dataset
@@ -250,7 +251,9 @@ def _config_seeds() -> list[bytes]:
     ]
 
 
-LAYOUT = Layout.build([("layer0.weight", (3, 2), "weight"), ("layer0.bias", (2,), "bias")], "float32")
+LAYOUT = Layout.build(
+    [parameter("layer0.weight", (3, 2), decays=True), parameter("layer0.bias", (2,), decays=False)], "float32"
+)
 
 
 def _safetensors(data: bytes) -> None:

@@ -7,13 +7,20 @@ from typing import Any
 
 import numpy as np
 
+from nnlib.core.entries import parameter
 from nnlib.core.layout import Layout
 from nnlib.run.checkpoint import Checkpoint, RoundStore, TrialState
 
 LAYOUTS = [
-    Layout.build([("layer0.weight", (3, 2), "weight"), ("layer0.bias", (2,), "bias")], "float32"),
     Layout.build(
-        [("layer0.weight", (2, 5), "weight"), ("layer0.bias", (5,), "bias"), ("out.weight", (5, 1), "weight")],
+        [parameter("layer0.weight", (3, 2), decays=True), parameter("layer0.bias", (2,), decays=False)], "float32"
+    ),
+    Layout.build(
+        [
+            parameter("layer0.weight", (2, 5), decays=True),
+            parameter("layer0.bias", (5,), decays=False),
+            parameter("out.weight", (5, 1), decays=True),
+        ],
         "float64",
     ),
 ]

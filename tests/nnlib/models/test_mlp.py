@@ -25,12 +25,12 @@ def make(hidden: list[int], features: int = 6, outputs: int = 3, **keys: Any) ->
 
 def test_layout_is_weight_then_bias_per_layer() -> None:
     layout = make([5]).layout
-    found = [(entry.name, entry.shape, entry.kind) for entry in layout.entries]
+    found = [(entry.name, entry.shape, entry.kind, entry.decays) for entry in layout.entries]
     assert found == [
-        ("layer0.weight", (6, 5), "weight"),
-        ("layer0.bias", (5,), "bias"),
-        ("layer1.weight", (5, 3), "weight"),
-        ("layer1.bias", (3,), "bias"),
+        ("layer0.weight", (6, 5), "parameter", True),
+        ("layer0.bias", (5,), "parameter", False),
+        ("layer1.weight", (5, 3), "parameter", True),
+        ("layer1.bias", (3,), "parameter", False),
     ]
     assert layout.dtype == "float32"
 

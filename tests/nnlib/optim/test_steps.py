@@ -10,6 +10,7 @@ import pytest
 import reference
 
 from nnlib.config.schema import Model, Train
+from nnlib.core.entries import parameter
 from nnlib.core.errors import ConfigError
 from nnlib.core.layout import Layout
 from nnlib.models import build_model
@@ -20,10 +21,10 @@ STEPS = [name for name, kind in OPTIMIZERS.items() if kind.kind == "step"]
 BATCHES = [name for name, kind in OPTIMIZERS.items() if kind.kind == "batch"]
 LAYOUT = Layout.build(
     [
-        ("a.weight", (7, 5), "weight"),
-        ("a.bias", (5,), "bias"),
-        ("b.weight", (5, 3), "weight"),
-        ("b.bias", (3,), "bias"),
+        parameter("a.weight", (7, 5), decays=True),
+        parameter("a.bias", (5,), decays=False),
+        parameter("b.weight", (5, 3), decays=True),
+        parameter("b.bias", (3,), decays=False),
     ],
     "float64",
 )
@@ -80,7 +81,7 @@ def test_trajectory_equals_torch(name: str, decay: float) -> None:
 
 def test_momentum_and_nesterov_hand_worked() -> None:
     """mu = 1/2, lr = 1, w = 0, g = 1 then 1: v = 1, 3/2. Heavy ball: w = -1, -5/2. Nesterov: -3/2, -13/4."""
-    layout = Layout.build([("w", (1,), "bias")], "float64")
+    layout = Layout.build([parameter("w", (1,), decays=False)], "float64")
     for name, expected in (("momentum", [-1.0, -2.5]), ("nesterov", [-1.5, -3.25])):
         optimizer, flat, seen = step_optimizer(name, layout, momentum=0.5), np.zeros(1), []
         for _ in range(2):
@@ -90,7 +91,7 @@ def test_momentum_and_nesterov_hand_worked() -> None:
 
 
 def test_adam_first_step_is_the_rate_whatever_the_gradient() -> None:
-    layout = Layout.build([("w", (3,), "bias")], "float64")
+    layout = Layout.build([parameter("w", (3,), decays=False)], "float64")
     optimizer, flat = step_optimizer("adam", layout), np.zeros(3)
     optimizer.step(flat, np.array([1e-3, -5.0, 1e4]), 0.01, 0.0)
     np.testing.assert_allclose(flat, [-0.01, 0.01, -0.01], rtol=1e-4)
@@ -99,8 +100,7 @@ def test_adam_first_step_is_the_rate_whatever_the_gradient() -> None:
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", STEPS)
 def test_blocks_change_no_bit(name: str, dtype: str) -> None:
-    arrays = [(entry.name, entry.shape, entry.kind) for entry in LAYOUT.entries]
-    layout = Layout.build(arrays, dtype)
+    layout = Layout.build(LAYOUT.entries, dtype)
     results = set()
     for block in (1, 7, 36, 40, layout.size, 10_000):
         optimizer = OPTIMIZERS[name](Train(), layout, block)  # type: ignore[call-arg]

@@ -1,0 +1,120 @@
+"""The arrays of a layout: what each is, of which dtype, and how the workers' values of it are combined."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+
+Kind = Literal["parameter", "buffer", "optimizer"]
+"""parameter: has a gradient; buffer: part of the model without one; optimizer: a local optimizer's, averaged if
+asked."""
+
+Rule = Literal["mean", "max", "keep"]
+"""How the workers' values are combined. mean: weighted by examples, in float64; max: the largest of each element; keep:
+they must be the same at all workers."""
+
+BUFFER_DTYPES = [
+    "float16",
+    "float32",
+    "float64",
+    "int8",
+    "int16",
+    "int32",
+    "int64",
+    "uint8",
+    "uint16",
+    "uint32",
+    "uint64",
+    "bool",
+]
+"""Dtypes of buffers: those that numpy, safetensors and the lines between tasks all have."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One named array of a layout: ``offset`` elements into the vector of its `Segment`.
+
+    ``decays``: whether the L2 term counts it (weights, not biases). `parameter`, `buffer` and `optimizer_state` make
+    entries; `Layout.build` gives them their offsets, and the layout's dtype to those of the flat vector.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    kind: Kind
+    offset: int = 0
+    dtype: str = ""
+    rule: Rule = "mean"
+    decays: bool = False
+
+    @property
+    def size(self) -> int:
+        """Elements of the array."""
+        return math.prod(self.shape)
+
+    @property
+    def range(self) -> slice:
+        """Where the array lies in its segment's vector."""
+        return slice(self.offset, self.offset + self.size)
+
+
+def parameter(name: str, shape: Sequence[int], *, decays: bool) -> Entry:
+    """An array that training moves; ``decays``: the L2 term counts it."""
+    return Entry(name, _sides(shape), "parameter", decays=decays)
+
+
+def optimizer_state(name: str, shape: Sequence[int]) -> Entry:
+    """An array of a local optimizer that is averaged like parameters."""
+    return Entry(name, _sides(shape), "optimizer")
+
+
+def buffer(name: str, shape: Sequence[int], dtype: str, rule: Rule) -> Entry:
+    """An array of the model without a gradient, of its own dtype. Raises `ValueError` for a dtype that does not exist
+    or has no mean."""
+    if dtype not in BUFFER_DTYPES:
+        raise ValueError(f"buffer {name}: dtype must be one of {', '.join(BUFFER_DTYPES)}, got {dtype!r}")
+    if rule == "mean" and not dtype.startswith("float"):
+        raise ValueError(f"buffer {name}: {dtype} has no mean that is exact, choose max or keep")
+    return Entry(name, _sides(shape), "buffer", dtype=dtype, rule=rule)
+
+
+def _sides(shape: Sequence[int]) -> tuple[int, ...]:
+    return tuple(int(side) for side in shape)
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Entries of one dtype that are combined by one rule, back to back in one vector, each in C order."""
+
+    dtype: str
+    rule: Rule
+    entries: tuple[Entry, ...]
+
+    @cached_property
+    def size(self) -> int:
+        """Elements of the segment's vector."""
+        return sum(entry.size for entry in self.entries)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the segment's vector."""
+        return self.size * int(np.dtype(self.dtype).itemsize)
+
+    def entry_at(self, index: int) -> Entry:
+        """The entry that holds an element of the vector."""
+        return next(entry for entry in self.entries if entry.offset <= index < entry.offset + entry.size)
+
+
+def laid(entries: Iterable[Entry], dtype: str) -> tuple[Entry, ...]:
+    """The entries of one segment, of ``dtype``, with their offsets."""
+    result: list[Entry] = []
+    offset = 0
+    for each in entries:
+        entry = Entry(each.name, each.shape, each.kind, offset, dtype, each.rule, each.decays)
+        result.append(entry)
+        offset += entry.size
+    return tuple(result)
