@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from jobs.collective.membership import GIVEN_UP, give_up, given_up, open_folder
 from jobs.mapreduce.launcher import JobSite
-from nnlib.collective.rendezvous import standing
+from nnlib.collective.rendezvous import list_generations
 from nnlib.core.errors import JobError, StorageError
 from nnlib.core.events import Event, Note
 from nnlib.storage import Storage
@@ -59,7 +59,7 @@ class GroupWatch:
         if self._deadline is None and self._site.queued:
             self._deadline = self._clock() + spec.config.sync.gang_timeout_seconds
         late = self._deadline is not None and self._clock() > self._deadline
-        if late and GIVEN_UP not in names and not standing(names, spec.workers):
+        if late and GIVEN_UP not in names and not list_generations(names, spec.workers):
             give_up(self._folder, (), range(spec.workers))
             names = self._folder.names()
         if GIVEN_UP in names:

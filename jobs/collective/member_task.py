@@ -17,7 +17,7 @@ from jobs.collective.run_status import RunEndedError, require_lock
 from jobs.mapreduce.tasks import metrics_line
 from jobs.runners.lines import ERROR_KEY, Line, encode_record
 from nnlib.collective.communicator import Communicator, PeerLostError, SupersededError
-from nnlib.collective.in_process import Turns
+from nnlib.collective.in_process import InProcessGroup
 from nnlib.core.errors import JobError, NnjobsError
 from nnlib.run.checkpoint import ROUNDS, Checkpoint, RoundStore
 from nnlib.run.spec import JobSpec, WorkerPlan
@@ -54,7 +54,7 @@ def group_task(spec: JobSpec, plans: Sequence[WorkerPlan], run_dir: str, group: 
     def take_part(group: Communicator) -> None:
         lines[group.worker] = list(Member(spec, plans[group.worker], place, lock).lines(lambda ended: group))
 
-    Turns(spec.workers).run(take_part)
+    InProcessGroup(spec.workers).run(take_part)
     for worker in sorted(lines):
         yield from lines[worker]
 

@@ -18,7 +18,7 @@ from jobs.runners.local.attempt import ATTEMPT
 from nnlib.collective.communicator import Communicator, PeerLostError
 from nnlib.collective.curve_keys import Keys, make_keys, read_keys
 from nnlib.collective.join import join
-from nnlib.collective.network import LOOPBACK, own_addresses
+from nnlib.collective.network import LOOPBACK, host_addresses
 from nnlib.collective.rendezvous import GangError, Rendezvous
 from nnlib.core.errors import JobError
 from nnlib.core.liveness import PULSE
@@ -49,7 +49,7 @@ class Meetings:
             worker=worker,
             workers=spec.workers,
             timeout_seconds=spec.config.sync.gang_timeout_seconds,
-            most_generations=1 + spec.workers * (spec.config.runtime.retries + 1),
+            max_generations=1 + spec.workers * (spec.config.runtime.retries + 1),
             sleep=self._wait,
         )
         self._ended: Callable[[], bool] = lambda: False
@@ -76,15 +76,15 @@ class Meetings:
                 timeout_seconds=self._spec.config.sync.worker_timeout_seconds,
             )
         except GangError as error:
-            give_up(self._folder, error.came, error.missing)
+            give_up(self._folder, error.present, error.missing)
             raise given_up(self._folder, self._spec) from error
         finally:
             PULSE.waits = False
 
     def report(self, lost: PeerLostError) -> None:
         """Tell the driver whom this worker has lost, of those it met last."""
-        facts = {"generation": self._rendezvous.met, "workers": lost.workers, "why": lost.message}
-        name = f"lost-{self._rendezvous.met:06d}-by-{self._rendezvous.worker:06d}.json"
+        facts = {"generation": self._rendezvous.last_complete, "workers": lost.workers, "why": lost.message}
+        name = f"lost-{self._rendezvous.last_complete:06d}-by-{self._rendezvous.worker:06d}.json"
         self._folder.create(name, json.dumps(facts).encode() + b"\n")
 
     def _wait(self, seconds: float) -> None:
@@ -126,7 +126,7 @@ def _addresses(spec: JobSpec, place: Storage) -> list[str]:
         return [LOOPBACK]
     from nnlib.storage.hdfs.hadoop_config import hosts  # late: it reads XML, and local groups do without
 
-    return own_addresses(hosts(place.root))
+    return host_addresses(hosts(place.root))
 
 
 def open_folder(place: Storage, folder: str) -> Storage:

@@ -16,7 +16,7 @@ from jobs.driver.final_scores import final_scores
 from jobs.driver.run_setup import initial_states
 from jobs.mapreduce.launcher import JobSite, model_files
 from nnlib.collective.communicator import Communicator
-from nnlib.collective.in_process import Turns
+from nnlib.collective.in_process import InProcessGroup
 from nnlib.core import numerics
 from nnlib.core.errors import ConfigError, DataError, DivergedError, NnjobsError
 from nnlib.core.events import Listener, Note, ignore
@@ -247,7 +247,7 @@ def _replay_together(
                 reached.append(end)
 
     try:
-        Turns(spec.workers).run(take_part)
+        InProcessGroup(spec.workers).run(take_part)
     except TroubleError as trouble:
         raise trouble.error from trouble
     return reached[0]

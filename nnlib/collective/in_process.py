@@ -1,8 +1,9 @@
-"""A group whose workers live in one process and work in turn: the collective without sockets, for the inline runner.
+"""A group whose workers are threads of one process and run in turn: collective training without sockets, for the inline
+runner.
 
-Each worker has a thread, so that it can be the same code as elsewhere, but only the one whose turn it is runs. It hands
-on when it waits for a message, to the next worker in the circle that has something to do: no other thread wakes, and by
-the time the circle comes round all have sent what it waits for.
+Each worker has a thread, so that it runs the same code as elsewhere, but only one runs at a time. A worker that waits
+for a message passes the turn to the next worker in the circle that has something to do: no other thread wakes up, and
+when the turn comes back all have sent what the worker waits for.
 """
 
 from __future__ import annotations
@@ -11,35 +12,36 @@ import threading
 from collections import deque
 from collections.abc import Callable, Collection
 
-from nnlib.collective.communicator import Communicator, Frames, Traffic, byte_count
+from nnlib.collective.communicator import Communicator, Frames, byte_count
 from nnlib.core.errors import JobError
 
 
 class _AbandonedError(Exception):
-    """Another worker of the group has failed: this one has nobody to go on with."""
+    """Another worker of the group has failed: this one cannot go on alone."""
 
 
-class Turns:
-    """The group: whose turn it is, and the messages that lie ready."""
+class InProcessGroup:
+    """Runs the workers of a group in turn and holds their undelivered messages."""
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
-        self.boxes: list[list[deque[Frames]]] = [[deque() for _ in range(workers)] for _ in range(workers)]
-        """[receiver][sender]"""
+        self.mailboxes: list[list[deque[Frames]]] = [[deque() for _ in range(workers)] for _ in range(workers)]
+        """[receiver][sender]: messages in the order they were sent."""
         self.error: BaseException | None = None
         self._turns = [threading.Semaphore(0) for _ in range(workers)]
         self._waiting: dict[int, Collection[int]] = {}
         """Worker -> peers it waits for."""
-        self._unbegun = set(range(workers))
+        self._not_started = set(range(workers))
 
     def run(self, work: Callable[[Communicator], None]) -> None:
-        """Call ``work`` once for every worker. Raises what the first to fail raised, `JobError` if all wait for
-        messages that nobody sends.
+        """Call ``work`` once for every worker. Raises the error of the first worker that fails, `JobError` if all wait
+        for messages that nobody sends.
 
-        An interrupt ends this at once; the worker whose turn it is then finds nobody to go on with.
+        An interrupt ends this at once; the worker whose turn it is fails at its next message.
         """
         threads = [
-            threading.Thread(target=self._take_part, args=(work, worker), daemon=True) for worker in range(self.workers)
+            threading.Thread(target=self._run_worker, args=(work, worker), daemon=True)
+            for worker in range(self.workers)
         ]
         for thread in threads:
             thread.start()
@@ -54,73 +56,69 @@ class Turns:
             raise self.error
 
     def wait(self, worker: int, peers: Collection[int]) -> None:
-        """Hand on until one of these peers has sent something; called by the worker whose turn it is."""
+        """Pass the turn until one of ``peers`` has sent something; called by the worker whose turn it is."""
         self._waiting[worker] = peers
-        self._hand_on(worker)
+        self._pass_turn(worker)
         self._turns[worker].acquire()
         del self._waiting[worker]
 
-    def _take_part(self, work: Callable[[Communicator], None], worker: int) -> None:
+    def _run_worker(self, work: Callable[[Communicator], None], worker: int) -> None:
         self._turns[worker].acquire()
-        self._unbegun.remove(worker)
+        self._not_started.remove(worker)
         try:
             if self.error is None:
-                work(_Place(self, worker))
+                work(_InProcessCommunicator(self, worker))
         except _AbandonedError:
             pass
         except BaseException as error:
             self.error = self.error or error
         finally:
-            self._hand_on(worker)
+            self._pass_turn(worker)
 
-    def _hand_on(self, worker: int) -> None:
-        """Give the turn to the next in the circle that can use it: anyone who is left, once one has failed."""
-        left = [
+    def _pass_turn(self, worker: int) -> None:
+        """Wake the next worker in the circle that can run: any that has not ended, once one has failed."""
+        unfinished = [
             peer
             for step in range(1, self.workers + 1)
-            if (peer := (worker + step) % self.workers) in self._unbegun or peer in self._waiting
+            if (peer := (worker + step) % self.workers) in self._not_started or peer in self._waiting
         ]
-        able = [peer for peer in left if self._can_go_on(peer)]
-        if left and not able:
-            self.error = JobError(f"workers {sorted(left)} wait for messages that nobody sends")
-            able = left
-        if able:
-            self._turns[able[0]].release()
+        runnable = [peer for peer in unfinished if self._can_run(peer)]
+        if unfinished and not runnable:
+            self.error = JobError(f"workers {sorted(unfinished)} wait for messages that nobody sends")
+            runnable = unfinished
+        if runnable:
+            self._turns[runnable[0]].release()
 
-    def _can_go_on(self, worker: int) -> bool:
+    def _can_run(self, worker: int) -> bool:
         return (
             self.error is not None
-            or worker in self._unbegun
-            or any(self.boxes[worker][peer] for peer in self._waiting[worker])
+            or worker in self._not_started
+            or any(self.mailboxes[worker][peer] for peer in self._waiting[worker])
         )
 
 
-class _Place(Communicator):
+class _InProcessCommunicator(Communicator):
     """One worker's end of the group."""
 
     generation = 1
 
-    def __init__(self, group: Turns, worker: int) -> None:
+    def __init__(self, group: InProcessGroup, worker: int) -> None:
         self._group = group
-        self._traffic = Traffic()
         self.worker = worker
         self.workers = group.workers
 
     def send(self, peer: int, frames: Frames) -> None:
-        self._traffic.sent += byte_count(frames)
-        self._group.boxes[peer][self.worker].append(frames)
+        self.sent_bytes += byte_count(frames)
+        self._group.mailboxes[peer][self.worker].append(frames)
 
     def receive(self, peers: Collection[int]) -> tuple[int, Frames]:
-        boxes = self._group.boxes[self.worker]
+        mailboxes = self._group.mailboxes[self.worker]
         while self._group.error is None:
             for peer in sorted(peers):
-                if boxes[peer]:
-                    return peer, boxes[peer].popleft()
+                if mailboxes[peer]:
+                    return peer, mailboxes[peer].popleft()
             self._group.wait(self.worker, peers)
         raise _AbandonedError
 
-    def stats(self) -> Traffic:
-        return self._traffic
-
     def close(self, flush_seconds: float = 0.0) -> None:
-        """There is nothing to close."""
+        """Do nothing: there is nothing to close."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from nnlib.collective.communicator import Communicator, Frames, Traffic
+from nnlib.collective.communicator import Communicator, Frames
 
 
 class Solo(Communicator):
@@ -20,9 +20,6 @@ class Solo(Communicator):
 
     def receive(self, peers: Collection[int]) -> tuple[int, Frames]:
         raise ValueError(f"there are no workers {sorted(peers)}")
-
-    def stats(self) -> Traffic:
-        return Traffic()
 
     def close(self, flush_seconds: float = 10.0) -> None:
         pass

@@ -77,7 +77,7 @@ def overlapped_rounds(
         drained = drained_round(spec.config, round_) == round_
         given = _given(worker, checkpoint, trained, told, may_commit=drained, moved=moved)
         average = _averaging(worker, group, checkpoint, given)
-        under_way = _OnItsWay(epochs, given, average if drained else group.beside(average))
+        under_way = _OnItsWay(epochs, given, average if drained else group.run_in_background(average))
         if drained:
             checkpoint = _arrived(worker, checkpoint, under_way, told)
             under_way = None

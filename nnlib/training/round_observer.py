@@ -63,7 +63,7 @@ class Told:
     def __init__(self, worker: LocalWorker, group: Communicator, observer: Observer | None) -> None:
         self.trouble: NnjobsError | None = None
         self._worker, self._group, self._observer = worker, group, observer
-        self._since, self._sent = time.perf_counter(), group.stats().sent
+        self._since, self._sent = time.perf_counter(), group.sent_bytes
 
     def record(self, round_: int, *, may_commit: bool = True) -> Record:
         """What this worker tells the others in the round that comes next, besides its training."""
@@ -76,7 +76,7 @@ class Told:
         commit = share.commit or last
         if commit:
             after.residuals = gathered_residuals(self._worker, self._group, after)
-        now, sent = time.perf_counter(), self._group.stats().sent
+        now, sent = time.perf_counter(), self._group.sent_bytes
         times = RoundTimes(now - self._since, share.waited, sent - self._sent)
         self._since, self._sent = now, sent
         if self._observer is None:

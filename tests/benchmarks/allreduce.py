@@ -111,9 +111,9 @@ def scale(folder: str, worker: int, workers: int, repeats: int, large: int, queu
     with communicator(folder, worker, workers, encrypted=True) as group:
         step = ours(group, min(large, RANKS_SIZE))
         step()
-        before = group.stats().sent
+        before = group.sent_bytes
         seconds, processor = timed(step, repeats)
-        queue.put((worker, (seconds, processor, (group.stats().sent - before) / repeats)))
+        queue.put((worker, (seconds, processor, (group.sent_bytes - before) / repeats)))
 
 
 def ranks(work: Callable[..., None], workers: int, repeats: int, large: int) -> list[Any]:

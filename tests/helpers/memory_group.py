@@ -7,8 +7,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection
 
-from nnlib.collective.beside import in_thread
-from nnlib.collective.communicator import Communicator, Frames, PeerLostError, Result, Traffic, byte_count
+from nnlib.collective.communicator import Communicator, Frames, PeerLostError, Result, byte_count
+from nnlib.collective.zeromq import start_in_thread
 
 
 class MemoryGroup:
@@ -33,12 +33,11 @@ class MemoryCommunicator(Communicator):
         self.worker = worker
         self.workers = group.workers
         self.generation = group.generation
-        self._traffic = Traffic()
         self._early: dict[int, deque[Frames]] = {peer: deque() for peer in range(group.workers)}
 
     def send(self, peer: int, frames: Frames) -> None:
         copies = [bytes(frame) for frame in frames]
-        self._traffic.sent += byte_count(copies)
+        self.sent_bytes += byte_count(copies)
         self._group.boxes[peer].put((self.worker, copies))
 
     def receive(self, peers: Collection[int]) -> tuple[int, Frames]:
@@ -51,17 +50,12 @@ class MemoryCommunicator(Communicator):
                 peer, frames = self._group.boxes[self.worker].get(timeout=self._group.timeout_seconds)
             except queue.Empty:
                 raise PeerLostError(list(peers), time.monotonic() - begin) from None
-            self._traffic.received += byte_count(frames)
             if peer in peers:
-                self._traffic.waited[peer] = self._traffic.waited.get(peer, 0.0) + time.monotonic() - begin
                 return peer, frames
             self._early[peer].append(frames)
 
-    def beside(self, work: Callable[[], Result]) -> Callable[[], Result]:
-        return in_thread(work).result
-
-    def stats(self) -> Traffic:
-        return self._traffic
+    def run_in_background(self, work: Callable[[], Result]) -> Callable[[], Result]:
+        return start_in_thread(work).result
 
     def close(self, flush_seconds: float = 10.0) -> None:
         pass

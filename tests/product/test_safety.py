@@ -37,7 +37,7 @@ ONLY_IN = {
     "yaml": {"nnlib.config.document", "nnlib.config.render"},
     "zipfile": {"nnlib.data.importing.formats.numpy_files"},
     "runpy": {"jobs.runners.local.fork_server"},
-    "ctypes": {"jobs.runners.forked_child", "nnlib.collective.zeromq"},
+    "ctypes": {"jobs.runners.forked_child", "nnlib.collective.endpoint"},
     # An environment's archive is written, never read: of compiled Python it holds what Python itself would load here.
     "tarfile": {"jobs.runners.hadoop.pack"},
     "marshal": {"jobs.runners.hadoop.pack"},

@@ -260,7 +260,7 @@ def test_a_worker_sends_the_same_bytes_however_many_there_are(workers: int) -> N
 
     def work(communicator: Communicator) -> int:
         all_reduce(communicator, [Partial(communicator.worker, 1, np.ones(64_000, np.float32), "a")])
-        return communicator.stats().sent
+        return communicator.sent_bytes
 
     for sent in together(workers, work):
         assert 0 <= sent - 2 * (workers - 1) * 4 * 64_000 // workers <= 150 * workers

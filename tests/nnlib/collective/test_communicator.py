@@ -28,11 +28,12 @@ from nnlib.aggregation.average import Average, Partial
 from nnlib.collective.allreduce import all_reduce
 from nnlib.collective.communicator import Communicator, PeerLostError, SupersededError
 from nnlib.collective.curve_keys import FILE, Keys, make_keys, read_keys
-from nnlib.collective.heartbeat import PATIENCE, Sight, verdict
+from nnlib.collective.endpoint import Endpoint
+from nnlib.collective.heartbeat import IN_FLIGHT_SECONDS, PeerStatus, diagnose
 from nnlib.collective.join import join
 from nnlib.collective.network import LOOPBACK
-from nnlib.collective.rendezvous import Meeting, Member, Rendezvous, Route
-from nnlib.collective.zeromq import Endpoint, ZeroMqCommunicator, connect
+from nnlib.collective.rendezvous import Generation, Member, Rendezvous, Route
+from nnlib.collective.zeromq import ZeroMqCommunicator, connect
 from nnlib.core.errors import JobError, MismatchError
 from nnlib.storage import LocalStorage
 
@@ -62,9 +63,9 @@ def in_threads(work: Sequence[Callable[[], Any]]) -> list[Any]:
     return found
 
 
-def meeting_of(endpoints: Sequence[Endpoint], worker: int, job: str = "j") -> Meeting:
+def generation_of(endpoints: Sequence[Endpoint], worker: int, job: str = "j") -> Generation:
     members = [Member(each, f"i{each}", "here", tuple(end.routes)) for each, end in enumerate(endpoints)]
-    return Meeting(job, 1, worker, tuple(members))
+    return Generation(job, 1, worker, tuple(members))
 
 
 @contextlib.contextmanager
@@ -73,7 +74,7 @@ def group(
 ) -> Iterator[list[ZeroMqCommunicator]]:
     """Communicators of one process."""
     endpoints = [Endpoint([LOOPBACK], keys) for _ in range(workers)]
-    made = [connect(end, meeting_of(endpoints, worker, job), timeout) for worker, end in enumerate(endpoints)]
+    made = [connect(end, generation_of(endpoints, worker, job), timeout) for worker, end in enumerate(endpoints)]
     try:
         yield made
     finally:
@@ -101,8 +102,7 @@ def test_everyone_gets_what_was_sent_to_it(encrypted: bool) -> None:
         for step in range(20):
             exchanged(members, f"step {step}")
         for each in members:
-            assert each.stats().sent == each.stats().received > 0
-            assert set(each.stats().waited) == {0, 1, 2} - {each.worker}
+            assert each.sent_bytes == 2 * sum(len(f"step {step} 0 to 1") for step in range(20))
 
 
 @pytest.mark.parametrize("encrypted", [True, False])
@@ -122,7 +122,7 @@ def test_an_all_reduce_has_the_bits_of_the_average(encrypted: bool) -> None:
                 assert {each.vectors[trial].tobytes() for each in found} == {average.finish().tobytes()}
 
 
-def test_work_goes_on_beside_its_caller() -> None:
+def test_work_runs_in_the_background_of_its_caller() -> None:
     """Every caller waits for what its own work does, and only then for the work."""
     with group(3, new_keys()) as members:
 
@@ -136,7 +136,7 @@ def test_work_goes_on_beside_its_caller() -> None:
 
             for _ in range(20):
                 done.clear()
-                wait = member.beside(work)
+                wait = member.run_in_background(work)
                 assert done.wait(GENEROUS)
                 assert wait() == [b"0", b"1", b"2"]
                 member.exchange([[b"own thread"]] * 3)
@@ -145,9 +145,9 @@ def test_work_goes_on_beside_its_caller() -> None:
         assert in_threads([partial(caller, each) for each in members]) == [[b"0", b"1", b"2"]] * 3
 
 
-def test_who_leaves_takes_its_sockets_back() -> None:
+def test_leaving_ends_work_in_the_background() -> None:
     with group(2, None) as (one, other):
-        wait = one.beside(lambda: one.receive({1}))
+        wait = one.run_in_background(lambda: one.receive({1}))
         one.close()
         with pytest.raises(JobError, match="leaves the group"):
             wait()
@@ -180,22 +180,22 @@ def test_two_groups_on_one_host_do_not_meet() -> None:
             exchanged(two, f"two {step}")
 
 
-def test_verdicts() -> None:
-    """Limit 10 s. Whoever computes beats, and whoever waits is let wait, unless what it sent does not come."""
+def test_diagnosis() -> None:
+    """Limit 10 s. A peer that computes or waits is not lost, unless what it has sent does not arrive."""
     long = 11.0
-    busy = Sight(silent=0.1, still=0.1, beats=5)
-    waits = Sight(silent=0.1, still=long, beats=5, waits=True, sent=7)
-    stuck = Sight(silent=0.1, still=long, beats=5)
-    assert verdict(busy, 7, 1000.0, 10.0) is None
-    assert verdict(stuck, 7, 9.0, 10.0) is None  # it may have had nothing to do before it was waited for
-    assert verdict(stuck, 7, long, 10.0) == "it lives, but does not get on"
-    assert verdict(waits, 7, 1000.0, 10.0) is None
-    assert verdict(waits, 6, 9.0, 10.0) is None
-    assert verdict(waits, 6, long, 10.0) == "its messages do not arrive"
-    assert verdict(replace(busy, silent=long), 7, 1.0, 10.0) == "nothing is heard of it"
-    assert verdict(replace(busy, silent=long), 7, 0.0, 10.0) is None  # it is being heard of right now
-    assert verdict(replace(busy, gone="ended"), 7, 2 * PATIENCE, 10.0) == "ended"
-    assert verdict(replace(busy, gone="ended"), 7, PATIENCE / 2, 10.0) is None
+    busy = PeerStatus(silent=0.1, still=0.1, beats=5)
+    waits = PeerStatus(silent=0.1, still=long, beats=5, is_waiting=True, sent=7)
+    stuck = PeerStatus(silent=0.1, still=long, beats=5)
+    assert diagnose(busy, 7, 1000.0, 10.0) is None
+    assert diagnose(stuck, 7, 9.0, 10.0) is None  # it may have had nothing to do before it was waited for
+    assert diagnose(stuck, 7, long, 10.0) == "it is alive, but makes no progress"
+    assert diagnose(waits, 7, 1000.0, 10.0) is None
+    assert diagnose(waits, 6, 9.0, 10.0) is None
+    assert diagnose(waits, 6, long, 10.0) == "its messages do not arrive"
+    assert diagnose(replace(busy, silent=long), 7, 1.0, 10.0) == "no heartbeat arrives"
+    assert diagnose(replace(busy, silent=long), 7, 0.0, 10.0) is None  # its heartbeats are being read right now
+    assert diagnose(replace(busy, gone="ended"), 7, 2 * IN_FLIGHT_SECONDS, 10.0) == "ended"
+    assert diagnose(replace(busy, gone="ended"), 7, IN_FLIGHT_SECONDS / 2, 10.0) is None
 
 
 @contextlib.contextmanager
@@ -214,12 +214,12 @@ def member(
     ("then", "what", "why"),
     [
         ("wait", signal.SIGKILL, "its process has ended"),
-        ("wait", signal.SIGSTOP, "nothing is heard of it"),
-        ("hang", None, "it lives, but does not get on"),
+        ("wait", signal.SIGSTOP, "no heartbeat arrives"),
+        ("hang", None, "it is alive, but makes no progress"),
         ("leave", None, "it has left the group|its process has ended"),
     ],
 )
-def test_who_is_lost_is_found(tmp_path: Path, then: str, what: signal.Signals | None, why: str) -> None:
+def test_a_lost_peer_is_diagnosed(tmp_path: Path, then: str, what: signal.Signals | None, why: str) -> None:
     """Worker 1 of 3 is killed, stopped, hangs or leaves: worker 0 learns that it is 1; worker 2 is not blamed."""
     folder = LocalStorage(tmp_path / "group", private=True)
     keys = make_keys(folder)
@@ -246,11 +246,11 @@ def test_who_is_lost_is_found(tmp_path: Path, then: str, what: signal.Signals | 
                 made[0].exchange([[b"z"]] * 3)
 
 
-def test_whom_nothing_reaches_is_named() -> None:
+def test_a_peer_that_cannot_be_reached_is_named() -> None:
     endpoints = [Endpoint([LOOPBACK], None) for _ in range(2)]
     endpoints[1].close()
     with pytest.raises(PeerLostError, match=rf"lost worker 1: cannot be reached \(here: {LOOPBACK}:\d+\)"):
-        connect(endpoints[0], meeting_of(endpoints, 0), GENEROUS)
+        connect(endpoints[0], generation_of(endpoints, 0), GENEROUS)
     endpoints[0].close()
 
 
@@ -260,21 +260,21 @@ def test_of_several_addresses_one_that_answers_is_taken() -> None:
         nobody = closed.getsockname()[1]
     for end in endpoints:
         end.routes.insert(0, Route(LOOPBACK, nobody, nobody))
-    made = [connect(end, meeting_of(endpoints, worker), GENEROUS) for worker, end in enumerate(endpoints)]
+    made = [connect(end, generation_of(endpoints, worker), GENEROUS) for worker, end in enumerate(endpoints)]
     with made[0], made[1]:
         exchanged(made, "there")
 
 
-def test_who_was_replaced_or_left_behind_is_told(tmp_path: Path) -> None:
+def test_a_worker_that_was_replaced_or_left_behind_is_interrupted(tmp_path: Path) -> None:
     folder = LocalStorage(tmp_path, private=True)
     tasks = [Rendezvous(folder, job="j", worker=worker, workers=2) for worker in range(2)]
     made = in_threads([partial(join, each, None, timeout_seconds=GENEROUS) for each in tasks])
     anew = Rendezvous(folder, job="j", worker=1, workers=2, timeout_seconds=0.0)
     with made[0] as left, made[1] as replaced:
         for each, own in zip(made, tasks, strict=True):
-            each.look_out(own.newer, 0.05)
+            each.watch_generations(own.workers_ahead, 0.05)
         with pytest.raises(Exception, match="1 of 2 workers came"):
-            anew.meet([Route(LOOPBACK, 1, 1)])
+            anew.join_generation([Route(LOOPBACK, 1, 1)])
         with pytest.raises(PeerLostError, match="lost worker 1: went on to a newer generation"):
             left.receive({1})
         with pytest.raises(SupersededError):
@@ -311,7 +311,7 @@ def test_a_stranger_can_neither_send_nor_listen(key: str, kind: int) -> None:
         refused = (
             zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_AUTH
         )
-        # who does not know the server's key is not even told: the connection ends without a word
+        # a client that does not know the server's key gets no answer: the connection ends
         refused |= zmq.EVENT_DISCONNECTED
         events = stranger.get_monitor_socket(refused | zmq.EVENT_HANDSHAKE_SUCCEEDED)
         route = members[0]._endpoint.routes[0]
@@ -374,7 +374,7 @@ def test_what_goes_over_the_wire_cannot_be_read(encrypted: bool) -> None:
     real = endpoints[0].routes[0]
     wires = [Wire(real.messages), Wire(real.beats)]
     endpoints[0].routes[:] = [Route(LOOPBACK, wires[0].port, wires[1].port)]
-    made = [connect(end, meeting_of(endpoints, worker), GENEROUS) for worker, end in enumerate(endpoints)]
+    made = [connect(end, generation_of(endpoints, worker), GENEROUS) for worker, end in enumerate(endpoints)]
     with made[0], made[1]:
         exchanged(made, "a secret")
     seen = bytes(wires[0].seen)

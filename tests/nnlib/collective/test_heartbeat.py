@@ -1,4 +1,4 @@
-"""A watch that fails is found out: nobody waits for ever on what it no longer sees."""
+"""A worker whose heartbeat monitor fails raises an error instead of waiting for ever."""
 
 from __future__ import annotations
 
@@ -7,24 +7,26 @@ import threading
 import pytest
 
 from nnlib.collective.communicator import PeerLostError
+from nnlib.collective.endpoint import Endpoint
 from nnlib.collective.network import LOOPBACK
-from nnlib.collective.rendezvous import Meeting, Member
-from nnlib.collective.zeromq import Endpoint, connect
+from nnlib.collective.rendezvous import Generation, Member
+from nnlib.collective.zeromq import connect
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_who_waits_without_a_watch_is_told_and_can_leave(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_monitor_that_fails_interrupts_its_worker_which_can_still_leave(monkeypatch: pytest.MonkeyPatch) -> None:
     endpoints = [Endpoint([LOOPBACK], None) for _ in range(2)]
     members = tuple(Member(worker, f"i{worker}", "here", tuple(each.routes)) for worker, each in enumerate(endpoints))
     first, second = (
-        connect(each, Meeting("j", 1, worker, members), timeout_seconds=600.0) for worker, each in enumerate(endpoints)
+        connect(each, Generation("j", 1, worker, members), timeout_seconds=600.0)
+        for worker, each in enumerate(endpoints)
     )
 
     def failing(seconds: float) -> None:
         raise RuntimeError("out of order")
 
-    monkeypatch.setattr(first._watch, "_step", failing)  # its next heartbeat
-    with pytest.raises(PeerLostError, match="the watch over it has failed: out of order"):
+    monkeypatch.setattr(first._monitor, "_step", failing)  # its next heartbeat
+    with pytest.raises(PeerLostError, match="the heartbeat monitor has failed: out of order"):
         first.receive({1})
     for each in (first, second):
         closing = threading.Thread(target=each.close, daemon=True)

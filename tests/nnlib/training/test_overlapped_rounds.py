@@ -23,7 +23,7 @@ from jobs.driver.verification import verify
 from nnlib.aggregation.average import Average, Partial
 from nnlib.aggregation.quantization import decode, encode
 from nnlib.collective.communicator import Communicator
-from nnlib.collective.in_process import Turns
+from nnlib.collective.in_process import InProcessGroup
 from nnlib.config.schema import Config
 from nnlib.core.errors import ConfigError, MismatchError
 from nnlib.core.events import ignore
@@ -94,7 +94,7 @@ def test_three_rounds_of_two_workers_by_hand(blobs: str, tmp_path: Path) -> None
         start = Checkpoint(0, states, {"round": 0, "epoch": 0})
         train_together(workers[group.worker], group, start, Observed() if group.worker == 0 else None)
 
-    Turns(2).run(take_part)
+    InProcessGroup(2).run(take_part)
     assert [worker.started for worker in workers] == [[0.0, 2.0, 5.0, 6.0], [0.0, 0.0, -1.0, 6.0]]
     assert averages == [1.0, 2.0, 6.0, 7.0, -1.0]
 
