@@ -56,7 +56,12 @@ def in_child(work: Callable[[], Any], kill_before: int | None = None, count: Pat
         finally:
             sys.stdout.flush()
             os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    try:
+        return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    except BaseException:  # Ctrl-C, or a time limit of the test run
+        os.kill(process, signal.SIGKILL)
+        os.waitpid(process, 0)
+        raise
 
 
 def changes_of(work: Callable[[], Any], where: Path) -> int:

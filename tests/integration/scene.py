@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from failures import USER, running_applications, wait_until
+from processes import started
 
 from jobs.driver import driver
 from jobs.minicluster.cluster import Cluster
@@ -60,6 +62,7 @@ class Scene:
         self.run = f"{HOME}/runs/{name}"
         self.variables: dict[str, str] = {}
         self._folder = folder
+        self._started = contextlib.ExitStack()
         self._process: subprocess.Popen[bytes] | None = None
         for part in ("wanted", "stopped"):
             (folder / part).mkdir()
@@ -85,13 +88,15 @@ class Scene:
         program = ["-m", "jobs"] if point is None else [str(HERE / "killed_driver.py"), point]
         arguments = ["train", str(config), "-r", "hadoop", "--run-dir", self.run, "--json"]
         with self._out.open("wb") as out, self._err.open("wb") as err:
-            self._process = subprocess.Popen(
-                [sys.executable, *program, *arguments, *(["--resume"] if resume else [])],
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=err,
-                cwd=self._folder,
-                env={**os.environ, "PYTHONPATH": str(HERE.parents[1]), **self.variables},
+            self._process = self._started.enter_context(
+                started(
+                    [sys.executable, *program, *arguments, *(["--resume"] if resume else [])],
+                    stdin=subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=err,
+                    cwd=self._folder,
+                    env={**os.environ, "PYTHONPATH": str(HERE.parents[1]), **self.variables},
+                )
             )
 
     @property
@@ -168,9 +173,7 @@ class Scene:
         assert not [name for name in entries(place, place._path) if name.endswith(".tmp")]
 
     def close(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
+        self._started.close()
         for mark in (self._folder / "stopped").iterdir():
             if (process := int(mark.read_text())) and state(process) == "T":
                 send(process, signal.SIGKILL)

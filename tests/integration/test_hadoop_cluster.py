@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import socket
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from failures import (
     running_applications,
     wait_until,
 )
+from processes import started
 
 from jobs.commands.cluster import cluster as command
 from jobs.minicluster.cluster import Cluster
@@ -118,16 +118,15 @@ def test_a_streaming_job_through_the_launcher(hadoop: Cluster, hadoop_env: dict[
 
 @pytest.mark.full
 def test_a_start_that_is_killed_and_a_cluster_beside(hadoop: Cluster, folder: Path) -> None:
-    starter = subprocess.Popen(
-        [sys.executable, "-m", "jobs", "cluster", "start", "--dir", str(folder)], stderr=subprocess.DEVNULL
-    )
-    wait_until(lambda: daemons_of(folder), "a daemon is there")
-    starter.kill()
-    starter.wait()
-    assert daemons_of(folder)
-    result = run("stop", "--dir", str(folder))
-    assert result.exit_code == 0 and "stopped" in result.stdout
-    assert not [process for process in own_processes() if str(folder) in process.command]
+    start = [sys.executable, "-m", "jobs", "cluster", "start", "--dir", str(folder)]
+    with started(start, stderr=subprocess.DEVNULL) as starter:
+        wait_until(lambda: daemons_of(folder), "a daemon is there")
+        starter.kill()
+        starter.wait()
+        assert daemons_of(folder)
+        result = run("stop", "--dir", str(folder))
+        assert result.exit_code == 0 and "stopped" in result.stdout
+        assert not [process for process in own_processes() if str(folder) in process.command]
 
     # The same folder, half made, is taken up again; the other cluster runs all the while.
     result = run("start", "--dir", str(folder), "--memory", "2048", "--vcores", "1", "--json")
@@ -196,8 +195,7 @@ def test_containers_survive_the_managers(fragile: Cluster, hadoop_env: dict[str,
     put(layout, "/tmp/one/line", b"x\n")
     command = [str(layout.hadoop_home / "bin/hadoop"), "jar", str(jar), "-D", "mapreduce.job.reduces=0"]
     command += ["-D", "mapreduce.job.maps=1", "-input", "/tmp/one", "-output", "/tmp/never", "-mapper", "sleep 654321"]
-    client = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
+    with started(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL):
         wait_until(lambda: containers(fragile, "sleep 654321"), "the mapper runs")
         (application,) = running_applications(fragile)
         before = {process.pid for process in containers(fragile, "sleep 654321")}
@@ -208,9 +206,6 @@ def test_containers_survive_the_managers(fragile: Cluster, hadoop_env: dict[str,
         kill_application(fragile, application)
         wait_until(lambda: not containers_of(fragile.folder), "the containers have ended")
         assert {app["finalStatus"] for app in applications(fragile) if app["id"] == application} == {"KILLED"}
-    finally:
-        client.send_signal(signal.SIGKILL)
-        client.wait()
 
 
 @pytest.mark.full

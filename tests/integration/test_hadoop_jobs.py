@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from failures import ENDED, applications, wait_until
+from processes import started
 
 from jobs.__main__ import main
 from jobs.minicluster.cluster import Cluster
@@ -73,17 +74,14 @@ def running(cluster: Cluster) -> set[object]:
 def interrupted(cluster: Cluster, name: str, *arguments: str) -> str:
     """Start a command, send it Ctrl-C when its job is on the cluster; what it said."""
     command = [sys.executable, "-m", "jobs", *arguments]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    try:
+    with started(command, stderr=subprocess.PIPE, text=True) as process:
         there = f"the job {name!r} runs, or its command has ended"
         wait_until(lambda: process.poll() is not None or name in running(cluster), there)
         process.send_signal(signal.SIGINT)
         _, error = process.communicate(timeout=120)
-    finally:
-        process.kill()
     assert process.returncode == 130, error
     wait_until(lambda: name not in running(cluster), "the job has ended")
-    return error
+    return str(error)
 
 
 @pytest.fixture

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import signal
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from processes import started
 
 from jobs.__main__ import main
 from jobs.minicluster.cluster import Cluster
@@ -138,7 +137,7 @@ def test_interrupted(number: int, tmp_path: Path, cluster: Cluster) -> None:
     hang.chmod(0o755)
     command = [sys.executable, "-m", "jobs", "train", config, *SMALL, "-r", "hadoop", "--python-bin", str(hang)]
     run = f"{HOME}/runs/interrupted {number}"
-    with _killed(subprocess.Popen([*command, "--run-dir", run], stderr=subprocess.PIPE, text=True)) as process:
+    with started([*command, "--run-dir", run], stderr=subprocess.PIPE, text=True) as process:
         _until(lambda: "nnjobs stopped round 1/1" in applications(cluster, "ACCEPTED,RUNNING"))
         process.send_signal(number)
         _, error = process.communicate(timeout=120)
@@ -177,15 +176,6 @@ def applications(cluster: Cluster, states: str) -> list[str]:
     address = f"http://localhost:{port}/ws/v1/cluster/apps?states={states}"
     with urllib.request.urlopen(address, timeout=30) as answer:
         return [app["name"] for app in (json.load(answer)["apps"] or {}).get("app", [])]
-
-
-@contextlib.contextmanager
-def _killed(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
 
 
 def _until(condition: Any) -> None:

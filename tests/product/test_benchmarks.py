@@ -5,13 +5,13 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
-import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+from processes import started
 from product import ROOT
 
 BENCHMARKS = ROOT / "tests/benchmarks"
@@ -86,8 +86,7 @@ def test_memory_of_a_child_is_seen(benchmark: Any, tmp_path: Path) -> None:
     children = benchmark("children")
 
     program = "import time; x = b'x' * 200_000_000; del x; time.sleep(0.3)"
-    process = subprocess.Popen([sys.executable, "-c", program])
     memory = children.Memory()
-    with memory.watching(process.pid):
+    with started([sys.executable, "-c", program]) as process, memory.watching(process.pid):
         process.wait()
     assert 200.0 < max(memory.peaks.values()) < 400.0

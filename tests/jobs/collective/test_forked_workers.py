@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import pytest
+from processes import started, wait_until_gone
 from product import ROOT
 
 from jobs.collective.forked_workers import WorkerEndedError, run_shared
@@ -82,23 +83,13 @@ def test_they_end_with_their_parent(tmp_path: Path) -> None:
         "    Path(line.decode()).write_text(str(os.getpid()))\n    time.sleep(3600)\n"
         "run_shared([b'a', b'b'], work, io.BytesIO())\n"
     )
-    root = str(ROOT)
-    with subprocess.Popen([sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": root}) as parent:
+    with started([sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": str(ROOT)}) as parent:
         marks = [tmp_path / name for name in "ab"]
         while not all(mark.exists() and mark.read_text() for mark in marks):
             time.sleep(0.01)
             assert parent.poll() is None
         parent.kill()
-    while any(lives(int(mark.read_text())) for mark in marks):
-        time.sleep(0.01)
-
-
-def lives(process: int) -> bool:
-    """Whether it is more than a name in the table, for nobody here reaps it."""
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
+        assert all(wait_until_gone(int(mark.read_text())) for mark in marks)
 
 
 def task(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:

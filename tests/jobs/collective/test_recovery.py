@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 from collective_experiment import substance
 from lost_workers import WORKERS, TooQuickError, collective, disturbed, group, members, undisturbed, wait_for
-from processes import alive, wait_until_gone
+from processes import alive, started, wait_until_gone
 from product import ROOT
 
 from jobs.driver import driver
@@ -157,18 +157,15 @@ def test_a_dead_drivers_run_goes_on(blobs: str, tmp_path: Path) -> None:
         run, file = tmp_path / f"run-{epochs}", tmp_path / f"{epochs}.yaml"
         file.write_text(to_yaml(collective(blobs, run, epochs)))
         command = [sys.executable, "-m", "jobs", "train", str(file), "--run-dir", str(run), "-q"]
-        process = subprocess.Popen(command, cwd=ROOT, start_new_session=True)
         try:
-            workers = group(run, 1, partial(_ended, process), commits=1)
-            process.kill()
-            process.wait()
+            with started(command, cwd=ROOT) as process:
+                workers = group(run, 1, partial(_ended, process), commits=1)
+                process.kill()
+                process.wait()
+                assert all(wait_until_gone(worker) for worker in workers.values()), "orphans end themselves"
             break
         except TooQuickError:
             epochs *= 4
-        finally:
-            process.kill()
-            process.wait()
-    assert all(wait_until_gone(worker) for worker in workers.values()), "orphans end themselves"
     assert not list(run.glob("final/*"))
     driver.train(collective(blobs, run, epochs), resume=True)
     assert substance(run) == undisturbed(blobs, tmp_path, epochs)

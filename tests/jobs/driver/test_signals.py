@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from processes import started
+from product import ROOT
 from shards import write_dataset
 
 from jobs.driver import driver
@@ -53,31 +55,30 @@ def test_an_interrupted_run_says_how_to_go_on(tmp_path: Path, number: signal.Sig
     (tmp_path / "long.yaml").write_text(text)
     temporary = tmp_path / "temporary"
     temporary.mkdir()
-    process = subprocess.Popen(
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with started(
         [sys.executable, "-m", "jobs", "train", "long.yaml", "-r", runner],
         cwd=tmp_path,
-        env={**os.environ, "TMPDIR": str(temporary), "PYTHONPATH": str(Path(driver.__file__).parents[2])},
+        env={**environment, "TMPDIR": str(temporary)},
         stderr=subprocess.PIPE,
         text=True,
-    )
-    assert process.stderr is not None
-    for line in process.stderr:
-        if line.startswith("round"):
-            break
-    children = psutil.Process(process.pid).children(recursive=True)
-    process.send_signal(number)
-    rest = process.stderr.read()
-    assert process.wait(30) == 130
+    ) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith("round"):
+                break
+        children = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(number)
+        rest = process.stderr.read()
+        assert process.wait(30) == 130
+        assert psutil.wait_procs(children, timeout=10)[1] == []
     resume = re.search(r"nnjobs (train --resume --run-dir \S+)", rest)
     assert resume is not None, rest
-    assert psutil.wait_procs(children, timeout=10)[1] == []
     assert list(temporary.iterdir()) == []
 
     # Going on from there ends in the bits of a run never stopped.
     command = [sys.executable, "-m", "jobs", *resume[1].split(), "-r", "inline", "--quiet"]
-    done = subprocess.run(
-        command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(Path(driver.__file__).parents[2])}, check=False
-    )
+    done = subprocess.run(command, cwd=tmp_path, env=environment, check=False)
     assert done.returncode == 0
     whole = load_config(tmp_path / "long.yaml", [f"run_dir={tmp_path / 'whole'}"])
     driver.train(whole)

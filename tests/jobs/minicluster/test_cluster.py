@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ from xml.etree import ElementTree
 
 import pytest
 from click.testing import CliRunner
+from processes import started
 from product import ROOT
 
 from jobs.commands.cluster import cluster as command
@@ -252,23 +254,16 @@ def test_the_rest_of_a_killed_start_is_found_and_ended(fake: Cluster, monkeypatc
     java = fake_java(fake.folder.parent / "deaf", DEAF).home
     layout, other = (layout_in(folder, java) for folder in (fake.folder, fake.folder.with_name("cluster2")))
     log = fake.folder.parent / "log"
-    with log.open("wb") as stream:
-        started = [
-            subprocess.Popen(command_line(each, name), stdout=stream, start_new_session=True)
-            for each, name in ((layout, "namenode"), (layout, "datanode"), (other, "namenode"))
-        ]
-    try:
+    cases = ((layout, "namenode"), (layout, "datanode"), (other, "namenode"))
+    with log.open("wb") as stream, contextlib.ExitStack() as stack:
+        children = [stack.enter_context(started(command_line(each, name), stdout=stream)) for each, name in cases]
         while log.read_text().count("deaf") < 3:
             time.sleep(0.01)
         assert set(daemons_of(fake.folder)) == {"namenode", "datanode"}
         assert not fake.folder.exists()
         assert fake.stop() == 2
-        assert [child.wait() for child in started[:2]] == [-signal.SIGKILL] * 2
+        assert [child.wait() for child in children[:2]] == [-signal.SIGKILL] * 2
         assert set(daemons_of(other.folder)) == {"namenode"}
-    finally:
-        for child in started:
-            child.kill()
-            child.wait()
 
 
 def test_only_one_at_a_time_starts_or_stops(fake: Cluster) -> None:
@@ -282,16 +277,12 @@ def test_only_one_at_a_time_starts_or_stops(fake: Cluster) -> None:
 @pytest.mark.skipif(shutil.which("ps") is None, reason="there is no ps here")
 def test_ps_tells_what_proc_tells(monkeypatch: pytest.MonkeyPatch) -> None:
     program = "import time; print(flush=True); time.sleep(600)"
-    child = subprocess.Popen([sys.executable, "-c", program, "a mark"], start_new_session=True, stdout=subprocess.PIPE)
-    try:
+    with started([sys.executable, "-c", program, "a mark"], stdout=subprocess.PIPE) as child:
         assert child.stdout is not None and child.stdout.readline()  # until then its command line may be another's
         (here,) = [process for process in own_processes() if process.pid == child.pid]
         monkeypatch.setattr(processes, "PROC", Path("/nowhere"))
         (there,) = [process for process in own_processes() if process.pid == child.pid]
         assert there == here and here.group == child.pid and "a mark" in here.command
-    finally:
-        child.kill()
-        child.communicate()
 
 
 def test_telling_lines(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 import yaml
 from driver_experiment import CLASSES, blobs, config
-from processes import in_session, wait_until_gone
+from processes import in_session, started, wait_until_gone
 from product import ROOT
 from runs import deterministic_files
 from shards import write_dataset
@@ -147,41 +148,33 @@ def command(dataset: str, run: Path, folder: Path) -> tuple[list[str], dict[str,
     return [sys.executable, "-m", "jobs", "train", str(path)], {**os.environ, "TMPDIR": str(folder)}
 
 
-def begun(dataset: str, run: Path, folder: Path) -> subprocess.Popen[str]:
+@contextlib.contextmanager
+def begun(dataset: str, run: Path, folder: Path) -> Iterator[subprocess.Popen[str]]:
     """The process, after its first round; it leads a session, as a command in a terminal of its own."""
     arguments, environment = command(dataset, run, folder)
-    process = subprocess.Popen(
-        arguments,
-        env=environment,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        cwd=ROOT,
-    )
-    assert process.stderr is not None
-    for line in process.stderr:
-        if line.startswith("round "):
-            return process
-    raise AssertionError("the run ended before its first round")
+    with started(arguments, env=environment, stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        assert process.stderr is not None
+        assert any(line.startswith("round ") for line in process.stderr), "the run ended before its first round"
+        yield process
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 def test_ctrl_c_ends_everything_and_leaves_whole_rounds(dataset: str, tmp_path: Path, temporary: Path) -> None:
-    process = begun(dataset, tmp_path / "run", temporary)
-    os.killpg(process.pid, signal.SIGINT)  # a terminal signals all of them
-    _, text = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "nnjobs train --resume --run-dir" in text
-    assert "trying again" not in text and "Traceback" not in text
-    assert in_session(process.pid) == []
+    with begun(dataset, tmp_path / "run", temporary) as process:
+        os.killpg(process.pid, signal.SIGINT)  # a terminal signals all of them
+        _, text = process.communicate(timeout=60)
+        assert process.returncode == 130
+        assert "nnjobs train --resume --run-dir" in text
+        assert "trying again" not in text and "Traceback" not in text
+        assert in_session(process.pid) == []
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 def test_no_process_outlives_a_driver_that_is_killed(dataset: str, tmp_path: Path) -> None:
-    process = begun(dataset, tmp_path / "run", tmp_path)
-    others = [number for number in in_session(process.pid) if number != process.pid]
-    assert others
-    process.kill()
-    process.communicate(timeout=60)
-    assert all(wait_until_gone(number) for number in others)
-    assert in_session(process.pid) == []
+    with begun(dataset, tmp_path / "run", tmp_path) as process:
+        others = [number for number in in_session(process.pid) if number != process.pid]
+        assert others
+        process.kill()
+        process.communicate(timeout=60)
+        assert all(wait_until_gone(number) for number in others)
+        assert in_session(process.pid) == []

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 import zmq
+from processes import started
 from product import ROOT
 from zmq.utils.monitor import recv_monitor_message
 
@@ -203,11 +204,8 @@ def member(
     folder: Path, worker: int, workers: int, timeout: float, steps: int, then: str
 ) -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, str(MEMBER), str(folder), str(worker), str(workers), str(timeout), str(steps), then]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
+    with started(command, stdout=subprocess.PIPE, text=True) as process:
+        yield process
 
 
 @pytest.mark.parametrize(

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from processes import started
 
 from nnlib.core import scratch
 from nnlib.core.errors import StorageError
@@ -34,11 +37,13 @@ def parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def holder() -> tuple[subprocess.Popen[str], Path]:
+@contextlib.contextmanager
+def holder() -> Iterator[tuple[subprocess.Popen[str], Path]]:
     """A process that holds a folder until a line is sent to it."""
-    process = subprocess.Popen([sys.executable, "-c", HOLD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    return process, Path(process.stdout.readline().strip())
+    command = [sys.executable, "-c", HOLD]
+    with started(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        yield process, Path(process.stdout.readline().strip())
 
 
 def test_a_folder_is_gone_at_the_end(parent: Path) -> None:
@@ -50,11 +55,11 @@ def test_a_folder_is_gone_at_the_end(parent: Path) -> None:
 
 @LINUX
 def test_what_a_killed_process_left_goes_with_the_next_start(parent: Path) -> None:
-    process, folder = holder()
-    with scratch_folder():
-        assert (folder / "file").exists()  # its process lives
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    with holder() as (process, folder):
+        with scratch_folder():
+            assert (folder / "file").exists()  # its process lives
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
     assert folder.exists()
     with scratch_folder():
         assert not folder.exists()

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from processes import started
 from product import ROOT
 from shards import write_dataset
 
@@ -82,8 +83,8 @@ def test_of_many_at_once_one_gets_it(tmp_path: Path) -> None:
 
 
 def test_a_dead_process_of_this_host_is_taken_over_at_once(tmp_path: Path) -> None:
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
+    with started([sys.executable, "-c", ""]) as dead:
+        dead.wait()
     place = LocalStorage(tmp_path)
     forge(place, process=dead.pid)
     with RunLock(place):
@@ -144,17 +145,15 @@ def test_a_second_driver_is_refused_and_a_killed_one_followed(tmp_path: Path) ->
     (tmp_path / "c.yaml").write_text(json.dumps(values))
     command = [sys.executable, "-m", "jobs", "train", "c.yaml", "--resume", "--run-dir", str(tmp_path / "run")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    first = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
-    assert first.stderr is not None
-    for line in first.stderr:
-        if line.startswith("round"):
-            break
-    first.send_signal(signal.SIGSTOP)  # alive and holding the lock, however fast this machine trains
-    second = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    assert second.returncode == 4
-    assert f"process {first.pid} on {platform.node()}" in second.stderr
-    first.send_signal(signal.SIGKILL)
-    first.communicate()
+    with started(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True) as first:
+        assert first.stderr is not None
+        for line in first.stderr:
+            if line.startswith("round"):
+                break
+        first.send_signal(signal.SIGSTOP)  # alive and holding the lock, however fast this machine trains
+        second = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert second.returncode == 4
+        assert f"process {first.pid} on {platform.node()}" in second.stderr
     third = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert third.returncode == 0, third.stderr
     whole = Config.model_validate({**values, "run_dir": str(tmp_path / "whole")})

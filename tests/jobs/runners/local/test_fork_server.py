@@ -9,10 +9,9 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
-from processes import alive, wait_until_gone
+from processes import alive, started, wait_until_gone
 from product import ROOT
 
 from jobs.runners.local.fork_server import ServedProcess, TaskServer
@@ -144,13 +143,9 @@ input()
     program = body.format(
         path=[str(Path(__file__).parent), str(ROOT), str(ROOT / "tests/helpers")], folder=str(tmp_path)
     )
-    driver: subprocess.Popen[Any] = subprocess.Popen(
-        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    assert driver.stdout is not None and driver.stdin is not None
-    child, server = map(int, driver.stdout.readline().split())
-    driver.kill()
-    driver.wait()
-    driver.stdin.close()
-    driver.stdout.close()
-    assert wait_until_gone(child) and wait_until_gone(server)
+    with started([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as driver:
+        assert driver.stdout is not None
+        child, server = map(int, driver.stdout.readline().split())
+        driver.kill()
+        driver.wait()
+        assert wait_until_gone(child) and wait_until_gone(server)
