@@ -20,7 +20,7 @@ from nnlib.core.liveness import beat
 from nnlib.data.arrow import READ_ERRORS, as_numpy
 from nnlib.data.dataset import MOST_ROWS_A_BYTE, Dataset, Shard
 from nnlib.data.shard_cache import ShardCache
-from nnlib.data.split.splits import LabelChunks, Labels
+from nnlib.data.split.rule import LabelChunks, Labels
 from nnlib.storage import LocalStorage, Storage
 
 Columns = Mapping[str, npt.NDArray[Any]]
@@ -263,7 +263,7 @@ class ShardReader:
 
 
 def label_chunks(dataset: Dataset, extra_columns: Sequence[str] = (), cache: ShardCache | None = None) -> LabelChunks:
-    """All labels of a dataset, shard by shard, as `nnlib.data.split.splits.find_splits` wants them."""
+    """All labels of a dataset, shard by shard, as `nnlib.data.split.fitting.fit_split_rules` wants them."""
 
     def passes() -> Iterator[Labels]:
         for index in range(len(dataset.shards)):

@@ -26,7 +26,7 @@ from nnlib.data.scaling import FeatureStats, Scaler
 from nnlib.data.shard_cache import ShardCache
 from nnlib.data.shard_reader import RowGroup, RowLabels
 from nnlib.data.split.rank_selection import EVERYTHING, RankSelector, before
-from nnlib.data.split.splits import TRAIN, SplitRule
+from nnlib.data.split.rule import TRAIN, SplitRule
 
 Pick: TypeAlias = Callable[[RowLabels | RowGroup], BoolArray]
 """Chooses rows by their labels: True for each row wanted, shape (n,)."""

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nnlib.core.arrays import Array
-from nnlib.data.split.splits import TEST
+from nnlib.data.split.rule import TEST
 from nnlib.data.worker_data import SCORE_ROWS, WorkerData
 from nnlib.evaluation.statistics import Confused
 from nnlib.inference.trained_model import TrainedModel

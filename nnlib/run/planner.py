@@ -16,7 +16,8 @@ from nnlib.data.dataset import Dataset
 from nnlib.data.sampling import sample_size
 from nnlib.data.shard_cache import shard_cache
 from nnlib.data.shard_reader import label_chunks
-from nnlib.data.split.splits import SplitCounts, count_parts, find_splits
+from nnlib.data.split.counts import SplitCounts, count_parts
+from nnlib.data.split.fitting import fit_split_rules
 from nnlib.run.spec import JobSpec, Trial, WorkerPlan, assign_shards
 
 
@@ -40,7 +41,7 @@ def make_spec(config: Config, dataset: Dataset) -> tuple[JobSpec, list[WorkerPla
 
     labels = label_chunks(dataset, columns, shard_cache(config.runtime))
     keys = [(seed, fold) for seed in config.split.seeds for fold in range(max(config.split.folds, 1))]
-    rules = find_splits(labels, config.split, keys, seed=config.seed, classes=classes, folds=config.split.folds)
+    rules = fit_split_rules(labels, config.split, keys, seed=config.seed, classes=classes, folds=config.split.folds)
     counts = count_parts(labels, rules, shards=len(dataset.shards), classes=classes)
     trials: list[Trial] = []
     for overrides in combinations(config.sweep):

@@ -25,7 +25,7 @@ from nnlib.core.layout import Layout
 from nnlib.core.seeds import Purpose, generator
 from nnlib.data.dataset import Dataset
 from nnlib.data.scaling import Scaler
-from nnlib.data.split.splits import SplitRule
+from nnlib.data.split.rule import SplitRule
 from nnlib.models import build_model
 from nnlib.models.protocol import Model
 from nnlib.optim import build_optimizer

@@ -12,7 +12,7 @@ from nnlib.core import numerics
 from nnlib.core.arrays import Vector
 from nnlib.core.errors import DivergedError, MismatchError
 from nnlib.data.shard_cache import shard_cache
-from nnlib.data.split.splits import TEST, VALIDATION
+from nnlib.data.split.rule import TEST, VALIDATION
 from nnlib.data.worker_data import SCORE_ROWS, TrialData, WorkerData
 from nnlib.run.spec import JobSpec, Trial, WorkerPlan
 from nnlib.training.learner import LocalResult

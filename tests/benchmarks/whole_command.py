@@ -25,7 +25,7 @@ from record import record
 from nnlib.config.load import load_config
 from nnlib.config.schema import Config
 from nnlib.data.decoded_rows import ShardRows
-from nnlib.data.split.splits import TRAIN
+from nnlib.data.split.rule import TRAIN
 from nnlib.run.directory import RunDirectory
 
 CONFIG = ROOT / "configs" / "digits.yaml"

@@ -37,7 +37,7 @@ from nnlib.data.dataset_check import verify
 from nnlib.data.importing.import_dataset import ImportOptions, import_dataset
 from nnlib.data.scaling import Scaler
 from nnlib.data.shard_reader import _VERIFIED, ShardReader
-from nnlib.data.split.splits import TEST, TRAIN, SplitRule, Stratum
+from nnlib.data.split.rule import TEST, TRAIN, SplitRule, Stratum
 from nnlib.run.directory import SPEC, RunDirectory
 from nnlib.run.ledger import canonical
 from nnlib.run.model_file import flat_vector, pack, unpack

@@ -1,1 +1,1 @@
-"""Which rows are for training, validation and test."""
+"""Divide rows into parts for training, validation and test: the rule, how it is fitted, and its counts."""

@@ -1,4 +1,4 @@
-"""Divide exact totals among classes in proportion, every share rounded up or down (controlled rounding)."""
+"""Divide totals among classes in proportion, with every count a whole number (controlled rounding)."""
 
 from __future__ import annotations
 
@@ -7,23 +7,26 @@ from collections.abc import Sequence
 
 
 def apportion(rows: Sequence[int], totals: Sequence[int]) -> list[list[int]]:
-    """Shares ``s[c][p]`` with row sums ``rows[c]``, column sums ``totals[p]``, each within one of its proportion.
+    """Divide the rows of each class among parts of given sizes.
 
-    ``sum(rows) == sum(totals)`` must hold. The exact share rows[c] * totals[p] / n is rounded down, and what is then
-    missing goes to the largest remainders (the lower class, then the lower part, among equals). Where that leaves a
-    class and a part both short, units are moved along an augmenting path; one exists, because the exact shares are a
-    fractional solution of the same transport problem (Cox 1987, "A constructive procedure for unbiased controlled
-    rounding").
+    ``rows[c]``: rows of class c. ``totals[p]``: rows of part p, all classes together. Returns counts ``s[c][p]`` whose
+    sums are ``rows[c]`` over the parts and ``totals[p]`` over the classes, each the exact proportion
+    rows[c] * totals[p] / n rounded up or down. Raises `ValueError` unless ``sum(rows) == sum(totals)``.
+
+    The proportions are rounded down, and what is then missing goes to the largest remainders (the lower class, then the
+    lower part, among equals). Where that leaves a class and a part both short, units are moved along an augmenting
+    path. One exists, because the proportions are a fractional solution of the same transport problem (Cox 1987, "A
+    constructive procedure for unbiased controlled rounding").
     """
     n = sum(rows)
     if n != sum(totals):
         raise ValueError(f"rows sum to {n}, totals to {sum(totals)}")
     if n == 0:
         return [[0] * len(totals) for _ in rows]
-    shares = [[own * total // n for total in totals] for own in rows]
-    remainders = [[own * total % n for total in totals] for own in rows]
-    short_rows = [own - sum(share) for own, share in zip(rows, shares, strict=True)]
-    short_parts = [total - sum(share[part] for share in shares) for part, total in enumerate(totals)]
+    floors = [[count * total // n for total in totals] for count in rows]
+    remainders = [[count * total % n for total in totals] for count in rows]
+    short_rows = [count - sum(row) for count, row in zip(rows, floors, strict=True)]
+    short_parts = [total - sum(row[part] for row in floors) for part, total in enumerate(totals)]
     raised = [[False] * len(totals) for _ in rows]
     cells = [(c, p) for c, row in enumerate(remainders) for p, remainder in enumerate(row) if remainder]
     for c, p in sorted(cells, key=lambda cell: (-remainders[cell[0]][cell[1]], cell)):
@@ -34,11 +37,12 @@ def apportion(rows: Sequence[int], totals: Sequence[int]) -> list[list[int]]:
     for c in range(len(rows)):
         for _ in range(short_rows[c]):
             short_parts[_augment(c, remainders, raised, short_parts)] -= 1
-    return [[share + up for share, up in zip(*pair, strict=True)] for pair in zip(shares, raised, strict=True)]
+    return [[floor + up for floor, up in zip(*pair, strict=True)] for pair in zip(floors, raised, strict=True)]
 
 
 def _augment(start: int, remainders: list[list[int]], raised: list[list[bool]], short_parts: Sequence[int]) -> int:
-    """Raise one more cell of class ``start``, moving other classes' units as needed; the part that took the unit."""
+    """Raise one more cell of class ``start``, moving units of other classes where needed; return the part whose count
+    grew."""
     parts = range(len(short_parts))
     came: dict[int, tuple[int, int | None]] = {}  # part -> (class that would enter it, the part that class leaves)
     queue: deque[int] = deque()
@@ -63,4 +67,4 @@ def _augment(start: int, remainders: list[list[int]], raised: list[list[bool]], 
                     if other not in came and remainders[c][other] and not raised[c][other]:
                         came[other] = (c, p)
                         queue.append(other)
-    raise AssertionError("the exact shares are a fractional solution, so a path exists")
+    raise AssertionError("the proportions are a fractional solution, so a path exists")

@@ -1,4 +1,4 @@
-"""The k-th smallest hash of a stream in two passes, in memory that does not grow with the stream.
+"""Find the k-th smallest hash of a stream in two passes, in memory that does not grow with the stream.
 
 A *cut* is a number in [0, 2**64]; a hash lies before it if it is smaller. `EVERYTHING` is the cut after all hashes.
 """
@@ -17,21 +17,22 @@ _TABLE = 2**17
 
 
 def before(hashes: UInt64, cut: int) -> BoolArray:
-    """Which hashes, shape (n,), lie before the cut."""
+    """Return which of the hashes lie before the cut, both of shape (n,)."""
     if cut >= EVERYTHING:
         return np.ones(hashes.shape, np.bool_)
     return np.asarray(hashes < np.uint64(cut))
 
 
 def cut_at(hashes: UInt64, count: int) -> int:
-    """The cut with the ``count`` smallest of some distinct hashes before it."""
+    """Return the cut that has exactly the ``count`` smallest hashes before it; ``hashes`` must be distinct."""
     if count >= len(hashes):
         return EVERYTHING
     return int(np.partition(hashes, count)[count])
 
 
 class RankSelector:
-    """Finds cuts at given ranks in each of several strata, streaming: pass 1 `count`, then `seek`, pass 2 `collect`.
+    """Finds cuts at given ranks in each of several strata, streaming: `count` all rows, `seek`, then `collect` all
+    again.
 
     Pass 1 fills a histogram over the hashes' leading bits; pass 2 keeps only the hashes in the buckets where a cut
     must lie. Equal hashes (rows of one group) stay on one side: the cut then goes to the nearest rank where a group
@@ -46,23 +47,23 @@ class RankSelector:
         self._ranks: Sequence[Sequence[int]] = ()
         self._cumulative: IntArray = self._histogram
         self._wanted: BoolArray = np.zeros(0, np.bool_)
-        self._found: list[tuple[IntArray, UInt64, IntArray]] = []
+        self._candidates: list[tuple[IntArray, UInt64, IntArray]] = []
 
     def _bucket(self, stratum: IntArray, hashes: UInt64) -> IntArray:
         bucket = (hashes >> np.uint64(self._shift)).astype(np.int64)
         return np.asarray(bucket + stratum * self._histogram.shape[1])
 
     def count(self, stratum: IntArray, hashes: UInt64) -> None:
-        """Pass 1: rows of the given strata with the given hashes, both of shape (n,)."""
+        """Count some rows, in the first pass. ``stratum`` (index of each row's stratum) and ``hashes``: shape (n,)."""
         np.add.at(self._histogram.reshape(-1), self._bucket(stratum, hashes), 1)
 
     @property
     def totals(self) -> list[int]:
-        """Rows counted, per stratum."""
+        """Rows counted so far in each stratum."""
         return [int(total) for total in self._histogram.sum(axis=1)]
 
     def seek(self, ranks: Sequence[Sequence[int]]) -> None:
-        """Between the passes: the ranks (rows before the cut) wanted in each stratum."""
+        """Set the wanted ranks (rows before the cut) of each stratum, between the two passes."""
         self._ranks = ranks
         self._cumulative = np.cumsum(self._histogram, axis=1)
         wanted = np.zeros(self._histogram.shape, np.bool_)
@@ -73,7 +74,7 @@ class RankSelector:
         self._wanted = wanted.reshape(-1)
 
     def collect(self, stratum: IntArray, hashes: UInt64) -> None:
-        """Pass 2: the same rows as in pass 1, in any order and any chunks."""
+        """Collect some rows, in the second pass: all rows of the first one, in any order and in chunks of any size."""
         keep = self._wanted[self._bucket(stratum, hashes)]
         stratum, hashes = stratum[keep], hashes[keep]
         for one in np.flatnonzero(np.bincount(stratum)):
@@ -81,17 +82,17 @@ class RankSelector:
             values = np.sort(hashes[stratum == one])
             starts = _runs(values)
             counts = np.diff(starts, append=len(values))
-            self._found.append((np.full(len(starts), one, np.int64), values[starts], counts))
+            self._candidates.append((np.full(len(starts), one, np.int64), values[starts], counts))
 
     def cuts(self) -> list[list[int]]:
-        """The cuts for the ranks given to `seek`, in their order, per stratum."""
+        """Return the cuts at the ranks set by `seek`: a list for each stratum, in the order of the ranks."""
         empty = (np.zeros(0, np.int64), np.zeros(0, np.uint64), np.zeros(0, np.int64))
-        stratum, hashes, counts = (np.concatenate(column) for column in zip(empty, *self._found, strict=True))
+        stratum, hashes, counts = (np.concatenate(column) for column in zip(empty, *self._candidates, strict=True))
         result: list[list[int]] = []
         for one, ranks in enumerate(self._ranks):
-            own = stratum == one
-            order = np.argsort(hashes[own], kind="stable")
-            result.append([self._cut(one, rank, hashes[own][order], counts[own][order]) for rank in ranks])
+            chosen = stratum == one
+            order = np.argsort(hashes[chosen], kind="stable")
+            result.append([self._cut(one, rank, hashes[chosen][order], counts[chosen][order]) for rank in ranks])
         return result
 
     def _cut(self, stratum: int, rank: int, hashes: UInt64, counts: IntArray) -> int:

@@ -26,7 +26,7 @@ from nnlib.core.layout import BLOCK, slices
 from nnlib.data.decoded_rows import BLOCKS
 from nnlib.data.scaling import Scaler
 from nnlib.data.shard_reader import ShardReader
-from nnlib.data.split.splits import TEST, TRAIN
+from nnlib.data.split.rule import TEST, TRAIN
 from nnlib.run.planner import make_spec
 from nnlib.run.spec import JobSpec, WorkerPlan, initial_vector, partial_layout
 from nnlib.training.learner import RoundStart

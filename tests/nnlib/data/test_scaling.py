@@ -17,7 +17,8 @@ from nnlib.config.schema import Split
 from nnlib.core.errors import DataError, MismatchError
 from nnlib.data.scaling import FeatureStats, Scaler
 from nnlib.data.shard_reader import label_chunks
-from nnlib.data.split.splits import TRAIN, find_split
+from nnlib.data.split.fitting import fit_split_rules
+from nnlib.data.split.rule import TRAIN
 from nnlib.data.worker_data import WorkerData
 
 FITTED: dict[Any, Any] = {"standard": StandardScaler, "minmax": MinMaxScaler}
@@ -92,7 +93,7 @@ def test_a_dataset_is_scaled_by_its_training_rows(tmp_path: Path) -> None:
     rng = np.random.default_rng(4)
     x, y = rng.integers(0, 256, (600, 5), dtype=np.uint8), rng.integers(0, 3, 600)
     dataset = write_dataset(tmp_path, x, y, shards=4, classes=3, dtype="uint8", scale=1 / 255, row_group_rows=50)
-    rule = find_split(label_chunks(dataset), Split(), seed=0, split_seed=0, classes=3)
+    (rule,) = fit_split_rules(label_chunks(dataset), Split(), [(0, 0)], seed=0, classes=3)
     train = rule.parts(np.arange(600), y, {}) == TRAIN
     fits: list[Scaler] = []
     for groups in ([[0, 1, 2, 3]], [[0, 1], [2, 3]], [[0], [1], [2], [3]]):

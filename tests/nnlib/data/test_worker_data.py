@@ -20,7 +20,8 @@ from nnlib.data.decoded_rows import BLOCKS, CONVERTED
 from nnlib.data.sampling import epoch_order, sample_mask
 from nnlib.data.scaling import FeatureStats, Scaler
 from nnlib.data.shard_reader import label_chunks
-from nnlib.data.split.splits import TEST, TRAIN, VALIDATION, SplitRule, find_split
+from nnlib.data.split.fitting import fit_split_rules
+from nnlib.data.split.rule import TEST, TRAIN, VALIDATION, SplitRule
 from nnlib.data.worker_data import Batch, WorkerData
 
 ROWS, FEATURES, SHARDS, GROUP = 700, 12, 3, 32
@@ -51,7 +52,8 @@ def made(where: Path, dtype: str, **keywords: Any) -> tuple[Dataset, Any, Any]:
 
 def split_of(dataset: Dataset, **keywords: Any) -> SplitRule:
     split = Split(**{"train": 0.6, "validation": 0.1, **keywords})
-    return find_split(label_chunks(dataset), split, seed=0, split_seed=0, classes=4)
+    (rule,) = fit_split_rules(label_chunks(dataset), split, [(0, 0)], seed=0, classes=4)
+    return rule
 
 
 def copied(batches: Iterator[Batch]) -> list[tuple[bytes, bytes, bytes, tuple[int, ...]]]:
@@ -144,7 +146,7 @@ def test_workers_share_the_rows_among_them(tmp_path: Path) -> None:
 def test_scoring_uses_fixed_chunks(tmp_path: Path) -> None:
     x, y = np.arange(2500, dtype=np.float32)[:, None], np.zeros(2500)
     dataset = write_dataset(tmp_path, x, y, row_group_rows=300)
-    rule = find_split(label_chunks(dataset), Split(train=0.04), seed=0, split_seed=0, classes=None)
+    (rule,) = fit_split_rules(label_chunks(dataset), Split(train=0.04), [(0, 0)], seed=0, classes=None)
     for memory in (SMALL, LARGE):
         with WorkerData(dataset, [0], [0], memory_bytes=memory) as data:
             trial = data.trial(rule, None, "float64")
@@ -157,7 +159,7 @@ def test_scoring_uses_fixed_chunks(tmp_path: Path) -> None:
 def test_a_worker_without_training_rows(tmp_path: Path, memory: int) -> None:
     dataset, _, _ = made(tmp_path, "uint8", extra={"part": ["test"] * ROWS})
     split = Split(column="part")
-    rule = find_split(label_chunks(dataset, ["part"]), split, seed=0, split_seed=0, classes=4)
+    (rule,) = fit_split_rules(label_chunks(dataset, ["part"]), split, [(0, 0)], seed=0, classes=4)
     with WorkerData(dataset, [0], [0], memory_bytes=memory, extra_columns=rule.columns) as data:
         trial = data.trial(rule, None, "float32")
         for sample in (trial.sample(), trial.sample(0.5, (1, 2))):
@@ -183,7 +185,7 @@ def test_memory_stays_small_for_a_shard_ten_times_larger(tmp_path: Path) -> None
     dataset = write_dataset(tmp_path, x, np.zeros(rows), row_group_rows=1000, dtype="uint8", scale=1 / 255)
     del x
     assert dataset.shards[0].rows * features > 10 * memory
-    rule = find_split(label_chunks(dataset), Split(), seed=0, split_seed=0, classes=None)
+    (rule,) = fit_split_rules(label_chunks(dataset), Split(), [(0, 0)], seed=0, classes=None)
     arrow = pa.proxy_memory_pool(pa.default_memory_pool())
     before = pa.default_memory_pool()
     assert arrow is not None

@@ -20,7 +20,7 @@ from jobs.driver import driver
 from nnlib.config.schema import Config
 from nnlib.core.errors import DataError, MismatchError, NnjobsError, UsageError
 from nnlib.data.importing.import_dataset import ImportOptions, import_dataset
-from nnlib.data.split.splits import TEST
+from nnlib.data.split.rule import TEST
 from nnlib.inference.trained_model import TrainedModel, class_labels, predict_to_parquet
 
 ROWS, FEATURES, CLASSES = 400, 6, 7

@@ -23,7 +23,7 @@ from jobs.mapreduce import launcher
 from jobs.runners.local.attempt import Task
 from jobs.runners.local.task_pool import TaskPool
 from nnlib.core.errors import JobError, UsageError
-from nnlib.data.split.splits import TEST
+from nnlib.data.split.rule import TEST
 from nnlib.data.worker_data import WorkerData
 from nnlib.inference.trained_model import TrainedModel
 from nnlib.run.directory import EVENTS, RunDirectory

@@ -16,7 +16,7 @@ from shards import write_dataset
 from nnlib.config.schema import Config
 from nnlib.core.errors import ConfigError, MismatchError
 from nnlib.data.scaling import Scaler
-from nnlib.data.split.splits import SplitRule, Stratum
+from nnlib.data.split.rule import SplitRule, Stratum
 from nnlib.run.planner import make_spec
 from nnlib.run.spec import (
     JobSpec,

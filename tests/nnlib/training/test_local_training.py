@@ -14,7 +14,7 @@ from jobs.driver import driver
 from nnlib.config.schema import Config
 from nnlib.core.errors import DivergedError, MismatchError
 from nnlib.core.seeds import Purpose, generator
-from nnlib.data.split.splits import TRAIN
+from nnlib.data.split.rule import TRAIN
 from nnlib.data.worker_data import WorkerData
 from nnlib.optim.schedules import learning_rate
 from nnlib.run.directory import RunDirectory

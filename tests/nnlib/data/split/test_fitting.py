@@ -14,18 +14,9 @@ from hypothesis import strategies as st
 from nnlib.config.schema import Split
 from nnlib.core.errors import ConfigError, DataError
 from nnlib.core.seeds import Purpose, hash_key, row_hash
-from nnlib.data.split.splits import (
-    TEST,
-    TRAIN,
-    UNUSED,
-    VALIDATION,
-    LabelChunks,
-    Labels,
-    SplitRule,
-    count_parts,
-    find_split,
-    find_splits,
-)
+from nnlib.data.split.counts import count_parts
+from nnlib.data.split.fitting import fit_split_rules
+from nnlib.data.split.rule import TEST, TRAIN, UNUSED, VALIDATION, LabelChunks, Labels, SplitRule
 
 fixed = settings(derandomize=True, deadline=None, max_examples=60)
 
@@ -44,8 +35,10 @@ def chunks_of(row: Any, y: Any, extra: dict[str, Any] | None = None, step: int =
 
 
 def rule_of(chunks: LabelChunks, split: Split, **keywords: Any) -> SplitRule:
-    defaults: dict[str, Any] = {"seed": 1, "split_seed": 0, "classes": None}
-    return find_split(chunks, split, **(defaults | keywords))
+    trial = (keywords.pop("split_seed", 0), keywords.pop("fold", 0))
+    defaults: dict[str, Any] = {"seed": 1, "classes": None}
+    (rule,) = fit_split_rules(chunks, split, [trial], **(defaults | keywords))
+    return rule
 
 
 def counts(parts: Any) -> list[int]:
@@ -122,7 +115,7 @@ def test_folds_partition_the_rows(data: tuple[Any, Any], folds: int, stratified:
     row, y = data
     split = Split(stratified=stratified, validation=validation)
     trials = [(4, fold) for fold in range(folds)]
-    rules = find_splits(chunks_of(row, y), split, trials, seed=1, classes=5, folds=folds)
+    rules = fit_split_rules(chunks_of(row, y), split, trials, seed=1, classes=5, folds=folds)
     parts = np.array([rule.parts(row, y, {}) for rule in rules])
     tested = parts == TEST
     assert (tested.sum(axis=0) == 1).all()
@@ -223,7 +216,7 @@ def test_count_parts_counts_every_trial_in_one_pass() -> None:
         return chunks()
 
     split = Split(train=0.5, validation=0.2)
-    rules = find_splits(counted, split, [(0, 0), (1, 0)], seed=3, classes=4)
+    rules = fit_split_rules(counted, split, [(0, 0), (1, 0)], seed=3, classes=4)
     assert passes == 2
     found = count_parts(counted, rules, shards=3, classes=4)
     assert passes == 3
