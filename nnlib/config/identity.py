@@ -1,4 +1,7 @@
-"""Which keys decide the bits of a run, as data; what two configurations differ in; what a resumed run may change."""
+"""Which keys decide the bits of a run, as data; what two configurations differ in; what a resumed run may change.
+
+The hash of a configuration stays what it was when keys are added: `nnlib.config.earlier` has the rule.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import hashlib
 import json
 from typing import Any
 
+from nnlib.config.earlier import stable_values
 from nnlib.config.schema import Config
 
 NOT_MATHEMATICS = (
@@ -125,7 +129,7 @@ def _ends_between_drains(config: Config) -> bool:
 
 
 def _deciding(config: Config) -> dict[str, Any]:
-    keys = {key: value for key, value in _flat(config.model_dump(mode="json")).items() if not _is_other(key)}
+    keys = {key: value for key, value in _flat(stable_values(config)).items() if not _is_other(key)}
     if config.train.epochs_per_round != "auto":
         del keys["sync.round_cost"]  # nothing reads it
     if not config.sync.overlap:

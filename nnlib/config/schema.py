@@ -8,21 +8,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
+from nnlib.config.section import Count, Fraction, PositiveInt, Section, Seed
 from nnlib.config.sweep import applied, combinations, sweepable
-
-
-class Section(BaseModel):
-    """Unknown keys, NaN and infinity are refused; values are frozen and never converted, but 1 may stand for 1.0."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, validate_default=True)
-
-
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-PositiveInt = Annotated[int, Field(ge=1, le=10**9, strict=True)]
-Count = Annotated[int, Field(ge=0, le=10**12, strict=True)]
-Seed = Annotated[int, Field(ge=0, lt=2**63, strict=True)]
 
 
 class Data(Section):
@@ -388,7 +377,7 @@ class Config(Section):
             plain = {**self.model_dump(mode="json"), "sweep": {}}
             for overrides in combinations(self.sweep):
                 try:
-                    Config.model_validate(applied(plain, overrides))
+                    type(self).model_validate(applied(plain, overrides))
                 except ValidationError as error:  # raised as it is, it would tell of the keys outside the sweep
                     problem = error.errors(include_url=False)[0]
                     names = [".".join(map(str, problem["loc"])), problem["msg"].removeprefix("Value error, ")]
