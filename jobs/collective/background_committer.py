@@ -1,42 +1,39 @@
-"""What worker 0 of a group does besides training: commit rounds, and tell the driver how things stand.
+"""What worker 0 of a group does besides training: it commits rounds and writes the status file.
 
-Commits are spans (`nnlib.run.checkpoint`): one every so many rounds or seconds, so that a group whose rounds take
-milliseconds does not wait for a disk or a name node. The lines of metrics and ledger are made for every round. All that
-happens in a thread beside the training; what a commit holds is decided by the rounds alone. Which rounds are committed
-is decided before they are trained: all workers give their part of it.
+A commit spans several rounds (`nnlib.run.checkpoint`): there is one every so many rounds or seconds, so that a group
+whose rounds take milliseconds does not wait for a disk or a name node. The lines of metrics and ledger are made for
+every round. All of that happens in a thread in the background of the training; what a commit holds is decided by the
+rounds alone. Which rounds are committed is decided before they are trained, because every worker contributes to a
+commit.
 """
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict
-from typing import Any
 
-from nnlib import FORMAT_VERSION
+from jobs.collective.status_file import CollectiveStatus, RoundCost, RoundReport, write_status
 from nnlib.core.arrays import Vector
+from nnlib.core.events import WorkerSeen
 from nnlib.run.checkpoint import Checkpoint, RoundStore
-from nnlib.run.directory import GROUP
 from nnlib.run.spec import JobSpec
 from nnlib.storage.upload_counter import UPLOADED
 from nnlib.training.round_events import phase_seconds, round_done, trials_stopped
 from nnlib.training.round_observer import RoundTimes
 from nnlib.training.round_result import TrialOutput
 
-STATUS = f"{GROUP}/status.json"
 STATUS_SECONDS = 1.0
-"""The status is written at most this often."""
-WAITING = 2
-"""Rounds that may wait for their commit: training holds still until there are fewer."""
-TOLD = 1000
-"""Uncommitted rounds that a status tells of, at most: the newest ones. What it leaves out, the commit tells."""
+"""The status file is written at most this often."""
+MAX_PENDING_ROUNDS = 2
+"""Rounds that may wait for their commit; with more of them the training waits."""
+MAX_STATUS_ROUNDS = 1000
+"""Uncommitted rounds in a status, at most: the newest ones. The driver learns of the others from the commit."""
 
 
-class Recorder:
-    """`nnlib.training.round_observer.Observer` that commits. A context manager; `finish` tells the last commit's
-    outcome."""
+class BackgroundCommitter:
+    """A `nnlib.training.round_observer.RoundObserver` that commits rounds in a thread. A context manager: it waits for
+    the thread at its end; `finish` also raises the thread's error."""
 
     def __init__(
         self,
@@ -45,32 +42,33 @@ class Recorder:
         start: Checkpoint,
         *,
         generation: int = 1,
-        may_write: Callable[[], None] = lambda: None,
+        require_lease: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``start`` is the newest commit. ``may_write`` is called before every commit and raises if the run has become
-        another driver's."""
+        """``start``: the newest commit. ``require_lease`` is called before every commit and raises an error if another
+        driver has taken the run over."""
         self._spec, self._store, self._generation = spec, store, generation
-        self._may_write, self._clock = may_write, clock
+        self._require_lease, self._clock = require_lease, clock
         self._committed = self._decided = start.round
-        self._committed_at = self._told_at = clock()
+        self._committed_at = self._status_written_at = clock()
         self._best: dict[int, tuple[int | None, Vector]] = {
             index: (start.trials[index].best_round, weights) for index, weights in start.best.items()
         }
-        self._facts: list[dict[str, Any]] = []
+        self._reports: list[RoundReport] = []
         self._thread = ThreadPoolExecutor(1)
-        self._waiting: list[Future[None]] = []
-        self._failed = False
+        self._pending: list[Future[None]] = []
+        self._has_failed = False
         self._uploaded = UPLOADED.sum
 
-    def __enter__(self) -> Recorder:
+    def __enter__(self) -> BackgroundCommitter:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._thread.shutdown()  # what the group did before it broke is done
+        self._thread.shutdown()  # what the group did before it broke is written
 
-    def due(self, round_: int) -> bool:
-        """Whether the round that comes next is to be committed. None is by the clock while an earlier one still is."""
+    def is_commit_due(self, round_: int) -> bool:
+        """Return whether the next round, ``round_``, is to be committed. By the clock none is while the commit before
+        is not done."""
         settings = self._spec.config.checkpoint
         if settings.rounds is not None:
             return round_ - self._decided >= settings.rounds
@@ -78,7 +76,7 @@ class Recorder:
             return False
         return self._clock() - self._committed_at >= settings.seconds
 
-    def round(
+    def on_round(
         self,
         before: Checkpoint,
         after: Checkpoint,
@@ -88,18 +86,19 @@ class Recorder:
         commit: bool,
         last: bool,
     ) -> None:
-        """Take a round; raises what writing an earlier one raised."""
+        """Queue a round for the thread. Raises what writing an earlier round raised."""
         if commit:
             self._decided = after.round
-        self._waiting.append(self._thread.submit(self._take, before, after, dict(outputs), times, commit, last))
-        while self._waiting and (len(self._waiting) > WAITING or self._waiting[0].done()):
-            self._waiting.pop(0).result()
+        self._pending.append(self._thread.submit(self._process, before, after, dict(outputs), times, commit, last))
+        while self._pending and (len(self._pending) > MAX_PENDING_ROUNDS or self._pending[0].done()):
+            self._pending.pop(0).result()
 
     def finish(self) -> None:
-        while self._waiting:
-            self._waiting.pop(0).result()
+        """Wait until all rounds are written. Raises what writing one of them raised."""
+        while self._pending:
+            self._pending.pop(0).result()
 
-    def _take(
+    def _process(
         self,
         before: Checkpoint,
         after: Checkpoint,
@@ -108,23 +107,24 @@ class Recorder:
         commit: bool,
         last: bool,
     ) -> None:
-        if self._failed:
-            return  # a round was lost: those behind it must not be committed
-        self._failed = True
+        """Commit a round or keep its lines for the next commit; write the status if it is old."""
+        if self._has_failed:
+            return  # an earlier round is missing: later ones must not be committed
+        self._has_failed = True
         for index, (old, new) in enumerate(zip(before.trials, after.trials, strict=True)):
             if new.best_round != old.best_round:  # only now is it known that the model before was the best so far
                 self._best[index] = (new.best_round, old.weights)
-        self._facts.append(self._facts_of(before, after, outputs, times))
+        self._reports.append(self._round_report(before, after, outputs, times))
         if commit:
             self._commit(before, after)
         else:
             self._store.defer(after, before)
-        if last or self._clock() - self._told_at >= STATUS_SECONDS:
-            self._tell(after, outputs, times)
-        self._failed = False
+        if last or self._clock() - self._status_written_at >= STATUS_SECONDS:
+            self._write_status(after, outputs, times)
+        self._has_failed = False
 
     def _commit(self, before: Checkpoint, after: Checkpoint) -> None:
-        self._may_write()
+        self._require_lease()
         self._store.require(self._committed)
         rounds = {trial.best_round for trial in after.trials if trial.best_round is not None}
         kept = {round_ for round_ in rounds if self._store.has_model(round_)}
@@ -137,66 +137,54 @@ class Recorder:
         self._store.prune(self._spec.config.checkpoint.keep, rounds)
         self._committed, self._committed_at = after.round, self._clock()
 
-    def _facts_of(
+    def _round_report(
         self, before: Checkpoint, after: Checkpoint, outputs: Mapping[int, TrialOutput], times: RoundTimes
-    ) -> dict[str, Any]:
-        """What the driver tells of a round, and keeps of it in the run's journal. A commit's bytes are told with the
-        round behind it."""
+    ) -> RoundReport:
+        """The bytes that a commit uploads are counted to the round after it."""
         uploaded, self._uploaded = UPLOADED.since(self._uploaded)
-        return {
-            "done": asdict(round_done(self._spec.config, after.metrics, times.seconds)),
-            "stopped": [asdict(event) for event in trials_stopped(self._spec, before, after)],
-            "journal": {
-                "round": after.round,
-                "seconds": round(times.seconds, 4),
-                "exchange_seconds": round(times.exchange, 4),
-                "worker_seconds": phase_seconds(outputs),
-                "shuffled_bytes": self._spec.workers * times.sent,
-                "uploaded_bytes": uploaded,
-            },
-        }
+        return RoundReport(
+            round_done(self._spec.config, after.metrics, times.seconds),
+            tuple(trials_stopped(self._spec, before, after)),
+            RoundCost(
+                round=after.round,
+                seconds=round(times.seconds, 4),
+                exchange_seconds=round(times.exchange, 4),
+                worker_seconds=phase_seconds(outputs),
+                shuffled_bytes=self._spec.workers * times.sent,
+                uploaded_bytes=uploaded,
+            ),
+        )
 
-    def _tell(self, after: Checkpoint, outputs: Mapping[int, TrialOutput], times: RoundTimes) -> None:
-        """Write the status: rounds since the last commit, and every worker's part in the newest one."""
-        status = {
-            "format_version": FORMAT_VERSION,
-            "generation": self._generation,
-            "round": after.round,
-            "seconds": times.seconds,
-            "committed": self._committed,
-            "rounds": self._facts[-TOLD:],
-            "workers": _workers(self._spec.workers, outputs, times),
-        }
-        self._store.storage.write(STATUS, json.dumps(status).encode() + b"\n")
-        self._facts = [facts for facts in self._facts if facts["journal"]["round"] > self._committed]
-        self._told_at = self._clock()
+    def _write_status(self, after: Checkpoint, outputs: Mapping[int, TrialOutput], times: RoundTimes) -> None:
+        status = CollectiveStatus(
+            generation=self._generation,
+            round=after.round,
+            seconds=times.seconds,
+            committed=self._committed,
+            rounds=tuple(self._reports[-MAX_STATUS_ROUNDS:]),
+            workers=_worker_speeds(self._spec.workers, outputs, times),
+        )
+        write_status(self._store.storage, status)
+        self._reports = [report for report in self._reports if report.done.round > self._committed]
+        self._status_written_at = self._clock()
 
 
-def _workers(workers: int, outputs: Mapping[int, TrialOutput], times: RoundTimes) -> list[dict[str, Any]]:
-    """Each worker's training loss and examples a second, and for how long of the round it waited for others: all but
-    its own work."""
-    told = []
+def _worker_speeds(workers: int, outputs: Mapping[int, TrialOutput], times: RoundTimes) -> tuple[WorkerSeen, ...]:
+    """Each worker's training loss, its speed, and how long it waited for others: the round's time less its own
+    work."""
+    speeds = []
     for worker in range(workers):
         records = [output.records[worker] for output in outputs.values()]
         trained = [record for record in records if "losses" in record]
         busy = sum(sum(record["seconds"].values()) for record in records)
         rows = sum(record["examples"] * (record["evaluations"] or len(record["losses"])) for record in trained)
         training = sum(record["seconds"]["train"] for record in trained)
-        told.append(
-            {
-                "worker": worker,
-                "loss": sum(record["losses"][-1] for record in trained) / len(trained) if trained else None,
-                "examples_per_second": rows / training if training > 0.0 else None,
-                "wait": max(0.0, times.seconds - busy),
-            }
+        speeds.append(
+            WorkerSeen(
+                worker=worker,
+                loss=sum(record["losses"][-1] for record in trained) / len(trained) if trained else None,
+                examples_per_second=rows / training if training > 0.0 else None,
+                wait=max(0.0, times.seconds - busy),
+            )
         )
-    return told
-
-
-def read_status(data: bytes) -> dict[str, Any] | None:
-    """A status as written above; None for anything else (it only tells, so it need not be there)."""
-    try:
-        status = json.loads(data)
-    except ValueError:
-        return None
-    return status if isinstance(status, dict) and status.get("format_version") == FORMAT_VERSION else None
+    return tuple(speeds)

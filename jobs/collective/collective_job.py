@@ -19,8 +19,8 @@ prepare_mrjob()
 
 from mrjob.step import MRStep  # noqa: E402  (needs the shims above on Python 3.13)
 
-from jobs.collective.forked_workers import WorkerEndedError, run_shared  # noqa: E402
-from jobs.collective.member_task import group_task  # noqa: E402
+from jobs.collective.forked_workers import WorkerEndedError, fork_workers  # noqa: E402
+from jobs.collective.member_task import run_member_task  # noqa: E402
 from jobs.mapreduce.round_job import RoundJob  # noqa: E402
 from jobs.runners.lines import Line  # noqa: E402
 from nnlib.run.spec import WorkerPlan  # noqa: E402
@@ -52,7 +52,7 @@ class CollectiveJob(RoundJob):
 
             import_optimizers(self._spec())
         try:
-            run_shared(lines, self._work, self.stdout)
+            fork_workers(lines, self._work, self.stdout)
         except WorkerEndedError as ended:
             worker = WorkerPlan.from_line(lines[ended.index].decode()).worker
             sys.exit(f"nnjobs: worker {worker} on {platform.node()} {ended}")
@@ -74,7 +74,7 @@ class CollectiveJob(RoundJob):
             yield from self._node(plans[0])
         if options.phase != "preflight":
             spec = self._spec()
-            lines = group_task(spec, plans, options.run_dir, options.group, options.lock)
+            lines = run_member_task(spec, plans, options.run_dir, options.group, options.lock)
             yield from lines if self._reporter is None else self._reporter.mapped(spec, plans[0], lines)
 
 

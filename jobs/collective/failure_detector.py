@@ -1,79 +1,75 @@
-"""What the driver does about a group's tasks while its job runs: end those that hang, so that others take their places,
-and end the job when not all of its workers come to run at once."""
+"""The driver's failure detector for a collective job: it ends tasks that hang, so that others replace them.
+
+It also ends the job when not all of its workers come to run at once.
+"""
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
 
-from jobs.collective.membership import GIVEN_UP, give_up, given_up, open_folder
+from jobs.collective.job_folder import GIVEN_UP, LOST_PREFIX, GangFailure, JobFolder, LossReport
+from jobs.collective.progress import EventSink
 from jobs.mapreduce.launcher import JobSite
+from nnlib.collective.curve_keys import make_keys
 from nnlib.collective.rendezvous import list_generations
-from nnlib.core.errors import JobError, StorageError
-from nnlib.core.events import Event, Note
+from nnlib.core.errors import JobError
+from nnlib.core.events import Note
 from nnlib.storage import Storage
 
-
-class Teller(Protocol):
-    """What is needed of the driver."""
-
-    def tell(self, event: Event) -> None: ...
-
-    def record_event(self, **facts: Any) -> None: ...
+REJOIN_SECONDS = 2.0
+"""How long a worker that others have reported lost may take to join a newer generation."""
 
 
-class GroupWatch:
-    """``error`` says why the job was ended, if it was."""
+class FailureDetector:
+    """Watches the folder of a collective job. ``error`` says why the job was ended, if it was."""
 
     def __init__(
         self,
-        driver: Teller,
+        events: EventSink,
         site: JobSite,
-        place: Storage,
+        run: Storage,
         folder: str,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Makes the group's ``folder`` in the run directory ``place``."""
-        self._driver, self._site, self._clock = driver, site, clock
-        self._folder = open_folder(place, folder)
-        self._losses = Losses(self._folder)
+        """Make the job's ``folder`` in the run directory ``run``, with a new key in it."""
+        self._events, self._site, self._clock = events, site, clock
+        self._folder = JobFolder(run, folder)
+        make_keys(self._folder.files)
+        self._losses = LossReports(self._folder)
         self._deadline: float | None = None
         self.error: JobError | None = None
 
-    def look(self) -> None:
-        """Called now and then, while the job runs. Raises `StorageError`; the next look makes up for it."""
+    def check(self) -> None:
+        """Act on what the tasks have reported since the last call. Raises `StorageError`; the next call makes up for
+        it."""
         names = self._folder.names()
         if self.error is None:
-            self._expect_all(names)
-        for loss in self._losses.confirmed(names):
-            self._driver.record_event(event="lost", worker=loss.worker, generation=loss.generation, why=loss.why)
-            self._driver.tell(Note(f"worker {loss.worker}: {loss.why}; the others wait for its replacement", "warning"))
-            self._site.end_task(loss.worker, loss.attempt)
+            self._require_gang(names)
+        for lost in self._losses.confirm(names):
+            self._events.record_event(event="lost", worker=lost.worker, generation=lost.generation, why=lost.why)
+            self._events.tell(Note(f"worker {lost.worker}: {lost.why}; the others wait for its replacement", "warning"))
+            self._site.end_task(lost.worker, lost.attempt)
 
-    def _expect_all(self, names: Sequence[str]) -> None:
-        """Those who came give up by themselves when others do not; but where none came, only the driver can tell."""
+    def _require_gang(self, names: Sequence[str]) -> None:
+        """End the job if its group was given up. Workers that run give up by themselves when others do not come; but
+        where none runs, only the driver can notice."""
         spec = self._site.spec
         if self._deadline is None and self._site.queued:
             self._deadline = self._clock() + spec.config.sync.gang_timeout_seconds
-        late = self._deadline is not None and self._clock() > self._deadline
-        if late and GIVEN_UP not in names and not list_generations(names, spec.workers):
-            give_up(self._folder, (), range(spec.workers))
+        is_late = self._deadline is not None and self._clock() > self._deadline
+        if is_late and GIVEN_UP not in names and not list_generations(names, spec.workers):
+            self._folder.give_up(GangFailure((), tuple(range(spec.workers))))
             names = self._folder.names()
         if GIVEN_UP in names:
-            self.error = given_up(self._folder, spec)
+            self.error = self._folder.gang_error(spec)
             self._site.end_job()
 
 
-COME_AGAIN_SECONDS = 2.0
-"""For so long the driver waits whether a worker that others call lost meets them again."""
-
-
 @dataclass(frozen=True)
-class Loss:
-    """A task that its group has lost: worker, which attempt of its task it was (None: not known), and why."""
+class LostWorker:
+    """A worker that its group has lost: the attempt of its task (None: not known), in which generation, and why."""
 
     worker: int
     attempt: str | None
@@ -81,62 +77,50 @@ class Loss:
     why: str
 
 
-class Losses:
-    """The driver's view of a group: which of those who were reported lost are lost.
+class LossReports:
+    """Decides which of the workers that others report lost are lost.
 
-    Whoever meets the others again lives: it was only quicker than they to notice that someone else is gone.
+    A worker that joins a newer generation is alive: it had only noticed another loss earlier than its peers.
     """
 
-    def __init__(self, folder: Storage, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, folder: JobFolder, clock: Callable[[], float] = time.monotonic) -> None:
         self._folder, self._clock = folder, clock
         self._read: set[str] = set()
-        self._reported: dict[tuple[int, int], tuple[float, Loss]] = {}
+        self._pending: dict[tuple[int, int], tuple[float, LostWorker]] = {}
+        """(generation, worker) -> when it was reported, and what."""
         self._decided: set[tuple[int, int]] = set()
 
-    def confirmed(self, names: Sequence[str]) -> list[Loss]:
-        """Losses that are certain now: of workers that were replaced, or that did not come again in time. ``names``: of
-        the folder's files."""
+    def confirm(self, names: Sequence[str]) -> list[LostWorker]:
+        """Return the losses that have become certain: workers that were replaced, or that did not rejoin in time.
+
+        ``names``: those of the folder's files.
+        """
         for name in names:
-            if name.startswith("lost-") and name not in self._read:
+            if name.startswith(LOST_PREFIX) and name not in self._read:
                 self._read.add(name)
-                self._take(json.loads(self._folder.read(name)))
-        found = []
-        for place, (since, loss) in list(self._reported.items()):
-            again = self._incarnations(names, loss)
-            if not again and self._clock() - since < COME_AGAIN_SECONDS:
+                self._add(self._folder.read_loss(name))
+        confirmed = []
+        for key, (since, lost) in list(self._pending.items()):
+            successors = self._later_incarnations(names, lost)
+            if not successors and self._clock() - since < REJOIN_SECONDS:
                 continue
-            del self._reported[place]
-            self._decided.add(place)
-            if self._incarnation(*place) not in again:
-                found.append(loss)
-        return found
+            del self._pending[key]
+            self._decided.add(key)
+            if self._folder.incarnation(*key) not in successors:
+                confirmed.append(lost)
+        return confirmed
 
-    def _take(self, facts: dict[str, Any]) -> None:
-        for worker in facts["workers"]:
-            place = (facts["generation"], worker)
-            if place not in self._decided and place not in self._reported:
-                loss = Loss(worker, self._attempt(*place), facts["generation"], facts["why"])
-                self._reported[place] = (self._clock(), loss)
+    def _add(self, report: LossReport) -> None:
+        for worker in report.workers:
+            key = (report.generation, worker)
+            if key not in self._decided and key not in self._pending:
+                lost = LostWorker(worker, self._folder.attempt(*key), report.generation, report.why)
+                self._pending[key] = (self._clock(), lost)
 
-    def _incarnations(self, names: Sequence[str], loss: Loss) -> set[str | None]:
-        """Who stands in the worker's place in newer generations."""
-        found = set()
-        for name in names:
-            if name.startswith("generation-") and name.endswith(f"-worker-{loss.worker:06d}.json"):
-                generation = int(name.split("-")[1])
-                if generation > loss.generation:
-                    found.add(self._incarnation(generation, loss.worker))
-        return found
-
-    def _incarnation(self, generation: int, worker: int) -> str | None:
-        return self._fact(f"generation-{generation:06d}-worker-{worker:06d}.json", "incarnation")
-
-    def _attempt(self, generation: int, worker: int) -> str | None:
-        return self._fact(f"task-{self._incarnation(generation, worker)}.json", "attempt")
-
-    def _fact(self, name: str, key: str) -> str | None:
-        try:
-            fact = json.loads(self._folder.read(name))[key]
-        except (StorageError, ValueError, KeyError, TypeError):
-            return None
-        return None if fact is None else str(fact)
+    def _later_incarnations(self, names: Sequence[str], lost: LostWorker) -> set[str | None]:
+        """The tasks that have joined newer generations as this worker."""
+        return {
+            self._folder.incarnation(generation, lost.worker)
+            for generation, workers in list_generations(names, lost.worker + 1).items()
+            if generation > lost.generation and lost.worker in workers
+        }

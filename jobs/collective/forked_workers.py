@@ -1,5 +1,5 @@
-"""One task for several workers: what takes long to start, a container with its JVM and Python's modules, starts once,
-and every worker is a process forked from there."""
+"""One task that runs several workers: what takes long to start (the container, its JVM, Python and its modules) starts
+once, and every worker is a process forked from there."""
 
 from __future__ import annotations
 
@@ -17,24 +17,25 @@ from jobs.runners.forked_child import die_with, end_with
 from jobs.runners.local.attempt import signal_name
 
 Work = Callable[[bytes, BinaryIO], None]
-"""Does what a line of a task's input asks for, and writes what it gives."""
+"""Processes one line of a task's input and writes its output to the file."""
 
 
 class WorkerEndedError(Exception):
-    """The process of a line, by its ``index``, ended with ``code`` (negative: by that signal)."""
+    """Raised when the process of a line has failed: the ``index`` of the line, and the exit ``code`` (negative: the
+    signal that ended it)."""
 
     def __init__(self, index: int, code: int) -> None:
         super().__init__(f"ended with code {code}" if code >= 0 else f"ended by {signal_name(-code)}")
         self.index, self.code = index, code
 
 
-def run_shared(lines: Sequence[bytes], work: Work, output: BinaryIO) -> None:
-    """Work on every line in a process of its own, all at once; what they give is written in the order of the lines,
-    when all have ended well.
+def fork_workers(lines: Sequence[bytes], work: Work, output: BinaryIO) -> None:
+    """Process every line in a forked process, all at once; when all have succeeded, write their outputs to ``output``
+    in the order of the lines.
 
-    Raises `WorkerEndedError` for the first that does not; the others are ended then, and nothing is written. They also
-    end with this process. It must have no other threads of Python's, for a
-    fork copies their locks as they are, and no other children.
+    Raises `WorkerEndedError` for the first process that fails; the others are killed then, and nothing is written. They
+    also end with this process. It must have no other Python threads, because a fork copies their locks as they are, and
+    no other children.
     """
     sys.stdout.flush()
     sys.stderr.flush()
@@ -47,7 +48,7 @@ def run_shared(lines: Sequence[bytes], work: Work, output: BinaryIO) -> None:
                 process = os.fork()
                 if process == 0:
                     die_with(parent)
-                    end_with(partial(_give, work, line, outputs[index]))
+                    end_with(partial(_run, work, line, outputs[index]))
                 children[process] = index
             while children:
                 process, status = os.wait()
@@ -59,11 +60,11 @@ def run_shared(lines: Sequence[bytes], work: Work, output: BinaryIO) -> None:
                 os.kill(process, signal.SIGKILL)
             for process in children:
                 os.waitpid(process, 0)
-        for own in outputs:
-            own.seek(0)
-            shutil.copyfileobj(own, output)
+        for each in outputs:
+            each.seek(0)
+            shutil.copyfileobj(each, output)
 
 
-def _give(work: Work, line: bytes, output: BinaryIO) -> None:
+def _run(work: Work, line: bytes, output: BinaryIO) -> None:
     work(line, output)
     output.flush()

@@ -1,8 +1,9 @@
-"""What a map task of the collective job does: meet the others, go on from the newest commit, and score the end.
+"""What a map task of the collective job does: join the group, train from the newest commit to the end, and score the
+last models.
 
-A group that breaks meets again in a new generation: whoever is left keeps its process and its rows, the one who was
-lost is replaced by the runner, and all go on from the newest commit. A task whose run is at its end, because it was
-lost after the last commit, needs nobody.
+A group that loses a worker is formed again in a new generation: the survivors keep their processes and their rows, the
+runner starts another task for the lost worker, and all go on from the newest commit. A task that starts after the last
+commit, because its predecessor was lost then, needs no others.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
 
-from jobs.collective.background_committer import Recorder
-from jobs.collective.run_status import RunEndedError, require_lock
+from jobs.collective.background_committer import BackgroundCommitter
+from jobs.collective.run_status import RunEndedError, require_lease
 from jobs.mapreduce.tasks import metrics_line
 from jobs.runners.lines import ERROR_KEY, Line, encode_record
 from nnlib.collective.communicator import Communicator, PeerLostError, SupersededError
@@ -27,85 +28,95 @@ from nnlib.training.allreduce_round import TroubleError
 from nnlib.training.collective_training import train_together
 from nnlib.training.worker import LocalWorker
 
+JoinGroup = Callable[[Callable[[], bool]], Communicator]
+"""Waits until all workers are there and returns a communicator; raises `RunEndedError` once its argument returns
+True."""
 
-def group_task(spec: JobSpec, plans: Sequence[WorkerPlan], run_dir: str, group: str, lock: str) -> Iterator[Line]:
-    """All lines of a task that was given ``plans``: those of all workers, or its own.
 
-    ``group`` is the folder of the run directory in which the job's workers meet; ``lock`` is the lease of the driver
-    that started it: without it nothing is written any more.
+def run_member_task(
+    spec: JobSpec, plans: Sequence[WorkerPlan], run_dir: str, folder: str, lease: str
+) -> Iterator[Line]:
+    """Yield all output lines of a task. ``plans``: of one worker, or of all workers, which then run in turn.
+
+    ``run_dir``: the run directory's address; ``folder``: the job's folder in it; ``lease``: the name of the lease of
+    the driver that started the job: once another driver holds the run, nothing is written any more.
     """
-    place = storage(run_dir, private=True)
-    if not place.names(ROUNDS):
-        # Not an error's line, which is read at the job's end: others may wait on nodes that do have it.
-        raise JobError(f"there is no run directory {place.root} on this node")
-    if len(plans) < spec.workers:
-        from jobs.collective.membership import (
-            Meetings,  # late: pyzmq takes 0.1 s, and a group in one process needs none
-        )
-
-        (plan,) = plans
-        meetings = Meetings(spec, plan.worker, place, group, lock)
-        member = Member(spec, plan, place, lock)
-        member.prepare()
-        yield from member.lines(meetings.meet, meetings.report)
+    run = storage(run_dir, private=True)
+    if not run.names(ROUNDS):
+        # Not an error line, which the driver reads only when the job has ended: tasks on other nodes may go on waiting.
+        raise JobError(f"there is no run directory {run.root} on this node")
+    if len(plans) == spec.workers:
+        yield from _run_in_process(spec, plans, run, lease)
         return
+    # Late: pyzmq takes 0.1 s to import, and a group in one process does not need it.
+    from jobs.collective.membership import Membership
+
+    (plan,) = plans
+    membership = Membership(spec, plan.worker, run, folder, lease)
+    worker = CollectiveWorker(spec, plan, run, lease)
+    worker.prepare()
+    yield from worker.run(membership.join, membership.report_loss)
+
+
+def _run_in_process(spec: JobSpec, plans: Sequence[WorkerPlan], run: Storage, lease: str) -> Iterator[Line]:
     lines: dict[int, list[Line]] = {}
 
-    def take_part(group: Communicator) -> None:
-        lines[group.worker] = list(Member(spec, plans[group.worker], place, lock).lines(lambda ended: group))
+    def work(group: Communicator) -> None:
+        worker = CollectiveWorker(spec, plans[group.worker], run, lease)
+        lines[group.worker] = list(worker.run(lambda has_run_ended: group))
 
-    InProcessGroup(spec.workers).run(take_part)
-    for worker in sorted(lines):
-        yield from lines[worker]
-
-
-Meet = Callable[[Callable[[], bool]], Communicator]
-"""Waits until all workers have come; raises `RunEndedError` once the function it is given returns True."""
+    InProcessGroup(spec.workers).run(work)
+    for number in sorted(lines):
+        yield from lines[number]
 
 
-class Member:
-    """One worker of the job."""
+class CollectiveWorker:
+    """One worker of the job, through all generations of its group."""
 
-    def __init__(self, spec: JobSpec, plan: WorkerPlan, place: Storage, lock: str) -> None:
-        self._spec, self._number, self._place, self._lock = spec, plan.worker, place, lock
-        self._store = RoundStore(place, [spec.model(trial).layout for trial in spec.trials])
+    def __init__(self, spec: JobSpec, plan: WorkerPlan, run: Storage, lease: str) -> None:
+        self._spec, self._number, self._run, self._lease = spec, plan.worker, run, lease
+        self._store = RoundStore(run, [spec.model(trial).layout for trial in spec.trials])
         self._worker = LocalWorker(spec, plan)
         self._loaded: Checkpoint | None = None
 
     def prepare(self) -> None:
-        """Begin to read the rows, while others are waited for."""
+        """Begin to read the rows in the background, while the other workers are waited for."""
         self._worker.prepare()
 
-    def lines(self, meet: Meet, report: Callable[[PeerLostError], None] | None = None) -> Iterator[Line]:
-        """Train to the end; the records of the last models, or one that says why there are none. ``report`` is told of
-        every loss."""
+    def run(self, join_group: JoinGroup, report_loss: Callable[[PeerLostError], None] | None = None) -> Iterator[Line]:
+        """Train to the end; yield the records of the last models, or one with the error why there are none.
+
+        ``report_loss`` is called for every loss of a peer, after which the worker joins the group again; None where
+        there is no other group to join.
+        """
         with self._worker as worker:
             try:
-                last = self._train(meet, report)
+                last = self._train(join_group, report_loss)
                 for index, state in enumerate(last.trials):
                     yield metrics_line(self._number, index, worker.scores(index, state))
             except SupersededError:
-                raise  # another task stands in this one's place: it ends with nothing to say
+                raise  # another task yields this worker's lines
             except TroubleError as trouble:
                 if trouble.own:
                     yield ERROR_KEY, encode_record(self._number, trouble.error.to_record())
             except NnjobsError as error:
                 yield ERROR_KEY, encode_record(self._number, error.to_record())
 
-    def _train(self, meet: Meet, report: Callable[[PeerLostError], None] | None) -> Checkpoint:
+    def _train(self, join_group: JoinGroup, report_loss: Callable[[PeerLostError], None] | None) -> Checkpoint:
+        """Train in one generation after the other until one reaches the last round."""
         while True:
             checkpoint = self._newest()
             if not epochs_left(self._spec, checkpoint):
                 return checkpoint
             try:
-                with meet(self._ended) as group:
-                    return self._generation(group)
+                with join_group(self._has_run_ended) as group:
+                    return self._train_generation(group)
             except RunEndedError:
                 continue
             except PeerLostError as lost:
-                if report is None:
+                if report_loss is None:
                     raise
-                report(lost)
+                report_loss(lost)
 
     def _newest(self) -> Checkpoint:
         newest = self._store.newest()
@@ -113,22 +124,28 @@ class Member:
             self._loaded = self._store.load(newest)
         return self._loaded
 
-    def _ended(self) -> bool:
-        """Whether the others need nobody any more: they may have committed the end after this task was started."""
+    def _has_run_ended(self) -> bool:
+        """Whether the other workers have made the last commit after this task was started."""
         return not epochs_left(self._spec, self._newest())
 
-    def _generation(self, group: Communicator) -> Checkpoint:
-        """Agree on the commit to go on from, then train to the end."""
+    def _train_generation(self, group: Communicator) -> Checkpoint:
+        """Agree on the commit to start from (worker 0's newest), then train to the end."""
         newest = self._store.newest() if group.worker == 0 else None
-        told = group.exchange([[json.dumps(newest).encode()]] * group.workers)
-        checkpoint = self._store.load(json.loads(bytes(told[0][0])))
+        answers = group.exchange([[json.dumps(newest).encode()]] * group.workers)
+        checkpoint = self._store.load(json.loads(bytes(answers[0][0])))
         if self._spec.config.sync.error_feedback:
             checkpoint.residuals = self._store.residuals(checkpoint.round)
         with ExitStack() as stack:
-            recorder = None
+            committer = None
             if group.worker == 0:
                 self._store.forget()
-                may_write = partial(require_lock, self._place, self._lock)
-                made = Recorder(self._spec, self._store, checkpoint, generation=group.generation, may_write=may_write)
-                recorder = stack.enter_context(made)
-            return train_together(self._worker, group, checkpoint, recorder)
+                committer = stack.enter_context(
+                    BackgroundCommitter(
+                        self._spec,
+                        self._store,
+                        checkpoint,
+                        generation=group.generation,
+                        require_lease=partial(require_lease, self._run, self._lease),
+                    )
+                )
+            return train_together(self._worker, group, checkpoint, committer)

@@ -1,4 +1,4 @@
-"""When a worker of a group has nothing to go on for: the run is at its end, or the driver it works for is gone."""
+"""Why a worker may stop waiting for its group: the run has ended, or its driver is gone."""
 
 from __future__ import annotations
 
@@ -8,12 +8,17 @@ from nnlib.storage import Storage
 
 
 class RunEndedError(Exception):
-    """The run came to its end while a worker waited for others."""
+    """Raised when the run has come to its end while a worker waited for others."""
 
 
-def require_lock(place: Storage, lock: str) -> None:
-    """Raise `JobError` if the driver that started the job is gone, or another one drives the run."""
-    if not held(place, lock):
+def require_lease(run: Storage, lease: str) -> None:
+    """Raise `JobError` if the driver that started the job is gone, or another one has taken the run over.
+
+    ``lease``: the name of the driver's lease, see `nnlib.run.lease`.
+    """
+    if not held(run, lease):
         raise JobError(
-            "the driver of this job is gone: its run is another's now", hint="nnjobs train --resume", run=place.root
+            "the driver of this job is gone, or another driver has taken the run over",
+            hint="nnjobs train --resume",
+            run=run.root,
         )

@@ -230,10 +230,10 @@ def _replay_together(
     reached: list[Checkpoint] = []
 
     class Committing:
-        def due(self, round_: int) -> bool:
+        def is_commit_due(self, round_: int) -> bool:
             return True
 
-        def round(self, before: Checkpoint, after: Checkpoint, *_: object, **__: object) -> None:
+        def on_round(self, before: Checkpoint, after: Checkpoint, *_: object, **__: object) -> None:
             scratch.commit(after, before)
 
         def finish(self) -> None:

@@ -12,7 +12,7 @@ from nnlib.run.checkpoint import Checkpoint
 from nnlib.training.advance import advance, epochs_left
 from nnlib.training.allreduce_round import averaged_round, synchronous_round
 from nnlib.training.overlapped_rounds import overlapped_rounds
-from nnlib.training.round_observer import Observer, Told, outputs_of
+from nnlib.training.round_observer import RoundObserver, Told, outputs_of
 from nnlib.training.worker import LocalWorker
 
 
@@ -20,7 +20,7 @@ def train_together(
     worker: LocalWorker,
     group: Communicator,
     checkpoint: Checkpoint,
-    observer: Observer | None,
+    observer: RoundObserver | None,
     *,
     until: int | None = None,
 ) -> Checkpoint:

@@ -36,13 +36,13 @@ class RoundTimes:
     sent: int
 
 
-class Observer(Protocol):
-    """Who is told of every round (of worker 0: `jobs.collective.background_committer.Recorder`)."""
+class RoundObserver(Protocol):
+    """Receives every round that worker 0 has trained; `jobs.collective.background_committer` commits them."""
 
-    def due(self, round_: int) -> bool:
-        """Whether the round, which comes next, is to be committed."""
+    def is_commit_due(self, round_: int) -> bool:
+        """Return whether the next round, ``round_``, is to be committed."""
 
-    def round(
+    def on_round(
         self,
         before: Checkpoint,
         after: Checkpoint,
@@ -51,23 +51,25 @@ class Observer(Protocol):
         *,
         commit: bool,
         last: bool,
-    ) -> None: ...
+    ) -> None:
+        """Receive a round that led from ``before`` to ``after``. ``commit``: it is to be committed; ``last``: no trial
+        goes on after it."""
 
     def finish(self) -> None:
-        """Called after the last round; what was told is safe when it returns."""
+        """Called after the last round; returns when everything is written."""
 
 
 class Told:
     """What a worker tells of its rounds. ``trouble``: an error of its own that the others are yet to be told of."""
 
-    def __init__(self, worker: LocalWorker, group: Communicator, observer: Observer | None) -> None:
+    def __init__(self, worker: LocalWorker, group: Communicator, observer: RoundObserver | None) -> None:
         self.trouble: NnjobsError | None = None
         self._worker, self._group, self._observer = worker, group, observer
         self._since, self._sent = time.perf_counter(), group.sent_bytes
 
     def record(self, round_: int, *, may_commit: bool = True) -> Record:
         """What this worker tells the others in the round that comes next, besides its training."""
-        due = may_commit and self._observer is not None and self._observer.due(round_)
+        due = may_commit and self._observer is not None and self._observer.is_commit_due(round_)
         return ({COMMIT: True} if due else {}) | trouble_record(self.trouble)
 
     def round(self, before: Checkpoint, after: Checkpoint, outputs: Mapping[int, TrialOutput], share: Share) -> None:
@@ -82,7 +84,7 @@ class Told:
         if self._observer is None:
             return
         try:
-            self._observer.round(before, after, outputs, times, commit=commit, last=last)
+            self._observer.on_round(before, after, outputs, times, commit=commit, last=last)
             if last:
                 self._observer.finish()
         except NnjobsError as error:

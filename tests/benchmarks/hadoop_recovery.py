@@ -36,7 +36,7 @@ from hadoop_collective import CONFIG  # noqa: E402
 from on_hadoop import hadoop  # noqa: E402
 from record import record  # noqa: E402
 
-from jobs.collective.background_committer import STATUS, read_status  # noqa: E402
+from jobs.collective.status_file import CollectiveStatus, read_status  # noqa: E402
 from nnlib.core.errors import StorageError  # noqa: E402
 from nnlib.run.directory import GROUP  # noqa: E402
 from nnlib.storage import storage  # noqa: E402
@@ -44,16 +44,16 @@ from nnlib.storage import storage  # noqa: E402
 AT_MOST = 15.0
 EPOCHS, KILLED_AFTER = 5000, 20
 """Enough rounds of 5 for the group to train when the worker is killed, and when it is replaced."""
-PATIENCE = 180.0
+TIMEOUT_SECONDS = 180.0
 T = TypeVar("T")
 
 
-def status(run: str) -> dict[str, Any]:
-    """What the group tells of itself; nothing before it does."""
+def status(run: str) -> CollectiveStatus | None:
+    """The group's status; None before it has written one."""
     try:
-        return read_status(storage(run).read(STATUS)) or {}
+        return read_status(storage(run))
     except StorageError:
-        return {}
+        return None
 
 
 def members(run: str, generation: int) -> dict[int, int]:
@@ -73,10 +73,10 @@ def members(run: str, generation: int) -> dict[int, int]:
 
 def awaited(look: Callable[[], T], what: str) -> T:
     """The first true answer."""
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + TIMEOUT_SECONDS
     while not (found := look()):
         if time.monotonic() > end:
-            raise RuntimeError(f"waited {PATIENCE:.0f} s in vain: {what}")
+            raise RuntimeError(f"waited {TIMEOUT_SECONDS:.0f} s in vain: {what}")
         time.sleep(0.05)
     return found
 
@@ -90,7 +90,7 @@ def recovery(config: Path, run: str, workers: int, shared: int, model: str) -> d
         options, cwd=config.parent, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as driver:
         try:
-            awaited(lambda: status(run).get("round", 0) >= KILLED_AFTER, "the group trains")
+            awaited(lambda: (seen := status(run)) and seen.round >= KILLED_AFTER, "the group trains")
             lost = workers - 1
             process = members(run, 1)[lost]
             os.kill(process, signal.SIGKILL)
@@ -98,7 +98,7 @@ def recovery(config: Path, run: str, workers: int, shared: int, model: str) -> d
             replaced = psutil.Process(awaited(lambda: members(run, 2).get(lost), "the worker is replaced"))
             # A worker of a shared container is forked from the Python that YARN started.
             started = (replaced if shared == 1 else replaced.parents()[0]).create_time()
-            awaited(lambda: status(run).get("generation") == 2, "the group trains again")
+            awaited(lambda: (seen := status(run)) and seen.generation == 2, "the group trains again")
             trained = time.time()
             output, _ = driver.communicate()
         finally:

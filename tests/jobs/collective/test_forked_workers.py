@@ -16,7 +16,7 @@ import pytest
 from processes import started, wait_until_gone
 from product import ROOT
 
-from jobs.collective.forked_workers import WorkerEndedError, run_shared
+from jobs.collective.forked_workers import WorkerEndedError, fork_workers
 from jobs.runners.lines import decode_record
 from nnlib.config.schema import Config
 from nnlib.data.dataset import Dataset
@@ -42,7 +42,7 @@ def test_lines_are_worked_on_at_once_and_given_in_their_order() -> None:
         os.write(pipes[index][1], b".")
 
     output = io.BytesIO()
-    run_shared([b"0\n", b"1\n", b"2\n"], work, output)
+    fork_workers([b"0\n", b"1\n", b"2\n"], work, output)
     given = [line.split(b" by ") for line in output.getvalue().splitlines()]
     assert [index for index, _ in given] == [b"0", b"1", b"2"]
     assert len({process for _, process in given} | {b"%d" % os.getpid()}) == 4
@@ -65,7 +65,7 @@ def test_one_that_fails_ends_all_and_nothing_is_given(way: str, capfd: pytest.Ca
 
     output = io.BytesIO()
     with pytest.raises(WorkerEndedError) as ended:
-        run_shared([b"0", b"1", b"2"], work, output)
+        fork_workers([b"0", b"1", b"2"], work, output)
     assert ended.value.index == 1
     words = {"exception": "with code 1", "exit": "with code 7", "signal": "by SIGKILL"}
     assert str(ended.value) == f"ended {words[way]}"
@@ -78,10 +78,10 @@ def test_one_that_fails_ends_all_and_nothing_is_given(way: str, capfd: pytest.Ca
 
 def test_they_end_with_their_parent(tmp_path: Path) -> None:
     program = (
-        "import io, os, time\nfrom pathlib import Path\nfrom jobs.collective.forked_workers import run_shared\n"
+        "import io, os, time\nfrom pathlib import Path\nfrom jobs.collective.forked_workers import fork_workers\n"
         "def work(line, output):\n"
         "    Path(line.decode()).write_text(str(os.getpid()))\n    time.sleep(3600)\n"
-        "run_shared([b'a', b'b'], work, io.BytesIO())\n"
+        "fork_workers([b'a', b'b'], work, io.BytesIO())\n"
     )
     with started([sys.executable, "-c", program], env={**os.environ, "PYTHONPATH": str(ROOT)}) as parent:
         marks = [tmp_path / name for name in "ab"]

@@ -79,11 +79,11 @@ def test_three_rounds_of_two_workers_by_hand(blobs: str, tmp_path: Path) -> None
     averages = []
 
     class Observed:
-        def due(self, round_: int) -> bool:
+        def is_commit_due(self, round_: int) -> bool:
             assert round_ in (3, 4), "others cannot be gone on from"
             return False
 
-        def round(self, before: Checkpoint, after: Checkpoint, *_: object, **__: object) -> None:
+        def on_round(self, before: Checkpoint, after: Checkpoint, *_: object, **__: object) -> None:
             assert len(set(after.trials[0].weights.tolist())) == 1
             averages.append(float(after.trials[0].weights[0]))
 

@@ -1,0 +1,118 @@
+"""How the driver reports the progress of a collective job: from its status file and from the committed rounds."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from jobs.collective.status_file import CollectiveStatus, read_status
+from nnlib.core.errors import NnjobsError
+from nnlib.core.events import Event, GroupSeen, TrialStopped
+from nnlib.run.checkpoint import Checkpoint, RoundStore
+from nnlib.run.spec import JobSpec
+from nnlib.training.round_events import round_done
+
+WORKER_REPORT_SECONDS = 20.0
+"""How often the workers' speed and waiting times are reported."""
+POLL_SECONDS = 0.5
+"""How often the driver reads what the job has written; half as often in a remote storage."""
+
+
+class EventSink(Protocol):
+    """Where a collective job's driver part sends events: the driver."""
+
+    def tell(self, event: Event) -> None:
+        """Send an event to the listeners: terminal, trackers."""
+
+    def record_event(self, **facts: Any) -> None:
+        """Add a line to the run's events."""
+
+    def renew_view(self, store: RoundStore) -> None:
+        """Write the view of the committed rounds' metrics anew, if it is old."""
+
+
+class ProgressReporter:
+    """Reports each round once, in order, when the status file or a commit shows that it is done."""
+
+    def __init__(
+        self,
+        events: EventSink,
+        spec: JobSpec,
+        store: RoundStore,
+        start: Checkpoint,
+        check_failures: Callable[[], None] | None,
+    ) -> None:
+        """``check_failures`` is called at every poll; None for a group in one process. The workers of such a group
+        take turns, so their waiting times mean nothing and are not reported."""
+        self._events, self._spec, self._store, self._check_failures = events, spec, store, check_failures
+        self.generation = 1
+        """How many times the group has been formed, as far as is known."""
+        self._reported = start.round
+        self._workers_reported_at = time.monotonic()
+        self._stopped = threading.Event()
+
+    @contextmanager
+    def polling(self) -> Iterator[None]:
+        """Poll in a thread while the block runs, and once when it has ended."""
+        thread = threading.Thread(target=self._poll_until_stopped, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._stopped.set()
+            thread.join()
+            self.poll(is_last=True)
+
+    def _poll_until_stopped(self) -> None:
+        is_remote = "://" in self._store.storage.root
+        while not self._stopped.wait(2 * POLL_SECONDS if is_remote else POLL_SECONDS):
+            self.poll()
+
+    def poll(self, *, is_last: bool = False) -> None:
+        """Report what is new. Errors of the storage are ignored: the next call makes up for them."""
+        try:
+            if self._check_failures is not None:
+                self._check_failures()
+            status = read_status(self._store.storage)
+            if status is not None:
+                self.generation = status.generation
+                self._report_rounds(status)
+                self._report_workers(status, is_last)
+                self._events.renew_view(self._store)
+            if is_last:
+                self._report_committed(self._store.newest())
+        except NnjobsError:
+            return
+
+    def _report_rounds(self, status: CollectiveStatus) -> None:
+        for report in status.rounds:
+            round_ = report.done.round
+            if round_ > self._reported + 1:  # a status was written and replaced between two polls
+                self._report_committed(min(round_ - 1, status.committed))
+            if round_ != self._reported + 1:
+                continue  # reported before the group was formed again, or to be reported when it is committed
+            for stopped in report.stopped:
+                self._events.tell(stopped)
+            self._events.record_event(event="round", **report.journal.to_json())
+            self._events.tell(report.done)
+            self._reported = round_
+
+    def _report_workers(self, status: CollectiveStatus, is_last: bool) -> None:
+        if self._check_failures is None:
+            return
+        if is_last or time.monotonic() - self._workers_reported_at >= WORKER_REPORT_SECONDS:
+            self._workers_reported_at = time.monotonic()
+            self._events.tell(GroupSeen(status.round, status.seconds, status.workers))
+
+    def _report_committed(self, newest: int) -> None:
+        """Report rounds up to ``newest`` from their metrics, which have no times."""
+        for round_ in range(self._reported + 1, newest + 1):
+            metrics = self._store.metrics(round_)
+            for entry in metrics["trials"]:
+                if entry["status"] != "active":
+                    self._events.tell(TrialStopped(entry["trial"], entry["split"], round_ - 1, entry["status"]))
+            self._events.tell(round_done(self._spec.config, metrics, 0.0))
+            self._reported = round_
