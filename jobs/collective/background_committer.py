@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from jobs.collective.status_file import CollectiveStatus, RoundCost, RoundReport, write_status
-from nnlib.core.arrays import Vector
 from nnlib.core.events import WorkerSeen
+from nnlib.core.layout import ModelState
 from nnlib.run.checkpoint import Checkpoint, RoundStore
 from nnlib.run.spec import JobSpec
 from nnlib.storage.upload_counter import UPLOADED
@@ -51,8 +51,8 @@ class BackgroundCommitter:
         self._require_lease, self._clock = require_lease, clock
         self._committed = self._decided = start.round
         self._committed_at = self._status_written_at = clock()
-        self._best: dict[int, tuple[int | None, Vector]] = {
-            index: (start.trials[index].best_round, weights) for index, weights in start.best.items()
+        self._best: dict[int, tuple[int | None, ModelState]] = {
+            index: (start.trials[index].best_round, model) for index, model in start.best.items()
         }
         self._reports: list[RoundReport] = []
         self._thread = ThreadPoolExecutor(1)
@@ -113,7 +113,7 @@ class BackgroundCommitter:
         self._has_failed = True
         for index, (old, new) in enumerate(zip(before.trials, after.trials, strict=True)):
             if new.best_round != old.best_round:  # only now is it known that the model before was the best so far
-                self._best[index] = (new.best_round, old.weights)
+                self._best[index] = (new.best_round, old.model)
         self._reports.append(self._round_report(before, after, outputs, times))
         if commit:
             self._commit(before, after)
@@ -129,8 +129,8 @@ class BackgroundCommitter:
         rounds = {trial.best_round for trial in after.trials if trial.best_round is not None}
         kept = {round_ for round_ in rounds if self._store.has_model(round_)}
         after.best = {
-            index: weights
-            for index, (round_, weights) in sorted(self._best.items())
+            index: model
+            for index, (round_, model) in sorted(self._best.items())
             if round_ == after.trials[index].best_round and round_ not in kept
         }
         self._store.commit(after, before)

@@ -37,17 +37,17 @@ def final_scores(
     for index in everyone:
         state, trial, scores = replace(last.trials[index]), spec.trials[index], outputs[index].scores
         lacks = outputs[index].lacks(spec, index)
-        weights, round_ = state.weights, state.round
+        model, round_ = state.model, state.round
         if spec.config.train.keep == "best" and state.status != "diverged":
             if state.status == "active":
                 watch(state, state.round, scores["validation"]["loss"], spec.config)
             if state.best_round is not None and state.best_round != state.round:
                 round_ = state.best_round
-                weights = store.weights(index, round_)
+                model = store.model(index, round_)
                 scores = _scores_of(store, index, round_)
                 lacks = {"missing": scores["missing"]} if "missing" in scores else {}
-        arrays |= named_arrays(index, weights, spec.model(trial).layout)
-        kept.append(weights)
+        arrays |= named_arrays(index, model, spec.model(trial).layout)
+        kept.append(model)
         entries.append(
             {
                 "trial": index,

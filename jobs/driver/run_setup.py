@@ -118,7 +118,8 @@ def initial_states(spec: JobSpec) -> list[TrialState]:
         weights = initial_vector(spec, trial)
         rest = partial_layout(spec, trial).size - weights.size
         outer = build_outer(spec.settings(trial).sync.outer, weights.size).initial()
-        states.append(TrialState(weights, np.zeros(rest, weights.dtype), outer))
+        buffers = spec.model(trial).layout.zero_buffers()
+        states.append(TrialState(weights, np.zeros(rest, weights.dtype), outer, buffers=buffers))
     return states
 
 
@@ -161,9 +162,9 @@ def _start_from_run(spec: JobSpec, states: Sequence[TrialState], address: str) -
         raise ConfigError(f"that run keeps no model of round {round_} (kept: {kept})", run=parent.address)
     checkpoint = store.load(round_) if number or parent.final() is None else None
     if checkpoint is not None:
-        weights = [trial.weights for trial in checkpoint.trials]
+        models = [trial.model for trial in checkpoint.trials]
     else:
-        weights = parent.final_weights(old)
+        models = parent.final_models(old)
     for state, trial in zip(states, spec.trials, strict=True):
         index = _same_trial(old, trial)
         if index is None:
@@ -177,7 +178,7 @@ def _start_from_run(spec: JobSpec, states: Sequence[TrialState], address: str) -
         layout = spec.model(trial).layout
         if old.model(old.trials[index]).layout != layout:
             raise ConfigError("that run's model has another shape or dtype", run=parent.address, key="model")
-        state.weights = weights[index]
+        state.weights, state.buffers = models[index]
     return {"round": round_, "final": checkpoint is None, "ledger": digest(store.ledger(round_))}
 
 

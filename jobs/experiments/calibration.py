@@ -17,7 +17,6 @@ from jobs.mapreduce.wire import SliceKey, decode_partial, encode_partial
 from nnlib.aggregation.average import Average, Partial
 from nnlib.aggregation.drift import block_drift
 from nnlib.config.schema import Config
-from nnlib.core.layout import slices
 from nnlib.core.scratch import scratch_folder
 from nnlib.data.dataset import Dataset
 from nnlib.data.sampling import sample_size
@@ -73,8 +72,8 @@ def _workload(spec: JobSpec) -> Workload:
         trials=len(spec.trials),
         epochs=config.train.epochs,
         epochs_per_round=planned_length(config),
-        model_bytes=layout.size * layout.itemsize,
-        slices=len(slices(layout.size, config.sync.slice_elements)),
+        model_bytes=layout.nbytes,
+        slices=len(layout.slices(config.sync.slice_elements)),
         batch_size=config.train.batch_size if step else None,
         shared=config.sampling.streams == "shared",
         reducers=config.reducers,

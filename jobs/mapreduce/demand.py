@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from jobs.mapreduce.tasks import REDUCER_BYTES, slice_elements
 from jobs.runners.hadoop.job_properties import JVM_MB, LEAST_MB, MB, PYTHON_MB, UBER_MAPS, Resources
-from nnlib.core.layout import slices
 from nnlib.run.spec import JobSpec, partial_layout
 
 UBER_WORK = 2e10
@@ -22,15 +21,13 @@ def task_resources(spec: JobSpec, workers: int = 1) -> Resources:
     """
     runtime = spec.config.runtime
     layouts = [partial_layout(spec, trial) for trial in spec.trials]
-    vectors = sum(layout.size * layout.itemsize for layout in layouts)
-    largest = max(layout.size * layout.itemsize for layout in layouts)
+    vectors = sum(layout.nbytes for layout in layouts)
+    largest = max(layout.nbytes for layout in layouts)
     activations = max(
         8 * 3 * spec.settings(trial).train.batch_size * (spec.dataset.features + sum(spec.settings(trial).model.hidden))
         for trial in spec.trials
     )
-    line = (
-        2 * 8 * max(part.stop - part.start for layout in layouts for part in slices(layout.size, slice_elements(spec)))
-    )
+    line = 2 * 8 * max(part.stop - part.start for layout in layouts for _, part in layout.slices(slice_elements(spec)))
     # The JVM holds a line about four times (as bytes, as text, in the sort buffer, on its way to the merge).
     heap = runtime.hadoop.heap_mb or 64 + -(-4 * line // MB)
     rows = min(2 * runtime.memory_mb * MB, 3 * _dataset_bytes(spec))

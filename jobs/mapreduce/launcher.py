@@ -8,10 +8,9 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from jobs.collective.request import Group
 from jobs.mapreduce import tasks
@@ -23,7 +22,7 @@ from jobs.runners.local.task_pool import TaskPool
 from jobs.runners.registry import run_job
 from nnlib.aggregation.quantization import ENCODINGS
 from nnlib.core.errors import JobError
-from nnlib.core.layout import slices
+from nnlib.core.layout import LayoutSlice, ModelState
 from nnlib.core.scratch import scratch_folder, write_file
 from nnlib.run.checkpoint import Checkpoint, RoundStore
 from nnlib.run.ledger import canonical
@@ -111,9 +110,7 @@ class JobSite:
         """Run one job, which trains ``epochs`` if its phase does. Raises what a task reported, or `JobError` where its
         output is not whole."""
         runtime = self.spec.config.runtime
-        parts = {
-            index: slices(partial_layout(self.spec, self.spec.trials[index]).size, self._slice) for index in active
-        }
+        parts = {index: partial_layout(self.spec, self.spec.trials[index]).slices(self._slice) for index in active}
         request = RoundRequest(
             phase=phase,
             round=round_,
@@ -146,7 +143,7 @@ class JobSite:
             for index, output in outputs.items():
                 output.join_scores(self.spec)
                 if phase == "train" and output.diverged is None:
-                    output.average = self._assemble(index, output, parts[index])
+                    output.average, output.buffers = self._assemble(index, output, parts[index])
         return outputs
 
     def end_task(self, worker: int, attempt: str | None) -> None:
@@ -182,8 +179,9 @@ class JobSite:
         layouts = [partial_layout(self.spec, self.spec.trials[index]) for index in active]
         precision = self.spec.config.sync.precision
         if precision == "exact":
-            return self.spec.workers * sum(layout.size * layout.itemsize for layout in layouts)
-        return self.spec.workers * sum(ENCODINGS[precision].size(layout.size) for layout in layouts)
+            return self.spec.workers * sum(layout.nbytes for layout in layouts)
+        buffers = sum(segment.nbytes for layout in layouts for segment in layout.buffers)
+        return self.spec.workers * (sum(ENCODINGS[precision].size(layout.size) for layout in layouts) + buffers)
 
     @property
     def _slice(self) -> int:
@@ -194,13 +192,13 @@ class JobSite:
         names = [self.spec.dataset.shards[index].name for index in self._plans[worker].shards]
         return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
 
-    def _assemble(self, trial: int, output: TrialOutput, parts: Sequence[slice]) -> npt.NDArray[Any]:
-        """The whole averaged vector from its slices; each must be there, from the examples the workers reported."""
+    def _assemble(self, trial: int, output: TrialOutput, parts: Sequence[LayoutSlice]) -> ModelState:
+        """The whole average from its slices; each must be there, from the examples the workers reported."""
         examples = sum(record["examples"] for record in output.records.values())
         missing = [index for index in range(len(parts)) if index not in output.parts]
         if missing:
             raise JobError(f"slice {', '.join(map(str, missing))} of {len(parts)} is missing", trial=trial)
-        for index, part in enumerate(parts):
+        for index, (_, part) in enumerate(parts):
             partial = output.parts[index]
             if partial.weights.size != part.stop - part.start or partial.examples != examples:
                 raise JobError(
@@ -208,7 +206,11 @@ class JobSite:
                     f"{part.stop - part.start} of {examples}",
                     trial=trial,
                 )
-        return np.concatenate([output.parts[index].weights for index in range(len(parts))])
+        vectors = [
+            np.concatenate([output.parts[index].weights for index, part in enumerate(parts) if part.segment == segment])
+            for segment in range(parts[-1].segment + 1)
+        ]
+        return ModelState(vectors[0], tuple(vectors[1:]))
 
 
 def model_files(store: RoundStore, checkpoint: Checkpoint) -> tuple[str, str | None]:

@@ -16,7 +16,8 @@ from typing import Any
 from jobs.mapreduce.tasks import Models, map_task, reduce_task
 from jobs.runners.lines import Line
 from jobs.runners.task_job import TaskJob
-from nnlib.run.model_file import flat_vector, unpack
+from nnlib.core.layout import ModelState
+from nnlib.run.model_file import read_model, unpack
 from nnlib.run.spec import JobSpec, WorkerPlan, partial_layout
 from nnlib.storage import file_at
 
@@ -72,14 +73,14 @@ class RoundJob(TaskJob):
         return _specs[text]
 
     def _models(self, spec: JobSpec) -> Models:
-        """The vectors that the active trials start the round from; read once, inline for all tasks of the job."""
+        """The models that the active trials start the round from; read once, inline for all tasks of the job."""
         if not hasattr(self, "_loaded"):
             self._loaded = load_models(spec, self.options.model, self.options.state, self.options.active)
         return self._loaded
 
 
 def load_models(spec: JobSpec, model: str | None, state: str | None, active: tuple[int, ...]) -> Models:
-    """Active trials' vectors from a checkpoint's model file, followed by averaged optimizer state if there is any."""
+    """Active trials' models from a checkpoint's model file; averaged optimizer state behind the weights."""
     import numpy as np
 
     if model is None:
@@ -89,11 +90,12 @@ def load_models(spec: JobSpec, model: str | None, state: str | None, active: tup
     models = {}
     for index in active:
         network = spec.model(spec.trials[index])
-        vector = flat_vector(index, arrays, network.layout, model)
+        vector, buffers = read_model(index, arrays, network.layout, model)
         if partial_layout(spec, spec.trials[index]).size > vector.size:
             vector = np.concatenate([vector, states[f"{index}.optimizer"]])
-        vector.flags.writeable = False  # inline, the next task starts from it too
-        models[index] = vector
+        for array in (vector, *buffers):
+            array.flags.writeable = False  # inline, the next task starts from it too
+        models[index] = ModelState(vector, buffers)
     return models
 
 

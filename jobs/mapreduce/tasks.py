@@ -7,6 +7,7 @@ order. Errors that a retry cannot mend leave as records, not as exceptions.
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -17,18 +18,17 @@ from nnlib.aggregation.average import Average, Partial
 from nnlib.aggregation.drift import drift_rows
 from nnlib.core.arrays import Vector
 from nnlib.core.errors import MismatchError, NnjobsError
-from nnlib.core.layout import BLOCK, slices
+from nnlib.core.layout import BLOCK, ModelState
 from nnlib.data.scaling import FeatureStats
 from nnlib.data.shard_cache import shard_cache
 from nnlib.data.worker_data import WorkerData
-from nnlib.models.protocol import Model
-from nnlib.run.spec import JobSpec, WorkerPlan, arrays_from_json, arrays_to_json, partial_layout
-from nnlib.training.learner import RoundStart
+from nnlib.run.spec import JobSpec, Trial, WorkerPlan, arrays_from_json, arrays_to_json, partial_layout
+from nnlib.training.learner import LocalResult, RoundStart
 from nnlib.training.local_training import local_training
 from nnlib.training.worker_round import local_round, score_record, worker_data
 
-Models = Mapping[int, Vector]
-"""Trial index -> the vector it enters the round with (weights, then averaged optimizer state)."""
+Models = Mapping[int, ModelState]
+"""Trial index -> what it enters the round with: weights, then averaged optimizer state; and buffers."""
 
 METRICS = b".metrics"
 DRIFT = b".drift"
@@ -75,18 +75,24 @@ def _train(
             trial = spec.trials[index]
             view = data.trial(trial.rule, trial.scaler, spec.settings(trial).model.dtype)
             read = time.perf_counter() - started
-            training = local_training(spec, trial, plan.worker, view, RoundStart(models[index], round_, epochs))
-            record, result = local_round(spec, trial, plan.worker, view, models[index], training.__next__)
+            training = local_training(spec, trial, plan.worker, view, RoundStart(models[index].vector, round_, epochs))
+            record, result = local_round(spec, trial, plan.worker, view, models[index].vector, training.__next__)
             record["seconds"]["read"] = read
             if result is not None:
-                for part_index, part in enumerate(slices(result.partial.weights.size, slice_elements(spec))):
-                    key = SliceKey(index, part_index).encode()
-                    piece = Partial(plan.worker, result.rows, result.partial.weights[part], result.partial.fingerprint)
-                    delta = result.delta
-                    cut = None if delta is None else (delta.precision, delta.cut(part))
-                    yield key, encode_partial(key, piece, cut)
+                yield from _partial_lines(spec, trial, result)
             yield metrics_line(plan.worker, index, record)
             started = time.perf_counter()
+
+
+def _partial_lines(spec: JobSpec, trial: Trial, result: LocalResult) -> Iterator[Line]:
+    """A line for each slice of a worker's partial. Buffers travel exactly, whatever `sync.precision` is."""
+    partial, delta = result.partial, result.delta
+    vectors = (partial.weights, *result.buffers)
+    for number, (segment, part) in enumerate(partial_layout(spec, trial).slices(slice_elements(spec))):
+        key = SliceKey(trial.index, number).encode()
+        piece = Partial(partial.worker, result.rows, vectors[segment][part], partial.fingerprint)
+        cut = None if delta is None or segment else (delta.precision, delta.cut(part))
+        yield key, encode_partial(key, piece, cut)
 
 
 def _score(spec: JobSpec, plan: WorkerPlan, active: Sequence[int], models: Models) -> Iterator[Line]:
@@ -95,7 +101,7 @@ def _score(spec: JobSpec, plan: WorkerPlan, active: Sequence[int], models: Model
         for index in active:
             trial = spec.trials[index]
             view = data.trial(trial.rule, trial.scaler, spec.settings(trial).model.dtype)
-            yield metrics_line(plan.worker, index, score_record(spec, trial, plan.worker, view, models[index]))
+            yield metrics_line(plan.worker, index, score_record(spec, trial, plan.worker, view, models[index].vector))
 
 
 def _scale(spec: JobSpec, plan: WorkerPlan, active: Sequence[int], models: Models) -> Iterator[Line]:
@@ -138,21 +144,29 @@ def reduce_task(spec: JobSpec, key: bytes, values: Iterable[bytes], models: Mode
 
 
 def _average(spec: JobSpec, key: bytes, values: Iterable[bytes], models: Models) -> Iterator[Line]:
-    """The average of a slice and each worker's drift from it; a slice that lacks a worker says so."""
+    """The average of a slice and each worker's drift from it, or the names of workers that are missing."""
     started = time.perf_counter()
     name = SliceKey.decode(key)
     if name.trial not in models:
         raise MismatchError(f"trial {name.trial} is not in this job")
     trial = spec.trials[name.trial]
     model, layout = spec.model(trial), partial_layout(spec, trial)
-    parts = slices(layout.size, slice_elements(spec))
+    parts = layout.slices(slice_elements(spec))
     if name.index >= len(parts):
         raise MismatchError(f"slice {name.index} of {len(parts)}")
-    part = parts[name.index]
-    average = Average(range(spec.workers), layout.fingerprint, spec.settings(trial).sync.weighting)
+    number, part = parts[name.index]
+    start = (models[name.trial].vector, *models[name.trial].buffers)[number][part]
+    combine = functools.partial(
+        Average,
+        fingerprint=layout.fingerprint,
+        weighting=spec.settings(trial).sync.weighting,
+        segment=layout.segments[number],
+        offset=part.start,
+    )
+    average = combine(range(spec.workers))
     partials = []
     for value in values:
-        partial = decode_partial(key, value, models[name.trial][part])
+        partial = decode_partial(key, value, start)
         if partial.weights.size != part.stop - part.start:
             raise MismatchError(
                 f"slice has {partial.weights.size} elements, expected {part.stop - part.start}", worker=partial.worker
@@ -163,18 +177,19 @@ def _average(spec: JobSpec, key: bytes, values: Iterable[bytes], models: Models)
         if len(partials) < spec.quorum:
             yield key + MISSING, encode_record(0, {"workers": average.missing})
             return
-        average = Average([partial.worker for partial in partials], layout.fingerprint, average.weighting)
+        average = combine([partial.worker for partial in partials])
         for partial in partials:
             average.add(partial)
     mean = average.finish()
     yield key, encode_partial(key, Partial(0, average.examples, mean, layout.fingerprint))
-    drift = _drift(partials, mean, models[name.trial][part], part.start, model)
+    parameters = 0 if number else max(0, min(mean.size, model.layout.size - part.start))
+    drift = _drift(partials, mean, start, parameters)
     yield key + DRIFT, encode_record(0, {**drift, "seconds": time.perf_counter() - started})
 
 
-def _drift(partials: list[Partial], mean: Vector, start: Vector, offset: int, model: Model) -> dict[str, Any]:
-    """Per worker and block: the sums of `nnlib.aggregation.drift.Drift`, over the model's parameters only."""
-    end = max(0, min(mean.size, model.layout.size - offset))
+def _drift(partials: list[Partial], mean: Vector, start: Vector, end: int) -> dict[str, Any]:
+    """Per worker and block: the sums of `nnlib.aggregation.drift.Drift` over the slice's first ``end`` elements, which
+    are parameters."""
     rows = {str(partial.worker): drift_rows(partial.weights[:end], mean[:end], start[:end]) for partial in partials}
     return {"blocks": rows, "examples": {str(partial.worker): partial.examples for partial in partials}}
 

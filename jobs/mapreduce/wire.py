@@ -21,42 +21,46 @@ from nnlib.aggregation.average import Partial
 from nnlib.aggregation.delta import restore
 from nnlib.aggregation.quantization import ENCODINGS, Precision
 from nnlib.core.arrays import Vector
+from nnlib.core.entries import BUFFER_DTYPES
 from nnlib.core.errors import MismatchError
 
-DTYPES = {"f4": "<f4", "f8": "<f8"}
+DTYPES = {np.dtype(name).str[1:]: np.dtype(name).newbyteorder("<") for name in BUFFER_DTYPES}
+"""A dtype's code in a line, such as ``f4`` or ``i8`` -> the dtype."""
 
 _SLICE_KEY = re.compile(rb"(\d{8})\.(\d{8})")
 
 
 @dataclass(frozen=True, order=True)
 class SliceKey:
-    """Slice ``index`` of a trial's flat vector."""
+    """Slice ``index`` of a trial's vectors: a position in `nnlib.core.layout.Layout.slices`."""
 
     trial: int
     index: int
 
     def encode(self) -> bytes:
+        """The key's bytes: both numbers in zero-padded digits."""
         return b"%0*d.%0*d" % (WORKER_DIGITS, self.trial, WORKER_DIGITS, self.index)
 
     @classmethod
     def decode(cls, key: bytes) -> SliceKey:
-        found = _SLICE_KEY.fullmatch(key)
-        if found is None:
+        """The inverse of `encode`. Raises `MismatchError`."""
+        numbers = _SLICE_KEY.fullmatch(key)
+        if numbers is None:
             raise MismatchError(f"not a slice key: {key[:60]!r}")
-        return cls(int(found[1]), int(found[2]))
+        return cls(int(numbers[1]), int(numbers[2]))
 
 
 def encode_partial(key: bytes, partial: Partial, delta: tuple[Precision, bytes] | None = None) -> bytes:
-    """``worker TAB code TAB examples TAB fingerprint TAB crc TAB base64``.
+    """Write a partial as ``worker TAB code TAB examples TAB fingerprint TAB crc TAB base64``.
 
-    The code is the weights' dtype. With ``delta`` (precision, bytes of `nnlib.aggregation.delta.Delta.cut`) it is that
-    precision, and those bytes travel in the weights' place.
+    The code is the values' dtype. With ``delta`` (precision, bytes of `nnlib.aggregation.delta.Delta.cut`) it is that
+    precision, and those bytes travel instead of the values.
     """
     code: str
     if delta is not None:
         code, data = delta
     else:
-        code = "f4" if partial.weights.dtype == np.float32 else "f8"
+        code = partial.weights.dtype.str[1:]
         data = np.ascontiguousarray(partial.weights, DTYPES[code]).tobytes()
     text = base64.b64encode(data)
     head = b"%0*d\t%s\t%d\t%s" % (
@@ -70,7 +74,7 @@ def encode_partial(key: bytes, partial: Partial, delta: tuple[Precision, bytes] 
 
 
 def decode_partial(key: bytes, value: bytes, start: Vector | None = None) -> Partial:
-    """The inverse of `encode_partial`; ``start`` are the slice's weights that a delta is added to.
+    """Read what `encode_partial` wrote; ``start`` are the slice's weights that a delta is added to.
 
     Raises `MismatchError` on anything damaged, cut or of another form.
     """

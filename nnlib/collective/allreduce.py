@@ -21,7 +21,7 @@ from typing import Protocol
 
 import numpy as np
 
-from nnlib.aggregation.average import MOST_EXAMPLES, Partial, Weighting
+from nnlib.aggregation.average import MAX_EXAMPLES, Partial, Weighting
 from nnlib.collective.communicator import Communicator, Frames
 from nnlib.collective.partition import Piece, messages
 from nnlib.core.arrays import Buffer, Vector
@@ -150,7 +150,7 @@ class _AllReduce:
                     f"{partial.weights.dtype}",
                     worker=self.worker,
                 )
-            if not 0 <= partial.examples <= MOST_EXAMPLES:
+            if not 0 <= partial.examples <= MAX_EXAMPLES:
                 raise MismatchError(f"a partial has 0 to 2**53 examples, got {partial.examples}", worker=self.worker)
 
     def _scatter(self, peer: int) -> None:

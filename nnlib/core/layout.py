@@ -169,21 +169,9 @@ class Layout:
         }
 
     def split(self, state: ModelState) -> dict[str, Array]:
-        """All arrays of a state by name, as views of it; each once, without aliases. `join` is the inverse."""
+        """All arrays of a state by name, as views of it; each once, without aliases."""
         views = self.views(state.vector)
         return {entry.name: views[entry.name] for entry in self.entries} | self.buffer_views(state.buffers)
-
-    def join(self, arrays: Mapping[str, Array]) -> ModelState:
-        """A new state with the values of ``arrays``. Raises `MismatchError` where one is absent or of another shape or
-        dtype."""
-        state = self.zeros()
-        for name, view in self.split(state).items():
-            array = arrays.get(name)
-            if array is None or array.shape != view.shape or array.dtype != view.dtype:
-                got = "absent" if array is None else f"{array.dtype} {array.shape}"
-                raise MismatchError(f"expected {view.dtype} {view.shape}, found {got}", array=name)
-            view[...] = array
-        return state
 
     def zeros(self) -> ModelState:
         """A new state of zeros."""

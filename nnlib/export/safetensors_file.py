@@ -14,7 +14,7 @@ _ACTIVATIONS = {"sigmoid": "nn.Sigmoid()", "tanh": "nn.Tanh()", "relu": "nn.ReLU
 
 def encode(network: Network) -> bytes:
     """The bytes of the safetensors file; equal networks, equal bytes (one metadata entry: several have no order)."""
-    arrays = {name: np.ascontiguousarray(array) for name, array in sorted(network.arrays.items())}
+    arrays = {name: np.asarray(array, order="C") for name, array in sorted(network.arrays.items())}
     return save(arrays, metadata={"nnjobs": json.dumps(network.description(), ensure_ascii=False)})
 
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 
@@ -24,7 +23,7 @@ from nnlib.data.dataset import Dataset
 from nnlib.data.shard_cache import shard_cache
 from nnlib.inference.trained_model import PredictionWriter, TrainedModel, known_classes, shard_rows
 from nnlib.run.ledger import canonical, digest
-from nnlib.run.model_file import flat_vector, model_digest, named_arrays, pack, unpack
+from nnlib.run.model_file import model_digest, named_arrays, pack, read_model, unpack
 from nnlib.run.spec import JobSpec
 from nnlib.storage import Storage, storage
 
@@ -61,7 +60,7 @@ class Prediction:
         """Hash of all that decides the predictions, but for the shard and the numerics."""
         model, own = self.model, self.model.spec.dataset
         facts = {
-            "weights": model_digest([model.weights]),
+            "weights": model_digest([model.state]),
             "model": model.spec.settings(model.trial).model.model_dump(mode="json"),
             "scaler": model.trial.to_json()["scaler"],
             "x": [own.x_dtype, own.x_scale, own.x_offset],
@@ -119,7 +118,7 @@ class Prediction:
             "dataset": {"address": self.dataset.address, "manifest": self.dataset.to_json()},
             "output": self.output,
         }
-        return canonical(facts), pack(named_arrays(trial.index, self.model.weights, spec.model(trial).layout))
+        return canonical(facts), pack(named_arrays(trial.index, self.model.state, spec.model(trial).layout))
 
     @classmethod
     def from_files(cls, facts: bytes, weights: bytes, file: str) -> Prediction:
@@ -127,7 +126,7 @@ class Prediction:
         data = json.loads(facts)
         spec = JobSpec.from_json(data["run"])
         trial = spec.trials[data["trial"]]
-        vector = flat_vector(trial.index, unpack(weights, file), spec.model(trial).layout, file)
-        vector.flags.writeable = False
+        state = read_model(trial.index, unpack(weights, file), spec.model(trial).layout, file)
+        state.vector.flags.writeable = False
         dataset = Dataset.from_json(data["dataset"]["address"], data["dataset"]["manifest"])
-        return cls(TrainedModel(spec, trial, np.asarray(vector)), dataset, data["output"])
+        return cls(TrainedModel(spec, trial, state.vector, state.buffers), dataset, data["output"])

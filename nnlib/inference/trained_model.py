@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from nnlib.core.arrays import Array
 from nnlib.core.errors import DataError, DivergedError, UsageError
+from nnlib.core.layout import ModelState
 from nnlib.data.dataset import MANIFEST, Dataset
 from nnlib.data.feature_converter import Converter
 from nnlib.data.importing.raw_rows import read_raw
@@ -40,6 +41,12 @@ class TrainedModel:
     spec: JobSpec
     trial: Trial
     weights: Array
+    buffers: tuple[Array, ...] = ()
+
+    @property
+    def state(self) -> ModelState:
+        """The weights and buffers."""
+        return ModelState(self.weights, self.buffers)
 
     @classmethod
     def load(cls, run: str, *, trial: int = 0) -> TrainedModel:
@@ -53,14 +60,14 @@ class TrainedModel:
             raise UsageError(f"the run has trials 0 to {len(spec.trials) - 1}, not {trial}", run=directory.address)
         chosen = spec.trials[trial]
         if directory.final() is not None:
-            weights = directory.final_weights(spec)[trial]
+            state = directory.final_models(spec)[trial]
         else:
             store = directory.rounds(spec)
             committed = store.rounds()
             if not committed:
                 raise UsageError("this run has no model yet", run=directory.address)
-            weights = store.load(committed[-1]).trials[trial].weights
-        return cls(spec, chosen, weights)
+            state = store.load(committed[-1]).trials[trial].model
+        return cls(spec, chosen, *state)
 
     @property
     def classes(self) -> tuple[str, ...]:

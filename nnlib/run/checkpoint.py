@@ -27,9 +27,9 @@ import numpy as np
 from nnlib import FORMAT_VERSION
 from nnlib.core.arrays import Vector
 from nnlib.core.errors import MismatchError, StorageError
-from nnlib.core.layout import Layout
+from nnlib.core.layout import Layout, ModelState
 from nnlib.run.ledger import canonical, digest, ledger_line
-from nnlib.run.model_file import flat_vector, named_arrays, pack, parse_json, unpack
+from nnlib.run.model_file import named_arrays, pack, parse_json, read_model, unpack
 from nnlib.storage import Storage
 
 ROUNDS = "rounds"
@@ -50,11 +50,11 @@ MODELS = (MODEL, STATE, BEST, RESIDUALS)
 
 @dataclass
 class TrialState:
-    """One trial after a round: its model, what must survive beside it, and whether it goes on.
+    """One trial after a round: its model, the state of its optimizers, and whether it goes on.
 
-    ``weights`` has the model's layout; ``optimizer`` is the averaged local optimizer state (size 0 if reset);
-    ``outer`` the outer step's. ``status`` is active, stopped (early) or diverged; ``round`` counts the rounds that
-    went into ``weights``.
+    ``weights`` and ``buffers`` have the model's layout; ``optimizer`` is the averaged local optimizer state (size 0 if
+    reset); ``outer`` the outer step's. ``status`` is active, stopped (early) or diverged; ``round`` counts the rounds
+    that went into ``weights``.
     """
 
     weights: Vector
@@ -66,6 +66,12 @@ class TrialState:
     best_loss: float | None = None
     waited: int = 0
     reason: str | None = None
+    buffers: tuple[Vector, ...] = ()
+
+    @property
+    def model(self) -> ModelState:
+        """The weights and buffers."""
+        return ModelState(self.weights, self.buffers)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -83,7 +89,7 @@ class Checkpoint:
     """All trials after ``round`` rounds, the metrics of the job that led here, and what the ledger says of it.
 
     ``line`` is the round's line of the ledger, known once it is committed, deferred or loaded. ``best`` has, by trial,
-    the weights of a best round that no commit of its own keeps. ``residuals`` has, by trial, what error feedback keeps
+    the model of a best round that no commit of its own keeps. ``residuals`` has, by trial, what error feedback keeps
     of all workers, shape (workers, size of a partial): only where it is about to be committed, or was asked for.
     """
 
@@ -92,7 +98,7 @@ class Checkpoint:
     metrics: dict[str, Any] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
     line: bytes | None = None
-    best: dict[int, Vector] = field(default_factory=dict)
+    best: dict[int, ModelState] = field(default_factory=dict)
     residuals: dict[int, Vector] = field(default_factory=dict)
 
     @property
@@ -184,7 +190,7 @@ class RoundStore:
 
     def _encoded(self, checkpoint: Checkpoint) -> dict[str, bytes]:
         """The round's files but its ledger line and manifest; equal checkpoints, equal bytes."""
-        arrays = self._named({index: trial.weights for index, trial in enumerate(checkpoint.trials)})
+        arrays = self._named({index: trial.model for index, trial in enumerate(checkpoint.trials)})
         state: dict[str, Vector] = {}
         for index, trial in enumerate(checkpoint.trials):
             if trial.optimizer.size:
@@ -201,11 +207,11 @@ class RoundStore:
             files[STATE] = pack(state)
         return files
 
-    def _named(self, vectors: Mapping[int, Vector]) -> dict[str, Vector]:
-        """Trials' vectors under the names of a model file."""
+    def _named(self, models: Mapping[int, ModelState]) -> dict[str, Vector]:
+        """Trials' models under the names of a model file."""
         arrays: dict[str, Vector] = {}
-        for index, vector in vectors.items():
-            arrays.update(named_arrays(index, vector, self.layouts[index]))
+        for index, model in models.items():
+            arrays.update(named_arrays(index, model, self.layouts[index]))
         return arrays
 
     def spans(self) -> list[range]:
@@ -278,11 +284,13 @@ class RoundStore:
         trials = []
         for index, (entry, layout) in enumerate(zip(entries, self.layouts, strict=True)):
             empty = np.empty(0, layout.dtype)
+            model = read_model(index, arrays, layout, self._at(round_, MODEL))
             trials.append(
                 TrialState(
-                    flat_vector(index, arrays, layout, self._at(round_, MODEL)),
+                    model.vector,
                     state.get(f"{index}.optimizer", empty),
                     state.get(f"{index}.outer", empty),
+                    buffers=model.buffers,
                     **entry,
                 )
             )
@@ -291,7 +299,7 @@ class RoundStore:
         if BEST in manifest["files"]:
             best_arrays = unpack(self._checked(round_, BEST, manifest), self._at(round_, BEST))
             best = {
-                index: flat_vector(index, best_arrays, layout, self._at(round_, BEST))
+                index: read_model(index, best_arrays, layout, self._at(round_, BEST))
                 for index, layout in enumerate(self.layouts)
                 if any(name.startswith(f"{index}.") for name in best_arrays)
             }
@@ -306,11 +314,11 @@ class RoundStore:
         arrays = unpack(self._checked(round_, RESIDUALS, manifest), self._at(round_, RESIDUALS))
         return {int(name): rows for name, rows in arrays.items()}
 
-    def weights(self, trial: int, round_: int) -> Vector:
+    def model(self, trial: int, round_: int) -> ModelState:
         """A trial's model after a round that is kept: by the round's own commit, or as the trial's best round by the
         newest one. Raises `MismatchError` if it is not."""
         if self.has_model(round_):
-            return self.load(round_).trials[trial].weights
+            return self.load(round_).trials[trial].model
         newest = self.load(self.newest())
         if trial not in newest.best or newest.trials[trial].best_round != round_:
             raise MismatchError(f"no model of round {round_} is kept", trial=trial, run=self.storage.root)

@@ -13,12 +13,12 @@ from typing import Any
 from nnlib import FORMAT_VERSION
 from nnlib.config.render import from_resolved, to_yaml
 from nnlib.config.schema import Config
-from nnlib.core.arrays import Vector
 from nnlib.core.errors import MismatchError, UsageError
+from nnlib.core.layout import ModelState
 from nnlib.run.checkpoint import ROUNDS, RoundStore
 from nnlib.run.lease import FOLDER
 from nnlib.run.ledger import canonical
-from nnlib.run.model_file import flat_vector, model_digest, pack, parse_json, unpack
+from nnlib.run.model_file import model_digest, pack, parse_json, read_model, unpack
 from nnlib.run.round_length import round_count
 from nnlib.run.spec import JobSpec
 from nnlib.storage import Storage, storage
@@ -120,15 +120,15 @@ class RunDirectory:
     def final_arrays(self) -> dict[str, Any]:
         return unpack(self.storage.read(FINAL_MODEL), f"{self.address}/{FINAL_MODEL}")
 
-    def final_weights(self, spec: JobSpec) -> list[Vector]:
-        """The kept weights of every trial; raises `MismatchError` if they are not those that were scored."""
+    def final_models(self, spec: JobSpec) -> list[ModelState]:
+        """The kept model of every trial. Raises `MismatchError` if they are not those that were scored."""
         file = f"{self.address}/{FINAL_MODEL}"
         arrays = self.final_arrays()
-        vectors = [flat_vector(trial.index, arrays, spec.model(trial).layout, file) for trial in spec.trials]
-        if model_digest(vectors) != (self.final() or {}).get("model_sha256"):
+        models = [read_model(trial.index, arrays, spec.model(trial).layout, file) for trial in spec.trials]
+        if model_digest(models) != (self.final() or {}).get("model_sha256"):
             raise MismatchError(
                 f"does not match the model_sha256 of {FINAL_METRICS}: one of them was altered or damaged",
                 hint=REMAKE,
                 file=file,
             )
-        return vectors
+        return models

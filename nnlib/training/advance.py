@@ -65,6 +65,7 @@ def _next_state(config: Config, old: TrialState, round_: int, output: TrialOutpu
         state.status, state.reason = "diverged", f"round {round_}: the outer step gave a weight that is not finite"
         return state
     state.weights, state.optimizer, state.outer = weights, output.average[size:], memory
+    state.buffers = output.buffers
     state.round = round_ + 1
     return state
 

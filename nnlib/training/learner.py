@@ -26,7 +26,7 @@ class RoundStart(NamedTuple):
 class LocalResult:
     """A worker's share of a round: the partial, and the mean training loss of each of its epochs. With a
     ``sync.precision`` the partial is what ``delta`` makes of the round's start, and with error feedback ``residual`` is
-    what the next round starts with."""
+    what the next round starts with. ``buffers``: the model's, which travel exactly."""
 
     partial: Partial
     losses: tuple[float, ...]
@@ -34,3 +34,4 @@ class LocalResult:
     evaluations: int
     delta: Delta | None = None
     residual: npt.NDArray[Any] | None = None
+    buffers: tuple[npt.NDArray[Any], ...] = ()

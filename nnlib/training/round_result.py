@@ -21,7 +21,8 @@ from nnlib.training.scores import merge_scores
 @dataclass
 class TrialOutput:
     """What a round says of one trial. ``records`` and ``drift`` (`nnlib.aggregation.drift.drift_summary`) are by
-    worker; ``average`` is None where nothing was trained or a worker diverged, ``average_seconds`` the time it took."""
+    worker; ``average`` and the ``buffers`` belong together: None and () where nothing was trained or a worker diverged.
+    ``average_seconds`` is the time that averaging took."""
 
     records: dict[int, dict[str, Any]] = field(default_factory=dict)
     parts: dict[int, Partial] = field(default_factory=dict)
@@ -29,6 +30,7 @@ class TrialOutput:
     drift: dict[int, dict[str, float | None]] = field(default_factory=dict)
     stats: dict[int, dict[str, Any]] = field(default_factory=dict)
     average: npt.NDArray[Any] | None = None
+    buffers: tuple[npt.NDArray[Any], ...] = ()
     average_seconds: float = 0.0
     scores: dict[str, dict[str, Any]] = field(default_factory=dict)
 

@@ -40,7 +40,7 @@ from nnlib.data.shard_reader import _VERIFIED, ShardReader
 from nnlib.data.split.rule import TEST, TRAIN, SplitRule, Stratum
 from nnlib.run.directory import SPEC, RunDirectory
 from nnlib.run.ledger import canonical
-from nnlib.run.model_file import flat_vector, pack, unpack
+from nnlib.run.model_file import pack, read_model, unpack
 from nnlib.run.spec import JobSpec, Trial
 
 X = np.linspace(-2.0, 2.0, 24, dtype=np.float32).reshape(8, 3)
@@ -266,7 +266,7 @@ def _safetensors(data: bytes) -> None:
     assert {name: value.tobytes() for name, value in unpack(pack(arrays), "again").items()} == {
         name: value.tobytes() for name, value in arrays.items()
     }
-    flat_vector(0, arrays, LAYOUT, "fuzz.safetensors")
+    read_model(0, arrays, LAYOUT, "fuzz.safetensors")
 
 
 def _safetensors_seeds() -> list[bytes]:

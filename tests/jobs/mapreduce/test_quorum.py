@@ -114,7 +114,7 @@ def test_the_average_is_weighted_by_who_came(dataset: str, tmp_path: Path, quoru
         encode_partial(key, Partial(worker, examples[worker], vector, layout.fingerprint))
         for worker, vector in vectors.items()
     ]
-    lines = dict(reduce_task(spec, key, values, {0: np.zeros(layout.size, np.float32)}))
+    lines = dict(reduce_task(spec, key, values, {0: layout.zeros()}))
     if not averaged:
         assert key + MISSING in lines
         assert key not in lines

@@ -22,7 +22,7 @@ from nnlib.aggregation.drift import drift_summary
 from nnlib.config.schema import Config
 from nnlib.core import numerics
 from nnlib.core.errors import DataError, DivergedError, MismatchError, NnjobsError, from_record
-from nnlib.core.layout import BLOCK, slices
+from nnlib.core.layout import BLOCK, ModelState, slices
 from nnlib.data.decoded_rows import BLOCKS
 from nnlib.data.scaling import Scaler
 from nnlib.data.shard_reader import ShardReader
@@ -61,13 +61,13 @@ def made(where: Path, x: Any = None, *, features: int = FEATURES, **sections: An
     return make_spec(Config.model_validate(document), dataset)
 
 
-def starts(spec: JobSpec) -> dict[int, Any]:
+def starts(spec: JobSpec) -> dict[int, ModelState]:
     """Every trial's vector before round 0: its first weights, and zeros for optimizer state that is averaged."""
     models = {}
     for trial in spec.trials:
         weights = initial_vector(spec, trial)
         rest = partial_layout(spec, trial).size - weights.size
-        models[trial.index] = np.concatenate([weights, np.zeros(rest, weights.dtype)])
+        models[trial.index] = ModelState(np.concatenate([weights, np.zeros(rest, weights.dtype)]))
     return models
 
 
@@ -111,7 +111,7 @@ def trained_alone(spec: JobSpec, plan: WorkerPlan, index: int) -> Partial:
     trial = spec.trials[index]
     with worker_data(spec, plan) as data:
         view = data.trial(trial.rule, trial.scaler, spec.settings(trial).model.dtype)
-        start = RoundStart(starts(spec)[index], 0, range(2))
+        start = RoundStart(starts(spec)[index].vector, 0, range(2))
         return next(local_training(spec, trial, plan.worker, view, start)).partial
 
 
@@ -149,7 +149,7 @@ def test_a_round_is_the_average_of_what_workers_train(tmp_path: Path, sections: 
         if spec.config.sampling.streams == "independent":
             assert examples == dict(enumerate(trial.train_rows))
         assert all(record["numerics"] == numerics.fingerprint() for record in outputs[index].records.values())
-        size, start = spec.model(trial).layout.size, starts(spec)[index]
+        size, start = spec.model(trial).layout.size, starts(spec)[index].vector
         for plan in plans:  # drift is of the parameters alone, whatever else travels
             own = trained_alone(spec, plan, index).weights[:size].astype(np.float64)
             mean = expected[:size].astype(np.float64)
@@ -213,7 +213,7 @@ def test_scores_equal_plain_numpy(tmp_path: Path) -> None:
     outputs = collect(reduced(spec, lines), range(2))
     for index, trial in enumerate(spec.trials):
         test = trial.rule.parts(np.arange(ROWS), y, {}) == TEST
-        probabilities = forward(spec, index, x[test], starts(spec)[index])
+        probabilities = forward(spec, index, x[test], starts(spec)[index].vector)
         parts = [outputs[index].records[worker]["test"] for worker in range(WORKERS)]
         assert sum(part["rows"] for part in parts) == test.sum() == 24
         assert sum(part["correct"] for part in parts) == (probabilities.argmax(axis=1) == y[test]).sum()
@@ -279,7 +279,7 @@ def test_other_rows_than_planned_are_one_record(tmp_path: Path, field: str) -> N
 def test_a_diverged_trial_does_not_stop_the_others(tmp_path: Path) -> None:
     spec, plans = made(tmp_path)
     models = starts(spec)
-    models[0] = np.full_like(models[0], 1e38)
+    models[0].vector.fill(1e38)
     lines = [line for plan in plans for line in mapped(spec, plan, models=models)]
     outputs = collect(reduced(spec, lines, models), range(2))
     error = outputs[0].diverged
@@ -293,7 +293,7 @@ def test_averaged_state_that_is_not_finite_is_divergence(tmp_path: Path) -> None
     """Adam's squares can overflow while its weights are finite."""
     spec, plans = made(tmp_path, train={"optimizer": "adam", "optimizer_state": "average", "lr": 1e-3})
     models = starts(spec)
-    models[0][-1] = np.inf  # of v: its weight stands still, and no weight is ever infinite
+    models[0].vector[-1] = np.inf  # of v: its weight stands still, and no weight is ever infinite
     lines = mapped(spec, plans[0], models=models)
     records = {key: decode_record(value)[1] for key, value in lines if key.endswith(tasks.METRICS)}
     assert records[SliceKey(0, 0).encode() + tasks.METRICS]["diverged"]["kind"] == "DivergedError"

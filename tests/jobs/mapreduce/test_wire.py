@@ -143,7 +143,7 @@ def signed(head: bytes, text: bytes) -> bytes:
         (b"00000002\tf4\t5\tabc", b"AA*A"),
         (b"00000002\tf4\t5\tabc", b"AAAA"),  # 3 bytes
         (b"00000002\tf8\t5\tabc", b"AAAAAA=="),  # 4 bytes
-        (b"00000002\tf2\t5\tabc", b"AAAAAA=="),
+        (b"00000002\tf3\t5\tabc", b"AAAAAA=="),
         (b"00000002\t\xff\t5\tabc", b"AAAAAA=="),
         (b"00000002\tf4\t5\t\xff", b"AAAAAA=="),
         (b"00000002\tf4\t" + b"9" * 5000 + b"\tabc", b"AAAAAA=="),

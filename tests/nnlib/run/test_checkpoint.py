@@ -15,9 +15,10 @@ from checkpoints import LAYOUTS, assert_same, checkpoint, folder, state
 from safetensors.numpy import load_file
 
 from nnlib.core.errors import MismatchError, NnjobsError, StorageError
+from nnlib.core.layout import ModelState
 from nnlib.run.checkpoint import LEDGER, MANIFEST, METRICS, MODEL, STATE, TRIALS, Checkpoint, RoundStore
 from nnlib.run.ledger import canonical
-from nnlib.run.model_file import flat_vector, model_digest, pack, parse_json, unpack
+from nnlib.run.model_file import model_digest, pack, parse_json, read_model, unpack
 from nnlib.storage import LocalStorage
 
 
@@ -215,7 +216,7 @@ def test_pruning_after_every_round_equals_pruning_at_the_end(store: RoundStore, 
 def test_model_arrays_that_do_not_fit_are_refused() -> None:
     layout = LAYOUTS[0]
     good: dict[str, Any] = {"0.layer0.weight": np.ones((3, 2), np.float32), "0.layer0.bias": np.zeros(2, np.float32)}
-    np.testing.assert_array_equal(flat_vector(0, unpack(pack(good), "f"), layout, "f"), [1, 1, 1, 1, 1, 1, 0, 0])
+    np.testing.assert_array_equal(read_model(0, unpack(pack(good), "f"), layout, "f").vector, [1, 1, 1, 1, 1, 1, 0, 0])
     cases: list[dict[str, Any]] = [
         {"0.layer0.weight": good["0.layer0.weight"]},
         {**good, "0.layer0.bias": np.zeros(3, np.float32)},
@@ -223,10 +224,10 @@ def test_model_arrays_that_do_not_fit_are_refused() -> None:
     ]
     for bad in cases:
         with pytest.raises(MismatchError, match=r"array 0\.layer0\.bias") as caught:
-            flat_vector(0, bad, layout, "the file")
+            read_model(0, bad, layout, "the file")
         assert caught.value.where["file"] == "the file"
     with pytest.raises(MismatchError, match="absent"):
-        flat_vector(1, good, layout, "f")
+        read_model(1, good, layout, "f")
 
 
 def test_any_bytes_are_a_file_or_a_mismatch() -> None:
@@ -248,9 +249,15 @@ def test_the_models_digest_is_over_plain_bytes() -> None:
     """Equal numbers in any memory layout are equal; order and dtype are not."""
     one: Any = np.arange(5, dtype=np.float32)
     two: Any = np.ones(3)
-    assert model_digest([one, two]) == model_digest([np.arange(10, dtype=np.float32)[:5], np.ones(6)[::2]])
-    assert model_digest([one.astype(">f4")]) == model_digest([one])
-    assert len({model_digest(vectors) for vectors in ([one, two], [two, one], [one], [one.astype(np.float64)])}) == 4
+
+    def digest_of(*vectors: Any) -> str:
+        return model_digest(ModelState(vector) for vector in vectors)
+
+    assert digest_of(one, two) == digest_of(np.arange(10, dtype=np.float32)[:5], np.ones(6)[::2])
+    assert digest_of(one.astype(">f4")) == digest_of(one)
+    assert len({digest_of(*vectors) for vectors in ([one, two], [two, one], [one], [one.astype(np.float64)])}) == 4
+    counted = model_digest([ModelState(one, (np.arange(3),))])
+    assert counted not in (digest_of(one), model_digest([ModelState(one, (np.arange(1, 4),))]))
 
 
 def test_metrics_are_canonical_json(store: RoundStore) -> None:

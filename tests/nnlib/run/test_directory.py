@@ -13,6 +13,7 @@ from shards import write_dataset
 from jobs.driver import driver
 from nnlib.config.schema import Config
 from nnlib.core.errors import MismatchError, NnjobsError, StorageError, UsageError
+from nnlib.core.layout import ModelState
 from nnlib.run.directory import CONFIG, FINAL_METRICS, FINAL_MODEL, METRICS_VIEW, SPEC, RunDirectory
 from nnlib.run.journal import Journal
 from nnlib.run.metrics_view import metrics_lines
@@ -116,31 +117,31 @@ def test_every_damage_of_a_spec_is_read_or_refused(tmp_path: Path) -> None:
             assert error.exit_code in (2, 3)
 
 
-def test_final_weights_are_those_that_were_scored(tmp_path: Path) -> None:
+def test_final_models_are_those_that_were_scored(tmp_path: Path) -> None:
     spec, run = made(tmp_path), RunDirectory(str(tmp_path / "run"))
     run.write_spec(spec)
     assert run.final() is None
-    vectors = [initial_vector(spec, trial) for trial in spec.trials]
+    models = [ModelState(initial_vector(spec, trial)) for trial in spec.trials]
     arrays: dict[str, Any] = {}
-    for trial, vector in zip(spec.trials, vectors, strict=True):
-        arrays |= named_arrays(trial.index, vector, spec.model(trial).layout)
+    for trial, model in zip(spec.trials, models, strict=True):
+        arrays |= named_arrays(trial.index, model, spec.model(trial).layout)
     planned = round_count(spec.config)
     assert planned is not None
-    run.finish({"model_sha256": model_digest(vectors), "rounds_planned": planned, "trials": [], **SAID}, arrays)
-    assert [vector.tobytes() for vector in run.final_weights(spec)] == [vector.tobytes() for vector in vectors]
+    run.finish({"model_sha256": model_digest(models), "rounds_planned": planned, "trials": [], **SAID}, arrays)
+    assert [model.vector.tobytes() for model in run.final_models(spec)] == [model.vector.tobytes() for model in models]
     final = {
         "format_version": 1,
-        "model_sha256": model_digest(vectors),
+        "model_sha256": model_digest(models),
         "rounds_planned": planned,
         "trials": [],
         **SAID,
     }
     assert run.final() == final
-    run.finish({"model_sha256": model_digest(vectors[::-1]), "rounds_planned": planned, "trials": [], **SAID}, arrays)
+    run.finish({"model_sha256": model_digest(models[::-1]), "rounds_planned": planned, "trials": [], **SAID}, arrays)
     with pytest.raises(MismatchError, match="model_sha256") as caught:
-        run.final_weights(spec)
+        run.final_models(spec)
     assert caught.value.where["file"] == str(tmp_path / "run" / FINAL_MODEL)
-    run.finish({"model_sha256": model_digest(vectors), "rounds_planned": planned - 1, "trials": [], **SAID}, arrays)
+    run.finish({"model_sha256": model_digest(models), "rounds_planned": planned - 1, "trials": [], **SAID}, arrays)
     assert run.final() is None  # it was finished, and then given more epochs
 
 

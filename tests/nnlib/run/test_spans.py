@@ -73,15 +73,15 @@ def test_best_models_within_spans_are_kept_by_the_newest_commit(tmp_path: Path) 
     best = checkpoint(2, seed=2)
     store.defer(best, made[1])
     last = checkpoint(3, seed=3)
-    last.trials[1].best_round, last.best = 2, {1: best.trials[1].weights}
+    last.trials[1].best_round, last.best = 2, {1: best.trials[1].model}
     store.commit(last, best)
     reader = RoundStore(store.storage, LAYOUTS)
-    np.testing.assert_array_equal(reader.weights(1, 2), best.trials[1].weights)
-    np.testing.assert_array_equal(reader.weights(1, 1), made[1].trials[1].weights)
-    np.testing.assert_array_equal(reader.load(3).best[1], best.trials[1].weights)
+    np.testing.assert_array_equal(reader.model(1, 2).vector, best.trials[1].weights)
+    np.testing.assert_array_equal(reader.model(1, 1).vector, made[1].trials[1].weights)
+    np.testing.assert_array_equal(reader.load(3).best[1].vector, best.trials[1].weights)
     assert reader.load(3).best.keys() == {1}
     with pytest.raises(MismatchError, match="no model of round 2 is kept"):
-        reader.weights(0, 2)
+        reader.model(0, 2)
     assert BEST not in json.loads(reader.ledger(3))["files"]
     reader.prune(1, set())
     assert (folder(store, 3) / BEST).exists()

@@ -38,7 +38,7 @@ def batched(blobs: str, run: Path, **changes: Any) -> Config:
 
 def weights(run: Path) -> Any:
     directory = RunDirectory.open(str(run))
-    return np.concatenate(directory.final_weights(directory.spec()))
+    return np.concatenate([model.vector for model in directory.final_models(directory.spec())])
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "momentum", "nesterov", "adam"])
