@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from jobs.commands.options import json_option
 from jobs.console.output import print_json, printable
 from jobs.console.tables import show_table
 from jobs.minicluster.cluster import MEMORY_MB, VCORES, Cluster, default_folder
@@ -17,10 +18,8 @@ from jobs.minicluster.daemons import DAEMONS
 from jobs.minicluster.status import states, usage
 from nnlib.core.errors import JobError
 
-CONTEXT = {"help_option_names": ["-h", "--help"]}
 
-
-@click.group(context_settings=CONTEXT)
+@click.group()
 def cluster() -> None:
     """Run a single-node Hadoop here, to try jobs on: HDFS, YARN and the job history server.
 
@@ -29,16 +28,15 @@ def cluster() -> None:
 
 
 def _shared(command: Callable[..., None]) -> Callable[..., None]:
-    command = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")(command)
     return click.option(
         "--dir",
         "folder",
         type=click.Path(file_okay=False, path_type=Path),
         help="The cluster's folder [default: $NNJOBS_CLUSTER, else cluster in the cache folder].",
-    )(command)
+    )(json_option(command))
 
 
-@cluster.command(context_settings=CONTEXT)
+@cluster.command()
 @_shared
 @click.option(
     "--memory", type=click.IntRange(1), metavar="MB", help=f"Memory for containers [default: as before, {MEMORY_MB}]."
@@ -74,7 +72,7 @@ def start(folder: Path | None, as_json: bool, memory: int | None, vcores: int | 
     click.echo(f"to end it: nnjobs cluster stop{_dir_option(folder)}")
 
 
-@cluster.command(context_settings=CONTEXT)
+@cluster.command()
 @_shared
 def status(folder: Path | None, as_json: bool) -> None:
     """Show the daemons, the space and the applications. Exit code 4 unless all daemons are up."""
@@ -105,7 +103,7 @@ def status(folder: Path | None, as_json: bool) -> None:
         raise click.exceptions.Exit(JobError.exit_code)
 
 
-@cluster.command(context_settings=CONTEXT)
+@cluster.command()
 @_shared
 @click.option("--delete", is_flag=True, help="Remove the cluster's data, too.")
 def stop(folder: Path | None, as_json: bool, delete: bool) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jobs.commands.options import job_arguments, runner_options, runtime_of
+from jobs.commands.options import JobOptions, job_options, json_option
 from jobs.console.output import is_terminal, print_json
 from nnlib.core.errors import MismatchError, UsageError
 
@@ -94,8 +94,8 @@ def _output(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--format", "format_", type=click.Choice(FORMATS), help="Format of the sources. [default: by looking]")
 @click.option("--delimiter", help="CSV: what stands between columns. [default: a comma; a tab in .tsv]")
 @click.option("--header/--no-header", default=None, help="CSV: whether the first line names the columns.")
-@runner_options
-def import_command(sources: tuple[str, ...], **chosen: Any) -> None:
+@job_options
+def import_command(sources: tuple[str, ...], job: JobOptions, **chosen: Any) -> None:
     """Turn CSV, NumPy, MATLAB, IDX or Parquet files into a dataset.
 
     SOURCE is a file, several of one format (rows one after another), a directory of Parquet files, or a built-in data
@@ -108,7 +108,7 @@ def import_command(sources: tuple[str, ...], **chosen: Any) -> None:
     def read(overrides: Sequence[str]) -> Config:
         return parse_config("", "", ["data.path=none", *overrides])
 
-    runtime = runtime_of(read, *job_arguments(chosen))
+    runtime = job.runtime(read)
     output = chosen.pop("output")
     chosen["format"] = chosen.pop("format_")
     chosen["label_map"] = _label_map(chosen.pop("map_label"))
@@ -148,7 +148,7 @@ def synth(**chosen: Any) -> None:
 
 @data.command()
 @click.argument("address", metavar="DATASET")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option
 def info(address: str, as_json: bool) -> None:
     """Show what a dataset holds."""
     from nnlib.data.dataset import Dataset

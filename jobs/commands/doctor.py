@@ -17,6 +17,7 @@ from typing import Any, Literal, TextIO, get_args
 
 import click
 
+from jobs.commands.options import json_option
 from jobs.console.output import is_terminal, print_json, printable
 from jobs.minicluster.assemble import MAVEN_HINT, assembly_folder, without_colours
 from jobs.minicluster.java import find_java
@@ -45,8 +46,8 @@ class Check:
     core: bool = False
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--json", "as_json", is_flag=True, help="Print the findings as one line of JSON.")
+@click.command()
+@json_option
 def doctor(as_json: bool) -> None:
     """Check this machine: what works, what is missing and what it would enable.
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jobs.commands.options import RUNNERS
+from jobs.commands.options import configuration_options, json_option
 from jobs.console.output import is_terminal, print_json
 from jobs.console.training_display import shown_path
 from nnlib.config.load import load_config
@@ -19,21 +19,17 @@ if TYPE_CHECKING:
     from nnlib.evaluation.scores_table import Variant
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command()
 @click.argument("config_path", metavar="CONFIG")
 @click.option("-o", "--output", metavar="URI", help="Folder of the evaluation; default: evaluations/NAME.")
-@click.option("-r", "--runner", type=click.Choice(RUNNERS), help="Runner of every run. [default: the configuration's]")
-@click.option("--python-bin", metavar="COMMAND", help="hadoop: the nodes' own Python, instead of a packed environment.")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a key; may be repeated.")
+@configuration_options
 @click.option("--at-once", type=click.IntRange(min=1), help="Runs at once; default: one a core.")
 @click.option("--time", "timed", is_flag=True, help="Measure times besides: one split and one run at a time.")
 @click.option("--report/--no-report", default=True, help="Write report.html about the runs [default: yes].")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as the last line of standard output.")
+@json_option
 def evaluate(
     config_path: str,
     output: str | None,
-    runner: str | None,
-    python_bin: str | None,
     overrides: tuple[str, ...],
     at_once: int | None,
     timed: bool,
@@ -49,10 +45,6 @@ def evaluate(
     from jobs.console import evaluation_summary as summary
     from jobs.experiments import evaluation
 
-    if runner is not None:
-        overrides = (*overrides, f"runtime.runner={runner}")
-    if python_bin is not None:
-        overrides = (*overrides, f"runtime.hadoop.python_bin={python_bin}")
     config = load_config(config_path, overrides)
     place = output or f"evaluations/{config.name}"
     with _progress() as progress:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import click
 
+from jobs.commands.options import json_option, trial_option
 from jobs.console.output import print_json
 from jobs.console.training_display import shown_path
 from nnlib.export import EXPORTERS
 from nnlib.export import export as export_model
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command()
 @click.argument("run")
 @click.option("--format", "format_", type=click.Choice(list(EXPORTERS)), required=True, help="What reads it.")
 @click.option("-o", "--output", metavar="URI", help="The file to write. [default: RUN's name and the format's suffix]")
-@click.option("--trial", type=click.IntRange(min=0), default=0, show_default=True, help="Which of the run's models.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as the last line of standard output.")
+@trial_option
+@json_option
 def export(run: str, format_: str, output: str | None, trial: int, as_json: bool) -> None:
     """Write the model of RUN as a file for other programs, with a model card beside it.
 

@@ -6,11 +6,11 @@ import contextlib
 import sys
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from jobs.commands.options import job_arguments, runner_options, runtime_of
+from jobs.commands.options import JobOptions, job_options, json_option, trial_option
 from jobs.console.output import print_json
 from jobs.console.training_display import score_text, shown_path
 from nnlib.core.errors import UsageError
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     from nnlib.config.schema import Config
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command()
 @click.argument("run")
 @click.argument("dataset")
 @click.option("-o", "--output", required=True, metavar="URI", help="The Parquet file to write; with -r a folder.")
-@click.option("--trial", type=click.IntRange(min=0), default=0, show_default=True, help="Which of the run's models.")
+@trial_option
 @click.option("--tasks", type=click.IntRange(min=1), help="With -r: map tasks. [default: by the shards' size]")
-@runner_options
-@click.option("--json", "as_json", is_flag=True, help="Print the result as the last line of standard output.")
-def predict(run: str, dataset: str, output: str, trial: int, tasks: int | None, as_json: bool, **chosen: Any) -> None:
+@job_options
+@json_option
+def predict(run: str, dataset: str, output: str, trial: int, tasks: int | None, job: JobOptions, as_json: bool) -> None:
     """Apply the model of RUN to DATASET: a dataset, a Parquet or a CSV file.
 
     Writes a Parquet file with the predicted class and the probabilities (for regression the predicted value) of every
@@ -44,11 +44,11 @@ def predict(run: str, dataset: str, output: str, trial: int, tasks: int | None, 
         text = directory.storage.read(CONFIG).decode(errors="replace")
         return from_resolved(text, f"{directory.address}/{CONFIG}", overrides)
 
-    runtime = runtime_of(read, *job_arguments(chosen))
+    runtime = job.runtime(read)
     with contextlib.redirect_stdout(sys.stderr):
         if runtime is None:
             if tasks is not None:
-                raise UsageError("--tasks is for a runner's job: say which with -r")
+                raise UsageError("--tasks is for a job: choose a runner for it with -r")
             result = predict_to_parquet(run, dataset, output, trial=trial)
         else:
             from jobs.batch.predict import predict as predict_by_job

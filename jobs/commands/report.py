@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import click
 
+from jobs.commands.options import json_option
 from jobs.console.output import print_json
 from jobs.console.training_display import shown_path
 from nnlib.report import write_report
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command()
 @click.argument("runs", metavar="RUN...", nargs=-1, required=True)
 @click.option(
     "-o", "--output", metavar="PATH", help="The page, or a directory for it. [default: RUN, or . for several runs]"
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the result as the last line of standard output.")
+@json_option
 def report(runs: tuple[str, ...], output: str | None, as_json: bool) -> None:
     """Write report.html about RUN, or compare several runs, with the figures beside it.
 

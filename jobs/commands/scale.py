@@ -8,25 +8,23 @@ from typing import Any
 
 import click
 
-from jobs.commands.train import RUNNERS
+from jobs.commands.options import configuration_options, json_option
 from jobs.console.output import print_json
 from jobs.console.tables import show_table
 from nnlib.config.load import load_config
 from nnlib.core.errors import DivergedError
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command()
 @click.argument("config_path", metavar="CONFIG", type=click.Path(dir_okay=False))
 @click.option("--workers", default="1,2,4,8", show_default=True, help="Numbers of workers; 1 is always measured.")
-@click.option("-r", "--runner", type=click.Choice(RUNNERS), help="Where tasks run: in this process, or in processes.")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change one key, such as train.lr=0.1.")
+@configuration_options
 @click.option("-o", "--output", metavar="URI", help="Where runs and results are kept [default: runs/NAME-scale].")
 @click.option("--repeat", type=click.IntRange(1, 100), default=1, help="Runs of each number; the median counts.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as the last line of standard output.")
+@json_option
 def scale(
     config_path: str,
     workers: str,
-    runner: str | None,
     overrides: tuple[str, ...],
     output: str | None,
     repeat: int,
@@ -43,8 +41,6 @@ def scale(
     from nnlib.simulate.model import worker_counts
     from nnlib.storage import storage
 
-    if runner is not None:
-        overrides = (*overrides, f"runtime.runner={runner}")
     config = load_config(config_path, overrides)
     counts = sorted({1, *worker_counts(workers)})
     place = storage(output or f"runs/{config.name}-scale")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jobs.commands.train import RUNNERS
+from jobs.commands.options import configuration_options, json_option
 from jobs.console.output import print_json
 from jobs.console.tables import show_table
 from nnlib.config.load import load_config
@@ -52,21 +52,19 @@ def _with_cluster_options(function: Any) -> Any:
     return function
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command()
 @click.argument("config_path", metavar="CONFIG", type=click.Path(dir_okay=False))
 @click.option("--workers", default="1..1024", show_default=True, help="Numbers of workers: 1,2,4,8 or 1..1024.")
-@click.option("-r", "--runner", type=click.Choice(RUNNERS), help="The runner to calibrate.")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change one key, such as train.lr=0.1.")
+@configuration_options
 @_with_cluster_options
 @click.option("--seconds", type=click.FloatRange(1), default=30.0, show_default=True, help="For the calibration.")
 @click.option("--calibrate-on", type=click.IntRange(2), metavar="N", help="Calibrate on 1 and N workers.")
 @click.option("--check", metavar="COUNTS", help="Measure whole runs of these numbers too: predicted against measured.")
 @click.option("-o", "--output", metavar="URI", help="Where runs of --check are kept [default: runs/NAME-check].")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as the last line of standard output.")
+@json_option
 def simulate(
     config_path: str,
     workers: str,
-    runner: str | None,
     overrides: tuple[str, ...],
     seconds: float,
     calibrate_on: int | None,
@@ -86,8 +84,6 @@ def simulate(
     from nnlib.data.dataset import Dataset
     from nnlib.simulate.model import predict, worker_counts
 
-    if runner is not None:
-        overrides = (*overrides, f"runtime.runner={runner}")
     config = load_config(config_path, overrides)
     counts = sorted({1, *worker_counts(workers)})
     checked = worker_counts(check) if check else []

@@ -5,26 +5,23 @@ from __future__ import annotations
 import contextlib
 import gc
 import sys
-from typing import Any, NoReturn, get_args
+from typing import Any, NoReturn
 
 import click
 
+from jobs.commands.options import configuration_options, json_option
 from jobs.console.output import print_json
 from jobs.console.training_display import Display, display, resume_line
 from nnlib.config.load import load_config
 from nnlib.config.render import from_resolved, to_yaml
-from nnlib.config.schema import Config, Runtime
+from nnlib.config.schema import Config
 from nnlib.core.errors import DivergedError, JobError, StorageError, UsageError
 from nnlib.core.events import RunDone
 
-RUNNERS = get_args(Runtime.model_fields["runner"].annotation)
 
-
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command()
 @click.argument("config_path", metavar="[CONFIG]", required=False, type=click.Path(dir_okay=False))
-@click.option("-r", "--runner", type=click.Choice(RUNNERS), help="Where tasks run: here, in processes, on a cluster.")
-@click.option("--python-bin", metavar="COMMAND", help="hadoop: the nodes' own Python, instead of a packed environment.")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change one key, such as train.lr=0.1.")
+@configuration_options
 @click.option("--run-dir", metavar="URI", help="Where the run is kept [default: runs/NAME-N, the first N free].")
 @click.option("--resume", is_flag=True, help="Go on with the run in --run-dir; CONFIG may then be left out.")
 @click.option("--from", "start_from", metavar="RUN[@N]", help="Start from the model of another run (of its round N).")
@@ -33,13 +30,11 @@ RUNNERS = get_args(Runtime.model_fields["runner"].annotation)
     metavar="FAULT=P,...",
     help="Kill, delay, cut ... local tasks on purpose, with these probabilities; the result must not change.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the result as the last line of standard output.")
+@json_option
 @click.option("--quiet", "-q", is_flag=True, help="Show only the final line.")
 @click.option("--dry-run", is_flag=True, help="Print the resolved configuration and train nothing.")
 def train(
     config_path: str | None,
-    runner: str | None,
-    python_bin: str | None,
     overrides: tuple[str, ...],
     run_dir: str | None,
     resume: bool,
@@ -57,10 +52,6 @@ def train(
         raise UsageError("--resume goes on with a run, --from begins another one: choose one of them")
     if resume and run_dir is None:
         raise UsageError("--resume needs the run to go on with: --run-dir URI")
-    if runner is not None:
-        overrides = (*overrides, f"runtime.runner={runner}")
-    if python_bin is not None:
-        overrides = (*overrides, f"runtime.hadoop.python_bin={python_bin}")
     config = _configuration(config_path, run_dir, overrides, resume=resume)
     if dry_run:
         print_json(config.model_dump(mode="json")) if as_json else click.echo(to_yaml(config), nl=False)

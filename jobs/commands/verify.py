@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import click
 
-from jobs.commands.options import RUNNERS
+from jobs.commands.options import json_option, runner_option
 from jobs.console.output import print_json
 from nnlib.core.errors import MismatchError
 from nnlib.core.events import Event, Note
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command()
 @click.argument("run")
 @click.option("--round", "round_", type=click.IntRange(min=0), help="Recompute this round; default: the last one.")
 @click.option("--all", "every", is_flag=True, help="Recompute every round, from the seeds on.")
-@click.option("-r", "--runner", type=click.Choice(RUNNERS), help="Recompute by it; default: the run's own runner.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as the last line of standard output.")
+@runner_option("the run's own")
+@json_option
 def verify(run: str, round_: int | None, every: bool, runner: str | None, as_json: bool) -> None:
     """Check that RUN is what its ledger says, and that recomputing its rounds gives the same bits.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import subprocess
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -21,6 +23,7 @@ from shards import write_dataset
 import jobs.__main__ as entry
 import nnlib
 from jobs.__main__ import main, refusal
+from jobs.commands.cli import COMMANDS
 from nnlib.core.errors import DataError, JobError, UsageError
 from nnlib.core.events import Listener, RunStarted
 
@@ -103,6 +106,74 @@ def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
     for command in ("train", "predict", "doctor", "data", "completion"):
         assert main([command, "--help"]) == 0
         assert "Usage: nnjobs" in capsys.readouterr().out
+
+
+GREET = """
+import click
+
+from nnlib.core.errors import DataError
+
+
+@click.command()
+@click.argument("whom")
+def greet(whom):
+    \"\"\"Greet WHOM.\"\"\"
+    if whom == "nobody":
+        raise DataError("there is nobody to greet")
+    click.echo(f"hello {whom}")
+"""
+
+
+def test_a_new_command_is_a_file_and_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "greeting.py").write_text(GREET)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(COMMANDS, "greet", ("greeting:greet", "Greet somebody."))
+    assert main(["greet", "you"]) == 0
+    assert capsys.readouterr().out == "hello you\n"
+    assert main(["greet", "nobody"]) == 3
+    assert "there is nobody to greet" in capsys.readouterr().err
+    assert main(["greet"]) == 2
+    assert "Usage: nnjobs greet" in capsys.readouterr().err
+    assert main(["greet", "-h"]) == 0
+    assert "Greet WHOM." in capsys.readouterr().out
+    assert main(["--help"]) == 0
+    assert "Greet somebody." in capsys.readouterr().out
+    assert main(["gret"]) == 2
+    assert "did you mean greet?" in capsys.readouterr().err
+
+
+def options() -> dict[tuple[str, str], click.Option]:
+    """(command, flag) -> option, of all commands and subcommands."""
+    collected = {}
+
+    def collect(name: str, command: click.Command) -> None:
+        for option in command.params:
+            if isinstance(option, click.Option):
+                collected.update({(name, flag): option for flag in option.opts})
+        if isinstance(command, click.Group):
+            for below, each in command.commands.items():
+                collect(f"{name} {below}", each)
+
+    for name, (where, _) in COMMANDS.items():
+        module, _, attribute = where.partition(":")
+        collect(name, getattr(importlib.import_module(module), attribute))
+    return collected
+
+
+@pytest.mark.parametrize("flag", ["-r", "--set", "--python-bin", "--json", "--trial"])
+def test_an_option_means_the_same_in_every_command(flag: str) -> None:
+    same = [option for (_, each), option in options().items() if each == flag]
+    assert len(same) >= 2
+    assert len({(option.help or "").partition(" [")[0].partition(", such")[0] for option in same}) == 1
+    assert len({repr(option.type.to_info_dict()) for option in same}) == 1
+
+
+def test_commands_that_read_a_configuration_take_the_same_options() -> None:
+    taken = options()
+    for name in ("train", "evaluate", "scale", "simulate", "predict", "data import"):
+        assert {(name, flag) for flag in ("-r", "--set", "--python-bin")} <= taken.keys()
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

@@ -136,7 +136,7 @@ def test_the_command(run: tuple[str, str], tmp_path: Path, capsys: pytest.Captur
     (tmp_path / "raw.csv").write_text("a,b\n1,2\n")
     for arguments, message in (
         ([str(tmp_path / "raw.csv"), "-o", output, "-r", "inline"], "must be a dataset"),
-        ([run[1], "-o", output, "--set", "runtime.retries=1"], "say which with -r"),
+        ([run[1], "-o", output, "--set", "runtime.retries=1"], "choose a runner for it with -r"),
         ([run[1], "-o", output, "-r", "inline", "--set", "train.lr=1"], "only keys of runtime"),
         ([run[1], "-o", output, "-r", "hadoop"], "nodes of a cluster do not see a dataset"),
     ):
