@@ -211,9 +211,9 @@ class NNJobsEstimator(BaseEstimator):  # type: ignore[misc]
         """``coefs_`` and ``intercepts_`` as the model's flat vector."""
         layout = self._model.layout
         flat = aligned_empty(layout.size, layout.dtype)
-        arrays = {"weight": iter(self.coefs_), "bias": iter(self.intercepts_)}
+        weights, biases = iter(self.coefs_), iter(self.intercepts_)
         for entry in layout.entries:
-            flat[entry.range] = next(arrays[entry.kind]).reshape(-1)
+            flat[entry.range] = next(weights if entry.decays else biases).reshape(-1)
         return flat
 
     def _outputs(self, X: Any) -> Array:
