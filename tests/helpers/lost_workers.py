@@ -1,4 +1,4 @@
-"""Workers that are lost in the midst of a collective run."""
+"""Workers that are lost in the middle of a collective run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from jobs.driver import driver
 from nnlib.config.schema import Config
 from nnlib.core.events import Event
 
-PATIENCE = 60.0
+WAIT_SECONDS = 60.0
 
 
 WORKERS = 3
@@ -42,7 +42,7 @@ def collective(blobs: str, run: Path, epochs: int, **changes: Any) -> Config:
 
 
 def members(run: Path, generation: int) -> dict[int, int]:
-    """Worker -> process of those who stand in a generation."""
+    """Worker -> process of those in a generation."""
     found = {}
     for path in run.glob(f"collective/*/generation-{generation:06d}-worker-*.json"):
         try:
@@ -55,7 +55,7 @@ def members(run: Path, generation: int) -> dict[int, int]:
 
 
 def wait_for(condition: Callable[[], Any], ended: Callable[[], bool]) -> Any:
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + WAIT_SECONDS
     while time.monotonic() < end:
         found = condition()
         if found:
@@ -82,7 +82,7 @@ def disturbed(
     harm: Callable[[Path, Callable[[], bool]], None],
     **changes: Any,
 ) -> tuple[Path, int, list[Event]]:
-    """Train while ``harm`` does its work: the run, its epochs and what was told. Raises what training did."""
+    """Train while ``harm`` does its work: the run, its epochs and the events. Raises what the training raised."""
     epochs = 150
     while True:
         run, events, errors = where / f"harmed-{epochs}", list[Event](), list[BaseException]()

@@ -95,12 +95,13 @@ def test_a_run_may_change_its_mode_when_it_goes_on(blobs: str, tmp_path: Path) -
         assert substance(run)["view"] == substance(tmp_path / "whole")["view"]
 
 
-def test_every_round_is_told_once_in_order(blobs: str, tmp_path: Path) -> None:
-    told: dict[str, list[Event]] = {"rounds": [], "collective": []}
-    for mode, events in told.items():
+def test_every_round_is_reported_once_in_order(blobs: str, tmp_path: Path) -> None:
+    by_mode: dict[str, list[Event]] = {"rounds": [], "collective": []}
+    for mode, events in by_mode.items():
         driver.train(config(blobs, tmp_path / mode, sync__mode=mode, train__epochs=20), listen=events.append)
     plain = [
-        [{**vars(event), "seconds": 0} for event in events if isinstance(event, RoundDone)] for events in told.values()
+        [{**vars(event), "seconds": 0} for event in events if isinstance(event, RoundDone)]
+        for events in by_mode.values()
     ]
     assert plain[0] == plain[1] and [event["round"] for event in plain[0]] == list(range(1, 11))
 
@@ -117,7 +118,7 @@ def test_processes_equal_rounds_mode(blobs: str, tmp_path: Path, workers: int) -
 
 
 @pytest.mark.parametrize("every", ["epochs", "batch"])
-def test_an_error_of_one_worker_is_told_once(tmp_path: Path, every: str) -> None:
+def test_an_error_of_one_worker_is_reported_once(tmp_path: Path, every: str) -> None:
     rng = np.random.default_rng(0)
     y = rng.integers(0, 2, 80)
     write_dataset(tmp_path / "data", rng.normal(size=(80, 3)).astype(np.float32), y, shards=4, classes=2)

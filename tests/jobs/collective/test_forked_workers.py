@@ -103,8 +103,8 @@ def task(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
 def test_a_task_with_two_lines_is_two_workers(tmp_path: Path) -> None:
     done = task(tmp_path, "--phase", "preflight", "--check-node")
     assert done.returncode == 0, done.stderr
-    told = [decode_record(line.partition(b"\t")[2]) for line in done.stdout.splitlines()]
-    assert [worker for worker, _ in told] == [3, 1]
+    records = [decode_record(line.partition(b"\t")[2]) for line in done.stdout.splitlines()]
+    assert [worker for worker, _ in records] == [3, 1]
     assert list(tmp_path.iterdir()) == []
 
 

@@ -98,7 +98,7 @@ def test_a_worker_that_is_lost_again_and_again_ends_the_run(blobs: str, tmp_path
 
 
 @pytest.mark.parametrize("slots", [pytest.param(1, marks=pytest.mark.full), 2])
-def test_too_few_slots_are_told_in_time(
+def test_too_few_slots_are_reported_in_time(
     blobs: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -114,9 +114,9 @@ def test_too_few_slots_are_told_in_time(
     with pytest.raises(JobError, match=f"only {slots} of 3 workers came to run at once within 0.5 s") as caught:
         driver.train(collective(blobs, tmp_path / "stops", 6, **few))
     assert caught.value.exit_code == 4 and "more errors" not in str(caught.value)
-    told: list[Event] = []
-    driver.train(collective(blobs, tmp_path / "rounds", 6, sync__gang_fallback="rounds", **few), listen=told.append)
-    assert any(isinstance(event, Note) and "going on in rounds mode from round 0" in event.text for event in told)
+    events: list[Event] = []
+    driver.train(collective(blobs, tmp_path / "rounds", 6, sync__gang_fallback="rounds", **few), listen=events.append)
+    assert any(isinstance(event, Note) and "going on in rounds mode from round 0" in event.text for event in events)
     assert substance(tmp_path / "rounds") == undisturbed(blobs, tmp_path, 6)
 
 
@@ -134,10 +134,10 @@ def test_a_group_that_loses_a_worker_averages_gradients_as_before(blobs: str, tm
 @pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.full) for seed in range(2, 8))])
 def test_chaos_changes_nothing(blobs: str, tmp_path: Path, seed: int) -> None:
     chaos = Chaos(seed=seed, kill=0.6, delay=0.5, truncate=0.4, reorder=1.0)
-    told: list[Event] = []
-    driver.train(collective(blobs, tmp_path / "chaos", 40), chaos=chaos, listen=told.append)
+    events: list[Event] = []
+    driver.train(collective(blobs, tmp_path / "chaos", 40), chaos=chaos, listen=events.append)
     assert substance(tmp_path / "chaos") == undisturbed(blobs, tmp_path, 40)
-    assert any(isinstance(event, Note) and event.text.startswith("chaos: ") for event in told)
+    assert any(isinstance(event, Note) and event.text.startswith("chaos: ") for event in events)
 
 
 @pytest.mark.parametrize("fault", ["twin", "hang"])
