@@ -1,6 +1,6 @@
 """Importing a directory of CSV or Parquet files by jobs: the bytes of an import by one process, made by many.
 
-Three jobs of map tasks: the files are surveyed, their rows are encoded and dealt, the shards are written. The manifest
+Three jobs of map tasks: the files are surveyed, their rows are encoded and partitioned, the shards are written. The manifest
 comes last, from here; whatever fails before leaves no dataset, no shard and no temporary file.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from jobs.batch.import_job import PLAN, ImportJob, survey_name
@@ -17,20 +18,21 @@ from jobs.runners.request import reachable
 from nnlib.config.schema import Runtime
 from nnlib.core.errors import JobError
 from nnlib.data.dataset import Dataset, Shard
-from nnlib.data.importing.formats.table import ReadOptions
-from nnlib.data.importing.import_dataset import ImportOptions, check_options, choose, plan_import, write_manifest
-from nnlib.data.importing.import_plan import BUCKET_BYTES, ImportPlan, class_rows
-from nnlib.data.importing.import_steps import SPOOL_BYTES, RawFile, Source, merged, plan_to_bytes
-from nnlib.data.importing.input_files import look, raw_files, sizes
-from nnlib.data.importing.survey import Survey, require_rows
-from nnlib.data.shard_writer import check_free, replacing
+from nnlib.data.importing.column_choice import choose_columns
+from nnlib.data.importing.import_options import ImportOptions
+from nnlib.data.importing.import_plan import BUCKET_BYTES, make_plan
+from nnlib.data.importing.import_steps import FileSurvey, InputSchema, encode_plan, locate_files, merge_surveys
+from nnlib.data.importing.input_files import file_sizes, list_input_files, read_columns
+from nnlib.data.importing.spill_buffer import BUFFER_BYTES
+from nnlib.data.importing.survey import require_rows
+from nnlib.data.shard_writer import check_no_dataset, replace_dataset, write_manifest
 from nnlib.storage import Storage, storage
 
 TASK_BYTES = 64 << 20
 """Raw bytes of a task together, at least (where cores would not idle): starting a container takes seconds."""
 
-MEMORY_MB = (4 * SPOOL_BYTES + 8 * BUCKET_BYTES) >> 20
-"""What a task holds at most besides Python: spools, a bucket being sorted, Arrow's copies of a block."""
+MEMORY_MB = (4 * BUFFER_BYTES + 8 * BUCKET_BYTES) >> 20
+"""What a task holds at most besides Python: buffers, a bucket being sorted, Arrow's copies of a block."""
 
 SMALL_BYTES = 16 << 20
 """Raw bytes that one task reads in about the time of starting a container."""
@@ -49,28 +51,30 @@ def import_by_jobs(
     Raises as that does, `JobError` besides where a task failed for good."""
     target = reachable(output, runtime.runner, "a folder")
     files = storage(target)
-    check_free(files, options.overwrite)
-    check_options(options)
-    found, format_ = raw_files(sources, options.format)
+    check_no_dataset(files, options.overwrite)
+    options.check()
+    found, format_ = list_input_files(sources, options.format)
     addresses = [reachable(file, runtime.runner, "files") for file in found]
-    read = ReadOptions(format_, options.delimiter, options.header, options.features, options.label)
-    first = look(addresses[0], read)
-    choice = choose(first, options)
-    source = Source(first.file, first.columns, dict(first.shapes), choice, read)
-    spec = {"--spec": ("import.json", json.dumps(source.to_json()).encode())}
+    reading = replace(options.reading, format=format_)
+    first = read_columns(addresses[0], reading)
+    choice = choose_columns(first, options)
+    schema = InputSchema(first.file, first.columns, dict(first.shapes), choice, reading)
+    spec = {"--spec": ("import.json", json.dumps(schema.to_json()).encode())}
     with MapSite(runtime, "import", addresses[0], spec, note, ImportJob.__module__) as site:
-        bytes_ = sizes(addresses)
+        bytes_ = file_sizes(addresses)
         groups = grouped(bytes_, TASK_BYTES, site.slots or 1)
         costs: dict[str, Any] = {"memory_mb": MEMORY_MB, "small": sum(bytes_) <= SMALL_BYTES}
         note(f"reading {len(addresses)} files")
         lines = [{"worker": task, "files": addresses[part]} for task, part in enumerate(groups)]
         site.run(ImportJob, "survey", [json.dumps(line) for line in lines], **costs)
-        told = [facts for task in range(len(groups)) for facts in json.loads(site.shared.read(survey_name(task)))]
-        survey, each = merged(source, addresses, told)
+        records = [facts for task in range(len(groups)) for facts in json.loads(site.shared.read(survey_name(task)))]
+        surveys = [
+            FileSurvey.from_json(facts, schema, address) for facts, address in zip(records, addresses, strict=True)
+        ]
+        survey = merge_surveys(schema, surveys)
         require_rows(survey)
-        plan = plan_import(first, choice, survey, options)
-        raw = _raw_files(plan, addresses, [facts["sha256"] for facts in told], each)
-        site.shared.write(PLAN, plan_to_bytes(plan, raw))
+        plan = make_plan(first, choice, survey, options)
+        site.shared.write(PLAN, encode_plan(plan, locate_files(plan, surveys)))
         more = {"--import-plan": site.address(PLAN)}
         note(f"encoding {plan.rows:,} rows")
         lines = [{"worker": task, "first": part.start, "end": part.stop} for task, part in enumerate(groups)]
@@ -81,9 +85,9 @@ def import_by_jobs(
             {"worker": task, "shards": list(range(part.start, part.stop)), "tasks": len(groups), "output": target}
             for task, part in enumerate(grouped(shard_bytes, TASK_BYTES, site.slots or 1))
         ]
-        with replacing(files), _given_up_on_error(site.shared, files):
-            records = site.run(ImportJob, "write", [json.dumps(line) for line in lines], more, **costs)
-            dataset = plan.dataset(output, [_shard(records[key]) for key in sorted(records)])
+        with replace_dataset(files), _given_up_on_error(site.shared, files):
+            shards = site.run(ImportJob, "write", [json.dumps(line) for line in lines], more, **costs)
+            dataset = plan.dataset(output, [Shard.from_json(shards[key]) for key in sorted(shards)])
             written = sum(shard.rows for shard in dataset.shards)
             if len(dataset.shards) != plan.shards or written != plan.rows:
                 raise JobError(
@@ -109,25 +113,6 @@ def grouped(sizes: Sequence[int], least: int, slots: int) -> list[slice]:
             groups.append(slice(start, index + 1))
             start = index + 1
     return groups
-
-
-def _raw_files(
-    plan: ImportPlan, addresses: Sequence[str], hashes: Sequence[str], surveys: Sequence[Survey]
-) -> list[RawFile]:
-    files: list[RawFile] = []
-    first = 0
-    before = None if plan.class_rows is None else [0] * len(plan.class_rows)
-    for address, digest, found in zip(addresses, hashes, surveys, strict=True):
-        files.append(RawFile(address, digest, found.rows, first, None if before is None else tuple(before)))
-        first += found.rows
-        if before is not None:
-            own = class_rows(plan.encoding, found.label.counts)
-            before = [count + more for count, more in zip(before, own, strict=True)]
-    return files
-
-
-def _shard(record: dict[str, Any]) -> Shard:
-    return Shard(**{**record, "class_counts": tuple(record["class_counts"])})
 
 
 @contextmanager

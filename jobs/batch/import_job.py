@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from pathlib import Path
 
 from jobs.batch.map_job import MapJob
 from jobs.runners.lines import Line, encode_record
 from nnlib.core.liveness import say
-from nnlib.data.importing.import_steps import Source, deal_files, plan_from_bytes, survey_file, write_shards
+from nnlib.data.importing.import_steps import InputSchema, decode_plan, partition_files, survey_file, write_shards
 from nnlib.storage import storage
 
 PLAN = "import-plan.json"
@@ -24,7 +23,7 @@ def survey_name(task: int) -> str:
     return f"survey-{task:06d}.json"
 
 
-def dealt_name(task: int) -> str:
+def partition_file_name(task: int) -> str:
     return f"dealt-{task:06d}"
 
 
@@ -45,31 +44,32 @@ class ImportJob(MapJob):
         yield from phases[self.options.phase](**json.loads(line))
 
     def _survey(self, worker: int, files: list[str]) -> Iterator[Line]:
-        found = [survey_file(self._source(), file) for file in files]
-        storage(self.options.shared).write(survey_name(worker), json.dumps(found).encode())
-        rows = sum(facts["survey"]["rows"] for facts in found)
+        surveys = [survey_file(self._schema(), file) for file in files]
+        records = [survey.to_json() for survey in surveys]
+        storage(self.options.shared).write(survey_name(worker), json.dumps(records).encode())
+        rows = sum(survey.survey.rows for survey in surveys)
         self.count("rows surveyed", rows)
         yield b"%08d" % worker, encode_record(worker, {"rows": rows})
 
     def _deal(self, worker: int, first: int, end: int) -> Iterator[Line]:
-        plan, files = plan_from_bytes(Path(self.options.import_plan).read_bytes())
+        plan, files = decode_plan(Path(self.options.import_plan).read_bytes())
         mine = files[first:end]
-        deal_files(self._source(), plan, mine, storage(self.options.shared), dealt_name(worker))
+        partition_files(self._schema(), plan, mine, storage(self.options.shared), partition_file_name(worker))
         rows = sum(file.rows for file in mine)
         self.count("rows dealt", rows)
         yield b"%08d" % worker, encode_record(worker, {"rows": rows})
 
     def _write(self, worker: int, shards: list[int], tasks: int, output: str) -> Iterator[Line]:
-        plan, _ = plan_from_bytes(Path(self.options.import_plan).read_bytes())
+        plan, _ = decode_plan(Path(self.options.import_plan).read_bytes())
         shared = storage(self.options.shared)
-        names = [dealt_name(task) for task in range(tasks)]
+        names = [partition_file_name(task) for task in range(tasks)]
         written = write_shards(plan, shards, shared, names, storage(output), lambda: shared.exists(PLAN))
         for index, shard in zip(shards, written, strict=True):
             self.count("rows written", shard.rows)
-            yield b"%08d" % index, encode_record(worker, asdict(shard))
+            yield b"%08d" % index, encode_record(worker, shard.to_json())
 
-    def _source(self) -> Source:
-        return Source.from_json(json.loads(Path(self.options.spec).read_bytes()))
+    def _schema(self) -> InputSchema:
+        return InputSchema.from_json(json.loads(Path(self.options.spec).read_bytes()))
 
 
 if __name__ == "__main__":

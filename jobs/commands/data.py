@@ -15,6 +15,7 @@ import click
 from jobs.commands.options import JobOptions, job_options, json_option
 from jobs.console.output import is_terminal, print_json
 from nnlib.core.errors import MismatchError, UsageError
+from nnlib.data.importing.format_registry import FORMATS
 
 if TYPE_CHECKING:
     from nnlib.config.schema import Config
@@ -26,8 +27,6 @@ Progress = Callable[[int, int | None], None]
 
 PATIENCE_SECONDS = 2.0
 """Work shorter than this shows no progress bar."""
-
-FORMATS = ["csv", "npz", "npy", "mat", "idx", "parquet"]
 
 
 @click.group()
@@ -84,14 +83,16 @@ def _output(command: Callable[..., None]) -> Callable[..., None]:
     help="Feature columns or arrays; quote a name with a comma: '\"a,b\",c'. [default: all others]",
 )
 @click.option("--categorical", metavar="C,D", help="Feature columns to encode one-hot.")
-@click.option("--keep", metavar="A,B", help="Columns to keep beside, for split.column or split.group.")
+@click.option("--keep", metavar="A,B", help="Columns to keep as they are, for split.column or split.group.")
 @click.option("--nulls", type=click.Choice(["error", "mean"]), default="error", show_default=True,
               help="Missing values: refuse them, or fill in the column's mean.")  # fmt: skip
 @click.option("--task", type=click.Choice(["auto", "classification", "regression"]), default="auto", show_default=True)
-@click.option("--by-label", is_flag=True, help="Deal rows to shards sorted by label, not shuffled.")
+@click.option("--by-label", is_flag=True, help="Sort rows by label into the shards, unshuffled.")
 @click.option("--map-label", multiple=True, metavar="OLD=NEW", help="Rename a label (10=0); may be repeated.")
 @click.option("--shape", metavar="AxB", help="Shape of a row, for images. [default: as in the source]")
-@click.option("--format", "format_", type=click.Choice(FORMATS), help="Format of the sources. [default: by looking]")
+@click.option(
+    "--format", "format_", type=click.Choice(list(FORMATS)), help="Format of the sources. [default: by looking]"
+)
 @click.option("--delimiter", help="CSV: what stands between columns. [default: a comma; a tab in .tsv]")
 @click.option("--header/--no-header", default=None, help="CSV: whether the first line names the columns.")
 @job_options
@@ -103,7 +104,8 @@ def import_command(sources: tuple[str, ...], job: JobOptions, **chosen: Any) -> 
     of them; the dataset is the same.
     """
     from nnlib.config.load import parse_config
-    from nnlib.data.importing.import_dataset import ImportOptions, import_dataset
+    from nnlib.data.importing.import_dataset import import_dataset
+    from nnlib.data.importing.import_options import ImportOptions
 
     def read(overrides: Sequence[str]) -> Config:
         return parse_config("", "", ["data.path=none", *overrides])

@@ -1,8 +1,7 @@
-"""Raw columns, whatever file they come from, as numbers or text.
+"""Columns of the input as numbers or text, whatever file they come from.
 
-Raw data is a mapping from column name to column: an Arrow array, or a numpy array of shape (n, width) for a column
-whose every row is a vector (an image, say). Rows are numbered in messages as in the raw file, from 1, header not
-counted.
+A chunk of the input is a mapping from column name to column: an Arrow array, or a numpy array of shape (n, width) for a
+column of vectors, such as images. Messages number rows as the file does, from 1, without its header.
 """
 
 from __future__ import annotations
@@ -25,41 +24,45 @@ _INTEGER = re.compile(r"[+-]?\d+(\.0*)?")
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a chunk of rows came from, for messages. ``row`` is the chunk's first row in the file, from 0."""
+class RowOrigin:
+    """Where a chunk of rows came from, for messages. ``row`` is the position of its first row in the file, from 0."""
 
     file: str | None = None
     row: int = 0
 
 
 def class_name(value: Any) -> str:
-    """A raw label as a name, whole numbers in their shortest form: "3" for 3, 3.0, "3.0" and "03"."""
+    """Return the name of a label; a whole number has its shortest form, "3" for 3, 3.0, "3.0" and "03"."""
     text = str(value).strip()
     return str(int(text.partition(".")[0])) if _INTEGER.fullmatch(text) else text
 
 
-def class_order(names: Sequence[str]) -> tuple[str, ...]:
-    """Distinct names (of `class_name`) in index order: whole numbers by size, anything else as text."""
+def sort_classes(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the distinct names among ``names`` (of `class_name`) in index order: all whole numbers by size, else as
+    texts."""
     distinct = set(names)
     if all(_INTEGER.fullmatch(name) for name in distinct):
         return tuple(sorted(distinct, key=int))
     return tuple(sorted(distinct))
 
 
-def numbers(column: Column, name: str, place: Place) -> npt.NDArray[Any]:
-    """A column as numbers, missing values as NaN: shape (n,) or (n, width)."""
+def to_numbers(column: Column, name: str, origin: RowOrigin) -> npt.NDArray[Any]:
+    """Return a column as numbers, missing values as NaN, shape (n,) or (n, width).
+
+    Raises `DataError` for a value that is no number.
+    """
     if isinstance(column, np.ndarray):
         if column.dtype.kind not in "biuf":
-            raise DataError(f"expected numbers, found {column.dtype}", file=place.file, column=name)
+            raise DataError(f"expected numbers, found {column.dtype}", file=origin.file, column=name)
         return column
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-        return _parsed(column, name, place)
+        return _parsed(column, name, origin)
     if pa.types.is_boolean(column.type):
         column = column.cast(pa.uint8())
     if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type) or pa.types.is_null(column.type)):
         raise DataError(
             f"expected numbers, found {column.type}",
-            file=place.file,
+            file=origin.file,
             column=name,
             hint="encode the column with --categorical, or name those to use, without it, with --features",
         )
@@ -69,7 +72,7 @@ def numbers(column: Column, name: str, place: Place) -> npt.NDArray[Any]:
     return values
 
 
-def _parsed(column: pa.Array, name: str, place: Place) -> npt.NDArray[np.float64]:
+def _parsed(column: pa.Array, name: str, origin: RowOrigin) -> npt.NDArray[np.float64]:
     try:
         parsed = _trimmed(column).cast(pa.float64())
     except pa.ArrowInvalid:
@@ -77,8 +80,8 @@ def _parsed(column: pa.Array, name: str, place: Place) -> npt.NDArray[np.float64
             if value is not None and not is_number(value):
                 raise DataError(
                     f"{value!r} is not a number",
-                    file=place.file,
-                    row=place.row + row + 1,
+                    file=origin.file,
+                    row=origin.row + row + 1,
                     column=name,
                     hint="encode the column with --categorical, or name those to use, without it, with --features",
                 ) from None
@@ -88,7 +91,7 @@ def _parsed(column: pa.Array, name: str, place: Place) -> npt.NDArray[np.float64
 
 
 def is_number(text: str) -> bool:
-    """Whether Arrow reads the text as a number (NaN and infinity included)."""
+    """Return whether Arrow reads the text as a number, NaN and infinity included."""
     try:
         pa.scalar(text.strip()).cast(pa.float64())
     except pa.ArrowInvalid:
@@ -96,9 +99,12 @@ def is_number(text: str) -> bool:
     return True
 
 
-def texts(column: Column, name: str, place: Place) -> pa.Array:
-    """A column as Arrow strings, trimmed; whole numbers and booleans by their shortest text."""
-    return _trimmed(plain(column, name, place).cast(pa.string()))
+def to_texts(column: Column, name: str, origin: RowOrigin) -> pa.Array:
+    """Return a column as Arrow strings without spaces around them; numbers and booleans by their shortest text.
+
+    Raises `DataError` as `to_plain_array` does.
+    """
+    return _trimmed(to_plain_array(column, name, origin).cast(pa.string()))
 
 
 def _trimmed(column: pa.Array) -> pa.Array:
@@ -107,17 +113,20 @@ def _trimmed(column: pa.Array) -> pa.Array:
     return pc.utf8_trim_whitespace(column)
 
 
-def plain(column: Column, name: str, place: Place) -> pa.Array:
-    """A one-dimensional Arrow array of strings, numbers or booleans."""
+def to_plain_array(column: Column, name: str, origin: RowOrigin) -> pa.Array:
+    """Return a column as an Arrow array of strings, numbers or booleans, shape (n,).
+
+    Raises `DataError` for a column of other values, or of several values a row.
+    """
     if isinstance(column, np.ndarray):
         if column.ndim == 2 and column.shape[1] == 1:
             column = column[:, 0]
         if column.ndim != 1 or column.dtype.kind not in "biufUS":
             raise DataError(
-                f"expected one value a row, found shape {column.shape} {column.dtype}", file=place.file, column=name
+                f"expected one value a row, found shape {column.shape} {column.dtype}", file=origin.file, column=name
             )
         if column.dtype.kind == "S":
-            column = _decoded(column, name, place)
+            column = _decoded(column, name, origin)
         column = pa.array(column, from_pandas=True)
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
@@ -128,37 +137,37 @@ def plain(column: Column, name: str, place: Place) -> pa.Array:
         column = column.cast(pa.string())
     elif not (pa.types.is_string(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind)
               or pa.types.is_boolean(kind) or pa.types.is_null(kind)):  # fmt: skip
-        raise DataError(f"expected text or numbers, found {kind}", file=place.file, column=name)
+        raise DataError(f"expected text or numbers, found {kind}", file=origin.file, column=name)
     return column
 
 
-def _decoded(column: npt.NDArray[Any], name: str, place: Place) -> npt.NDArray[Any]:
-    """Bytes as text, or `DataError` naming the first that is not UTF-8."""
+def _decoded(column: npt.NDArray[Any], name: str, origin: RowOrigin) -> npt.NDArray[Any]:
+    """Return bytes as text. Raises `DataError` for the first value that is not UTF-8."""
     try:
         return np.char.decode(column, "utf-8")
     except UnicodeDecodeError:
         for row, value in enumerate(column.tolist()):
             if value.decode("utf-8", "replace").encode() != value:
                 raise DataError(
-                    f"{value[:60]!r} is not UTF-8", file=place.file, row=place.row + row + 1, column=name
+                    f"{value[:60]!r} is not UTF-8", file=origin.file, row=origin.row + row + 1, column=name
                 ) from None
         raise
 
 
 MISSING = (
-    "fill it in, or leave out its row or column; data imported with --nulls mean has its gaps filled, and so has "
-    "whatever models trained on it are given"
+    "fill it in, or leave out its row or column; an import with --nulls mean fills missing values, and so do models "
+    "trained on its dataset"
 )
-"""Whoever imports, trains from arrays or predicts is told this."""
+"""The hint for a missing value: in an import, in training from arrays and in prediction."""
 
 
-def bad_value(value: Any, name: str, place: Place, row: int) -> DataError:
-    """The error for a value that is missing (None, NaN) or infinite."""
+def bad_value_error(value: Any, name: str, origin: RowOrigin, row: int) -> DataError:
+    """Return the error for a value that is missing (None, NaN) or infinite; ``row`` counts from the chunk's first."""
     missing = value is None or value != value
     return DataError(
         "a value is missing" if missing else f"{value} is not a finite number",
-        file=place.file,
-        row=place.row + row + 1,
+        file=origin.file,
+        row=origin.row + row + 1,
         column=name,
         hint=MISSING if missing else None,
     )

@@ -1,10 +1,11 @@
-"""A dataset: a directory of Parquet shards and ``dataset.json``, written last (no manifest, no dataset)."""
+"""A dataset: a folder of Parquet shards and the manifest ``dataset.json``, which is written last."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -19,17 +20,17 @@ MANIFEST = "dataset.json"
 FORMAT_VERSION = 1
 
 MOST_ROWS_A_BYTE = 64
-"""No shard holds more: every row has an id of its own. A larger number is a lie that would fill the memory."""
+"""No shard holds more rows per byte: every row has another id. A manifest that says more would fill the memory."""
 
 MOST_GROUP_ROWS = 10**9
 
-Task = Literal["classification", "regression"]
-XType = Literal["float32", "uint8"]
+LearningTask = Literal["classification", "regression"]
+FeatureType = Literal["float32", "uint8"]
 
 
 @dataclass(frozen=True)
 class Shard:
-    """One Parquet file. ``class_counts`` has one entry per class, none for regression."""
+    """One Parquet file of a dataset. ``class_counts`` has the rows of each class, none for regression."""
 
     name: str
     rows: int
@@ -38,25 +39,50 @@ class Shard:
     sha256: str
     class_counts: tuple[int, ...]
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the shard as JSON values; `from_json` is the inverse."""
+        return {
+            "name": self.name,
+            "rows": self.rows,
+            "row_groups": self.row_groups,
+            "bytes": self.bytes,
+            "sha256": self.sha256,
+            "class_counts": list(self.class_counts),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Shard:
+        """Return the shard that `to_json` wrote. Raises `KeyError`, `TypeError` or `ValueError` for other values."""
+        return cls(
+            str(data["name"]),
+            int(data["rows"]),
+            int(data["row_groups"]),
+            int(data["bytes"]),
+            str(data["sha256"]),
+            tuple(int(count) for count in data["class_counts"]),
+        )
+
 
 def shard_name(index: int) -> str:
+    """Return the file name of a shard, by its index from 0."""
     return f"part-{index:05d}.parquet"
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """What the manifest says. A row's value of feature j is ``x[j] * x_scale + x_offset``.
+    """A dataset as its manifest describes it.
 
-    Shards have the columns ``row`` (int64, position in the input from 0), ``x`` (fixed_size_list[features]),
-    ``y`` (int32 class index, or float64 target) and the kept ``columns`` (name -> "string" or "int64").
+    Shards have the columns ``row`` (int64 id: the position in the input, from 0), ``x`` (fixed_size_list[features] of
+    ``x_dtype``), ``y`` (int32 class index, or float64 target) and the extra ``columns`` (name -> ``string`` or
+    ``int64``). The value of feature j of a row is ``x[j] * x_scale + x_offset``.
     """
 
     address: str
     name: str
-    task: Task
+    task: LearningTask
     shape: tuple[int, ...]
     features: int
-    x_dtype: XType
+    x_dtype: FeatureType
     x_scale: float
     x_offset: float
     classes: tuple[str, ...]
@@ -68,7 +94,10 @@ class Dataset:
 
     @classmethod
     def open(cls, address: str) -> Dataset:
-        """Read the manifest at an address; `DataError` if there is none or it cannot be trusted."""
+        """Read the manifest of the dataset at an address.
+
+        Raises `DataError` if there is none or it is damaged, and `MismatchError` if it contradicts itself.
+        """
         files = storage(address)
         if not files.exists(MANIFEST):
             raise DataError(
@@ -86,8 +115,12 @@ class Dataset:
             raise DataError(f"{MANIFEST} lacks or garbles {error}", dataset=address) from None
 
     @classmethod
-    def from_json(cls, address: str, data: dict[str, Any]) -> Dataset:
-        """The inverse of `to_json`, with every count checked."""
+    def from_json(cls, address: str, data: Mapping[str, Any]) -> Dataset:
+        """Return the dataset at ``address`` whose manifest `to_json` wrote.
+
+        Raises `DataError` for another version, `MismatchError` for a manifest that contradicts itself, and `KeyError`,
+        `TypeError` or `ValueError` for other values.
+        """
         version = data["format_version"]
         if version != FORMAT_VERSION:
             raise DataError(
@@ -108,24 +141,14 @@ class Dataset:
             rows=int(data["rows"]),
             row_group_rows=int(data["row_group_rows"]),
             columns={str(name): str(kind) for name, kind in data["columns"].items()},
-            shards=tuple(
-                Shard(
-                    str(shard["name"]),
-                    int(shard["rows"]),
-                    int(shard["row_groups"]),
-                    int(shard["bytes"]),
-                    str(shard["sha256"]),
-                    tuple(int(count) for count in shard["class_counts"]),
-                )
-                for shard in data["shards"]
-            ),
+            shards=tuple(Shard.from_json(shard) for shard in data["shards"]),
             encoding=Encoding.from_json(data["encoding"]),
         )
         dataset._check()
         return dataset
 
     def _check(self) -> None:
-        """Refuse a manifest that contradicts itself."""
+        """Raise `MismatchError` if the manifest contradicts itself."""
         classification = self.task == "classification"
         checks = {
             "task": self.task in ("classification", "regression"),
@@ -150,6 +173,7 @@ class Dataset:
                 raise MismatchError(f"{MANIFEST} contradicts itself in {what}", dataset=self.address)
 
     def to_json(self) -> dict[str, Any]:
+        """Return the manifest as JSON values; `from_json` is the inverse."""
         return {
             "format_version": FORMAT_VERSION,
             "name": self.name,
@@ -164,23 +188,13 @@ class Dataset:
             "row_group_rows": self.row_group_rows,
             "columns": dict(self.columns),
             "fingerprint": self.fingerprint,
-            "shards": [
-                {
-                    "name": shard.name,
-                    "rows": shard.rows,
-                    "row_groups": shard.row_groups,
-                    "bytes": shard.bytes,
-                    "sha256": shard.sha256,
-                    "class_counts": list(shard.class_counts),
-                }
-                for shard in self.shards
-            ],
+            "shards": [shard.to_json() for shard in self.shards],
             "encoding": self.encoding.to_json(),
         }
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256 over what decides the content: the shards' hashes and what their numbers mean."""
+        """SHA-256 of all that decides the content: the hashes of the shards and the meaning of their numbers."""
         facts = {
             "task": self.task,
             "shape": list(self.shape),
@@ -194,7 +208,7 @@ class Dataset:
 
     @cached_property
     def class_counts(self) -> tuple[int, ...]:
-        """Rows of each class over all shards; empty for regression."""
+        """Rows of each class in all shards together; empty for regression."""
         return tuple(sum(counts) for counts in zip(*(shard.class_counts for shard in self.shards), strict=True))
 
     @cached_property
@@ -203,11 +217,13 @@ class Dataset:
         return shard_schema(self.task, self.x_dtype, self.features, self.columns)
 
     def storage(self) -> Storage:
+        """Return the storage at the dataset's address."""
         return storage(self.address)
 
 
-def shard_schema(task: Task, x_dtype: XType, features: int, columns: dict[str, str]) -> pa.Schema:
-    """The Arrow schema of a shard: ``row``, ``x``, ``y``, then the kept columns (which alone may hold nulls)."""
+def shard_schema(task: LearningTask, x_dtype: FeatureType, features: int, columns: dict[str, str]) -> pa.Schema:
+    """Return the Arrow schema of a shard: ``row``, ``x``, ``y``, then the extra ``columns``, which alone may hold
+    nulls."""
     element = pa.field("element", pa.uint8() if x_dtype == "uint8" else pa.float32(), nullable=False)
     fields = [
         pa.field("row", pa.int64(), nullable=False),

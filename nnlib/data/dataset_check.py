@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from nnlib.core.errors import DataError, StorageError
 from nnlib.data.arrow import READ_ERRORS
 from nnlib.data.dataset import MOST_ROWS_A_BYTE, Dataset, Shard
-from nnlib.data.shard_writer import matrix
+from nnlib.data.shard_writer import features_of
 
 _BLOCK_BYTES = 1 << 20
 
@@ -117,7 +117,7 @@ def _check_batch(
     dataset: Dataset, shard: Shard, batch: pa.RecordBatch, seen: np.ndarray[Any, Any], counts: np.ndarray[Any, Any]
 ) -> Iterator[Problem]:
     rows = batch.column("row").to_numpy()
-    x, y = matrix(batch), batch.column("y").to_numpy()
+    x, y = features_of(batch), batch.column("y").to_numpy()
     if dataset.x_dtype == "float32":
         for row, column in np.argwhere(~np.isfinite(x))[:1]:
             name = dataset.encoding.feature_names[column]

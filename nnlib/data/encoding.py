@@ -1,4 +1,4 @@
-"""How raw columns become the numbers of ``x`` and ``y``: kept in the dataset and used again by `predict`."""
+"""How columns of the input become the numbers ``x`` and ``y``; a dataset stores it and `predict` uses it again."""
 
 from __future__ import annotations
 
@@ -12,15 +12,24 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from nnlib.core.errors import DataError, MismatchError
-from nnlib.data.columns import Column, Columns, Place, bad_value, class_name, numbers, plain, texts
+from nnlib.data.columns import (
+    Column,
+    Columns,
+    RowOrigin,
+    bad_value_error,
+    class_name,
+    to_numbers,
+    to_plain_array,
+    to_texts,
+)
 
 
 @dataclass(frozen=True)
 class FeatureColumn:
-    """One raw column and the ``width`` features it becomes.
+    """One column of the input and the ``width`` features it becomes.
 
-    ``numeric`` gives one feature, ``categorical`` one indicator per category, ``vector`` one per element.
-    ``fill`` (width numbers, or none) stands in for missing values; without it a missing value is an error.
+    A ``numeric`` column becomes one feature, a ``categorical`` one an indicator per category, a ``vector`` one per
+    element. ``fill`` (``width`` numbers, or none) replaces missing values; without it a missing value is an error.
     """
 
     name: str
@@ -31,21 +40,25 @@ class FeatureColumn:
 
     @property
     def feature_names(self) -> list[str]:
+        """The names of the features of this column."""
         if self.kind == "numeric":
             return [self.name]
         parts = self.categories if self.kind == "categorical" else range(self.width)
         return [f"{self.name}={part}" if self.kind == "categorical" else f"{self.name}[{part}]" for part in parts]
 
-    def values(self, column: Column, place: Place) -> npt.NDArray[Any]:
-        """The features of n rows, shape (n, width): finite, or `DataError` naming file, row and column."""
+    def encode(self, column: Column, origin: RowOrigin) -> npt.NDArray[Any]:
+        """Return the features of n rows, shape (n, width), all finite.
+
+        Raises `DataError`, naming file, row and column, for values that are missing, infinite or of no known category.
+        """
         if self.kind == "categorical":
-            return self._indicators(column, place)
-        values = numbers(column, self.name, place)
+            return self._indicators(column, origin)
+        values = to_numbers(column, self.name, origin)
         if values.ndim == 1:
             values = values[:, None]
         if values.shape[1] != self.width:
             raise DataError(
-                f"expected {self.width} values a row, got {values.shape[1]}", file=place.file, column=self.name
+                f"expected {self.width} values a row, got {values.shape[1]}", file=origin.file, column=self.name
             )
         if values.dtype.kind != "f":
             return values
@@ -56,13 +69,13 @@ class FeatureColumn:
         bad = ~finite & ~missing if self.fill else ~finite
         if bad.any():
             row, part = (int(index[0]) for index in np.nonzero(bad))
-            raise bad_value(values[row, part], self.feature_names[part], place, row)
+            raise bad_value_error(values[row, part], self.feature_names[part], origin, row)
         return np.where(missing, np.asarray(self.fill, np.float64), values)
 
-    def _indicators(self, column: Column, place: Place) -> npt.NDArray[np.float64]:
+    def _indicators(self, column: Column, origin: RowOrigin) -> npt.NDArray[np.float64]:
         import pyarrow.compute as pc  # as in `nnlib.data.columns`
 
-        text = texts(column, self.name, place)
+        text = to_texts(column, self.name, origin)
         codes = pc.index_in(text, value_set=pa.array(self.categories, pa.string()))
         missing = np.asarray(text.is_null())
         unknown = np.asarray(codes.is_null()) & ~missing
@@ -70,12 +83,12 @@ class FeatureColumn:
             row = int(unknown.argmax())
             raise DataError(
                 f"{text[row].as_py()!r} is none of the {len(self.categories)} known categories",
-                file=place.file,
-                row=place.row + row + 1,
+                file=origin.file,
+                row=origin.row + row + 1,
                 column=self.name,
             )
         if missing.any() and not self.fill:
-            raise bad_value(None, self.name, place, int(missing.argmax()))
+            raise bad_value_error(None, self.name, origin, int(missing.argmax()))
         values = np.zeros((len(text), self.width))
         present = np.flatnonzero(~missing)
         values[present, np.asarray(codes.drop_null())] = 1.0
@@ -86,10 +99,11 @@ class FeatureColumn:
 
 @dataclass(frozen=True)
 class Encoding:
-    """Raw columns -> ``x`` (stored as ``dtype``; its value is ``stored * scale + offset``) and ``y``.
+    """Turns columns of the input into ``x`` and ``y``.
 
-    ``label`` is the raw label column, ``classes`` the class names in index order (none: regression) and ``label_map``
-    renames raw labels before they are looked up among them.
+    ``x`` is stored as ``dtype``; the value of a feature is ``stored * scale + offset``. ``label`` is the label column,
+    ``classes`` the class names in index order (none for regression). ``label_map`` renames labels (old -> new) before
+    they are looked up among the classes.
     """
 
     columns: tuple[FeatureColumn, ...]
@@ -102,20 +116,25 @@ class Encoding:
 
     @cached_property
     def features(self) -> int:
+        """The number of features."""
         return sum(column.width for column in self.columns)
 
     @cached_property
     def feature_names(self) -> list[str]:
+        """The names of the features, in order."""
         return [name for column in self.columns for name in column.feature_names]
 
-    def stored(self, columns: Columns, place: Place | None = None) -> npt.NDArray[Any]:
-        """``x`` as a shard stores it, shape (n, features), dtype float32 or uint8."""
-        place = place or Place()
+    def encode(self, columns: Columns, origin: RowOrigin | None = None) -> npt.NDArray[Any]:
+        """Return ``x`` of n rows as a shard stores it, shape (n, features), float32 or uint8.
+
+        Raises `DataError`, naming file, row and column, for values that cannot be stored.
+        """
+        origin = origin or RowOrigin()
         blocks = []
         for column in self.columns:
             if column.name not in columns:
-                raise DataError(f"column {column.name!r} is missing", file=place.file)
-            blocks.append(column.values(columns[column.name], place))
+                raise DataError(f"column {column.name!r} is missing", file=origin.file)
+            blocks.append(column.encode(columns[column.name], origin))
         rows = len(blocks[0]) if blocks else 0
         x = np.empty((rows, self.features), self.dtype)
         start = 0
@@ -124,27 +143,23 @@ class Encoding:
             with np.errstate(over="ignore", invalid="ignore"):
                 np.copyto(part, block, casting="unsafe")
             if self.dtype == "uint8":
-                self._check(part == block, block, column, place, "is not a whole number from 0 to 255")
+                self._check(part == block, block, column, origin, "is not a whole number from 0 to 255")
             elif block.dtype == np.float64:
-                self._check(np.isinf(block) | ~np.isinf(part), block, column, place, "does not fit float32")
+                self._check(np.isinf(block) | ~np.isinf(part), block, column, origin, "does not fit float32")
             start += column.width
         return x
 
     @staticmethod
     def _check(
-        good: npt.NDArray[np.bool_], block: npt.NDArray[Any], column: FeatureColumn, place: Place, what: str
+        good: npt.NDArray[np.bool_], block: npt.NDArray[Any], column: FeatureColumn, origin: RowOrigin, what: str
     ) -> None:
         if not good.all():
             row, part = (int(index[0]) for index in np.nonzero(~good))
             name = column.feature_names[part]
-            raise DataError(f"{block[row, part]} {what}", file=place.file, row=place.row + row + 1, column=name)
+            raise DataError(f"{block[row, part]} {what}", file=origin.file, row=origin.row + row + 1, column=name)
 
-    def encode(self, columns: Columns, place: Place | None = None) -> npt.NDArray[np.float32]:
-        """The values a model sees, shape (n, features), float32."""
-        return self.decoded(self.stored(columns, place))
-
-    def decoded(self, stored: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        """Stored ``x`` -> its values in float32."""
+    def decode(self, stored: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """Return the values of stored features, float32, same shape."""
         if self.scale == 1.0 and self.offset == 0.0:
             return stored.astype(np.float32, copy=False)
         values: npt.NDArray[np.float32] = stored.astype(np.float32)
@@ -152,23 +167,26 @@ class Encoding:
         values += np.float32(self.offset)
         return values
 
-    def labels(self, column: Column, place: Place | None = None) -> npt.NDArray[Any]:
-        """``y`` of n rows: int32 class indices, or float64 targets when there are no classes."""
-        place = place or Place()
+    def encode_labels(self, column: Column, origin: RowOrigin | None = None) -> npt.NDArray[Any]:
+        """Return ``y`` of n rows, shape (n,): int32 class indices, or float64 targets if there are no classes.
+
+        Raises `DataError`, naming file, row and column, for labels that are missing or of no known class.
+        """
+        origin = origin or RowOrigin()
         name = self.label or "label"
         if not self.classes:
-            targets = numbers(column, name, place).astype(np.float64)
+            targets = to_numbers(column, name, origin).astype(np.float64)
             if not np.isfinite(targets).all():
                 row = int((~np.isfinite(targets)).argmax())
-                raise bad_value(targets[row], name, place, row)
+                raise bad_value_error(targets[row], name, origin, row)
             return targets
         known = {label: index for index, label in enumerate(self.classes)}
-        encoded = plain(column, name, place).dictionary_encode()
+        encoded = to_plain_array(column, name, origin).dictionary_encode()
         if encoded.null_count:
             raise DataError(
                 "the label is missing",
-                file=place.file,
-                row=place.row + int(np.asarray(encoded.is_null()).argmax()) + 1,
+                file=origin.file,
+                row=origin.row + int(np.asarray(encoded.is_null()).argmax()) + 1,
                 column=name,
             )
         distinct = encoded.dictionary.to_pylist()
@@ -179,18 +197,19 @@ class Encoding:
             value = distinct[encoded.indices[row].as_py()]
             raise DataError(
                 f"label {value!r} is none of the {len(self.classes)} classes",
-                file=place.file,
-                row=place.row + row + 1,
+                file=origin.file,
+                row=origin.row + row + 1,
                 column=name,
             )
         return y
 
     def class_of(self, value: Any) -> str:
-        """The class a raw label means."""
+        """Return the name of the class of a label of the input."""
         name = class_name(value)
         return self.label_map.get(name, name)
 
     def to_json(self) -> dict[str, Any]:
+        """Return the encoding as JSON values; `from_json` is the inverse."""
         return {
             "columns": [
                 {
@@ -212,6 +231,7 @@ class Encoding:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Encoding:
+        """Return the encoding that `to_json` wrote. Raises `MismatchError` for an unknown dtype."""
         columns = columns_from_json(data["columns"])
         if data["dtype"] not in ("float32", "uint8"):
             raise MismatchError(f"unknown dtype {data['dtype']!r}")
@@ -227,7 +247,7 @@ class Encoding:
 
 
 def columns_from_json(data: Sequence[Mapping[str, Any]]) -> tuple[FeatureColumn, ...]:
-    """Columns as `Encoding.to_json` writes them."""
+    """Return feature columns from their JSON values, as `Encoding.to_json` writes them."""
     return tuple(
         FeatureColumn(
             str(column["name"]),
@@ -240,6 +260,6 @@ def columns_from_json(data: Sequence[Mapping[str, Any]]) -> tuple[FeatureColumn,
     )
 
 
-def plain_encoding(features: int, dtype: Literal["float32", "uint8"], **rest: Any) -> Encoding:
-    """The encoding of one vector column ``x`` taken as it is."""
+def vector_encoding(features: int, dtype: Literal["float32", "uint8"], **rest: Any) -> Encoding:
+    """Return the encoding of one vector column ``x`` of ``features`` numbers, with ``rest`` as other fields."""
     return Encoding((FeatureColumn("x", "vector", features),), dtype=dtype, **rest)

@@ -1,9 +1,10 @@
-"""Writing a dataset: shards as Parquet with fixed row groups, hashed on the way, then the manifest."""
+"""Write a dataset: its shards as Parquet files with row groups of equal size, then its manifest."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, BinaryIO
@@ -14,12 +15,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nnlib.core.errors import UsageError
-from nnlib.data.dataset import MANIFEST, Shard, shard_name
+from nnlib.data.dataset import MANIFEST, Dataset, Shard, shard_name
 from nnlib.storage import Storage
 
 
 class _Hashed:
-    """A stream that counts and hashes what passes to another one. Parquet writes forward only."""
+    """A stream that counts and hashes all bytes on their way to another stream. Parquet only appends."""
 
     closed = False
 
@@ -49,11 +50,15 @@ class _Hashed:
         return False
 
     def close(self) -> None:
-        """The stream below is closed by its owner."""
+        """Do nothing: whoever opened the other stream closes it."""
 
 
 class ShardWriter:
-    """Collects rows into row groups of exactly ``row_group_rows`` (the last may be smaller)."""
+    """Collects rows into row groups of exactly ``row_group_rows`` rows (the last may be smaller).
+
+    ``classes``: number of classes, 0 for regression. ``rows``, ``row_groups`` and ``class_counts`` count what was
+    written.
+    """
 
     def __init__(self, parquet: pq.ParquetWriter, schema: pa.Schema, row_group_rows: int, classes: int) -> None:
         self._parquet = parquet
@@ -66,6 +71,7 @@ class ShardWriter:
         self.class_counts = np.zeros(classes, np.int64)
 
     def write(self, batch: pa.RecordBatch) -> None:
+        """Append rows."""
         if len(self.class_counts):
             self.class_counts += np.bincount(batch.column("y").to_numpy(), minlength=len(self.class_counts))
         self.rows += len(batch)
@@ -80,7 +86,7 @@ class ShardWriter:
             self._count += len(batch) - start
 
     def flush(self) -> None:
-        """End the row group."""
+        """Write the rows that are left as the last row group."""
         if self._waiting:
             table = pa.Table.from_batches(self._waiting, self._schema)
             self._parquet.write_table(table, row_group_size=self._group)
@@ -91,7 +97,10 @@ class ShardWriter:
 def write_shards(
     files: Storage, schema: pa.Schema, row_group_rows: int, classes: int, shards: Iterable[Iterable[pa.RecordBatch]]
 ) -> tuple[Shard, ...]:
-    """Write the batches of each shard in turn; every file is durable before the next begins."""
+    """Write the shards one after another, from the batches of each; a file is durable before the next begins.
+
+    ``classes``: number of classes, 0 for regression.
+    """
     return tuple(
         write_shard(files, index, schema, row_group_rows, classes, batches) for index, batches in enumerate(shards)
     )
@@ -105,7 +114,7 @@ def write_shard(
     classes: int,
     batches: Iterable[pa.RecordBatch],
 ) -> Shard:
-    """Write one shard; it has its name when all of it is there and ``batches`` ended without an error."""
+    """Write one shard. It gets its name once all of it is written and ``batches`` ended without an error."""
     name = shard_name(index)
     with files.writing(name) as stream:
         hashed = _Hashed(stream)
@@ -119,9 +128,10 @@ def write_shard(
 
 
 def _parquet_options(schema: pa.Schema) -> dict[str, Any]:
-    """Bytes get a dictionary: Parquet's own uint8 is 4 bytes wide, half again as large and twice as slow to read.
+    """Return the options of a Parquet writer.
 
-    Floats get none, for they rarely repeat.
+    Bytes get a dictionary: without one, Parquet stores uint8 in 4 bytes, half again as large and twice as slow to read.
+    Floats get none, because they rarely repeat.
     """
     pixels = schema.field("x").type.value_type == pa.uint8()
     return {
@@ -132,47 +142,59 @@ def _parquet_options(schema: pa.Schema) -> dict[str, Any]:
 
 
 def record_batch(
-    schema: pa.Schema, rows: npt.NDArray[np.int64], x: npt.NDArray[Any], y: npt.NDArray[Any], kept: Mapping[str, Any]
+    schema: pa.Schema, rows: npt.NDArray[np.int64], x: npt.NDArray[Any], y: npt.NDArray[Any], extra: Mapping[str, Any]
 ) -> pa.RecordBatch:
-    """A batch of a shard's schema: ``rows`` (n,), ``x`` (n, features), ``y`` (n,), kept columns as Arrow arrays."""
+    """Return a batch of a shard's schema.
+
+    ``rows``: ids, shape (n,). ``x``: shape (n, features). ``y``: shape (n,). ``extra``: the extra columns as Arrow
+    arrays.
+    """
     flat = pa.array(np.ascontiguousarray(x).reshape(-1))
     arrays = [pa.array(rows), pa.FixedSizeListArray.from_arrays(flat, type=schema.field("x").type), pa.array(y)]
-    return pa.RecordBatch.from_arrays([*arrays, *(kept[name] for name in schema.names[3:])], schema=schema)
+    return pa.RecordBatch.from_arrays([*arrays, *(extra[name] for name in schema.names[3:])], schema=schema)
 
 
-def matrix(batch: pa.RecordBatch) -> npt.NDArray[Any]:
-    """The ``x`` of a batch as an array of shape (n, features), without a copy."""
+def features_of(batch: pa.RecordBatch) -> npt.NDArray[Any]:
+    """Return column ``x`` of a batch as an array of shape (n, features), without a copy."""
     x = batch.column("x")
     values: npt.NDArray[Any] = x.flatten().to_numpy().reshape(len(batch), x.type.list_size)
     return values
 
 
-def reordered(batch: pa.RecordBatch, order: npt.NDArray[np.int64]) -> pa.RecordBatch:
-    """The batch's rows in another order. ``x`` goes through numpy: faster than Arrow's take of lists."""
+def reorder_rows(batch: pa.RecordBatch, order: npt.NDArray[np.int64]) -> pa.RecordBatch:
+    """Return the rows of a batch in the order of their positions in ``order``, shape (n,).
+
+    ``x`` goes through numpy, which is faster than Arrow's take of lists.
+    """
     rest = batch.select([name for name in batch.schema.names if name != "x"]).take(pa.array(order))
-    kept = {name: rest.column(name) for name in rest.schema.names[2:]}
-    x = matrix(batch)[order]
-    return record_batch(batch.schema, rest.column("row").to_numpy(), x, rest.column("y").to_numpy(), kept)
+    extra = {name: rest.column(name) for name in rest.schema.names[2:]}
+    x = features_of(batch)[order]
+    return record_batch(batch.schema, rest.column("row").to_numpy(), x, rest.column("y").to_numpy(), extra)
 
 
-def check_free(files: Storage, overwrite: bool) -> None:
-    """Refuse to write over a dataset unless told to."""
+def check_no_dataset(files: Storage, overwrite: bool) -> None:
+    """Raise `UsageError` if there is a dataset that must not be overwritten."""
     if files.exists(MANIFEST) and not overwrite:
         raise UsageError("there is a dataset already", hint="choose another -o, or add --overwrite", output=files.root)
 
 
 @contextlib.contextmanager
-def replacing(files: Storage) -> Iterator[None]:
-    """Clear an old dataset away, manifest first; if the block fails, remove what it wrote too."""
+def replace_dataset(files: Storage) -> Iterator[None]:
+    """Delete an old dataset, manifest first, before the block; if the block fails, delete all that it wrote."""
     files.delete(MANIFEST)
     _delete_shards(files)
     try:
         yield
     except BaseException:
-        with contextlib.suppress(Exception):  # the first error is the one to tell
+        with contextlib.suppress(Exception):  # the first error is the one to report
             files.delete(MANIFEST)
             _delete_shards(files)
         raise
+
+
+def write_manifest(files: Storage, dataset: Dataset) -> None:
+    """Write the manifest of a dataset. It is the last file: from here on there is a dataset."""
+    files.write(MANIFEST, json.dumps(dataset.to_json(), indent=1).encode() + b"\n")
 
 
 def _delete_shards(files: Storage) -> None:
@@ -182,5 +204,5 @@ def _delete_shards(files: Storage) -> None:
 
 
 def default_row_group_rows(row_bytes: int) -> int:
-    """Rows of about 4 MiB of ``x``, between 256 and 65,536."""
+    """Return the rows of a row group whose ``x`` has about 4 MiB, between 256 and 65,536."""
     return min(65_536, max(256, (4 << 20) // max(1, row_bytes)))

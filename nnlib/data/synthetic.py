@@ -1,6 +1,6 @@
-"""Made-up data of any size, streamed: jittered digits and Gaussian blobs, for tests of scale.
+"""Make synthetic datasets of any size, for tests of scale: jittered digits and Gaussian blobs.
 
-Rows are independent, so they go straight to their shards; row ``i`` is the same for any number of shards.
+Rows are made in the order of the shards; row ``i`` is the same for any number of shards.
 """
 
 from __future__ import annotations
@@ -16,28 +16,38 @@ import pyarrow as pa
 
 from nnlib.core.errors import UsageError
 from nnlib.core.seeds import Purpose, generator
-from nnlib.data.dataset import Dataset, XType, shard_schema
-from nnlib.data.encoding import plain_encoding
-from nnlib.data.importing.builtin_datasets import CROPPED, SIDE, cropped, digits
-from nnlib.data.importing.import_dataset import PIXEL_SCALE, Progress, write_manifest
-from nnlib.data.importing.shard_assignment import even_edges
-from nnlib.data.shard_writer import check_free, default_row_group_rows, record_batch, replacing, write_shards
+from nnlib.data.dataset import Dataset, FeatureType, shard_schema
+from nnlib.data.encoding import vector_encoding
+from nnlib.data.importing.builtin_datasets import CROPPED, SIDE, crop, digits
+from nnlib.data.importing.import_dataset import Progress
+from nnlib.data.importing.import_plan import PIXEL_SCALE
+from nnlib.data.importing.shard_assignment import part_edges
+from nnlib.data.shard_writer import (
+    check_no_dataset,
+    default_row_group_rows,
+    record_batch,
+    replace_dataset,
+    write_manifest,
+    write_shards,
+)
 from nnlib.storage import storage
 
 CHUNK_ROWS = 4096
-"""Rows made by one generator: part of every synthetic data set, never change it."""
+"""Rows drawn from one random generator. Another number would change every synthetic dataset."""
 
 BLOB_DISTANCE = 4.0
-"""Expected distance of two blobs' centres, in standard deviations of a blob."""
+"""Expected distance of the centres of two blobs, in standard deviations of a blob."""
 
 BLOB_STEP = 1 / 16
-"""uint8 blobs: value = stored * BLOB_STEP - 8."""
+"""The step of uint8 blobs: value = stored * BLOB_STEP - 8."""
 
 Chunk = tuple[npt.NDArray[Any], npt.NDArray[np.int32]]
 
 
 @dataclass(frozen=True)
 class SynthOptions:
+    """What to make; `nnjobs data synth --help` explains the options."""
+
     kind: Literal["digits", "blobs"]
     rows: int
     shards: int = 1
@@ -52,28 +62,32 @@ class SynthOptions:
 
 @dataclass(frozen=True)
 class _Source:
-    """``chunk(index)`` makes rows index * CHUNK_ROWS and on: x (CHUNK_ROWS, features), y (CHUNK_ROWS,)."""
+    """Makes rows. ``chunk(index)`` returns `CHUNK_ROWS` rows from ``index * CHUNK_ROWS`` on: x, shape (CHUNK_ROWS,
+    features), and y, shape (CHUNK_ROWS,)."""
 
     shape: tuple[int, ...]
     classes: int
-    dtype: XType
+    dtype: FeatureType
     scale: float
     offset: float
     chunk: Callable[[int], Chunk]
 
 
 def synthesize(output: str, options: SynthOptions, progress: Progress | None = None) -> Dataset:
-    """Write a synthetic dataset to the address ``output``; memory does not grow with the rows."""
+    """Write a synthetic dataset to the address ``output``; memory does not grow with the rows.
+
+    Raises `UsageError` for options that do not fit together.
+    """
     files = storage(output)
-    check_free(files, options.overwrite)
+    check_no_dataset(files, options.overwrite)
     if not 1 <= options.shards <= options.rows:
         raise UsageError(f"--rows {options.rows} must be at least --shards {options.shards}, and both above 0")
     source = SOURCES[options.kind](options)
     features = math.prod(source.shape)
     schema = shard_schema("classification", source.dtype, features, {})
     group = options.row_group_rows or default_row_group_rows(features * np.dtype(source.dtype).itemsize)
-    edges = even_edges(options.rows, options.shards)
-    tell = progress or (lambda done, total: None)
+    edges = part_edges(options.rows, options.shards)
+    report = progress or (lambda done, total: None)
 
     def batches(shard: int) -> Iterator[pa.RecordBatch]:
         first, end = edges[shard], edges[shard + 1]
@@ -83,12 +97,12 @@ def synthesize(output: str, options: SynthOptions, progress: Progress | None = N
             x, y = source.chunk(index)
             rows = np.arange(start + part.start, start + part.stop, dtype=np.int64)
             yield record_batch(schema, rows, x[part], y[part], {})
-            tell(start + part.stop, options.rows)
+            report(start + part.stop, options.rows)
 
-    with replacing(files):
+    with replace_dataset(files):
         shards = write_shards(files, schema, group, source.classes, map(batches, range(options.shards)))
         names = tuple(str(index) for index in range(source.classes))
-        encoding = plain_encoding(
+        encoding = vector_encoding(
             features, source.dtype, label="y", classes=names, scale=source.scale, offset=source.offset
         )
         dataset = Dataset(
@@ -112,7 +126,7 @@ def synthesize(output: str, options: SynthOptions, progress: Progress | None = N
 
 
 def _digits(options: SynthOptions) -> _Source:
-    """MNIST digits shifted by up to two pixels each way, dimmed and noised."""
+    """Return a source of MNIST digits that are shifted by up to two pixels each way, dimmed and noised."""
     features = options.features or SIDE * SIDE
     if features not in (SIDE * SIDE, CROPPED * CROPPED):
         raise UsageError(f"digits have {SIDE * SIDE} features, or {CROPPED * CROPPED} cropped; not {features}")
@@ -134,7 +148,7 @@ def _digits(options: SynthOptions) -> _Source:
         made -= made >> random.integers(2, 6, (CHUNK_ROWS, 1, 1), np.uint8)
         noise = random.integers(0, 32, made.shape, np.uint8)
         made += np.minimum(noise, 255 - made)
-        x = made if features == SIDE * SIDE else cropped(made)
+        x = made if features == SIDE * SIDE else crop(made)
         return x.reshape(CHUNK_ROWS, features), labels[picked].astype(np.int32)
 
     shape = (SIDE, SIDE) if features == SIDE * SIDE else (CROPPED, CROPPED)
@@ -142,11 +156,11 @@ def _digits(options: SynthOptions) -> _Source:
 
 
 def _blobs(options: SynthOptions) -> _Source:
-    """One Gaussian blob of unit variance a class, centres drawn about `BLOB_DISTANCE` apart."""
+    """Return a source with a Gaussian blob of unit variance for each class, centres about `BLOB_DISTANCE` apart."""
     features = options.features or 20
     if features < 1 or options.classes < 2:
         raise UsageError("blobs need at least 1 feature and 2 classes")
-    dtype: XType = "uint8" if options.dtype == "uint8" else "float32"
+    dtype: FeatureType = "uint8" if options.dtype == "uint8" else "float32"
     spread = np.float32(BLOB_DISTANCE / math.sqrt(2 * features))
     # split=1 keeps the centres' stream apart from the chunks' (split=0)
     random = generator(options.seed, Purpose.SYNTH, split=1)

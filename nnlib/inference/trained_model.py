@@ -18,7 +18,7 @@ from nnlib.core.errors import DataError, DivergedError, UsageError
 from nnlib.core.layout import ModelState
 from nnlib.data.dataset import MANIFEST, Dataset
 from nnlib.data.feature_converter import Converter
-from nnlib.data.importing.raw_rows import read_raw
+from nnlib.data.importing.raw_rows import read_raw_rows
 from nnlib.data.shard_cache import ShardCache
 from nnlib.data.shard_reader import ShardReader
 from nnlib.run.directory import RunDirectory
@@ -210,7 +210,7 @@ def score_facts(summary: Mapping[str, Any]) -> dict[str, Any]:
 def _source(model: TrainedModel, source: str) -> Iterator[Rows]:
     """The rows of a dataset directory, or of a raw file read as the model's own dataset was imported."""
     if not storage(source).exists(MANIFEST):
-        for raw in read_raw(source, model.spec.dataset.encoding):
+        for raw in read_raw_rows(source, model.spec.dataset.encoding):
             yield Rows(np.arange(raw.row, raw.row + len(raw.x)), raw.stored, raw.y)
         return
     dataset = Dataset.open(source)

@@ -28,7 +28,8 @@ from record import record  # noqa: E402
 
 from nnlib.config.schema import Config  # noqa: E402
 from nnlib.data.dataset import Dataset  # noqa: E402
-from nnlib.data.importing.import_dataset import ImportOptions, import_dataset  # noqa: E402
+from nnlib.data.importing.import_dataset import import_dataset  # noqa: E402
+from nnlib.data.importing.import_options import ImportOptions  # noqa: E402
 from nnlib.data.worker_data import WorkerData  # noqa: E402
 from nnlib.run.planner import make_spec  # noqa: E402
 from nnlib.run.spec import initial_vector  # noqa: E402

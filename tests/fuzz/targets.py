@@ -34,7 +34,8 @@ from nnlib.core.errors import NnjobsError
 from nnlib.core.layout import Layout
 from nnlib.data.dataset import MANIFEST, Dataset
 from nnlib.data.dataset_check import verify
-from nnlib.data.importing.import_dataset import ImportOptions, import_dataset
+from nnlib.data.importing.import_dataset import import_dataset
+from nnlib.data.importing.import_options import ImportOptions
 from nnlib.data.scaling import Scaler
 from nnlib.data.shard_reader import _VERIFIED, ShardReader
 from nnlib.data.split.rule import TEST, TRAIN, SplitRule, Stratum
@@ -302,7 +303,7 @@ class _Manifest:
         (self.folder / MANIFEST).write_bytes(data)
         dataset = Dataset.open(str(self.folder))
         verify(dataset)
-        dataset.encoding.stored({"x": X})
+        dataset.encoding.encode({"x": X})
 
 
 def _manifest_seeds() -> list[bytes]:

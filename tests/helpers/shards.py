@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nnlib.data.dataset import MANIFEST, Dataset, Shard, shard_name
-from nnlib.data.encoding import plain_encoding
+from nnlib.data.encoding import vector_encoding
 
 
 def write_dataset(
@@ -75,7 +75,7 @@ def write_dataset(
         row_group_rows=row_group_rows,
         columns=kinds,
         shards=tuple(written),
-        encoding=plain_encoding(features, dtype, label="y", classes=names, scale=scale, offset=offset),  # type: ignore[arg-type]
+        encoding=vector_encoding(features, dtype, label="y", classes=names, scale=scale, offset=offset),  # type: ignore[arg-type]
     )
     (where / MANIFEST).write_text(json.dumps(dataset.to_json()))
     return dataset

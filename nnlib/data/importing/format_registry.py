@@ -1,48 +1,89 @@
-"""Raw files of any known format as `Table`s. A new format is one file in `importers` and one line in `IMPORTERS`."""
+"""The file formats that can be imported.
+
+To add a format, write one module in `nnlib.data.importing.formats` and one line in `FORMATS`. Options of commands,
+error messages and the recognition of files all come from that table. Importing this module imports no format: commands
+that only list their names start quickly.
+"""
 
 from __future__ import annotations
 
 import gzip
+import importlib
 import re
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal, cast
 
 from nnlib.core.errors import DataError, UsageError
-from nnlib.data.importing.builtin_datasets import BUILTIN
-from nnlib.data.importing.formats.csv_files import open_csv
-from nnlib.data.importing.formats.idx import open_idx
-from nnlib.data.importing.formats.matlab import open_mat
-from nnlib.data.importing.formats.numpy_files import open_npy, open_npz
-from nnlib.data.importing.formats.parquet import open_parquet
-from nnlib.data.importing.formats.table import ReadOptions, Table, check_same
+
+if TYPE_CHECKING:
+    from nnlib.data.importing.formats.table import ReadOptions, Table
+
+MAGIC_BYTES = 16
+"""Bytes at the beginning of a file by which its format is recognized."""
+
+_NEVER = r"$^"
 
 
 @dataclass(frozen=True)
-class Importer:
-    """How to know a format (by the end of its name, or its first bytes) and how to open its files."""
+class InputFormat:
+    r"""How files of a format are recognized and opened.
 
-    open: Callable[[Sequence[str], ReadOptions], list[Table]]
-    names: str
-    magic: str
+    - ``opener``: ``module:function``. The function takes the paths of some files and `ReadOptions`; it returns a
+    `Table`
+      for each file, or for each part of it.
+    - ``name``: a regular expression for the end of a file's name; upper and lower case are the same.
+    - ``magic``: a regular expression for the first `MAGIC_BYTES` bytes of a file whose name says nothing, after gunzip.
+      Bytes are matched as Latin-1 characters.
+    - ``takes_folders``: the function also opens a folder of files.
+    - ``columns_in``: where a job finds the columns of a file that is not on this machine: in a copy of its beginning
+      (``start``), or the function reads at any address (``anywhere``). None: jobs cannot import the format, because its
+      files belong together or are not read from front to end.
+    """
+
+    opener: str
+    name: str
+    magic: str = _NEVER
+    takes_folders: bool = False
+    columns_in: Literal["start", "anywhere"] | None = None
+
+    def open(self, files: Sequence[str], options: ReadOptions) -> list[Table]:
+        """Open files as tables, in order. Raises `DataError` for files that are not of this format."""
+        module, _, function = self.opener.partition(":")
+        opener = cast(
+            "Callable[[Sequence[str], ReadOptions], list[Table]]", getattr(importlib.import_module(module), function)
+        )
+        return opener(files, options)
 
 
-IMPORTERS: dict[str, Importer] = {
-    "csv": Importer(open_csv, r"\.(csv|tsv|txt)(\.gz)?$", r"$^"),
-    "npz": Importer(open_npz, r"\.npz$", r"PK\x03\x04"),
-    "npy": Importer(open_npy, r"\.npy$", r"\x93NUMPY"),
-    "mat": Importer(open_mat, r"\.mat$", r"MATLAB "),
-    "idx": Importer(open_idx, r"[.-]idx\d?(-ubyte)?(\.gz)?$", r"\0\0[\x08\x09\x0b-\x0e][\x01-\x08]"),
-    "parquet": Importer(open_parquet, r"\.(parquet|pq)$", r"PAR1"),
+_HERE = "nnlib.data.importing.formats"
+
+FORMATS: dict[str, InputFormat] = {
+    "csv": InputFormat(f"{_HERE}.csv_files:open_csv", r"\.(csv|tsv|txt)(\.gz)?$", columns_in="start"),
+    "npz": InputFormat(f"{_HERE}.numpy_files:open_npz", r"\.npz$", r"PK\x03\x04"),
+    "npy": InputFormat(f"{_HERE}.numpy_files:open_npy", r"\.npy$", r"\x93NUMPY"),
+    "mat": InputFormat(f"{_HERE}.matlab:open_mat", r"\.mat$", r"MATLAB "),
+    "idx": InputFormat(f"{_HERE}.idx:open_idx", r"[.-]idx\d?(-ubyte)?(\.gz)?$", r"\0\0[\x08\x09\x0b-\x0e][\x01-\x08]"),
+    "parquet": InputFormat(
+        f"{_HERE}.parquet:open_parquet", r"\.(parquet|pq)$", r"PAR1", takes_folders=True, columns_in="anywhere"
+    ),
 }
+"""Name -> format. Files are recognized by the first one that fits."""
 
 
 def open_tables(sources: Sequence[str], options: ReadOptions) -> list[Table]:
-    """The sources, in order, as tables with the same columns."""
+    """Open files of one format, or one built-in dataset, as tables with the same columns, in order.
+
+    Raises `UsageError` for sources that cannot be named together and `DataError` for files that cannot be read.
+    """
+    from nnlib.data.importing.builtin_datasets import BUILTIN
+    from nnlib.data.importing.formats.table import check_same_columns
+
     if not sources:
         raise UsageError("name at least one source")
-    if any(_builtin(source) for source in sources):
+    if any(source in BUILTIN and not Path(source).exists() for source in sources):
         if len(sources) > 1:
             raise UsageError(f"a built-in data set ({', '.join(BUILTIN)}) is imported alone")
         table = BUILTIN[sources[0]]()
@@ -50,42 +91,43 @@ def open_tables(sources: Sequence[str], options: ReadOptions) -> list[Table]:
     for source in sources:
         if not Path(source).exists():
             raise DataError("there is no such file", hint=f"built-in data sets: {', '.join(BUILTIN)}", file=source)
-    if options.format is not None and options.format not in IMPORTERS:
-        raise UsageError(f"unknown format {options.format!r}; known: {', '.join(IMPORTERS)}")
-    formats = [options.format or detect(source) for source in sources]
+    if options.format is not None and options.format not in FORMATS:
+        raise UsageError(f"unknown format {options.format!r}; known: {', '.join(FORMATS)}")
+    formats = [options.format or detect_format(source) for source in sources]
     if len(set(formats)) > 1:
         raise DataError(f"is {formats[-1]}, but {sources[0]} is {formats[0]}", file=sources[-1])
-    tables = IMPORTERS[formats[0]].open(sources, options)
-    check_same(tables)
+    tables = FORMATS[formats[0]].open(sources, options)
+    check_same_columns(tables)
     return tables
 
 
-def _builtin(source: str) -> bool:
-    return source in BUILTIN and not Path(source).exists()
-
-
-def detect(source: str) -> str:
-    """The format of a file: by its name, else by its first bytes."""
+def detect_format(source: str) -> str:
+    """Return the name of the format of a file or folder. Raises `DataError` if it cannot be recognized."""
     path = Path(source)
     if path.is_dir():
-        return "parquet"
-    for name, importer in IMPORTERS.items():
-        if re.search(importer.names, path.name, re.IGNORECASE):
+        return next(name for name, format_ in FORMATS.items() if format_.takes_folders)
+    by_name = format_of_name(path.name)
+    if by_name is not None:
+        return by_name
+    head = _head(path).decode("latin-1")
+    for name, format_ in FORMATS.items():
+        if re.match(format_.magic, head):
             return name
-    head = _head(path)
-    for name, importer in IMPORTERS.items():
-        if re.match(importer.magic, head.decode("latin-1")):
-            return name
-    raise DataError("cannot tell its format", hint=f"say it with --format: {', '.join(IMPORTERS)}", file=source)
+    raise DataError("cannot tell its format", hint=f"say it with --format: {', '.join(FORMATS)}", file=source)
+
+
+def format_of_name(file_name: str) -> str | None:
+    """Return the name of the format that a file's name says it has; None if it says nothing."""
+    return next((name for name, format_ in FORMATS.items() if re.search(format_.name, file_name, re.IGNORECASE)), None)
 
 
 def _head(path: Path) -> bytes:
     try:
         with path.open("rb") as stream:
-            head = stream.read(16)
+            head = stream.read(MAGIC_BYTES)
             if head[:2] != b"\x1f\x8b":
                 return head
             stream.seek(0)
-            return gzip.GzipFile(fileobj=stream).read(16)
+            return gzip.GzipFile(fileobj=stream).read(MAGIC_BYTES)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"is not readable ({error})", file=str(path)) from None

@@ -1,43 +1,49 @@
-"""What is known of a dataset once all its raw rows were seen, and with it: rows -> shards.
+"""The plan of an import: what is decided about a dataset once all rows of the input were read.
 
-A plan travels as JSON, so that many tasks can encode and deal the rows of a file each, and write a shard each; the
-bytes are those of one process that does it all.
+A plan is sent to tasks as JSON, so that each can encode the rows of some files, or write some shards. The bytes are
+those of one process that does it all.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from nnlib.core.liveness import beat
-from nnlib.data.columns import Column, Place
-from nnlib.data.dataset import Dataset, Shard, Task, shard_schema
+from nnlib.core.errors import UsageError
+from nnlib.data.dataset import Dataset, LearningTask, Shard, shard_schema
 from nnlib.data.encoding import Encoding
-from nnlib.data.importing.formats.table import chunk_rows
-from nnlib.data.importing.shard_assignment import LabelDealer, bucket_of, deal, order_hash
-from nnlib.data.importing.spill_buffer import Spool
-from nnlib.data.importing.survey import Choice
-from nnlib.data.shard_writer import matrix, record_batch, reordered
+from nnlib.data.importing.column_choice import ColumnChoice
+from nnlib.data.importing.formats.table import Table
+from nnlib.data.importing.import_options import ImportOptions
+from nnlib.data.importing.survey import Survey
+from nnlib.data.shard_writer import default_row_group_rows
 
 BUCKET_BYTES = 16 << 20
-"""Raw bytes sorted at a time; a process holds several times this."""
+"""Bytes of rows sorted at a time; sorting takes several times this."""
+
+PIXEL_SCALE = 1 / 255
 
 
 @dataclass(frozen=True)
 class ImportPlan:
-    """Everything about a dataset but its rows. ``class_rows`` are rows by class, where they are dealt by label."""
+    """Everything about a dataset but its rows.
 
-    choice: Choice
+    ``extra_types``: name of each extra column -> ``int64`` or ``string``. ``class_rows``: rows of each class, where
+    rows go to shards by label; else None.
+    """
+
+    choice: ColumnChoice
     encoding: Encoding
-    task: Task
+    task: LearningTask
     shape: tuple[int, ...]
-    kept: dict[str, str]
+    extra_types: dict[str, str]
     rows: int
     shards: int
     seed: int
@@ -47,16 +53,17 @@ class ImportPlan:
 
     @cached_property
     def schema(self) -> pa.Schema:
-        return shard_schema(self.task, self.encoding.dtype, self.encoding.features, self.kept)
+        """The Arrow schema of the shards."""
+        return shard_schema(self.task, self.encoding.dtype, self.encoding.features, self.extra_types)
 
     @cached_property
     def buckets(self) -> int:
-        """Ranges of the hash by which the rows of a shard are sorted, one at a time."""
-        row_bytes = self.encoding.features * np.dtype(self.encoding.dtype).itemsize + 16 + 32 * len(self.kept)
+        """The number of buckets, ranges of the order hash, that the rows of a shard are sorted by one after another."""
+        row_bytes = self.encoding.features * np.dtype(self.encoding.dtype).itemsize + 16 + 32 * len(self.extra_types)
         return max(1, math.ceil(math.ceil(self.rows / self.shards) * row_bytes / BUCKET_BYTES))
 
     def dataset(self, address: str, shards: Sequence[Shard]) -> Dataset:
-        """The dataset of the shards that were written."""
+        """Return the dataset at ``address`` that consists of ``shards``."""
         return Dataset(
             address=address,
             name=self.name,
@@ -69,18 +76,19 @@ class ImportPlan:
             classes=self.encoding.classes,
             rows=self.rows,
             row_group_rows=self.row_group_rows,
-            columns=self.kept,
+            columns=self.extra_types,
             shards=tuple(shards),
             encoding=self.encoding,
         )
 
     def to_json(self) -> dict[str, Any]:
+        """Return the plan as JSON values; `from_json` is the inverse."""
         return {
             "choice": self.choice.to_json(),
             "encoding": self.encoding.to_json(),
             "task": self.task,
             "shape": list(self.shape),
-            "kept": self.kept,
+            "kept": self.extra_types,
             "rows": self.rows,
             "shards": self.shards,
             "seed": self.seed,
@@ -91,8 +99,9 @@ class ImportPlan:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> ImportPlan:
+        """Return the plan that `to_json` wrote."""
         return cls(
-            Choice.from_json(data["choice"]),
+            ColumnChoice.from_json(data["choice"]),
             Encoding.from_json(data["encoding"]),
             data["task"],
             tuple(data["shape"]),
@@ -106,79 +115,57 @@ class ImportPlan:
         )
 
 
-def class_rows(encoding: Encoding, label_rows: Mapping[str, int]) -> tuple[int, ...]:
-    """Rows of each class, from those of each raw label."""
+def make_plan(table: Table, choice: ColumnChoice, survey: Survey, options: ImportOptions) -> ImportPlan:
+    """Decide about the dataset, from the survey of all rows; ``table`` is the first of the input.
+
+    Raises `DataError` and `UsageError` where the rows and the options make no dataset.
+    """
+    if options.shards > survey.rows:
+        raise UsageError(f"--shards {options.shards} is more than the {survey.rows} rows")
+    task = survey.label.infer_task(options.task)
+    if task == "regression" and (options.by_label or options.label_map):
+        raise UsageError("--by-label and --map-label need classes, but the target is numeric (--task regression)")
+    encoding = _encoding(choice, survey, task, options)
+    row_bytes = encoding.features * np.dtype(encoding.dtype).itemsize
+    return ImportPlan(
+        choice=choice,
+        encoding=encoding,
+        task=task,
+        shape=_shape(options, encoding, table),
+        extra_types=survey.extra_types,
+        rows=survey.rows,
+        shards=options.shards,
+        seed=options.seed,
+        row_group_rows=options.row_group_rows or default_row_group_rows(row_bytes),
+        name=options.name or Path(table.file).name.partition(".")[0] or "dataset",
+        class_rows=count_class_rows(encoding, survey.label.counts) if options.by_label else None,
+    )
+
+
+def count_class_rows(encoding: Encoding, label_rows: Mapping[str, int]) -> tuple[int, ...]:
+    """Return the rows of each class, in index order, from the rows of each label of the input."""
     counts = dict.fromkeys(encoding.classes, 0)
     for name, count in label_rows.items():
         counts[encoding.class_of(name)] += count
     return tuple(counts.values())
 
 
-def encoded(raw: Spool, plan: ImportPlan, places: Iterable[Place], first: int = 0) -> Iterator[pa.RecordBatch]:
-    """The spooled rows as batches of the shards' schema; ``first`` is the id of the first one."""
-    encoding = plan.encoding
-    size = chunk_rows(encoding.features * 8)  # one-hot columns are wider than what was spooled
-    for place, spooled in zip(places, raw.take(0), strict=True):
-        for start in range(0, len(spooled), size):
-            beat()
-            batch = spooled.slice(start, size)
-            here = Place(place.file, place.row + start)
-            rows = np.arange(first, first + len(batch), dtype=np.int64)
-            x = encoding.stored(_columns(batch, plan.choice), here)
-            y = encoding.labels(batch.column("label"), here)
-            kept = {name: batch.column(f"kept {name}").cast(plan.schema.field(name).type) for name in plan.kept}
-            yield record_batch(plan.schema, rows, x, y, kept)
-            first += len(batch)
+def _encoding(choice: ColumnChoice, survey: Survey, task: LearningTask, options: ImportOptions) -> Encoding:
+    label_map = {str(old): str(new) for old, new in options.label_map.items()}
+    return Encoding(
+        survey.feature_columns(choice),
+        choice.label,
+        survey.label.classes(label_map, options.classes) if task == "classification" else (),
+        label_map,
+        choice.dtype,
+        PIXEL_SCALE if choice.dtype == "uint8" else 1.0,
+    )
 
 
-def _columns(batch: pa.RecordBatch, choice: Choice) -> dict[str, Column]:
-    """The feature columns of a spooled batch by their raw names."""
-    columns: dict[str, Column] = {name: batch.column(f"text {name}") for name in choice.categorical}
-    dense = matrix(batch) if "x" in batch.schema.names else np.empty((len(batch), 0))
-    start = 0
-    for column in choice.features:
-        if column.kind != "categorical":
-            columns[column.name] = dense[:, start : start + column.width]
-            start += column.width
-    return columns
-
-
-class Dealer:
-    """Rows -> piles (one per shard and bucket) -> the shuffled rows of a shard. ``before`` are rows by class that lie
-    before the first one dealt, where rows are dealt by label."""
-
-    def __init__(self, plan: ImportPlan, before: Sequence[int] | None = None) -> None:
-        self._plan = plan
-        self._by_label = None if plan.class_rows is None else LabelDealer(plan.class_rows, plan.shards, before)
-
-    def deal(self, batches: Iterator[pa.RecordBatch], piles: Spool) -> None:
-        """Put the rows, given in order, on their piles."""
-        plan = self._plan
-        for batch in batches:
-            rows = batch.column("row").to_numpy()
-            if self._by_label is not None:
-                shards = self._by_label.deal(batch.column("y").to_numpy())
-            else:
-                shards = deal(rows, plan.shards, plan.seed)
-            pile = shards * plan.buckets + bucket_of(order_hash(rows, plan.seed), plan.buckets)
-            order = np.argsort(pile, kind="stable")
-            ordered, pile = reordered(batch, order), pile[order]
-            starts = np.flatnonzero(np.diff(pile, prepend=-1))
-            for start, stop in zip(starts, [*starts[1:], len(pile)], strict=True):
-                piles.put(int(pile[start]), ordered.slice(start, stop - start))
-
-    def piles(self, shard: int) -> range:
-        """The numbers of a shard's piles."""
-        return range(shard * self._plan.buckets, (shard + 1) * self._plan.buckets)
-
-    def shard(self, index: int, piles: Spool) -> Iterator[pa.RecordBatch]:
-        """A shard's rows in their order, whatever the order they were put in."""
-        for pile in self.piles(index):
-            beat()
-            batches = list(piles.take(pile))
-            if not batches:
-                continue
-            batch = pa.concat_batches(batches)
-            batches.clear()
-            rows = batch.column("row").to_numpy()
-            yield reordered(batch, np.argsort(order_hash(rows, self._plan.seed)))
+def _shape(options: ImportOptions, encoding: Encoding, table: Table) -> tuple[int, ...]:
+    if options.shape is None:
+        only = encoding.columns[0].name if len(encoding.columns) == 1 else None
+        return table.shapes.get(only, (encoding.features,)) if only else (encoding.features,)
+    if math.prod(options.shape) != encoding.features:
+        raise UsageError(f"--shape {'x'.join(map(str, options.shape))}: a row has {encoding.features} features")
+    return options.shape

@@ -1,72 +1,59 @@
-"""What the tasks of an import do, each with some raw files or some shards of its own.
+"""The work of the tasks of an import by a job: each task handles some files of the input, or some shards.
 
-1. `survey_file`: learn a file's classes, categories and means. Merged in the files' order they are those of all rows.
-2. `deal_files`: encode the rows of some files and lay them on piles, one for each shard and bucket, in one file.
-3. `write_shards`: gather a shard's piles from all those files, sort them, write the shard.
+1. `survey_file` reads a file once. Its surveys, merged in the order of the files, are the survey of all rows.
+2. `partition_files` encodes the rows of some files and writes them, partitioned by shard, into one file.
+3. `write_shards` reads the partitions of a shard from all those files, sorts them and writes the shard.
 
-The bytes are those of an import by one process (`nnlib.data.importing.import_dataset`): which shard a row goes to and
-where it lies there depend on its position alone, and every file is cut into the same blocks."""
+The bytes are those of an import by one process (`nnlib.data.importing.import_dataset`): a row's shard and its order
+there depend on its position in the input alone, and every file is cut into the same blocks.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import pairwise
-from typing import Any, BinaryIO
+from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from nnlib.core.errors import JobError, MismatchError
-from nnlib.core.liveness import beat
 from nnlib.data.dataset import Shard
-from nnlib.data.importing.formats.table import ReadOptions, Table, check_same
-from nnlib.data.importing.import_plan import Dealer, ImportPlan, encoded
-from nnlib.data.importing.input_files import opened
-from nnlib.data.importing.spill_buffer import Spool
-from nnlib.data.importing.survey import Choice, Survey, survey_table
+from nnlib.data.importing.column_choice import ColumnChoice
+from nnlib.data.importing.formats.table import ReadOptions, Table, check_same_columns
+from nnlib.data.importing.import_plan import ImportPlan, count_class_rows
+from nnlib.data.importing.input_files import open_input_file
+from nnlib.data.importing.partition_file import read_partitions, write_partitions
+from nnlib.data.importing.partitioner import ShardPartitioner, encode_rows
+from nnlib.data.importing.spill_buffer import BUFFER_BYTES, SpillBuffer
+from nnlib.data.importing.survey import Survey, survey_table
 from nnlib.data.shard_writer import write_shard
 from nnlib.storage import Storage
 
-SPOOL_BYTES = 32 << 20
-
 
 @dataclass(frozen=True)
-class RawFile:
-    """A raw file: its hash and rows, the id of its first row, and rows by class before it (where rows are dealt by
-    label)."""
+class InputSchema:
+    """What all files of the input have in common.
 
-    address: str
-    sha256: str
-    rows: int
-    first: int
-    before: tuple[int, ...] | None
+    ``columns`` and ``shapes`` are those of the first file, which the others must have too (`Table`). ``choice`` says
+    which columns are used, ``options`` how files are read.
+    """
 
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> RawFile:
-        before = None if data["before"] is None else tuple(data["before"])
-        return cls(data["address"], data["sha256"], data["rows"], data["first"], before)
-
-
-@dataclass(frozen=True)
-class Source:
-    """How raw files are read: the columns and shapes of the first one, which the others must have, and what for."""
-
-    first: str
+    first_file: str
     columns: tuple[str, ...]
     shapes: dict[str, tuple[int, ...]]
-    choice: Choice
+    choice: ColumnChoice
     options: ReadOptions
 
     @property
-    def table(self) -> Table:
-        """The first file, as far as others are compared with it."""
-        return Table(self.first, self.columns, lambda roles: iter(()), self.shapes)
+    def first_table(self) -> Table:
+        """The first file without its rows, to compare other files with."""
+        return Table(self.first_file, self.columns, lambda roles: iter(()), self.shapes)
 
     def to_json(self) -> dict[str, Any]:
+        """Return the schema as JSON values; `from_json` is the inverse."""
         return {
-            "first": self.first,
+            "first": self.first_file,
             "columns": list(self.columns),
             "shapes": {name: list(shape) for name, shape in self.shapes.items()},
             "choice": self.choice.to_json(),
@@ -74,109 +61,154 @@ class Source:
         }
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Source:
+    def from_json(cls, data: Mapping[str, Any]) -> InputSchema:
+        """Return the schema that `to_json` wrote."""
         shapes = {name: tuple(shape) for name, shape in data["shapes"].items()}
         options: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in data["options"].items()
         }
-        choice = Choice.from_json(data["choice"])
+        choice = ColumnChoice.from_json(data["choice"])
         return cls(data["first"], tuple(data["columns"]), shapes, choice, ReadOptions(**options))
 
 
-def survey_file(source: Source, file: str) -> dict[str, Any]:
-    """What a file holds, as JSON-able values for `merged`."""
-    with opened(file, source.options) as (table, digest):
-        check_same([source.table, table])
-        return {"sha256": digest, "survey": survey_table(table, source.choice, None).to_json()}
+@dataclass(frozen=True)
+class FileSurvey:
+    """The survey of one file of the input, and the SHA-256 of the file's bytes at that time."""
+
+    file: str
+    sha256: str
+    survey: Survey
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the hash and the survey as JSON values; `from_json` is the inverse."""
+        return {"sha256": self.sha256, "survey": self.survey.to_json()}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any], schema: InputSchema, file: str) -> FileSurvey:
+        """Return the survey of ``file`` that `to_json` wrote."""
+        return cls(file, data["sha256"], Survey.from_json(data["survey"], schema.choice, file))
 
 
-def merged(source: Source, files: Sequence[str], told: Sequence[Mapping[str, Any]]) -> tuple[Survey, list[Survey]]:
-    """What all files hold, given in order, and each of them."""
-    each = [Survey.from_json(facts["survey"], source.choice, file) for file, facts in zip(files, told, strict=True)]
-    found = Survey.nothing(source.choice, files[0])
-    for file, survey in zip(files, each, strict=True):
-        found.merge(survey, file)
-    return found, each
+@dataclass(frozen=True)
+class InputFile:
+    """A file of the input, and where its rows stand among all rows.
+
+    ``sha256``: of its bytes when it was surveyed. ``first_row``: the id of its first row. ``class_rows_before``: rows
+    of each class in the files before it, where rows go to shards by label; else None.
+    """
+
+    address: str
+    sha256: str
+    rows: int
+    first_row: int
+    class_rows_before: tuple[int, ...] | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the file as JSON values; `from_json` is the inverse."""
+        return {
+            "address": self.address,
+            "sha256": self.sha256,
+            "rows": self.rows,
+            "first": self.first_row,
+            "before": self.class_rows_before,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> InputFile:
+        """Return the file that `to_json` wrote."""
+        before = None if data["before"] is None else tuple(data["before"])
+        return cls(data["address"], data["sha256"], data["rows"], data["first"], before)
 
 
-def deal_files(source: Source, plan: ImportPlan, files: Sequence[RawFile], target: Storage, name: str) -> None:
-    """Lay all rows of some files on piles, and write those into one file. Raises `MismatchError` where a raw file is no
-    longer what it was."""
-    with Spool(memory_bytes=SPOOL_BYTES) as dealt:
+def survey_file(schema: InputSchema, file: str) -> FileSurvey:
+    """Survey one file. Raises `DataError` for bad data and for other columns than ``schema`` has."""
+    with open_input_file(file, schema.options) as (table, digest):
+        check_same_columns([schema.first_table, table])
+        return FileSurvey(file, digest, survey_table(table, schema.choice, None))
+
+
+def merge_surveys(schema: InputSchema, surveys: Sequence[FileSurvey]) -> Survey:
+    """Return the survey of all files, from those of each in the order of the files. Raises `DataError` where they do
+    not fit together."""
+    merged = Survey.empty(schema.choice, surveys[0].file)
+    for each in surveys:
+        merged.merge(each.survey, each.file)
+    return merged
+
+
+def locate_files(plan: ImportPlan, surveys: Sequence[FileSurvey]) -> list[InputFile]:
+    """Return the files with the position of their rows among all rows; ``surveys`` must be in the files' order."""
+    files: list[InputFile] = []
+    first_row = 0
+    before = None if plan.class_rows is None else [0] * len(plan.class_rows)
+    for each in surveys:
+        rows = each.survey.rows
+        files.append(InputFile(each.file, each.sha256, rows, first_row, None if before is None else tuple(before)))
+        first_row += rows
+        if before is not None:
+            counts = count_class_rows(plan.encoding, each.survey.label.counts)
+            before = [count + more for count, more in zip(before, counts, strict=True)]
+    return files
+
+
+def partition_files(
+    schema: InputSchema, plan: ImportPlan, files: Sequence[InputFile], target: Storage, name: str
+) -> None:
+    """Encode all rows of some files and write them, partitioned, into the file ``name`` of ``target``.
+
+    Raises `MismatchError` for a file that is no longer what was surveyed.
+    """
+    with SpillBuffer(memory_bytes=BUFFER_BYTES) as partitions:
         for file in files:
-            with opened(file.address, source.options) as (table, digest), Spool(memory_bytes=SPOOL_BYTES) as raw:
+            with (
+                open_input_file(file.address, schema.options) as (table, digest),
+                SpillBuffer(memory_bytes=BUFFER_BYTES) as surveyed,
+            ):
                 if digest != file.sha256:
                     raise MismatchError("changed while it was imported", hint="run it again", file=file.address)
-                places = survey_table(table, plan.choice, raw).places
-                Dealer(plan, file.before).deal(encoded(raw, plan, places, file.first), dealt)
+                origins = survey_table(table, plan.choice, surveyed).origins
+                rows = encode_rows(surveyed, plan, origins, file.first_row)
+                ShardPartitioner(plan, file.class_rows_before).partition(rows, partitions)
         with target.writing(name) as stream:
-            write_piles(stream, dealt, plan)
-
-
-def write_piles(stream: BinaryIO, piles: Spool, plan: ImportPlan) -> None:
-    """All piles in order, each an Arrow stream (or nothing), then where each begins and the last one ends, as
-    little-endian 64-bit integers."""
-    offsets = [0]
-    for pile in range(plan.shards * plan.buckets):
-        beat()
-        batches = list(piles.take(pile))
-        size = 0
-        if batches:
-            sink = pa.BufferOutputStream()
-            with pa.ipc.new_stream(sink, plan.schema) as writer:
-                for batch in batches:
-                    writer.write_batch(batch)
-            size = stream.write(sink.getvalue())
-        offsets.append(offsets[-1] + size)
-    stream.write(np.asarray(offsets, "<u8").tobytes())
-
-
-def read_piles(place: Storage, name: str, piles: range, plan: ImportPlan) -> Iterator[tuple[int, pa.RecordBatch]]:
-    """The batches of consecutive piles of such a file."""
-    with place.open(name) as stream:
-        index = 8 * (plan.shards * plan.buckets + 1)
-        stream.seek(stream.seek(0, 2) - index + 8 * piles.start)
-        offsets = np.frombuffer(stream.read(8 * (len(piles) + 1)), "<u8").tolist()
-        stream.seek(offsets[0])
-        for pile, (start, stop) in zip(piles, pairwise(offsets), strict=True):
-            beat()
-            if stop > start:
-                with pa.ipc.open_stream(stream.read(stop - start)) as reader:
-                    yield from ((pile, batch) for batch in reader)
+            write_partitions(stream, partitions, plan)
 
 
 def write_shards(
     plan: ImportPlan,
     shards: Sequence[int],
-    dealt: Storage,
+    partition_files: Storage,
     names: Sequence[str],
     output: Storage,
-    wanted: Callable[[], bool],
+    is_wanted: Callable[[], bool],
 ) -> Iterator[Shard]:
-    """Write some shards from the files of all dealing tasks. ``wanted`` is asked before a shard gets its name, for an
-    import that was given up must leave none."""
-    dealer = Dealer(plan)
+    """Write some shards to ``output`` from all partition files, ``names`` of ``partition_files``, and yield each.
+
+    ``is_wanted`` is asked before a shard gets its name, because an import that was cancelled must leave none. Raises
+    `JobError` where the answer is no.
+    """
+    partitioner = ShardPartitioner(plan)
     for shard in shards:
-        with Spool(memory_bytes=SPOOL_BYTES) as piles:
+        with SpillBuffer(memory_bytes=BUFFER_BYTES) as partitions:
             for name in names:
-                for pile, batch in read_piles(dealt, name, dealer.piles(shard), plan):
-                    piles.put(pile, batch)
-            batches = _while_wanted(dealer.shard(shard, piles), wanted)
+                for partition, batch in read_partitions(partition_files, name, partitioner.partitions_of(shard), plan):
+                    partitions.put(partition, batch)
+            batches = _while_wanted(partitioner.sorted_rows(shard, partitions), is_wanted)
             classes = len(plan.encoding.classes)
             yield write_shard(output, shard, plan.schema, plan.row_group_rows, classes, batches)
 
 
-def _while_wanted(batches: Iterable[pa.RecordBatch], wanted: Callable[[], bool]) -> Iterator[pa.RecordBatch]:
+def _while_wanted(batches: Iterable[pa.RecordBatch], is_wanted: Callable[[], bool]) -> Iterator[pa.RecordBatch]:
     yield from batches
-    if not wanted():
+    if not is_wanted():
         raise JobError("the import that this task belongs to was given up")
 
 
-def plan_to_bytes(plan: ImportPlan, files: Sequence[RawFile]) -> bytes:
-    """What the second and third step's tasks read; `plan_from_bytes` is the inverse."""
-    return json.dumps({"plan": plan.to_json(), "files": [asdict(file) for file in files]}).encode()
+def encode_plan(plan: ImportPlan, files: Sequence[InputFile]) -> bytes:
+    """Return the plan and the files of the input as bytes, for the tasks of the second and third step."""
+    return json.dumps({"plan": plan.to_json(), "files": [file.to_json() for file in files]}).encode()
 
 
-def plan_from_bytes(data: bytes) -> tuple[ImportPlan, list[RawFile]]:
+def decode_plan(data: bytes) -> tuple[ImportPlan, list[InputFile]]:
+    """Return the plan and the files that `encode_plan` made into bytes."""
     facts = json.loads(data)
-    return ImportPlan.from_json(facts["plan"]), [RawFile.from_json(file) for file in facts["files"]]
+    return ImportPlan.from_json(facts["plan"]), [InputFile.from_json(file) for file in facts["files"]]

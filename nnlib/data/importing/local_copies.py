@@ -1,4 +1,4 @@
-"""Raw files that lie elsewhere, copied to this machine while they are imported: every importer reads local files."""
+"""Copy files from other machines while they are imported: formats read local files."""
 
 from __future__ import annotations
 
@@ -12,16 +12,19 @@ from nnlib.core.liveness import beat
 from nnlib.storage import LocalStorage, Storage, file_at
 
 PART_BYTES = 8 << 20
+"""Bytes copied at a time."""
+
 HEAD_BYTES = 4 << 20
+"""Bytes of a file's beginning that are enough to see its columns."""
 
 
 @contextlib.contextmanager
 def local_copies(sources: Sequence[str]) -> Iterator[list[str]]:
-    """Local paths for sources at any address, in order; copies are gone when the block ends.
+    """Return local paths of sources at any address, in order, for the block; copies are deleted when it ends.
 
-    A directory elsewhere stands for its files, sorted by name, without those that are hidden or marked (``_SUCCESS``).
-    Copies take the room of the originals in the system's temporary folder. A `DataError` of the block names the
-    address, not the copy.
+    A folder on another machine stands for its files, sorted by name, without hidden and marker files (``.name``,
+    ``_SUCCESS``). Copies lie in the system's folder for temporary files. A `DataError` that the block raises names the
+    address, not the copy. Raises `DataError` for a source that is missing and `StorageError` if it cannot be copied.
     """
     if not any("://" in source for source in sources):
         yield list(sources)
@@ -34,15 +37,17 @@ def local_copies(sources: Sequence[str]) -> Iterator[list[str]]:
 
 @contextlib.contextmanager
 def head_copy(source: str) -> Iterator[str]:
-    """A local path with the first bytes of a file at any address, enough to see a text file's columns; errors as in
-    `local_copies`."""
+    """Return the local path of a file with the first `HEAD_BYTES` of a file at any address, for the block.
+
+    Raises as `local_copies` does.
+    """
     if "://" not in source:
         yield source
         return
-    place, name = file_at(source)
+    files, name = file_at(source)
     with _folder() as folder:
         path = folder / name
-        with place.open(name) as stream:
+        with files.open(name) as stream:
             head = stream.read(HEAD_BYTES)
         try:
             path.write_bytes(head)
@@ -64,7 +69,7 @@ def _folder() -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _named(origins: Mapping[str, str]) -> Iterator[None]:
-    """Name the address, not the copy, in errors about data."""
+    """Replace the path of a copy by its address in errors about data."""
     try:
         yield
     except DataError as error:
@@ -74,27 +79,27 @@ def _named(origins: Mapping[str, str]) -> Iterator[None]:
 
 
 def _copied(source: str, folder: Path) -> Iterator[tuple[str, str]]:
-    """The local path and the address of each file of a source."""
+    """Yield the local path and the address of each file of a source; files on other machines are copied."""
     if "://" not in source:
         yield source, source
         return
-    place, name = file_at(source.rstrip("/"))
-    if isinstance(place, LocalStorage):
-        yield str(place.path / name), source
+    files, name = file_at(source.rstrip("/"))
+    if isinstance(files, LocalStorage):
+        yield str(files.path / name), source
         return
-    within = [file for file in place.names(name) if not file.startswith(("_", "."))]
-    if not within and not place.exists(name):
+    within = [file for file in files.names(name) if not file.startswith(("_", "."))]
+    if not within and not files.exists(name):
         raise DataError("there is no such file", file=source)
     for file in [f"{name}/{each}" for each in within] or [name]:
         path = folder / file
-        _copy(place, file, path)
-        yield str(path), f"{place.root}/{file}"
+        _copy(files, file, path)
+        yield str(path), f"{files.root}/{file}"
 
 
-def _copy(place: Storage, name: str, path: Path) -> None:
+def _copy(files: Storage, name: str, path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with place.open(name) as source, path.open("xb") as target:
+        with files.open(name) as source, path.open("xb") as target:
             while part := source.read(PART_BYTES):
                 beat()
                 target.write(part)
@@ -102,5 +107,5 @@ def _copy(place: Storage, name: str, path: Path) -> None:
         raise StorageError(
             f"cannot keep a copy while it is imported: {error.strerror or error}",
             hint="set TMPDIR to a folder with space",
-            file=f"{place.root}/{name}",
+            file=f"{files.root}/{name}",
         ) from error

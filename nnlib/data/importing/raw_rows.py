@@ -1,4 +1,4 @@
-"""Raw files read with a dataset's encoding, so that a trained model can score new data as it comes."""
+"""Read new files as the input of a trained model: their columns are encoded as those of its dataset were."""
 
 from __future__ import annotations
 
@@ -9,89 +9,76 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from nnlib.core.errors import DataError
-from nnlib.data.columns import Columns, Place
+from nnlib.data.columns import Columns, RowOrigin
 from nnlib.data.encoding import Encoding
 from nnlib.data.importing.format_registry import open_tables
-from nnlib.data.importing.formats.table import ReadOptions, Role, Table, chunk_rows, length, rechunk
+from nnlib.data.importing.formats.table import ReadOptions, Role, Table, count_rows, rechunk, rows_per_chunk
 from nnlib.data.importing.local_copies import local_copies
 
 _VALUE: Role = "value"
 
 
 @dataclass(frozen=True)
-class RawChunk:
-    """Consecutive rows: ``row`` is the first one's position in the input, ``x`` (n, features) float32 values.
+class RawRows:
+    """Consecutive rows of the input, n of them.
 
-    ``stored`` is ``x`` as a shard would store it, for a model that converts to another dtype than float32.
-    ``y`` (n,) holds int32 class indices or float64 targets, or is None if the source has no label column. ``kept``
-    holds the columns asked for, as Arrow arrays.
+    ``row``: the position of the first one in the input, from 0. ``x``: the values of their features, shape (n,
+    features), float32. ``y``: int32 class indices or float64 targets, shape (n,); None if there is no label column.
+    ``stored``: the features as a shard would store them, for a model that converts them to another dtype than float32.
     """
 
     row: int
     x: npt.NDArray[np.float32]
     y: npt.NDArray[Any] | None
-    kept: dict[str, pa.Array]
     stored: npt.NDArray[Any]
 
 
-def read_raw(
-    source: str | Sequence[str],
-    encoding: Encoding,
-    *,
-    keep: Sequence[str] = (),
-    chunk: int | None = None,
-    format: str | None = None,
-    delimiter: str | None = None,
-    header: bool | None = None,
-) -> Iterator[RawChunk]:
-    """Stream raw files as a model's inputs; about 4 MiB (or ``chunk`` rows) at a time.
+def read_raw_rows(source: str | Sequence[str], encoding: Encoding) -> Iterator[RawRows]:
+    """Yield the rows of files of any known format, encoded by ``encoding``, about 4 MiB at a time.
 
-    Columns are found by the names they had at import. Where the dataset came from one array of vectors, any array or
-    any table with as many numbers a row will do. Raises `DataError` for missing columns, unseen categories or labels.
+    Columns must have the names they had when the dataset was imported. Where that came from one array of vectors, any
+    array or table with as many numbers a row is accepted. Raises `DataError` for missing columns and for categories and
+    labels that ``encoding`` does not have.
     """
     sources = [source] if isinstance(source, str) else list(source)
     likely = tuple(column.name for column in encoding.columns)
-    options = ReadOptions(format, delimiter, header, likely_features=likely, likely_label=encoding.label)
-    with local_copies(sources) as local:
-        tables = open_tables(local, options)
-        rows = chunk or chunk_rows(encoding.features * 4)
+    options = ReadOptions(likely_features=likely, likely_label=encoding.label)
+    with local_copies(sources) as paths:
+        rows = rows_per_chunk(encoding.features * 4)
         start = 0
-        for table in tables:
+        for table in open_tables(paths, options):
             label = _label(table, encoding)
             spread, roles = _roles(table, encoding, label)
-            wanted = roles | dict.fromkeys((table.column(name, "kept") for name in keep), _VALUE)
-            if label is not None:
-                wanted[label] = _VALUE
+            wanted = roles if label is None else roles | {label: _VALUE}
             first = 0
             for columns in rechunk(iter(table.chunks(wanted)), rows):
-                place = Place(table.file, first)
-                stored = encoding.stored(_gathered(columns, encoding, spread), place)
-                y = None if label is None else replace(encoding, label=label).labels(columns[label], place)
-                kept = {name: pa.array(columns[table.column(name, "kept")]) for name in keep}
-                yield RawChunk(start + first, encoding.decoded(stored), y, kept, stored)
-                first += length(columns)
+                origin = RowOrigin(table.file, first)
+                stored = encoding.encode(_joined(columns, encoding, spread), origin)
+                y = None if label is None else replace(encoding, label=label).encode_labels(columns[label], origin)
+                yield RawRows(start + first, encoding.decode(stored), y, stored)
+                first += count_rows(columns)
             start += first
 
 
 def _label(table: Table, encoding: Encoding) -> str | None:
-    """The label column, if this table has one."""
+    """Return the name of the label column, if this table has one."""
     if encoding.label in table.columns and encoding.label not in table.shapes:
         return encoding.label
     return table.label
 
 
 def _roles(table: Table, encoding: Encoding, label: str | None) -> tuple[list[str], dict[str, Role]]:
-    """The columns that stand in for a lone vector column (if any), and what each column is wanted as."""
+    """Return the columns that together replace an only vector column (none if it is there), and the role of each column
+    that is read."""
     missing = [column.name for column in encoding.columns if column.name not in table.columns]
-    lone = encoding.columns[0] if len(encoding.columns) == 1 and encoding.columns[0].kind == "vector" else None
-    if lone is not None and (missing or lone.name not in table.shapes):
+    only = encoding.columns[0] if len(encoding.columns) == 1 and encoding.columns[0].kind == "vector" else None
+    if only is not None and (missing or only.name not in table.shapes):
         names = list(table.features) or [name for name in table.columns if name != label]
         width = sum(math.prod(table.shapes.get(name, ())) for name in names)
-        if width != lone.width:
-            raise DataError(f"a row has {width} numbers, the model wants {lone.width}", file=table.file)
+        if width != only.width:
+            raise DataError(f"a row has {width} numbers, the model wants {only.width}", file=table.file)
         return names, dict.fromkeys(names, "number")
     if missing:
         shown = ", ".join(missing[:10]) + (", ..." if len(missing) > 10 else "")
@@ -103,7 +90,8 @@ def _roles(table: Table, encoding: Encoding, label: str | None) -> tuple[list[st
     return [], {column.name: "text" if column.kind == "categorical" else "number" for column in encoding.columns}
 
 
-def _gathered(columns: Columns, encoding: Encoding, spread: list[str]) -> Columns:
+def _joined(columns: Columns, encoding: Encoding, spread: list[str]) -> Columns:
+    """Return the columns, those named in ``spread`` joined to the only vector column of the encoding."""
     if not spread:
         return columns
     parts = [np.asarray(columns[name]) for name in spread]

@@ -1,4 +1,4 @@
-"""Piles of record batches on the way to their shards: in memory while small, then in temporary files."""
+"""A buffer that sorts record batches into partitions: in memory while it is small, then in temporary files."""
 
 from __future__ import annotations
 
@@ -12,41 +12,49 @@ import pyarrow as pa
 
 from nnlib.core.errors import StorageError
 
+BUFFER_BYTES = 32 << 20
+"""Bytes of record batches that a buffer of an import holds in memory before it spills them."""
 
-class Spool:
-    """Numbered piles, each first in, first out. Use as a context manager: leaving removes the files.
 
-    A pile's file is a sequence of Arrow IPC streams, opened only to append, so the number of piles is not bounded by
-    the number of files a process may open.
+class SpillBuffer:
+    """Holds record batches in numbered partitions, each first in, first out.
+
+    Use it as a context manager: leaving deletes its files. The file of a partition is a sequence of Arrow IPC streams
+    and is open only while batches are appended. So the number of partitions is not bounded by the number of files that
+    a process may open.
     """
 
-    def __init__(self, beside: Path | None = None, memory_bytes: int = 64 << 20) -> None:
-        """``beside``: the directory whose disk holds the files (default: the system's temporary one)."""
-        self._beside = beside
+    def __init__(self, parent: Path | None = None, memory_bytes: int = 64 << 20) -> None:
+        """``parent``: the folder below which temporary files are made (None: the system's folder for them).
+
+        ``memory_bytes``: bytes of batches held in memory; beyond them all are written to files.
+        """
+        self._parent = parent
         self._memory_bytes = memory_bytes
-        self._waiting: dict[int, list[pa.RecordBatch]] = {}
-        self._held = 0
+        self._batches: dict[int, list[pa.RecordBatch]] = {}
+        self._bytes = 0
         self._folder: Path | None = None
 
-    def __enter__(self) -> Spool:
+    def __enter__(self) -> SpillBuffer:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._waiting.clear()
+        self._batches.clear()
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
 
-    def put(self, pile: int, batch: pa.RecordBatch) -> None:
-        self._waiting.setdefault(pile, []).append(batch)
-        self._held += batch.nbytes
-        if self._held > self._memory_bytes:
+    def put(self, partition: int, batch: pa.RecordBatch) -> None:
+        """Append a batch to a partition. Raises `StorageError` if temporary files cannot be written."""
+        self._batches.setdefault(partition, []).append(batch)
+        self._bytes += batch.nbytes
+        if self._bytes > self._memory_bytes:
             self._spill()
 
-    def take(self, pile: int) -> Iterator[pa.RecordBatch]:
-        """The pile's batches in the order they were put; each pile can be taken once."""
-        path = self._path(pile) if self._folder else None
+    def take(self, partition: int) -> Iterator[pa.RecordBatch]:
+        """Yield the batches of a partition in the order they were put, and forget them."""
+        path = self._path(partition) if self._folder else None
         if path is not None and path.exists():
             try:
                 with path.open("rb") as stream:
@@ -56,25 +64,25 @@ class Spool:
                             yield from reader
             finally:
                 path.unlink()
-        waiting = self._waiting.pop(pile, [])
-        self._held -= sum(batch.nbytes for batch in waiting)
-        waiting.reverse()
-        while waiting:
-            yield waiting.pop()
+        in_memory = self._batches.pop(partition, [])
+        self._bytes -= sum(batch.nbytes for batch in in_memory)
+        in_memory.reverse()
+        while in_memory:
+            yield in_memory.pop()
 
-    def _path(self, pile: int) -> Path:
+    def _path(self, partition: int) -> Path:
         assert self._folder is not None
-        return self._folder / f"{pile}.arrows"
+        return self._folder / f"{partition}.arrows"
 
     def _spill(self) -> None:
         try:
             if self._folder is None:
-                self._folder = Path(tempfile.mkdtemp(prefix=".nnjobs-import-", dir=self._beside))
-            for pile, batches in self._waiting.items():
-                with self._path(pile).open("ab") as stream, pa.ipc.new_stream(stream, batches[0].schema) as writer:
+                self._folder = Path(tempfile.mkdtemp(prefix=".nnjobs-import-", dir=self._parent))
+            for partition, batches in self._batches.items():
+                with self._path(partition).open("ab") as stream, pa.ipc.new_stream(stream, batches[0].schema) as writer:
                     for batch in batches:
                         writer.write_batch(batch)
         except OSError as error:
-            raise StorageError(f"cannot write temporary files: {error}", path=str(self._beside or "")) from error
-        self._waiting.clear()
-        self._held = 0
+            raise StorageError(f"cannot write temporary files: {error}", path=str(self._parent or "")) from error
+        self._batches.clear()
+        self._bytes = 0

@@ -22,7 +22,8 @@ from nnlib.config.schema import Runtime
 from nnlib.core.errors import DataError, JobError, MismatchError, NnjobsError, UsageError
 from nnlib.data.dataset import MANIFEST
 from nnlib.data.importing import import_plan
-from nnlib.data.importing.import_dataset import ImportOptions, import_dataset
+from nnlib.data.importing.import_dataset import import_dataset
+from nnlib.data.importing.import_options import ImportOptions
 from nnlib.data.importing.import_steps import write_shards
 
 ROWS = (60, 31, 0, 1, 240)
@@ -186,8 +187,8 @@ def test_a_task_that_outlives_its_import_writes_nothing(
     folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def unwanted(*arguments: Any) -> Any:
-        plan, shards, dealt, names, output, _ = arguments
-        return write_shards(plan, shards, dealt, names, output, lambda: False)
+        plan, shards, partitions, names, output, _ = arguments
+        return write_shards(plan, shards, partitions, names, output, lambda: False)
 
     monkeypatch.setattr("jobs.batch.import_job.write_shards", unwanted)
     with pytest.raises(JobError, match="was given up"):

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pytest
 
 from nnlib.core.errors import DataError
-from nnlib.data.columns import Place, class_name, class_order
-from nnlib.data.encoding import Encoding, FeatureColumn, plain_encoding
+from nnlib.data.columns import RowOrigin, class_name, sort_classes
+from nnlib.data.encoding import Encoding, FeatureColumn, vector_encoding
 
 MIXED = Encoding(
     (
@@ -56,7 +56,7 @@ def test_json_round_trip() -> None:
 )
 def test_bad_values_are_named(change: dict[str, Any], parts: tuple[str, ...]) -> None:
     with pytest.raises(DataError) as caught:
-        MIXED.encode(columns(**change), Place("some.csv", 100))
+        MIXED.encode(columns(**change), RowOrigin("some.csv", 100))
     assert all(part in str(caught.value) for part in ("some.csv", *parts))
 
 
@@ -72,33 +72,33 @@ def test_a_missing_column_is_named() -> None:
     [pa.array([10, 1, 0]), pa.array(["10", " 1", "00"]), pa.array([10.0, 1.0, 0.0]), np.array([10, 1, 0], np.uint8)],
 )
 def test_labels_in_any_form(labels: Any) -> None:
-    y = MIXED.labels(labels)
+    y = MIXED.encode_labels(labels)
     assert y.dtype == np.int32
     assert y.tolist() == [0, 1, 0]
 
 
 def test_unseen_and_missing_labels() -> None:
     with pytest.raises(DataError, match=r"row 2, column y: label '7'"):
-        MIXED.labels(pa.array(["0", "7"]))
+        MIXED.encode_labels(pa.array(["0", "7"]))
     with pytest.raises(DataError, match=r"row 2, column y: the label is missing"):
-        MIXED.labels(pa.array(["0", None]))
+        MIXED.encode_labels(pa.array(["0", None]))
 
 
 def test_targets() -> None:
-    encoding = plain_encoding(2, "float32", label="t")
-    assert encoding.labels(pa.array(["1.5", "-2"])).tolist() == [1.5, -2.0]
+    encoding = vector_encoding(2, "float32", label="t")
+    assert encoding.encode_labels(pa.array(["1.5", "-2"])).tolist() == [1.5, -2.0]
     with pytest.raises(DataError, match="row 2"):
-        encoding.labels(pa.array([1.0, None]))
+        encoding.encode_labels(pa.array([1.0, None]))
 
 
 def test_bytes_have_a_scale() -> None:
-    encoding = plain_encoding(2, "uint8", scale=0.5, offset=-1.0)
+    encoding = vector_encoding(2, "uint8", scale=0.5, offset=-1.0)
     raw = {"x": np.array([[0, 255], [3, 4]], np.uint8)}
-    assert encoding.stored(raw).dtype == np.uint8
-    assert encoding.encode(raw).tolist() == [[-1.0, 126.5], [0.5, 1.0]]
+    assert encoding.encode(raw).dtype == np.uint8
+    assert encoding.decode(encoding.encode(raw)).tolist() == [[-1.0, 126.5], [0.5, 1.0]]
 
 
 def test_class_names_and_their_order() -> None:
     assert [class_name(value) for value in (3, 3.0, "03", "3.0", " a ", 0.5, "-0")] == [*["3"] * 4, "a", "0.5", "0"]
-    assert class_order(["10", "9", "-1"]) == ("-1", "9", "10")
-    assert class_order(["b", "10", "9"]) == ("10", "9", "b")
+    assert sort_classes(["10", "9", "-1"]) == ("-1", "9", "10")
+    assert sort_classes(["b", "10", "9"]) == ("10", "9", "b")

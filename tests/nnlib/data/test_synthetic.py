@@ -46,7 +46,7 @@ def test_blobs_are_around_their_centres(tmp_path: Path, dtype: str) -> None:
     dataset = synthesize(str(tmp_path / "d"), options)
     table = rows(dataset)
     stored = table.column("x").combine_chunks().flatten().to_numpy().reshape(-1, 8)
-    x, y = dataset.encoding.decoded(stored), table.column("y").to_numpy()
+    x, y = dataset.encoding.decode(stored), table.column("y").to_numpy()
     centres = np.array([x[y == label].mean(axis=0) for label in range(3)])
     for label in range(3):
         assert np.allclose(x[y == label].std(axis=0), 1.0, atol=0.08)

@@ -19,7 +19,8 @@ import nnlib
 from jobs.driver import driver
 from nnlib.config.schema import Config
 from nnlib.core.errors import DataError, MismatchError, NnjobsError, UsageError
-from nnlib.data.importing.import_dataset import ImportOptions, import_dataset
+from nnlib.data.importing.import_dataset import import_dataset
+from nnlib.data.importing.import_options import ImportOptions
 from nnlib.data.split.rule import TEST
 from nnlib.inference.trained_model import TrainedModel, class_labels, predict_to_parquet
 

@@ -1,1 +1,1 @@
-"""One file a raw format: each gives `Table`s. `nnlib.data.importing.format_registry` knows them all."""
+"""One module per file format: each opens files as `Table`s. `nnlib.data.importing.format_registry` lists them."""

@@ -1,4 +1,4 @@
-"""Tables made of whole arrays of equal length: what NumPy, MATLAB and IDX files hold."""
+"""Tables made of arrays with as many rows: what NumPy, MATLAB and IDX files hold."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from nnlib.core.errors import DataError, UsageError
 from nnlib.data.columns import Columns
-from nnlib.data.importing.formats.table import ReadOptions, Role, Table, chunk_rows
+from nnlib.data.importing.formats.table import ReadOptions, Role, Table, rows_per_chunk
 
 FEATURES = ("X", "x", "data", "features", "images", "arr_0")
 LABELS = ("y", "Y", "labels", "label", "target", "targets", "arr_1")
@@ -21,7 +21,10 @@ MOST_TEXT_BYTES = 1 << 16
 
 @dataclass(frozen=True)
 class ArrayColumn:
-    """An array of n rows that can be streamed: ``blocks(rows)`` yields it in order, at most ``rows`` at a time."""
+    """An array of n rows, shape (n, ...), that can be streamed.
+
+    ``blocks(rows)`` yields it in order, at most ``rows`` rows at a time.
+    """
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
@@ -29,6 +32,8 @@ class ArrayColumn:
 
     @classmethod
     def of(cls, array: npt.NDArray[Any]) -> ArrayColumn:
+        """Return the column of an array in memory."""
+
         def blocks(rows: int) -> Iterator[npt.NDArray[Any]]:
             for start in range(0, len(array), rows):
                 yield array[start : start + rows]
@@ -37,11 +42,17 @@ class ArrayColumn:
 
     @property
     def row_bytes(self) -> int:
+        """Bytes of one row."""
         return math.prod(self.shape[1:]) * self.dtype.itemsize
 
 
-def pick(names: Sequence[str], wanted: str | None, usual: Sequence[str], what: str, option: str, file: str) -> str:
-    """The array the user names, or the first with a usual name."""
+def choose_array(
+    names: Sequence[str], wanted: str | None, usual: Sequence[str], what: str, option: str, file: str
+) -> str:
+    """Return the array that the user names (``wanted``), or else the first with a usual name.
+
+    ``what``, ``option`` and ``file`` stand in the message of the `UsageError` that is raised if there is none.
+    """
     if wanted is not None:
         if wanted in names:
             return wanted
@@ -61,9 +72,12 @@ def array_table(
     arrays: Mapping[str, ArrayColumn],
     features: Sequence[str],
     label: str | None,
-    kept: tuple[str, ...] = (),
+    extra: tuple[str, ...] = (),
 ) -> Table:
-    """A table of arrays with as many rows as the first of ``features``; other arrays are left out."""
+    """Return a table of the arrays that have as many rows as the first of ``features``; others are left out.
+
+    ``features``, ``label`` and ``extra`` name arrays (see `Table`). Raises `DataError` for arrays that cannot be used.
+    """
     rows = arrays[features[0]].shape[0] if arrays[features[0]].shape else 0
     for name in [*features, *([label] if label else [])]:
         array = arrays[name]
@@ -94,7 +108,7 @@ def array_table(
         raise DataError("rows have no elements", file=file)
 
     def chunks(roles: Mapping[str, Role]) -> Iterator[Columns]:
-        size = chunk_rows(sum(columns[name].row_bytes for name in roles))
+        size = rows_per_chunk(sum(columns[name].row_bytes for name in roles))
         streams = {name: columns[name].blocks(size) for name in roles}
         for start in range(0, rows, size):
             chunk: dict[str, Any] = {}
@@ -116,21 +130,24 @@ def array_table(
         {name: array.dtype.name for name, array in columns.items()},
         label,
         tuple(features),
-        kept,
+        extra,
         rows,
     )
 
 
 def keyed_table(file: str, arrays: Mapping[str, ArrayColumn], options: ReadOptions) -> Table:
-    """A table of named arrays, features and label by their usual names or those in ``options``."""
+    """Return a table of named arrays, whose features and label have the names in ``options`` or the usual ones.
+
+    Raises `UsageError` if it cannot be told which they are, and `DataError` for arrays that cannot be used.
+    """
     names = list(arrays)
     features = list(options.features) or [name for name in options.likely_features if name in names]
-    features = features or [pick(names, None, FEATURES, "features", "--features", file)]
+    features = features or [choose_array(names, None, FEATURES, "features", "--features", file)]
     for name in features:
-        pick(names, name, (), "features", "--features", file)
+        choose_array(names, name, (), "features", "--features", file)
     label: str | None = None
     labels = (options.likely_label, *LABELS) if options.likely_label else LABELS
     if options.label is not None or any(name in names for name in labels):
         rest = [name for name in names if name not in features]
-        label = pick(rest, options.label, labels, "labels", "--label", file)
+        label = choose_array(rest, options.label, labels, "labels", "--label", file)
     return array_table(file, arrays, features, label)

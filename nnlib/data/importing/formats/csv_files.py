@@ -1,4 +1,4 @@
-"""CSV, plain or gzipped, streamed: header found by looking, every error with its row, column and value."""
+"""Read CSV files, plain or gzipped, as a stream. The header is recognized; errors name row, column and value."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ _MISSING = [*pacsv.ConvertOptions().null_values, "?"]
 
 
 def open_csv(files: Sequence[str], options: ReadOptions) -> list[Table]:
+    """Open CSV files. Raises `DataError` for files whose first lines are no CSV."""
     return [_open(file, options) for file in files]
 
 
@@ -77,9 +78,9 @@ def _batches(
     except (pa.ArrowInvalid, OSError) as error:
         # Arrow has a handler for such rows, too, but it prints a traceback where a row is not UTF-8.
         if (ragged := _RAGGED.search(str(error))) is not None:
-            row, wanted, found, text = ragged.groups()
+            row, expected, columns, text = ragged.groups()
             raise DataError(
-                f"expected {wanted} columns, found {found}: {text[:200]}",
+                f"expected {expected} columns, found {columns}: {text[:200]}",
                 file=file,
                 row=None if row is None else int(row) - skip,
             ) from None
@@ -91,7 +92,7 @@ def _batches(
 def _explained(
     file: str, delimiter: str, names: list[str], skip: int, types: Mapping[str, pa.DataType], error: Exception
 ) -> DataError:
-    """Find the value that did not convert, by reading the file again as bytes."""
+    """Return the error that names the value that did not convert: the file is read again, as bytes."""
     start = 0
     try:
         for batch in _batches(file, delimiter, names, skip, dict.fromkeys(types, pa.binary())):
@@ -148,7 +149,7 @@ def _bad_value(file: str, name: str, row: int, value: bytes, kind: pa.DataType) 
 
 
 def _first_records(file: str, delimiter: str) -> tuple[list[str], list[str], int]:
-    """The first two records and how many empty lines stand before them."""
+    """Return the first two records and the number of empty lines before them."""
     try:
         with pa.input_stream(file, compression="detect") as stream:
             sample: bytes = stream.read(_SAMPLE_BYTES)
@@ -184,7 +185,7 @@ def _first_records(file: str, delimiter: str) -> tuple[list[str], list[str], int
 
 
 def _is_header(first: list[str], second: list[str], label: str | None) -> bool:
-    """A first line is a header if it names the label column, or has no number while the second line has one."""
+    """Return whether the first line is a header: it names the label column, or has no number while the second has."""
     if label is not None and label in [cell.strip() for cell in first] and not _number(label):
         return True
     return not any(_number(cell) for cell in first) and (not second or any(_number(cell) for cell in second))

@@ -1,4 +1,4 @@
-"""IDX files, plain or gzipped: the format MNIST comes in (http://yann.lecun.com/exdb/mnist/)."""
+"""Read IDX files, plain or gzipped: the format of MNIST (http://yann.lecun.com/exdb/mnist/)."""
 
 from __future__ import annotations
 
@@ -24,12 +24,16 @@ _MOST_INFLATION = 1032
 
 
 def open_idx(files: Sequence[str], options: ReadOptions) -> list[Table]:
-    """Image files with their label files, found by name; several get a kept column ``split`` (train or test)."""
+    """Open image files, each with the label file whose name fits.
+
+    Several files get an extra column ``split`` (train or test), if their names say which they are. Raises `UsageError`
+    for label files without images and `DataError` for files that are no IDX.
+    """
     images = [file for file in files if "idx1" not in Path(file).name]
     if not images:
-        raise UsageError("only label files (idx1) were given: name the image files (idx3)", file=files[0])
+        raise UsageError("these are label files (idx1) only: name the image files (idx3)", file=files[0])
     if options.label is not None and len(images) > 1:
-        raise UsageError("--label names one label file, but several image files were given", file=options.label)
+        raise UsageError("--label names one label file, but there are several image files", file=options.label)
     parts = [_part(file) for file in images]
     split = len(images) > 1 and None not in parts
     return [_table(file, options, part if split else None) for file, part in zip(images, parts, strict=True)]
@@ -78,7 +82,7 @@ def _opened(file: str) -> Iterator[IO[bytes]]:
 
 
 def _array(file: str) -> ArrayColumn:
-    """An IDX file's array; its header is checked against the file's real length before anything is allocated."""
+    """Return the array of an IDX file, after its header was compared with the length of the file."""
     with _opened(file) as stream:
         magic = stream.read(4)
         if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in _TYPES or magic[3] == 0:

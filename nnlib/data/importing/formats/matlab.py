@@ -1,4 +1,4 @@
-"""MATLAB and Octave ``.mat`` files of versions 4 to 7 (not 7.3, which is HDF5): numeric matrices, streamed.
+"""Read numeric matrices from MATLAB and Octave ``.mat`` files of versions 4 to 7 (not 7.3, which is HDF5), as a stream.
 
 The formats are those of MathWorks' "MAT-File Format" (level 5, which versions 5 to 7 write, and its appendix on
 version 4). They are read here, not by scipy: its reader is made for files one trusts, and a few flipped bits crash it.
@@ -31,16 +31,17 @@ _CLASSES = {6: "f8", 7: "f4", 8: "i1", 9: "u1", 10: "i2", 11: "u2", 12: "i4", 13
 _COMPLEX, _LOGICAL = 0x0800, 0x0200
 _DOUBLE = np.dtype("f8")
 _MOST = 4096
-"""Bytes of a name or of a list of sides: MATLAB's own names have at most 63."""
+"""The most bytes of a name or of a list of sides; MATLAB's names have at most 63."""
 _BLOCK = 1 << 16
 
 
 @dataclass(frozen=True)
 class _Variable:
-    """A matrix in a file. ``other`` says what it is, if it is not one of plain numbers; then the rest is not known.
+    """A matrix in a file.
 
-    ``start`` is where its numbers begin: in the file or, if ``packed`` is the (start, length) of a compressed stretch
-    of the file, in what that inflates to. ``stored`` is their type there, ``dtype`` the type MATLAB gives them.
+    ``other``: what it is, if its values are no plain numbers; then only the name is known. ``start``: the byte at which
+    its numbers begin, in the file or, where ``packed`` is the (start, length) of a compressed part of the file, in the
+    decompressed part. ``stored``: their type there. ``dtype``: their type in MATLAB.
     """
 
     name: str
@@ -57,7 +58,10 @@ class _Variable:
 
 
 class _Bytes:
-    """A file's bytes from where it stands, or what a compressed stretch of it inflates to; ``at`` is how far it is."""
+    """The bytes of a stream from its position on, decompressed if ``packed`` is the length of a compressed part.
+
+    ``at`` is the position: in the file, or in the decompressed part.
+    """
 
     def __init__(self, stream: IO[bytes], packed: int | None = None) -> None:
         self._stream, self._left = stream, packed
@@ -66,7 +70,7 @@ class _Bytes:
         self.at = 0 if packed is not None else stream.tell()
 
     def take(self, size: int) -> bytes:
-        """Exactly so many bytes, or EOFError."""
+        """Return exactly ``size`` bytes. Raises `EOFError` if there are fewer."""
         data = self.some(size)
         while len(data) < size:
             more = self.some(size - len(data))
@@ -76,7 +80,7 @@ class _Bytes:
         return data
 
     def some(self, size: int) -> bytes:
-        """At most so many bytes; none at the end."""
+        """Return at most ``size`` bytes, none at the end."""
         data = self._stream.read(size) if self._left is None else self._inflated(size)
         self.at += len(data)
         return data
@@ -96,6 +100,8 @@ class _Bytes:
 
 
 def open_mat(files: Sequence[str], options: ReadOptions) -> list[Table]:
+    """Open MATLAB files. Raises `DataError` for files that are damaged or hold no numeric matrix of the names
+    wanted."""
     return [_open(file, options) for file in files]
 
 
@@ -125,8 +131,8 @@ def _column(file: str, variable: _Variable) -> ArrayColumn:
         shape = shape[::-1]  # MATLAB knows no vectors: a row of labels is a 1 x n matrix
 
     def blocks(rows: int) -> Iterator[npt.NDArray[Any]]:
-        """Rows lie all over a matrix stored column by column, so it is mapped: anew for every block, for read pages
-        stay while it is."""
+        """Yield rows of the matrix. It is stored column by column, so its rows are spread over the whole file and it is
+        mapped; once per block, because the pages read stay in memory while it is mapped."""
         with _explained(file), _unpacked(file, variable) as (source, start):
             for first in range(0, shape[0], rows):
                 array = np.memmap(source, variable.stored, "r", start, shape, order="F")
@@ -137,7 +143,7 @@ def _column(file: str, variable: _Variable) -> ArrayColumn:
 
 @contextlib.contextmanager
 def _unpacked(file: str, variable: _Variable) -> Iterator[tuple[Any, int]]:
-    """A file to map and where the variable's numbers begin in it."""
+    """Return a file that can be mapped and the byte at which the variable's numbers begin in it."""
     if variable.packed is None:
         yield file, variable.start
         return
@@ -190,13 +196,14 @@ def _variables(stream: IO[bytes], size: int) -> Iterator[_Variable]:
 
 
 def _element(data: _Bytes, order: str) -> tuple[int, int, int]:
-    """Type, length and start of the element that begins here: a small one's data is the second half of its tag."""
+    """Return type, length and start of the element that begins here. The data of a small one is the second half of its
+    tag."""
     kind, length = struct.unpack(order + "2I", data.take(8))
     return (kind & 0xFFFF, kind >> 16, data.at - 4) if kind >> 16 else (kind, length, data.at)
 
 
 def _small(data: _Bytes, order: str) -> bytes:
-    """The content of the element that begins here: a few bytes."""
+    """Return the content of the element that begins here, which has few bytes."""
     kind, length = struct.unpack(order + "2I", tag := data.take(8))
     if kind >> 16:
         return tag[4 : 4 + (kind >> 16)]
@@ -206,7 +213,7 @@ def _small(data: _Bytes, order: str) -> bytes:
 
 
 def _matrix(data: _Bytes, order: str, packed: tuple[int, int] | None) -> _Variable:
-    """The header of a matrix, from its flags to the tag of its numbers."""
+    """Read the header of a matrix, from its flags to the tag of its numbers."""
     flags = struct.unpack(order + "I", _small(data, order)[:4])[0]
     kind = flags & 0xFF
     if kind == 17:  # an object of a class: no sides, its name comes at once

@@ -1,4 +1,4 @@
-"""NumPy ``.npy`` and ``.npz``, streamed and never unpickled."""
+"""Read NumPy ``.npy`` and ``.npz`` files, as a stream and without unpickling anything."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from nnlib.data.importing.formats.arrays import ArrayColumn, array_table, keyed_
 from nnlib.data.importing.formats.table import ReadOptions, Table
 
 _MOST_HEADER = 10_000
-"""Bytes: what numpy itself thinks safe to parse."""
+"""The most bytes of a header: numpy parses no longer one."""
 _HEADERS: dict[tuple[int, int], tuple[int, Callable[[IO[bytes]], tuple[tuple[int, ...], bool, np.dtype[Any]]]]] = {
     (1, 0): (2, np.lib.format.read_array_header_1_0),
     (2, 0): (4, np.lib.format.read_array_header_2_0),
@@ -29,11 +29,15 @@ _HEADERS: dict[tuple[int, int], tuple[int, Callable[[IO[bytes]], tuple[tuple[int
 
 
 def open_npz(files: Sequence[str], options: ReadOptions) -> list[Table]:
+    """Open ``.npz`` files. Raises `DataError` for damaged files and `UsageError` if features or label are not clear."""
     return [keyed_table(file, _members(file), options) for file in files]
 
 
 def open_npy(files: Sequence[str], options: ReadOptions) -> list[Table]:
-    """A feature matrix a file; the label is another file (``--label y.npy``) or a column number."""
+    """Open ``.npy`` files, a feature matrix each. The label is another file (``--label y.npy``) or a column number.
+
+    Raises `DataError` for damaged files and `UsageError` for a label that does not fit.
+    """
     tables = []
     for file in files:
         matrix = _mapped(file)
@@ -71,7 +75,10 @@ def _column(
     row_shape: tuple[int, ...] | None = None,
     part: Callable[[npt.NDArray[Any]], npt.NDArray[Any]] = np.array,
 ) -> ArrayColumn:
-    """``part`` (a copy) of each row. The file is mapped anew for every block: read pages stay while it is mapped."""
+    """Return the column that has ``part`` (a copy) of each block of rows, of shape ``row_shape`` per row.
+
+    The file is mapped once per block, because the pages read stay in memory while it is mapped.
+    """
 
     def blocks(rows: int) -> Iterator[npt.NDArray[Any]]:
         for start in range(0, len(matrix), rows):
@@ -117,7 +124,7 @@ def _members(file: str) -> dict[str, ArrayColumn]:
 
 
 def _member(file: str, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> ArrayColumn:
-    """One array of an archive, its size checked against its header before anything is allocated."""
+    """Return one array of an archive, after its header was compared with its size."""
     name = info.filename.removesuffix(".npy")
     try:
         with archive.open(info) as stream:
@@ -150,7 +157,8 @@ def _member(file: str, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Array
 
 
 def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Shape, whether it is stored column by column, and dtype. numpy would read as much as the header says it has."""
+    """Read shape, whether the array is stored column by column, and dtype. (numpy would read a header of any
+    length.)"""
     version = np.lib.format.read_magic(stream)
     if version not in _HEADERS:
         raise ValueError(f"format version {version}")
@@ -172,7 +180,8 @@ def _header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
 def _column_major(
     stream: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any], rows: int
 ) -> Iterator[npt.NDArray[Any]]:
-    """Rows of an array stored column by column: unpacked to a temporary file, for rows lie all over it."""
+    """Yield rows of an array stored column by column: from a temporary file, because its rows are spread over it
+    all."""
     with tempfile.TemporaryFile() as unpacked:
         shutil.copyfileobj(stream, unpacked)
         unpacked.flush()

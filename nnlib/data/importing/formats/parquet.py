@@ -1,4 +1,4 @@
-"""Parquet: a file, several, or a directory of them; columns by name."""
+"""Read Parquet: files, or a folder of them; columns have names."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ import pyarrow.parquet as pq
 from nnlib.core.errors import DataError
 from nnlib.data.arrow import READ_ERRORS
 from nnlib.data.columns import Columns
-from nnlib.data.importing.formats.table import ReadOptions, Role, Table, chunk_rows
+from nnlib.data.importing.formats.table import ReadOptions, Role, Table, rows_per_chunk
 from nnlib.storage import file_at
 
 
 def open_parquet(files: Sequence[str], options: ReadOptions) -> list[Table]:
+    """Open Parquet files at any address, and the files of local folders. Raises `DataError` for damaged ones."""
     return [_open(part) for file in files for part in _parts(file)]
 
 
@@ -31,11 +32,11 @@ def _parts(file: str) -> list[str]:
 
 
 def _file(file: str) -> Any:
-    """What pyarrow reads: the path, or for another address a stream."""
+    """Return what pyarrow reads: the path, or for another address a stream."""
     if "://" not in file:
         return file
-    place, name = file_at(file)
-    return place.open(name)
+    folder, name = file_at(file)
+    return folder.open(name)
 
 
 def _open(file: str) -> Table:
@@ -52,7 +53,7 @@ def _open(file: str) -> Table:
     def chunks(roles: Mapping[str, Role]) -> Iterator[Columns]:
         for name in roles:
             _check_type(file, schema.field(name))
-        size = chunk_rows(sum(8 * first.get(name, 1) for name in roles))
+        size = rows_per_chunk(sum(8 * first.get(name, 1) for name in roles))
         try:
             with pq.ParquetFile(_file(file)) as parquet:
                 start = 0
@@ -91,7 +92,8 @@ def _check_type(file: str, field: pa.Field) -> None:
 
 
 def _first_widths(file: str, schema: pa.Schema) -> dict[str, int]:
-    """Elements a row of every list column of numbers; a plain list must be as long in every row as in the first."""
+    """Return the number of elements in a row of every list column; a plain list must be as long in every row as in the
+    first."""
     widths: dict[str, int] = {}
     for field in schema:
         if not _is_list(field.type) or _is_list(field.type.value_type) or pa.types.is_nested(field.type.value_type):
@@ -107,7 +109,7 @@ def _first_widths(file: str, schema: pa.Schema) -> dict[str, int]:
 
 
 def _check_text(file: str, name: str, column: pa.Array, start: int) -> None:
-    """Refuse texts that are not UTF-8: Parquet does not look."""
+    """Raise `DataError` for a text that is not UTF-8: reading Parquet does not check that."""
     if not (
         pa.types.is_string(column.type) or pa.types.is_large_string(column.type) or pa.types.is_dictionary(column.type)
     ):
@@ -131,8 +133,8 @@ def _column(file: str, name: str, column: pa.Array, width: int | None, start: in
     lengths = pc.fill_null(pc.list_value_length(column), -1).to_numpy(zero_copy_only=False)
     if (lengths != width).any():
         row = int((lengths != width).argmax())
-        found = "no list" if lengths[row] < 0 else f"{lengths[row]}"
-        raise DataError(f"expected {width} values, found {found}", file=file, row=start + row + 1, column=name)
+        actual = "no list" if lengths[row] < 0 else f"{lengths[row]}"
+        raise DataError(f"expected {width} values, found {actual}", file=file, row=start + row + 1, column=name)
     elements = column.flatten()
     if elements.null_count:
         elements = elements.cast(pa.float64(), safe=False)

@@ -1,4 +1,4 @@
-"""One raw file as a table of named columns, whatever its format."""
+"""A file of any format as a table of named columns, and chunks of its rows."""
 
 from __future__ import annotations
 
@@ -14,19 +14,20 @@ from nnlib.core.errors import DataError, UsageError
 from nnlib.data.columns import Columns
 
 Role = Literal["number", "text", "value"]
-"""What a column is wanted as: numbers, text, or as it comes (text where the format knows no types)."""
-
+"""What a column is read as: numbers, text, or its own type (text where the format knows no types)."""
 
 MOST_COLUMNS = 65_536
 MOST_NUMBERS = 1 << 20
-"""Columns of a table and numbers in a row: what is wider is no data for a dense net, but would fill the memory."""
+"""The most columns of a table and numbers of a row: wider data would fill the memory and fits no dense net."""
 
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """How to read raw files; None means by looking. ``features`` and ``label`` name arrays or columns.
+    """How to read files. None: find out from the file.
 
-    ``likely_features`` and ``likely_label`` are names to look for before the usual ones, where the user gave none.
+    ``format``: a name in `nnlib.data.importing.format_registry.FORMATS`. ``delimiter`` and ``header``: of CSV.
+    ``features`` and ``label``: the arrays or columns that the user names. ``likely_features`` and ``likely_label``:
+    names to look for before the usual ones, where the user names none.
     """
 
     format: str | None = None
@@ -40,11 +41,16 @@ class ReadOptions:
 
 @dataclass(frozen=True)
 class Table:
-    """A raw file. ``chunks(roles)`` streams the wanted columns, all chunks together being all rows in order.
+    """A file, or a part of one.
 
-    ``shapes`` holds the shape of one row of every column that is a vector, ``types`` the numpy type names that the
-    file states. ``label``, ``features`` and ``kept`` are the columns that the format itself means so (an IDX file's
-    labels), used where the user names none.
+    - ``columns``: the names of its columns, in order
+    - ``chunks(roles)``: yields all rows in order, in chunks that hold the columns named in ``roles``
+    - ``shapes``: the shape of one row of every column of vectors
+    - ``types``: the numpy type names that the file states
+    - ``label``, ``features``, ``extra``: the columns that the format itself says are the label (such as the labels of
+    an
+      IDX file), the features, and columns to keep; they are used where the user names none
+    - ``rows``: their number, None if it is not known before they are read
     """
 
     file: str
@@ -54,7 +60,7 @@ class Table:
     types: Mapping[str, str] = field(default_factory=dict)
     label: str | None = None
     features: tuple[str, ...] = ()
-    kept: tuple[str, ...] = ()
+    extra: tuple[str, ...] = ()
     rows: int | None = None
 
     def __post_init__(self) -> None:
@@ -69,7 +75,10 @@ class Table:
                 )
 
     def column(self, wanted: str, what: str) -> str:
-        """The column of that name, or at that position (0 is the first, -1 the last)."""
+        """Return the name of the column that is named ``wanted`` or has that number (0 is the first, -1 the last).
+
+        Raises `UsageError` if there is none; ``what`` is the option that names it.
+        """
         if wanted in self.columns:
             return wanted
         try:
@@ -80,8 +89,8 @@ class Table:
         raise UsageError(f"{what}: there is no column {wanted!r}; columns: {shown}", file=self.file)
 
 
-def check_same(tables: Sequence[Table]) -> None:
-    """Refuse to concatenate tables whose columns differ."""
+def check_same_columns(tables: Sequence[Table]) -> None:
+    """Raise `DataError` unless all tables have the same columns, with rows of the same shapes."""
     first = tables[0]
     for table in tables[1:]:
         if set(table.columns) != set(first.columns):
@@ -93,17 +102,17 @@ def check_same(tables: Sequence[Table]) -> None:
             )
 
 
-def length(columns: Columns) -> int:
-    """Rows of a chunk."""
+def count_rows(columns: Columns) -> int:
+    """Return the number of rows of a chunk."""
     return len(next(iter(columns.values()))) if columns else 0
 
 
 def rechunk(chunks: Iterator[Columns], rows: int) -> Iterator[Columns]:
-    """The same rows in chunks of exactly ``rows`` (the last may be smaller), so nothing depends on the source's own."""
+    """Yield the same rows in chunks of exactly ``rows`` (the last may be smaller), whatever chunks they come in."""
     waiting: list[Columns] = []
     count = 0
     for chunk in chunks:
-        size = length(chunk)
+        size = count_rows(chunk)
         start = 0
         while size - start >= rows - count:
             stop = start + rows - count
@@ -131,6 +140,6 @@ def _joined(chunks: list[Columns]) -> Columns:
     return joined
 
 
-def chunk_rows(row_bytes: int) -> int:
-    """Rows of about 4 MiB, between 16 and 65,536."""
+def rows_per_chunk(row_bytes: int) -> int:
+    """Return the number of rows that take about 4 MiB, between 16 and 65,536."""
     return min(65_536, max(16, (4 << 20) // max(1, row_bytes)))

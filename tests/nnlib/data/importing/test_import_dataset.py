@@ -21,7 +21,8 @@ from nnlib.data.dataset import MANIFEST, Dataset
 from nnlib.data.dataset_check import verify
 from nnlib.data.importing.formats.arrays import ArrayColumn, array_table
 from nnlib.data.importing.formats.table import Role, Table, rechunk
-from nnlib.data.importing.import_dataset import ImportOptions, from_arrays, import_dataset, import_tables
+from nnlib.data.importing.import_dataset import from_arrays, import_dataset, import_tables
+from nnlib.data.importing.import_options import ImportOptions
 from nnlib.storage import LocalStorage
 
 RANDOM = np.random.default_rng(3)
@@ -63,12 +64,12 @@ class TestSameBytes:
         holes[RANDOM.random(X.shape) < 0.1] = np.nan
         options = ImportOptions(shards=3, row_group_rows=100, nulls="mean")
         found = []
-        for number, (sizes, spool, bucket) in enumerate(
+        for number, (sizes, memory, bucket) in enumerate(
             [([10**9], 1 << 30, 1 << 30), ([7, 1, 300], 0, 1 << 30), ([1999], 5000, 2000), ([64], 1 << 30, 500)]
         ):
             monkeypatch.setattr(import_plan, "BUCKET_BYTES", bucket)
             out = str(tmp_path / str(number))
-            chosen = replace(options, spool_bytes=spool)
+            chosen = replace(options, buffer_bytes=memory)
             found.append(content(import_tables([recut(source(holes), sizes)], out, chosen)))
         assert all(one == found[0] for one in found)
         assert len(found[0]) == 4
@@ -127,7 +128,7 @@ class TestTorn:
 
         monkeypatch.setattr(LocalStorage, "write", full)
         with pytest.raises(StorageError):
-            from_arrays(X, Y, str(tmp_path / "d"), shards=2, spool_bytes=0)
+            from_arrays(X, Y, str(tmp_path / "d"), shards=2, buffer_bytes=0)
         assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
         assert not list(tmp_path.glob(".*"))
 
@@ -136,7 +137,7 @@ class TestTorn:
         bad = X.copy()
         bad[-1, 0] = np.inf
         with pytest.raises(DataError, match="row 2000"):
-            from_arrays(bad, Y, str(tmp_path / "d"), overwrite=True, spool_bytes=0)
+            from_arrays(bad, Y, str(tmp_path / "d"), overwrite=True, buffer_bytes=0)
         assert content(Dataset.open(str(tmp_path / "d"))) == old
         assert [path.name for path in tmp_path.iterdir()] == ["d"]
 
@@ -146,7 +147,7 @@ class TestTorn:
                 raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            import_tables([source()], str(tmp_path / "d"), ImportOptions(shards=4, spool_bytes=0), stop)
+            import_tables([source()], str(tmp_path / "d"), ImportOptions(shards=4, buffer_bytes=0), stop)
         assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
     def test_an_existing_dataset_is_kept_unless_told(self, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from nnlib.data.importing.spill_buffer import Spool
+from nnlib.data.importing.spill_buffer import SpillBuffer
 
 
 def batch(*values: int) -> pa.RecordBatch:
@@ -13,20 +13,20 @@ def batch(*values: int) -> pa.RecordBatch:
 
 
 @pytest.mark.parametrize("memory", [0, 40, 1 << 20])
-def test_piles_are_first_in_first_out_wherever_they_lie(tmp_path: Path, memory: int) -> None:
-    with Spool(tmp_path, memory) as spool:
+def test_partitions_are_first_in_first_out_in_memory_and_in_files(tmp_path: Path, memory: int) -> None:
+    with SpillBuffer(tmp_path, memory) as buffer:
         for value in range(30):
-            spool.put(value % 3, batch(value, -value))
-        for pile in (2, 0, 1):
-            values = [v for part in spool.take(pile) for v in part.column(0).to_pylist()[::2]]
-            assert values == list(range(pile, 30, 3))
-        assert list(spool.take(7)) == []
+            buffer.put(value % 3, batch(value, -value))
+        for partition in (2, 0, 1):
+            values = [v for part in buffer.take(partition) for v in part.column(0).to_pylist()[::2]]
+            assert values == list(range(partition, 30, 3))
+        assert list(buffer.take(7)) == []
     assert list(tmp_path.iterdir()) == []
 
 
 def test_files_go_when_an_error_passes(tmp_path: Path) -> None:
-    with pytest.raises(KeyError), Spool(tmp_path, 0) as spool:
-        spool.put(0, batch(1))
+    with pytest.raises(KeyError), SpillBuffer(tmp_path, 0) as buffer:
+        buffer.put(0, batch(1))
         assert len(list(tmp_path.iterdir())) == 1
         raise KeyError
     assert list(tmp_path.iterdir()) == []

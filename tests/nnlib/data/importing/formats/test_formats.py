@@ -19,7 +19,8 @@ from scipy.io import savemat
 from nnlib.core.errors import DataError, UsageError
 from nnlib.data.dataset import Dataset
 from nnlib.data.dataset_check import verify
-from nnlib.data.importing.import_dataset import ImportOptions, import_dataset
+from nnlib.data.importing.import_dataset import import_dataset
+from nnlib.data.importing.import_options import ImportOptions
 
 N = 300
 RANDOM = np.random.default_rng(7)

@@ -1,0 +1,95 @@
+"""The labels of an import's rows: how often each occurs, what kind of learning they fit, and the classes they make."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from nnlib.core.errors import DataError, UsageError
+from nnlib.data.columns import RowOrigin, class_name, is_number, sort_classes
+from nnlib.data.dataset import LearningTask
+
+MOST_CLASSES = 65_536
+MOST_AUTO_CLASSES = 1_000
+"""Whole-number labels with more distinct values than this are taken as a numeric target."""
+
+
+class LabelCounts:
+    """Counts the distinct labels of column ``name``, for as long as they may be classes.
+
+    ``file`` stands in error messages. Once there are more than `MOST_CLASSES` distinct labels, ``too_many`` is set and
+    counting ends.
+    """
+
+    def __init__(self, name: str, file: str) -> None:
+        self.name = name
+        self.file = file
+        self.counts: Counter[str] = Counter()
+        self.too_many = False
+
+    def add(self, labels: pa.Array, origin: RowOrigin) -> None:
+        """Count the labels of some rows. Raises `DataError` for the first that is missing."""
+        missing = labels.is_null(nan_is_null=True)
+        if pc.any(missing).as_py():
+            row = int(np.asarray(missing).argmax())
+            raise DataError("the label is missing", file=origin.file, row=origin.row + row + 1, column=self.name)
+        if not self.too_many:
+            for entry in pc.value_counts(labels).to_pylist():
+                self.counts[class_name(entry["values"])] += entry["counts"]
+            self.too_many = len(self.counts) > MOST_CLASSES
+
+    def merge(self, other: LabelCounts) -> None:
+        """Add the counts of later rows."""
+        self.counts.update(other.counts)
+        self.too_many = self.too_many or other.too_many or len(self.counts) > MOST_CLASSES
+
+    def infer_task(self, requested: Literal["auto", "classification", "regression"]) -> LearningTask:
+        """Return what can be learned from the labels. Raises `DataError` if that is not what is ``requested``."""
+        text = next((name for name in self.counts if not is_number(name)), None)
+        whole = all(class_name(name).lstrip("+-").isdigit() for name in self.counts)
+        task = requested
+        if task == "auto":
+            few = whole and len(self.counts) <= MOST_AUTO_CLASSES
+            task = "classification" if text is not None or few else "regression"
+        if task == "classification" and self.too_many:
+            raise DataError(
+                f"has more than {MOST_CLASSES} distinct labels",
+                hint="is it the right --label column? For a numeric target use --task regression",
+                file=self.file,
+                column=self.name,
+            )
+        if task == "regression" and text is not None:
+            raise DataError(f"a numeric target is wanted, found {text!r}", file=self.file, column=self.name)
+        return task
+
+    def classes(self, label_map: Mapping[str, str], declared: Sequence[str] = ()) -> tuple[str, ...]:
+        """Return the class names in index order.
+
+        ``label_map`` renames labels (old -> new). ``declared`` are all classes in order, or none to take those that
+        occur. Raises `UsageError` for a label in ``label_map`` that does not occur, and `DataError` for a class that is
+        not declared and for fewer than two classes.
+        """
+        unknown = [name for name in label_map if name not in self.counts]
+        if unknown:
+            known = ", ".join(sort_classes(list(self.counts))[:20])
+            raise UsageError(f"--map-label: there is no label {unknown[0]!r}; labels: {known}")
+        classes = sort_classes([label_map.get(name, name) for name in self.counts])
+        if declared:
+            unknown = [name for name in classes if name not in declared]
+            if unknown:
+                raise DataError(
+                    f"label {unknown[0]!r} is none of the {len(declared)} classes declared",
+                    file=self.file,
+                    column=self.name,
+                )
+            classes = tuple(declared)
+        if len(classes) < 2:
+            raise DataError(
+                f"all rows have the same label {classes[0]!r}: nothing can be learned", file=self.file, column=self.name
+            )
+        return classes
