@@ -1,7 +1,7 @@
 """Importing a directory of CSV or Parquet files by jobs: the bytes of an import by one process, made by many.
 
-Three jobs of map tasks: the files are surveyed, their rows are encoded and partitioned, the shards are written. The manifest
-comes last, from here; whatever fails before leaves no dataset, no shard and no temporary file.
+Three jobs of map tasks: the files are surveyed, their rows are encoded and partitioned, the shards are written. The
+manifest comes last, from here; whatever fails before leaves no dataset, no shard and no temporary file.
 """
 
 from __future__ import annotations
