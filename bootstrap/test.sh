@@ -28,15 +28,19 @@ check "ruff check" "$main/ruff" check .
 check "ruff format" "$main/ruff" format --check .
 check "mypy" "$main/mypy"
 
-# The other Pythons run without torch, which weighs gigabytes: the tests that compare with it skip there. What depends
-# on no Python (lock files, figures, fuzzing) or takes a whole Hadoop runs once, below.
-once=(--ignore=tests/product/test_benchmarks.py --ignore=tests/product/test_dependencies.py --ignore=tests/product/test_fuzz_sample.py
-    --ignore=tests/nnlib/report/test_report.py --ignore=tests/integration)
+# The other Pythons run without torch, which weighs gigabytes, and a sample of the tests: the command line, the runners
+# (mrjob needs help on 3.12 and 3.13), the driver, runs of earlier versions, the README. --full runs all that can differ.
+sample=(tests/jobs/{batch,commands,console,driver,mapreduce,runners} tests/nnlib/{aggregation,config,core,run}
+    tests/product/test_{earlier_runs,readme}.py)
+if [[ " $* " == *" --full "* ]]; then
+    sample=(tests --ignore=tests/product/test_benchmarks.py --ignore=tests/product/test_dependencies.py
+        --ignore=tests/product/test_fuzz_sample.py --ignore=tests/nnlib/report --ignore=tests/integration)
+fi
 for minor in 11 12 13; do
     [ "$minor" != "$own" ] || continue
     if python=$(find_python "$minor"); then
         make_environment ".venv-3.$minor" "$python" requirements-test.lock
-        check "pytest on Python 3.$minor" "$BIN/python" -m pytest -q tests "${once[@]}"
+        check "pytest on Python 3.$minor" "$BIN/python" -m pytest -q "${sample[@]}"
     else
         say "Python 3.$minor is not to be had here: not tested"
     fi
