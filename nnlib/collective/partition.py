@@ -1,4 +1,4 @@
-"""Who owns which part of the vectors in an all-reduce, and in which pieces it travels."""
+"""Which worker owns which part of the vectors in an all-reduce, and in which pieces the part travels."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from itertools import pairwise
 from nnlib.core.layout import BLOCK, blocks
 
 FEW_BLOCKS = 8
-"""With fewer blocks a worker than this, whole ones would be shared out unevenly: ranges are then cut anywhere."""
-
+"""With fewer blocks a worker than this, whole ones would be distributed unevenly: ranges are then cut anywhere."""
 
 MESSAGE = 2 * BLOCK
 """Elements in a message at most: 512 KiB of float32. Smaller ones cost more calls, larger ones leave the cache."""
@@ -26,10 +25,12 @@ class Piece:
 
 
 def ranges(sizes: Sequence[int], workers: int) -> list[list[tuple[int, slice]]]:
-    """For each worker, the (index of the vector, range) pairs it owns: a contiguous part of all, back to back.
+    """Compute for each worker the (index of the vector, range) pairs that it owns: a contiguous part of all vectors
+    laid back to back.
 
     Ranges end on edges of `nnlib.core.layout.BLOCK` if there are at least `FEW_BLOCKS` blocks for each worker; else
-    they are of equal size. Sums are taken element by element, so no cut can change one."""
+    they are of equal size. Sums are taken element by element, so no cut can change one.
+    """
     pieces = [(index, part) for index, size in enumerate(sizes) if size for part in blocks(size)]
     if len(pieces) >= FEW_BLOCKS * workers:
         edges = [len(pieces) * worker // workers for worker in range(workers + 1)]
@@ -50,24 +51,24 @@ def ranges(sizes: Sequence[int], workers: int) -> list[list[tuple[int, slice]]]:
 
 @lru_cache(maxsize=8)
 def messages(sizes: tuple[int, ...], workers: int) -> tuple[tuple[tuple[Piece, ...], ...], ...]:
-    """For each owner the messages in which its part travels, each of some pieces, `MESSAGE` elements at most."""
+    """Compute for each owner the messages in which its part travels: lists of pieces, `MESSAGE` elements at most."""
     result = []
-    for own in ranges(sizes, workers):
-        found: list[tuple[Piece, ...]] = []
-        gathered: list[Piece] = []
+    for owned in ranges(sizes, workers):
+        complete: list[tuple[Piece, ...]] = []
+        pieces: list[Piece] = []
         elements = 0
-        for index, part in own:
+        for index, part in owned:
             for start in range(part.start - part.start % BLOCK, part.stop, MESSAGE):
                 piece = Piece(index, slice(max(start, part.start), min(start + MESSAGE, part.stop)))
                 size = piece.range.stop - piece.range.start
-                if gathered and elements + size > MESSAGE:
-                    found.append(tuple(gathered))
-                    gathered, elements = [], 0
-                gathered.append(piece)
+                if pieces and elements + size > MESSAGE:
+                    complete.append(tuple(pieces))
+                    pieces, elements = [], 0
+                pieces.append(piece)
                 elements += size
-        if gathered:
-            found.append(tuple(gathered))
-        result.append(tuple(found))
+        if pieces:
+            complete.append(tuple(pieces))
+        result.append(tuple(complete))
     return tuple(result)
 
 

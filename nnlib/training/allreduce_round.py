@@ -8,17 +8,19 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Generator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from nnlib.aggregation.average import Partial
+from nnlib.aggregation.average import Partial, Weighting
 from nnlib.aggregation.delta import Delta, DeltaCodec
-from nnlib.collective.allreduce import all_reduce
+from nnlib.collective.allreduce import Operand, all_reduce
 from nnlib.collective.communicator import Communicator
 from nnlib.core.arrays import Vector
 from nnlib.core.errors import DivergedError, NnjobsError, from_record
 from nnlib.run.checkpoint import Checkpoint
+from nnlib.run.spec import JobSpec
 from nnlib.training.learner import LocalResult, RoundStart
 from nnlib.training.synchronous_sgd import no_gradient, steps_of_epoch, training_by_steps
 from nnlib.training.worker import LocalWorker, Record
@@ -26,20 +28,24 @@ from nnlib.training.worker_round import result_record
 
 
 class Given(NamedTuple):
-    """What a worker gives of a round: its ``record``, and by trial its weights, as ``deltas`` where they travel so."""
+    """What a worker sends of a round: its ``record``, and by trial its weights, as ``deltas`` where they travel so, and
+    its model's buffers."""
 
     record: Record
     partials: dict[int, Partial]
     deltas: dict[int, Delta | None]
+    buffers: dict[int, tuple[Vector, ...]]
 
 
 class Share(NamedTuple):
     """What a worker knows when a round is trained: all workers' ``records``, by trial its ``own`` vector and the
-    ``averages`` (those of trials that diverged mean nothing), and the seconds it spent in exchanges."""
+    ``averages`` and combined ``buffers`` (those of trials that diverged mean nothing), and the seconds it spent in
+    exchanges."""
 
     records: list[Record]
     own: dict[int, Vector]
     averages: dict[int, Vector | None]
+    buffers: dict[int, tuple[Vector, ...]]
     waited: float
 
     @property
@@ -87,16 +93,15 @@ def averaged_round(
 
 def nothing_given(worker: LocalWorker, before: Checkpoint, active: Sequence[int], record: Record) -> Given:
     """Of no examples, until something is given (`give`)."""
-    return Given(dict(record), {index: worker.nothing(index, before.trials[index]) for index in active}, {})
+    partials = {index: worker.nothing(index, before.trials[index]) for index in active}
+    return Given(dict(record), partials, {}, {index: before.trials[index].buffers for index in active})
 
 
 def give(worker: LocalWorker, given: Given, index: int, result: LocalResult, weights: Vector) -> None:
-    """Give a trial's weights."""
-    by_examples = worker.spec.settings(worker.spec.trials[index]).sync.weighting == "examples"
-    given.partials[index] = Partial(
-        worker.number, result.rows if by_examples else 1, weights, result.partial.fingerprint
-    )
+    """Give a trial's weights and buffers."""
+    given.partials[index] = Partial(worker.number, result.rows, weights, result.partial.fingerprint)
     given.deltas[index] = result.delta
+    given.buffers[index] = result.buffers
 
 
 def averaged(worker: LocalWorker, group: Communicator, before: Checkpoint, given: Given) -> Share:
@@ -107,13 +112,50 @@ def averaged(worker: LocalWorker, group: Communicator, before: Checkpoint, given
     if (precision := worker.spec.config.sync.precision) != "exact":
         vectors = {index: worker.vector(index, before.trials[index]) for index in active}
         codecs = [DeltaCodec(precision, vectors[index], given.deltas.get(index)) for index in active]
-    reduced = all_reduce(group, list(given.partials.values()), record=encoded(given.record), codecs=codecs)
+    operands = {
+        index: [
+            Operand(partial, _weighting(worker.spec, index), codec),
+            *_buffer_operands(worker.spec, index, partial, given.buffers[index]),
+        ]
+        for (index, partial), codec in zip(given.partials.items(), codecs, strict=True)
+    }
+    results, records = _reduced(group, operands, encoded(given.record))
     return Share(
-        [json.loads(record) for record in reduced.records],
+        [json.loads(record) for record in records],
         {index: partial.weights for index, partial in given.partials.items()},
-        dict(zip(active, reduced.vectors, strict=True)),
+        {index: vectors[0] for index, vectors in results.items()},
+        {index: _present(vectors[1:]) for index, vectors in results.items()},
         time.perf_counter() - began,
     )
+
+
+def _reduced(
+    group: Communicator, operands: Mapping[int, Sequence[Operand]], record: bytes = b""
+) -> tuple[dict[int, list[Vector | None]], list[bytes]]:
+    """All-reduce every trial's operands at once: the results by trial, and all workers' records."""
+    reduced = all_reduce(group, [operand for each in operands.values() for operand in each], record=record)
+    vectors = iter(reduced.vectors)
+    return {index: [next(vectors) for _ in each] for index, each in operands.items()}, reduced.records
+
+
+def _present(vectors: Sequence[Vector | None]) -> tuple[Vector, ...]:
+    """The vectors, or () where no worker had any examples."""
+    return tuple(vector for vector in vectors if vector is not None)
+
+
+def _weighting(spec: JobSpec, index: int) -> Weighting:
+    return spec.settings(spec.trials[index]).sync.weighting
+
+
+def _buffer_operands(spec: JobSpec, index: int, partial: Partial, buffers: Sequence[Vector]) -> list[Operand]:
+    """A trial's buffers as operands, which count as much as its ``partial``."""
+    if not buffers:
+        return []
+    segments = spec.model(spec.trials[index]).layout.buffers
+    return [
+        Operand(replace(partial, weights=vector), _weighting(spec, index), segment=segment)
+        for segment, vector in zip(segments, buffers, strict=True)
+    ]
 
 
 def synchronous_round(
@@ -142,24 +184,44 @@ def synchronous_round(
                     except NnjobsError as error:
                         records = trouble_record(worker.located(error))
         began = time.perf_counter()
-        reduced = all_reduce(group, list(given.values()))
+        reduced = all_reduce(group, [Operand(partial) for partial in given.values()])
         waited += time.perf_counter() - began
         for index, mean in zip(given, reduced.vectors, strict=True):
             if ERROR not in records:
                 trials[index].mean = mean
     own = {index: worker.vector(index, before.trials[index]) for index in active}
+    rows = dict.fromkeys(active, 0)
+    buffers = {index: before.trials[index].buffers for index in active}
     for index in active if ERROR not in records else ():
         records[str(index)], result = trials[index].finish()
         if result is not None:
             own[index] = result.partial.weights
+            rows[index], buffers[index] = result.rows, result.buffers
     began = time.perf_counter()
+    combined = _average_buffers(worker, group, rows, buffers)
     answers = group.exchange([[encoded(records)]] * group.workers)
     return Share(
         [json.loads(bytes(frames[0])) for frames in answers],
         own,
         dict(own),
+        combined,
         waited + time.perf_counter() - began,
     )
+
+
+def _average_buffers(
+    worker: LocalWorker, group: Communicator, rows: Mapping[int, int], buffers: Mapping[int, tuple[Vector, ...]]
+) -> dict[int, tuple[Vector, ...]]:
+    """Combine the buffers of all trials after a round of averaged gradients, in which every worker has its own."""
+    operands = {}
+    for index, vectors in buffers.items():
+        if vectors:
+            fingerprint = worker.spec.model(worker.spec.trials[index]).layout.fingerprint
+            partial = Partial(worker.number, rows[index], vectors[0], fingerprint)
+            operands[index] = _buffer_operands(worker.spec, index, partial, vectors)
+    if not operands:
+        return {}
+    return {index: _present(vectors) for index, vectors in _reduced(group, operands)[0].items()}
 
 
 def gathered_residuals(worker: LocalWorker, group: Communicator, after: Checkpoint) -> dict[int, Vector]:

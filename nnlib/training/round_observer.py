@@ -109,7 +109,7 @@ def outputs_of(
         output = TrialOutput(records={peer: record[str(index)] for peer, record in enumerate(share.records)})
         output.join_scores(worker.spec)
         if output.diverged is None:
-            output.average = share.averages[index]
+            output.average, output.buffers = share.averages[index], share.buffers.get(index, ())
         outputs[index] = output
     try:
         check_records(worker.spec, outputs)

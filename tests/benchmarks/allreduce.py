@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from record import record  # noqa: E402
 
 from nnlib.aggregation.average import Partial  # noqa: E402
-from nnlib.collective.allreduce import all_reduce  # noqa: E402
+from nnlib.collective.allreduce import Operand, all_reduce  # noqa: E402
 from nnlib.collective.communicator import Communicator  # noqa: E402
 from nnlib.collective.curve_keys import make_keys, read_keys  # noqa: E402
 from nnlib.collective.join import join  # noqa: E402
@@ -53,10 +53,9 @@ def communicator(folder: str, worker: int, workers: int, *, encrypted: bool) -> 
 
 def ours(group: Communicator, size: int) -> Callable[[], None]:
     partial = Partial(group.worker, group.worker + 1, np.full(size, group.worker, np.float32), "benchmark")
-    out = [np.empty(size, np.float32)]
 
     def run() -> None:
-        all_reduce(group, [partial], out=out)
+        all_reduce(group, [Operand(partial)])
 
     return run
 

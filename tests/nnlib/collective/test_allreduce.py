@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -14,13 +13,14 @@ from hypothesis import strategies as st
 from memory_group import MemoryGroup
 
 from nnlib.aggregation.average import Average, Partial, Weighting
-from nnlib.collective.allreduce import Reduced, all_reduce
+from nnlib.collective.allreduce import Operand, Reduced, all_reduce
 from nnlib.collective.communicator import Communicator
 from nnlib.collective.partition import FEW_BLOCKS, MESSAGE, messages, ranges
 from nnlib.collective.solo import Solo
 from nnlib.core.arrays import Vector
+from nnlib.core.entries import buffer, parameter
 from nnlib.core.errors import DivergedError, MismatchError, NnjobsError
-from nnlib.core.layout import BLOCK
+from nnlib.core.layout import BLOCK, Layout
 
 
 def together(workers: int, work: Callable[[Communicator], Any]) -> list[Any]:
@@ -44,7 +44,11 @@ def together(workers: int, work: Callable[[Communicator], Any]) -> list[Any]:
 
 def reduced(partials: Sequence[Sequence[Partial]], **options: Any) -> list[Reduced]:
     """``partials[worker][trial]`` all-reduced."""
-    found = together(len(partials), lambda each: all_reduce(each, partials[each.worker], **options))
+
+    def work(each: Communicator) -> Reduced:
+        return all_reduce(each, [Operand(partial, **options) for partial in partials[each.worker]])
+
+    found = together(len(partials), work)
     for each in found:
         if isinstance(each, Exception):
             raise each
@@ -127,46 +131,42 @@ def test_the_sum_runs_in_worker_order() -> None:
             assert each.vectors[0].tolist() == [expected]
 
 
-def test_records_reach_all_and_results_go_where_they_are_wanted() -> None:
-    out = [np.zeros(3, np.float32) for _ in range(3)]
+def test_records_reach_all_and_partials_stay_what_they_were() -> None:
+    partials = [Partial(worker, 1, np.full(3, worker, np.float32), "a") for worker in range(3)]
 
     def work(communicator: Communicator) -> Reduced:
-        partial = Partial(communicator.worker, 1, np.full(3, communicator.worker, np.float32), "a")
-        own = [out[communicator.worker]]
-        return all_reduce(communicator, [partial], record=b"from %d" % communicator.worker, out=own)
+        operand = Operand(partials[communicator.worker])
+        return all_reduce(communicator, [operand], record=b"from %d" % communicator.worker)
 
     for worker, each in enumerate(together(3, work)):
         assert each.records == [b"from 0", b"from 1", b"from 2"]
-        assert each.vectors[0] is out[worker]
-        assert out[worker].tolist() == [1.0, 1.0, 1.0]
+        assert each.vectors[0].tolist() == [1.0, 1.0, 1.0]
+        assert partials[worker].weights.tolist() == [worker] * 3
+
+
+def test_every_vector_has_its_own_weighting() -> None:
+    """Of 1 and 5 with 1 and 3 examples the mean is 4, the equal mean 3."""
+    weightings: list[Weighting] = ["examples", "equal"]
+
+    def work(communicator: Communicator) -> Reduced:
+        worker = communicator.worker
+        partial = Partial(worker, [1, 3][worker], np.array([[1.0], [5.0]][worker]), "a")
+        return all_reduce(communicator, [Operand(partial, weighting) for weighting in weightings])
+
+    for each in together(2, work):
+        assert [vector.tolist() for vector in each.vectors] == [[4.0], [3.0]]
+    mixed = together(
+        2, lambda each: all_reduce(each, [Operand(Partial(each.worker, 1, np.ones(1), "a"), weightings[each.worker])])
+    )
+    assert all(isinstance(each, MismatchError) for each in mixed)
 
 
 def test_one_worker_needs_no_peers() -> None:
     partial = Partial(0, 5, np.array([0.1, 0.2], np.float32), "a")
-    found = all_reduce(Solo(), [partial], record=b"own")
+    found = all_reduce(Solo(), [Operand(partial)], record=b"own")
     assert found.vectors[0] is not None
     assert found.vectors[0].tobytes() == partial.weights.tobytes()
     assert (found.examples, found.records) == ([[5]], [b"own"])
-
-
-@pytest.mark.parametrize("size", [1, 1000, 20 * BLOCK + 3])
-def test_the_outer_step_is_taken_once_for_every_element(size: int) -> None:
-    seen: list[tuple[int, int, int]] = []
-
-    def finish(index: int, part: slice, average: Vector) -> Vector:
-        seen.append((index, part.start, part.stop))
-        assert part.stop - part.start == len(average)
-        assert part.start // BLOCK == (part.stop - 1) // BLOCK
-        return average * np.float32(2.0) + np.arange(part.start, part.stop, dtype=np.float32)
-
-    partials = [[Partial(worker, 1, np.full(size, worker, np.float32), "a")] for worker in range(3)]
-    for each in reduced(partials, finish=finish):
-        assert each.vectors[0] is not None
-        assert each.vectors[0].tolist() == (2.0 + np.arange(size)).tolist()
-    seen.sort()
-    assert seen[0][1] == 0
-    assert seen[-1][2] == size
-    assert all(one[2] == other[1] for one, other in pairwise(seen))
 
 
 def test_a_value_that_is_not_finite_stops_all_with_the_same_error() -> None:
@@ -174,7 +174,7 @@ def test_a_value_that_is_not_finite_stops_all_with_the_same_error() -> None:
     weights[2][777] = np.nan
 
     def work(communicator: Communicator) -> Reduced:
-        return all_reduce(communicator, [Partial(communicator.worker, 1, weights[communicator.worker], "a")])
+        return all_reduce(communicator, [Operand(Partial(communicator.worker, 1, weights[communicator.worker], "a"))])
 
     found = together(4, work)
     assert {str(each) for each in found} == {"worker 2: weight 777 is nan"}
@@ -182,11 +182,8 @@ def test_a_value_that_is_not_finite_stops_all_with_the_same_error() -> None:
 
 
 @pytest.mark.filterwarnings("error")
-def test_no_outer_step_is_taken_where_nobody_has_examples() -> None:
-    def finish(index: int, part: slice, average: Vector) -> Vector:
-        raise MismatchError(f"{index} {part}")
-
-    for each in reduced([[Partial(worker, 0, np.ones(BLOCK + 5), "a")] for worker in range(2)], finish=finish):
+def test_nothing_comes_of_vectors_that_no_worker_has_examples_of() -> None:
+    for each in reduced([[Partial(worker, 0, np.ones(BLOCK + 5), "a")] for worker in range(2)]):
         assert each.vectors == [None]
 
 
@@ -208,7 +205,7 @@ def test_a_partial_without_examples_may_hold_anything() -> None:
 )
 def test_other_layouts_are_refused_by_all(other: Partial) -> None:
     own = [Partial(worker, 1, np.zeros(10, np.float32), "a") for worker in range(2)]
-    found = together(3, lambda each: all_reduce(each, [[*own, other][each.worker]]))
+    found = together(3, lambda each: all_reduce(each, [Operand([*own, other][each.worker])]))
     assert all(isinstance(each, MismatchError) for each in found)
     assert {each.where["worker"] for each in found} <= {0, 1, 2}
 
@@ -220,7 +217,69 @@ def test_illegal_partials_are_refused() -> None:
         Partial(0, 1, np.zeros(2, int), "a"),
     ):
         with pytest.raises(MismatchError):
-            all_reduce(Solo(), [bad])
+            all_reduce(Solo(), [Operand(bad)])
+
+
+BUFFERS = Layout.build(
+    [
+        parameter("w", (BLOCK + 9,), decays=True),
+        buffer("mean", (5,), "float32", "mean"),
+        buffer("count", (BLOCK + 3,), "int64", "max"),
+        buffer("mask", (7,), "bool", "keep"),
+    ],
+    "float64",
+)
+
+
+def buffered(communicator: Communicator, values: Sequence[Sequence[Vector]], examples: Sequence[int]) -> Reduced:
+    """``values[worker]``: a vector for each segment of `BUFFERS`."""
+    worker = communicator.worker
+    return all_reduce(
+        communicator,
+        [
+            Operand(Partial(worker, examples[worker], each, BUFFERS.fingerprint), segment=segment)
+            for segment, each in zip(BUFFERS.segments, values[worker], strict=True)
+        ],
+    )
+
+
+@pytest.mark.parametrize("examples", [[1, 7, 3], [5, 0, 2], [0, 4, 0]])
+@pytest.mark.filterwarnings("error")
+def test_buffers_are_combined_by_their_own_rules(examples: list[int]) -> None:
+    random = np.random.default_rng(0)
+    values = [
+        [
+            random.standard_normal(BUFFERS.size),
+            random.standard_normal(5).astype(np.float32),
+            random.integers(2**53, 2**62, BLOCK + 3),
+            np.arange(7) % 2 == 0,
+        ]
+        for _ in examples
+    ]
+    found = together(3, lambda each: buffered(each, values, examples))
+    for number, segment in enumerate(BUFFERS.segments):
+        counted = [worker for worker in range(3) if examples[worker]]
+        average = Average(counted, BUFFERS.fingerprint, segment=segment)
+        for worker in counted:
+            average.add(Partial(worker, examples[worker], values[worker][number], BUFFERS.fingerprint))
+        expected = average.finish()
+        for each in found:
+            vector = each.vectors[number]
+            assert (vector.dtype, vector.tobytes()) == (expected.dtype, expected.tobytes())
+    assert found[0].vectors[2].max() > 2**53
+
+
+def test_a_buffer_that_differs_stops_all_with_an_error_that_names_it() -> None:
+    values = [[np.zeros(segment.size, segment.dtype) for segment in BUFFERS.segments] for _ in range(3)]
+    values[2][3][6] = True
+    found = together(3, lambda each: buffered(each, values, [1, 1, 1]))
+    assert all(isinstance(each, MismatchError) for each in found)
+    assert len({str(each) for each in found}) == 1
+    assert "buffer mask must be the same at all workers" in str(found[0])
+    values[2][3][6] = False
+    values[1][1][4] = np.nan
+    found = together(3, lambda each: buffered(each, values, [1, 1, 1]))
+    assert {str(each) for each in found} == {"worker 1: weight 4 is nan"}
 
 
 @given(st.lists(st.integers(0, 40 * BLOCK), min_size=1, max_size=5), st.integers(1, 40))
@@ -259,7 +318,7 @@ def test_a_worker_sends_the_same_bytes_however_many_there_are(workers: int) -> N
     """2 (workers - 1) / workers times the vector, and a small head for each peer."""
 
     def work(communicator: Communicator) -> int:
-        all_reduce(communicator, [Partial(communicator.worker, 1, np.ones(64_000, np.float32), "a")])
+        all_reduce(communicator, [Operand(Partial(communicator.worker, 1, np.ones(64_000, np.float32), "a"))])
         return communicator.sent_bytes
 
     for sent in together(workers, work):

@@ -26,7 +26,7 @@ from product import ROOT
 from zmq.utils.monitor import recv_monitor_message
 
 from nnlib.aggregation.average import Average, Partial
-from nnlib.collective.allreduce import all_reduce
+from nnlib.collective.allreduce import Operand, all_reduce
 from nnlib.collective.communicator import Communicator, PeerLostError, SupersededError
 from nnlib.collective.curve_keys import FILE, Keys, make_keys, read_keys
 from nnlib.collective.endpoint import Endpoint
@@ -115,7 +115,9 @@ def test_an_all_reduce_has_the_bits_of_the_average(encrypted: bool) -> None:
     ]
     with group(4, new_keys() if encrypted else None) as members:
         for _ in range(3):
-            found = in_threads([partial(all_reduce, each, partials[each.worker]) for each in members])
+            found = in_threads(
+                [partial(all_reduce, each, [Operand(part) for part in partials[each.worker]]) for each in members]
+            )
             for trial in range(2):
                 average = Average(range(4), "a")
                 for own in partials:
