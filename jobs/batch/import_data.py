@@ -13,8 +13,8 @@ from dataclasses import replace
 from typing import Any
 
 from jobs.batch.import_job import PLAN, ImportJob, survey_name
-from jobs.batch.launcher import MapSite
-from jobs.runners.request import reachable
+from jobs.batch.launcher import MapLauncher
+from jobs.runners.addresses import reachable
 from nnlib.config.schema import Runtime
 from nnlib.core.errors import JobError
 from nnlib.data.dataset import Dataset, Shard
@@ -60,33 +60,35 @@ def import_by_jobs(
     choice = choose_columns(first, options)
     schema = InputSchema(first.file, first.columns, dict(first.shapes), choice, reading)
     spec = {"--spec": ("import.json", json.dumps(schema.to_json()).encode())}
-    with MapSite(runtime, "import", addresses[0], spec, note, ImportJob.__module__) as site:
+    with MapLauncher(runtime, "import", addresses[0], spec, note, ImportJob.__module__) as launcher:
         bytes_ = file_sizes(addresses)
-        groups = grouped(bytes_, TASK_BYTES, site.slots or 1)
-        costs: dict[str, Any] = {"memory_mb": MEMORY_MB, "small": sum(bytes_) <= SMALL_BYTES}
+        groups = grouped(bytes_, TASK_BYTES, launcher.slots or 1)
+        costs: dict[str, Any] = {"memory_mb": MEMORY_MB, "is_small": sum(bytes_) <= SMALL_BYTES}
         note(f"reading {len(addresses)} files")
         lines = [{"worker": task, "files": addresses[part]} for task, part in enumerate(groups)]
-        site.run(ImportJob, "survey", [json.dumps(line) for line in lines], **costs)
-        records = [facts for task in range(len(groups)) for facts in json.loads(site.shared.read(survey_name(task)))]
+        launcher.run(ImportJob, "survey", [json.dumps(line) for line in lines], **costs)
+        records = [
+            facts for task in range(len(groups)) for facts in json.loads(launcher.shared.read(survey_name(task)))
+        ]
         surveys = [
             FileSurvey.from_json(facts, schema, address) for facts, address in zip(records, addresses, strict=True)
         ]
         survey = merge_surveys(schema, surveys)
         require_rows(survey)
         plan = make_plan(first, choice, survey, options)
-        site.shared.write(PLAN, encode_plan(plan, locate_files(plan, surveys)))
-        more = {"--import-plan": site.address(PLAN)}
+        launcher.shared.write(PLAN, encode_plan(plan, locate_files(plan, surveys)))
+        more = {"--import-plan": launcher.address(PLAN)}
         note(f"encoding {plan.rows:,} rows")
         lines = [{"worker": task, "first": part.start, "end": part.stop} for task, part in enumerate(groups)]
-        site.run(ImportJob, "deal", [json.dumps(line) for line in lines], more, **costs)
+        launcher.run(ImportJob, "deal", [json.dumps(line) for line in lines], more, **costs)
         note(f"writing {plan.shards} shards")
         shard_bytes = [-(-sum(bytes_) // plan.shards)] * plan.shards
         lines = [
             {"worker": task, "shards": list(range(part.start, part.stop)), "tasks": len(groups), "output": target}
-            for task, part in enumerate(grouped(shard_bytes, TASK_BYTES, site.slots or 1))
+            for task, part in enumerate(grouped(shard_bytes, TASK_BYTES, launcher.slots or 1))
         ]
-        with replace_dataset(files), _given_up_on_error(site.shared, files):
-            shards = site.run(ImportJob, "write", [json.dumps(line) for line in lines], more, **costs)
+        with replace_dataset(files), _given_up_on_error(launcher.shared, files):
+            shards = launcher.run(ImportJob, "write", [json.dumps(line) for line in lines], more, **costs)
             dataset = plan.dataset(output, [Shard.from_json(shards[key]) for key in sorted(shards)])
             written = sum(shard.rows for shard in dataset.shards)
             if len(dataset.shards) != plan.shards or written != plan.rows:

@@ -1,72 +1,56 @@
-"""Where the jobs of a command that trains nothing (predicting, importing) start from, whichever runner runs them."""
+"""Launches the jobs of a command that trains nothing (predicting, importing), whichever runner runs them."""
 
 from __future__ import annotations
 
-import glob
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jobs.batch.map_job import MapJob
-from jobs.batch.request import MapRequest
 from jobs.runners.lines import ERROR_KEY, Line, decode_record
-from jobs.runners.local.processes import process_starter
-from jobs.runners.local.task_pool import TaskPool
-from jobs.runners.registry import run_job
+from jobs.runners.registry import open_session
+from jobs.runners.request import JobRequest, TaskDemand
+from jobs.runners.session import SessionOptions
 from nnlib.config.schema import Runtime
 from nnlib.core.errors import JobError, from_record
 from nnlib.core.numerics import blas_threads
-from nnlib.core.scratch import scratch_folder, write_file
-from nnlib.storage import LocalStorage, Storage
 
-if TYPE_CHECKING:
-    from jobs.runners.hadoop.map_site import HadoopMapSite
-
-Note = Callable[[str], None]
+Notify = Callable[[str], None]
+"""Takes a line for people."""
 
 
-class MapSite:
-    """Runs such jobs of one command. Use as a context manager: nothing temporary is left.
+class MapLauncher:
+    """Launches jobs of map tasks alone, all of one command.
 
-    ``files`` are what every job's tasks read (option -> name, bytes); `shared` is a folder that tasks on any node can
-    write to and read from while the command lasts.
+    A context manager: nothing temporary is left. ``shared`` is a folder that tasks on any node can write to and read
+    from while the command lasts; ``slots`` is the number of tasks that run at once, None if a cluster decides that.
     """
 
     def __init__(
-        self, runtime: Runtime, name: str, near: str, files: Mapping[str, tuple[str, bytes]], note: Note, module: str
+        self,
+        runtime: Runtime,
+        name: str,
+        near: str,
+        files: Mapping[str, tuple[str, bytes]],
+        notify: Notify,
+        module: str,
     ) -> None:
-        """``near`` is an address that the jobs read, ``module`` is that of their class."""
-        self._runtime = runtime
-        self._site: HadoopMapSite | None = None
-        self._pool: TaskPool | None = None
+        """``name`` is the experiment's or the command's; ``near`` is an address that the jobs read; ``files`` are what
+        every job's tasks read (option -> name, content); ``module`` is that of the jobs' class."""
+        self._name = name
         with ExitStack() as stack:
             stack.enter_context(blas_threads(runtime.blas_threads))
-            self._folder = stack.enter_context(scratch_folder())
-            self.shared: Storage = LocalStorage(self._folder / "shared")
-            contents = dict(files.values())
-            if runtime.runner == "hadoop":
-                from jobs.runners.hadoop.map_site import HadoopMapSite  # late: other runners need nothing of a cluster
-
-                self._site = HadoopMapSite(runtime, name, near, contents, note, lambda **facts: None)
-                stack.callback(self._site.close)
-                self.shared = self._site.scratch.storage
-            else:
-                self.shared.write_all(contents)
-            if runtime.runner == "local":
-                self._pool = TaskPool(
-                    process_starter(runtime.blas_threads, stack, (module,)),
-                    cores=runtime.cores or os.cpu_count() or 1,
-                    retries=runtime.retries,
-                    timeout_seconds=runtime.task_timeout_seconds,
-                    note=note,
+            self._session = stack.enter_context(
+                open_session(
+                    SessionOptions(runtime=runtime, near=near, modules=(module,), notify=lambda note: notify(note.text))
                 )
-            self._root = self.shared.root if self._site is None else self._site.scratch.root
-            self._files = {option: self.address(file) for option, (file, _) in files.items()}
+            )
+            self.shared, self.slots = self._session.shared, self._session.slots
+            self._files = {option: self._session.put(file, content) for option, (file, content) in files.items()}
             self._stack = stack.pop_all()
 
-    def __enter__(self) -> MapSite:
+    def __enter__(self) -> MapLauncher:
         return self
 
     def __exit__(
@@ -75,48 +59,38 @@ class MapSite:
         self._stack.close()
 
     def address(self, name: str) -> str:
-        """Of a file of the shared folder."""
-        return f"{self._root}/{name}"
-
-    @property
-    def slots(self) -> int | None:
-        """Tasks that run at once; None if that is the cluster's to say."""
-        if self._runtime.runner == "hadoop":
-            return None
-        return 1 if self._pool is None else self._runtime.cores or os.cpu_count() or 1
+        """Return the address of a file of the shared folder, as tasks know it."""
+        return self._session.address(name)
 
     def run(
         self,
-        kind: type[MapJob],
+        job: type[MapJob],
         phase: str,
         lines: Sequence[str],
         files: Mapping[str, str] | None = None,
         *,
         memory_mb: int = 0,
-        small: bool = False,
+        is_small: bool = False,
     ) -> dict[bytes, dict[str, Any]]:
-        """Run a job over lines; its records by key. ``files`` are more options -> addresses.
+        """Run a job, a map task for each of ``lines``; return its records by key.
 
-        Raises the first (by task) of the errors that tasks recorded, or `JobError` where one failed for good.
+        ``files`` are more options -> addresses; ``memory_mb`` is what a task holds besides Python and its libraries; a
+        small job takes less time than starting containers. Raises the first (by task) of the errors that tasks
+        recorded, or `JobError` where one failed for good.
         """
-        plan = [self._folder / f"{phase}-{number:06d}.plan" for number in range(len(lines))]
-        for path, line in zip(plan, lines, strict=True):
-            write_file(path, f"{line}\n".encode())
-        request = MapRequest(
+        request = JobRequest(
+            job=job,
             phase=phase,
-            plan=[type(path)(glob.escape(str(path))) for path in plan],
-            folder=self._folder,
-            blas_threads=self._runtime.blas_threads,
-            pool=self._pool,
-            site=self._site,
-            kind=kind,
-            lines=lines,
+            name=phase,
+            experiment=self._name,
+            label=phase,
+            lines=tuple(lines),
+            options=("--shared", self._session.address()),
             files={**self._files, **(files or {})},
-            shared=self._root,
-            memory_mb=memory_mb,
-            small=small,
+            demand=TaskDemand(memory_mb),
+            is_small=is_small,
         )
-        return _records(run_job(self._runtime.runner, request))
+        return _records(self._session.run(request))
 
 
 def _records(lines: Iterable[Line]) -> dict[bytes, dict[str, Any]]:

@@ -7,19 +7,9 @@ from abc import abstractmethod
 from collections.abc import Iterator
 from typing import Any
 
-from jobs.runners.mrjob_compat import prepare_mrjob
-
-prepare_mrjob()
-
-from mrjob.step import MRStep  # noqa: E402  (needs the shims above on Python 3.13)
-
-from jobs.runners.lines import (  # noqa: E402
-    ERROR_KEY,
-    Line,
-    encode_record,
-)
-from jobs.runners.task_job import TaskJob  # noqa: E402
-from nnlib.core.errors import NnjobsError  # noqa: E402
+from jobs.runners.lines import ERROR_KEY, Line, encode_record
+from jobs.runners.task_job import TaskJob
+from nnlib.core.errors import NnjobsError
 
 
 class MapJob(TaskJob):
@@ -29,8 +19,8 @@ class MapJob(TaskJob):
         super().add_task_args()
         self.add_passthru_arg("--shared")
 
-    def steps(self) -> list[MRStep]:
-        return [MRStep(mapper=self.mapper)]
+    def steps(self) -> list[Any]:
+        return self.map_steps(mapper=self.mapper)
 
     def mapper(self, _: Any, line: str) -> Iterator[Line]:
         """A line's output. An error that a retry cannot mend becomes a record, not a failed task."""
@@ -38,7 +28,7 @@ class MapJob(TaskJob):
             return
         worker = int(json.loads(line)["worker"])
         if self._reporter is not None:
-            self._reporter.begins(worker)
+            self._reporter.begin(worker)
         try:
             yield from self.work(line)
         except NnjobsError as error:
@@ -52,4 +42,4 @@ class MapJob(TaskJob):
     def count(self, name: str, amount: int) -> None:
         """Add to a counter of the job, where somebody counts."""
         if self._reporter is not None:
-            self._reporter.counted({name: amount})
+            self._reporter.count({name: amount})

@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
-from jobs.batch.launcher import MapSite
+from jobs.batch.launcher import MapLauncher
 from jobs.batch.predict_job import PredictJob
-from jobs.runners.request import reachable
+from jobs.runners.addresses import reachable
 from nnlib import FORMAT_VERSION
 from nnlib.config.schema import Runtime
 from nnlib.core.errors import JobError, UsageError
@@ -93,20 +93,20 @@ def _make(
     spec, dataset, model = prediction.model.spec, prediction.dataset, prediction.model
     facts, weights = prediction.to_files()
     files = {"--spec": ("predict.json", facts), "--model": ("model.safetensors", weights)}
-    with MapSite(runtime, spec.config.name, dataset.address, files, note, PredictJob.__module__) as site:
+    with MapLauncher(runtime, spec.config.name, dataset.address, files, note, PredictJob.__module__) as launcher:
         size = sum(dataset.shards[shard].bytes for shard in missing)
-        wanted = tasks or max(-(-size // TASK_BYTES), site.slots or 1)
+        wanted = tasks or max(-(-size // TASK_BYTES), launcher.slots or 1)
         count = min(wanted, len(missing))
         lines = [WorkerPlan(task, tuple(missing[task::count])).to_line() for task in range(count)]
         rows = sum(dataset.shards[shard].rows for shard in missing)
         layout = spec.model(model.trial).layout
         group = min(dataset.row_group_rows, max(dataset.shards[shard].rows for shard in missing))
-        site.run(
+        launcher.run(
             PredictJob,
             "predict",
             lines,
             memory_mb=-(-(4 * layout.size * layout.itemsize + 24 * group * dataset.features) // (1 << 20)),
-            small=2.0 * rows * layout.size <= UBER_WORK,
+            is_small=2.0 * rows * layout.size <= UBER_WORK,
         )
 
 

@@ -13,25 +13,20 @@ import sys
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from jobs.runners.mrjob_compat import prepare_mrjob
-
-prepare_mrjob()
-
-from mrjob.step import MRStep  # noqa: E402  (needs the shims above on Python 3.13)
-
-from jobs.collective.forked_workers import WorkerEndedError, fork_workers  # noqa: E402
-from jobs.collective.member_task import run_member_task  # noqa: E402
-from jobs.mapreduce.round_job import RoundJob  # noqa: E402
-from jobs.runners.lines import Line  # noqa: E402
-from nnlib.run.spec import WorkerPlan  # noqa: E402
-from nnlib.training.worker import import_optimizers  # noqa: E402
+from jobs.collective.forked_workers import WorkerEndedError, fork_workers
+from jobs.collective.member_task import run_member_task
+from jobs.mapreduce.counters import count_mapped
+from jobs.mapreduce.round_job import RoundJob
+from jobs.runners.lines import Line
+from nnlib.run.spec import WorkerPlan
+from nnlib.training.worker import import_optimizers
 
 
 class CollectiveJob(RoundJob):
     """Train every active trial to its last round."""
 
-    def steps(self) -> list[MRStep]:
-        return [MRStep(mapper=self.mapper, mapper_final=self.mapper_final)]
+    def steps(self) -> list[Any]:
+        return self.map_steps(mapper=self.mapper, mapper_final=self.mapper_final)
 
     def add_task_args(self) -> None:
         super().add_task_args()
@@ -75,7 +70,7 @@ class CollectiveJob(RoundJob):
         if options.phase != "preflight":
             spec = self._spec()
             lines = run_member_task(spec, plans, options.run_dir, options.group, options.lock)
-            yield from lines if self._reporter is None else self._reporter.mapped(spec, plans[0], lines)
+            yield from lines if self._reporter is None else count_mapped(self._reporter, spec, plans[0], lines)
 
 
 if __name__ == "__main__":

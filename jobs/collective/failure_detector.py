@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from jobs.collective.job_folder import GIVEN_UP, LOST_PREFIX, GangFailure, JobFolder, LossReport
 from jobs.collective.progress import EventSink
-from jobs.mapreduce.launcher import JobSite
+from jobs.mapreduce.launcher import RoundLauncher
 from nnlib.collective.curve_keys import make_keys
 from nnlib.collective.rendezvous import list_generations
 from nnlib.core.errors import JobError
@@ -28,13 +28,13 @@ class FailureDetector:
     def __init__(
         self,
         events: EventSink,
-        site: JobSite,
+        launcher: RoundLauncher,
         run: Storage,
         folder: str,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Make the job's ``folder`` in the run directory ``run``, with a new key in it."""
-        self._events, self._site, self._clock = events, site, clock
+        self._events, self._launcher, self._clock = events, launcher, clock
         self._folder = JobFolder(run, folder)
         make_keys(self._folder.files)
         self._losses = LossReports(self._folder)
@@ -50,13 +50,14 @@ class FailureDetector:
         for lost in self._losses.confirm(names):
             self._events.record_event(event="lost", worker=lost.worker, generation=lost.generation, why=lost.why)
             self._events.tell(Note(f"worker {lost.worker}: {lost.why}; the others wait for its replacement", "warning"))
-            self._site.end_task(lost.worker, lost.attempt)
+            if lost.attempt is not None:
+                self._launcher.session.end_task(lost.worker, lost.attempt)
 
     def _require_gang(self, names: Sequence[str]) -> None:
         """End the job if its group was given up. Workers that run give up by themselves when others do not come; but
         where none runs, only the driver can notice."""
-        spec = self._site.spec
-        if self._deadline is None and self._site.queued:
+        spec = self._launcher.spec
+        if self._deadline is None and self._launcher.session.queued:
             self._deadline = self._clock() + spec.config.sync.gang_timeout_seconds
         is_late = self._deadline is not None and self._clock() > self._deadline
         if is_late and GIVEN_UP not in names and not list_generations(names, spec.workers):
@@ -64,7 +65,7 @@ class FailureDetector:
             names = self._folder.names()
         if GIVEN_UP in names:
             self.error = self._folder.gang_error(spec)
-            self._site.end_job()
+            self._launcher.session.end_job()
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from nnlib.collective.curve_keys import Keys, read_keys
 from nnlib.collective.join import join
 from nnlib.collective.network import LOOPBACK, host_addresses
 from nnlib.collective.rendezvous import GangError, Rendezvous
+from nnlib.config.runners import runner_named
 from nnlib.core.liveness import PULSE
 from nnlib.run.spec import JobSpec
 from nnlib.storage import Storage
@@ -93,7 +94,7 @@ class Membership:
 
 def _addresses(spec: JobSpec, run: Storage) -> list[str]:
     """This host's addresses on the ways to its peers: those to the storage that all of them reach."""
-    if spec.config.runtime.runner == "local":
+    if not runner_named(spec.config.runtime.runner).is_remote:
         return [LOOPBACK]
     from nnlib.storage.hdfs.hadoop_config import hosts  # late: it reads XML, which local groups do not need
 

@@ -10,8 +10,9 @@ import contextlib
 import secrets
 
 from jobs.collective.progress import EventSink, ProgressReporter
-from jobs.collective.request import Group
-from jobs.mapreduce.launcher import JobSite
+from jobs.collective.request import Group, collective_request
+from jobs.mapreduce.launcher import RoundLauncher
+from nnlib.config.runners import runner_named
 from nnlib.core.errors import JobError, NnjobsError, StorageError
 from nnlib.core.events import Note
 from nnlib.run.checkpoint import ROUNDS, Checkpoint, RoundStore
@@ -21,36 +22,37 @@ from nnlib.training.round_result import TrialOutput
 
 
 def run_collective(
-    events: EventSink, site: JobSite, store: RoundStore, start: Checkpoint
+    events: EventSink, launcher: RoundLauncher, store: RoundStore, start: Checkpoint
 ) -> dict[int, TrialOutput] | None:
     """Train from the newest commit to the last round; return the scores of the last models by trial.
 
     Returns None where not all workers came to run at once and ``sync.gang_fallback`` says to go on in rounds mode: from
     the newest commit, which may be a later one by then. Raises `JobError` where the job failed.
     """
-    run, trials = store.storage, range(len(site.spec.trials))
+    run, trials = store.storage, range(len(launcher.spec.trials))
     group = Group(run.root, f"{GROUP}/{secrets.token_hex(4)}", current_lease(run))
     detector = None
-    if site.spec.workers > 1 and site.spec.config.runtime.runner != "inline":
+    if launcher.spec.workers > 1 and not runner_named(launcher.spec.config.runtime.runner).in_one_process:
         # Late: pyzmq takes 0.1 s to import, and a group in one process does not need it.
         from jobs.collective.failure_detector import FailureDetector
 
-        detector = FailureDetector(events, site, run, group.folder)
-    progress = ProgressReporter(events, site.spec, store, start, None if detector is None else detector.check)
+        detector = FailureDetector(events, launcher, run, group.folder)
+    progress = ProgressReporter(events, launcher.spec, store, start, None if detector is None else detector.check)
     was_undisturbed = False
     try:
         with progress.polling():
-            outputs = site.run("collective", start.round, trials, group=group)
+            request = collective_request(launcher.request("collective", start.round, trials), group)
+            outputs = launcher.launch(request, trials)
         was_undisturbed = progress.generation == 1
         return outputs
     except KeyboardInterrupt:
         with contextlib.suppress(NnjobsError):
-            every = site.spec.config.checkpoint.every
+            every = launcher.spec.config.checkpoint.every
             events.tell(Note(f"the newest commit is of round {store.newest()} (checkpoint.every: {every})", "warning"))
         raise
     except JobError as failed:
         error = failed if detector is None or detector.error is None else detector.error
-        if "slots" not in error.where or site.spec.config.sync.gang_fallback != "rounds":
+        if "slots" not in error.where or launcher.spec.config.sync.gang_fallback != "rounds":
             raise error from None
         events.tell(Note(f"{error.message}; going on in rounds mode from round {store.newest()}", "warning"))
         return None

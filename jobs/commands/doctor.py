@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, TextIO, get_args
+from typing import Any, Literal, TextIO
 
 import click
 
@@ -21,8 +21,7 @@ from jobs.commands.options import json_option
 from jobs.console.output import is_terminal, print_json, printable
 from jobs.minicluster.assemble import MAVEN_HINT, assembly_folder, without_colours
 from jobs.minicluster.java import find_java
-from jobs.runners.mrjob_compat import prepare_mrjob
-from nnlib.config.schema import Runtime
+from nnlib.config.runners import RUNNERS
 from nnlib.core.errors import JobError, NnjobsError
 from nnlib.core.machine import memory_bytes
 
@@ -88,7 +87,7 @@ def _packages() -> Iterator[Check]:
 def _mrjob() -> Iterator[Check]:
     need = "jobs: mrjob uses distutils (gone in Python 3.12) and pipes (gone in 3.13)"
     try:
-        prepare_mrjob()
+        importlib.import_module("jobs.runners")  # prepares the import of mrjob
         importlib.import_module("mrjob.job")
         yield Check("mrjob import", "ok", "works with this Python", need, core=True)
     except (ImportError, NnjobsError) as error:
@@ -276,4 +275,4 @@ def _pip(packages: str) -> str:
 
 
 def _later(runner: str) -> str:
-    return "" if runner in get_args(Runtime.model_fields["runner"].annotation) else " (not in this version yet)"
+    return "" if runner in RUNNERS else " (not in this version yet)"

@@ -5,19 +5,19 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from nnlib.config.schema import Runtime
+from nnlib.config.runners import RUNNERS
 from nnlib.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from nnlib.config.schema import Config
+    from nnlib.config.schema import Config, Runtime
 
 Command = Callable[..., None]
 
-RUNNER = click.Choice(get_args(Runtime.model_fields["runner"].annotation))
+RUNNER = click.Choice(list(RUNNERS))
 """The type of ``-r``: a runner by its name."""
 
 json_option = click.option(

@@ -17,7 +17,7 @@ from typing import Any
 from jobs.driver.final_scores import final_scores, result_of
 from jobs.driver.round_overhead import with_round_cost
 from jobs.driver.run_setup import NewRun, claim, found, initial_states, prepare, reopen, warm_start
-from jobs.mapreduce.launcher import JobSite, model_files
+from jobs.mapreduce.launcher import TASK_MODULES, RoundLauncher, model_files
 from jobs.runners.local.chaos import Chaos
 from nnlib.config.identity import epochs_may_grow
 from nnlib.config.schema import Config
@@ -72,23 +72,33 @@ def train(
             spec, plans = prepare(config, listen, chaos)
             states = initial_states(spec)
             parent = None if start_from is None else warm_start(spec, states, start_from)
-            spec = with_round_cost(spec, plans, states, lambda text: listen(Note(text, "warning")))
+            spec = with_round_cost(spec, plans, states, listen)
             run = claim(config, stack)
             found(run, spec, states, parent)
             new.directory = run
         driver = Driver(run, listen)
         stack.callback(driver.close)
         site = stack.enter_context(
-            JobSite(
+            RoundLauncher(
                 spec,
                 plans,
-                lambda text: driver.tell(Note(text, "warning")),
+                driver.tell,
                 record=driver.record_event,
                 chaos=chaos,
                 run=run.address,
+                modules=_task_modules(config),
             )
         )
         return driver.run_to_end(site, started)
+
+
+def _task_modules(config: Config) -> Sequence[str]:
+    """What the tasks of the run import."""
+    if config.sync.mode != "collective":
+        return TASK_MODULES
+    from jobs.collective import request  # late: rounds mode needs nothing of it
+
+    return request.TASK_MODULES
 
 
 class Driver:
@@ -119,7 +129,7 @@ class Driver:
         self._log.flush()
         self._events.flush()
 
-    def run_to_end(self, site: JobSite, started: float) -> dict[str, Any]:
+    def run_to_end(self, site: RoundLauncher, started: float) -> dict[str, Any]:
         """From the newest committed round to the last, then the final scores."""
         spec, store = site.spec, self.directory.rounds(site.spec)
         rounds = round_count(spec.config)
@@ -146,13 +156,13 @@ class Driver:
         final, arrays = final_scores(site, store, checkpoint, rounds, outputs)
         self._write_view(store, final)
         self.directory.finish(final, arrays)  # last: with it the run is finished
-        if site.pool is not None and site.pool.chaos is not None:
-            self.tell(Note(site.pool.summary()))
+        if summary := site.session.summary():
+            self.tell(Note(summary))
         result = result_of(final, self.directory.address, time.monotonic() - started)
         self.tell(RunDone(result))
         return result
 
-    def _round(self, site: JobSite, store: RoundStore, before: Checkpoint, epochs: range) -> Checkpoint:
+    def _round(self, site: RoundLauncher, store: RoundStore, before: Checkpoint, epochs: range) -> Checkpoint:
         """One round: job, outer step, commit."""
         began = time.monotonic()
         active = [index for index, trial in enumerate(before.trials) if trial.status == "active"]
@@ -178,7 +188,7 @@ class Driver:
         if storage.journal_is_due(waited, self._viewed_rounds, len(store.rounds()) - self._viewed_rounds):
             self._write_view(store, None)
 
-    def _announce(self, site: JobSite, first: Checkpoint) -> None:
+    def _announce(self, site: RoundLauncher, first: Checkpoint) -> None:
         spec = site.spec
         config, trial = spec.config, spec.trials[0]
         self._events.record(

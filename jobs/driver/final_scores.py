@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from jobs.mapreduce.launcher import JobSite, model_files
+from jobs.mapreduce.launcher import RoundLauncher, model_files
 from nnlib.core.errors import MismatchError
 from nnlib.evaluation.model_selection import choice_facts, combinations_of
 from nnlib.run.checkpoint import Checkpoint, RoundStore
@@ -17,7 +17,7 @@ from nnlib.training.round_result import TrialOutput
 
 
 def final_scores(
-    site: JobSite,
+    site: RoundLauncher,
     store: RoundStore,
     last: Checkpoint,
     rounds: int | None,

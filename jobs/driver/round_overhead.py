@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from jobs.mapreduce.launcher import JobSite, model_files
+from jobs.mapreduce.launcher import RoundLauncher, model_files
 from nnlib.core.errors import ConfigError
+from nnlib.core.events import Listener
 from nnlib.core.scratch import scratch_folder
 from nnlib.run.checkpoint import Checkpoint, RoundStore, TrialState
 from nnlib.run.spec import JobSpec, WorkerPlan
@@ -19,9 +20,7 @@ PROBES, PROBE_SECONDS = 3, 1.0
 """At most so many rounds are measured, and no further one after so long: the first may warm up caches and clocks."""
 
 
-def with_round_cost(
-    spec: JobSpec, plans: Sequence[WorkerPlan], states: list[TrialState], note: Callable[[str], None]
-) -> JobSpec:
+def with_round_cost(spec: JobSpec, plans: Sequence[WorkerPlan], states: list[TrialState], listen: Listener) -> JobSpec:
     """The spec with ``sync.round_cost`` in its configuration: measured, if ``epochs_per_round: auto`` needs it and the
     user gave none.
 
@@ -38,17 +37,15 @@ def with_round_cost(
             hint="set sync.round_cost, in epochs: little, 0.01 say, for workers that exchange their weights in memory",
             key="sync.round_cost",
         )
-    cost = _measure(spec, plans, states, note)
+    cost = _measure(spec, plans, states, listen)
     rounded = float(f"{cost:.3g}")  # as a person would write it into a configuration
     return replace(
         spec, config=config.model_copy(update={"sync": config.sync.model_copy(update={"round_cost": rounded})})
     )
 
 
-def _measure(
-    spec: JobSpec, plans: Sequence[WorkerPlan], states: list[TrialState], note: Callable[[str], None]
-) -> float:
-    with scratch_folder() as folder, JobSite(spec, plans, note) as site:
+def _measure(spec: JobSpec, plans: Sequence[WorkerPlan], states: list[TrialState], listen: Listener) -> float:
+    with scratch_folder() as folder, RoundLauncher(spec, plans, listen) as site:
         store = RoundStore(LocalStorage(folder), [spec.model(trial).layout for trial in spec.trials])
         everyone, costs, first = range(len(spec.trials)), [], time.monotonic()
         for number in range(PROBES):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from types import TracebackType
@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from jobs.mapreduce.launcher import JobSite
+from jobs.mapreduce.launcher import RoundLauncher
 from jobs.mapreduce.tasks import merge_stats
 from jobs.runners.local.chaos import Chaos
 from nnlib.config.identity import resume_problems, with_measured
 from nnlib.config.schema import Config
 from nnlib.core.arrays import Vector
 from nnlib.core.errors import ConfigError, DataError, MismatchError, StorageError, UsageError
-from nnlib.core.events import Listener, Note, PhaseStarted
+from nnlib.core.events import Listener, PhaseStarted
 from nnlib.data.dataset import Dataset
 from nnlib.data.scaling import Scaler
 from nnlib.optim import build_outer
@@ -37,7 +37,7 @@ def prepare(config: Config, listen: Listener, chaos: Chaos | None = None) -> tup
     spec, plans = make_spec(config, dataset)
     if any(spec.settings(trial).data.scale != "none" for trial in spec.trials):
         listen(PhaseStarted("scale", "fitting the feature scaling"))
-        spec = fit_scaling(spec, plans, lambda text: listen(Note(text, "warning")), chaos)
+        spec = fit_scaling(spec, plans, listen, chaos)
     return spec, plans
 
 
@@ -123,12 +123,10 @@ def initial_states(spec: JobSpec) -> list[TrialState]:
     return states
 
 
-def fit_scaling(
-    spec: JobSpec, plans: Sequence[WorkerPlan], note: Callable[[str], None], chaos: Chaos | None = None
-) -> JobSpec:
+def fit_scaling(spec: JobSpec, plans: Sequence[WorkerPlan], listen: Listener, chaos: Chaos | None = None) -> JobSpec:
     """The spec with every trial's feature scaling fitted on its training rows, by one job."""
     scaled = [trial.index for trial in spec.trials if spec.settings(trial).data.scale != "none"]
-    with JobSite(spec, plans, note, chaos=chaos) as site:
+    with RoundLauncher(spec, plans, listen, chaos=chaos) as site:
         outputs = site.run("scale", 0, scaled)
     trials = list(spec.trials)
     for index in scaled:

@@ -14,7 +14,7 @@ from typing import Any
 
 from jobs.driver.final_scores import final_scores
 from jobs.driver.run_setup import initial_states
-from jobs.mapreduce.launcher import JobSite, model_files
+from jobs.mapreduce.launcher import RoundLauncher, model_files
 from nnlib.collective.communicator import Communicator
 from nnlib.collective.in_process import InProcessGroup
 from nnlib.core import numerics
@@ -176,7 +176,7 @@ def _replay(
     store = run.rounds(spec)
     scratch = RoundStore(LocalStorage(stack.enter_context(scratch_folder())), store.layouts)
     plans = assign_shards([shard.rows for shard in spec.dataset.shards], spec.config.workers)
-    site = stack.enter_context(JobSite(spec, plans, lambda text: listen(Note(text, "warning"))))
+    site = stack.enter_context(RoundLauncher(spec, plans, listen))
     if 0 in wanted:
         _verify_start(run, spec, store, scratch, found)
     current: tuple[RoundStore, Checkpoint] | None = None
@@ -289,7 +289,7 @@ def _verify_start(
     found.recomputed.append(0)
 
 
-def _verify_final(run: RunDirectory, site: JobSite, store: RoundStore, last: int, found: Verification) -> None:
+def _verify_final(run: RunDirectory, site: RoundLauncher, store: RoundStore, last: int, found: Verification) -> None:
     final, arrays = final_scores(site, store, store.load(last), round_count(site.spec.config))
     stored = dict(run.final() or {})
     stored.pop("format_version", None)

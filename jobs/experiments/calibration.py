@@ -16,6 +16,7 @@ from jobs.experiments.scaling import changed, round_events
 from jobs.mapreduce.wire import SliceKey, decode_partial, encode_partial
 from nnlib.aggregation.average import Average, Partial
 from nnlib.aggregation.drift import block_drift
+from nnlib.config.runners import runner_named
 from nnlib.config.schema import Config
 from nnlib.core.scratch import scratch_folder
 from nnlib.data.dataset import Dataset
@@ -38,7 +39,7 @@ REPETITIONS = 5
 
 def machine_slots(config: Config) -> int:
     """Tasks that run at once under the configured runner."""
-    return 1 if config.runtime.runner == "inline" else config.runtime.cores or os.cpu_count() or 1
+    return 1 if runner_named(config.runtime.runner).in_one_process else config.runtime.cores or os.cpu_count() or 1
 
 
 def second_point(config: Config, avoid: set[int]) -> int:

@@ -18,6 +18,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from nnlib.config.render import to_yaml
+from nnlib.config.runners import runner_named
 from nnlib.config.schema import Config
 from nnlib.core.errors import JobError, MismatchError, UsageError, from_record
 from nnlib.evaluation.model_selection import choice_facts, combinations_of
@@ -136,7 +137,9 @@ def measure_time(config: Config, output: str, progress: Progress = lambda *_: No
     """
     epochs = checked_epochs(config)
     place = storage(f"{storage(output).root}/timing")
-    runner = "local" if config.runtime.runner == "inline" else config.runtime.runner
+    runner = config.runtime.runner
+    if runner_named(runner).in_one_process:
+        runner = "local"
     single = config.model_copy(
         update={
             "split": config.split.model_copy(update={"seeds": config.split.seeds[:1]}),
@@ -177,8 +180,9 @@ def write_scores(place: Storage, scores: Sequence[Score]) -> None:
 
 
 def _cores(config: Config) -> int:
-    """Runs at once: inline runs, and drivers of a cluster's jobs, take one core each; a local run all it is told."""
-    return 1 if config.runtime.runner == "local" else (config.runtime.cores or os.cpu_count() or 1)
+    """Runs at once: one in one process takes one core, as does the driver of a cluster's jobs; others take them all."""
+    runner = runner_named(config.runtime.runner)
+    return (config.runtime.cores or os.cpu_count() or 1) if runner.in_one_process or runner.is_remote else 1
 
 
 def variant_config(config: Config, variant: Variant, place: Storage) -> Config:

@@ -1,14 +1,17 @@
-"""Sorting a job's output lines by trial, or raising what its tasks reported."""
+"""Sorts a job's output lines by trial and joins averaged slices, or raises what its tasks reported."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
+
 from jobs.mapreduce import tasks
 from jobs.mapreduce.wire import SliceKey, decode_partial
 from jobs.runners.lines import ERROR_KEY, Line, decode_record
 from nnlib.core.errors import JobError, from_record
+from nnlib.core.layout import LayoutSlice, ModelState
 from nnlib.training.round_result import TrialOutput
 
 
@@ -54,3 +57,27 @@ def _split_key(key: bytes) -> tuple[SliceKey, bytes]:
         if key.endswith(kind):
             return SliceKey.decode(key.removesuffix(kind)), kind
     return SliceKey.decode(key), b""
+
+
+def assemble(trial: int, output: TrialOutput, parts: Sequence[LayoutSlice]) -> ModelState:
+    """Join a trial's averaged slices to the whole average; ``parts`` are all slices of the trial's layout.
+
+    Raises `JobError` unless each slice is there, and made from as many examples as the workers reported.
+    """
+    examples = sum(record["examples"] for record in output.records.values())
+    missing = [index for index in range(len(parts)) if index not in output.parts]
+    if missing:
+        raise JobError(f"slice {', '.join(map(str, missing))} of {len(parts)} is missing", trial=trial)
+    for index, (_, part) in enumerate(parts):
+        partial = output.parts[index]
+        if partial.weights.size != part.stop - part.start or partial.examples != examples:
+            raise JobError(
+                f"slice {index} has {partial.weights.size} elements of {partial.examples} examples, expected "
+                f"{part.stop - part.start} of {examples}",
+                trial=trial,
+            )
+    vectors = [
+        np.concatenate([output.parts[index].weights for index, part in enumerate(parts) if part.segment == segment])
+        for segment in range(parts[-1].segment + 1)
+    ]
+    return ModelState(vectors[0], tuple(vectors[1:]))

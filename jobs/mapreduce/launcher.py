@@ -2,99 +2,84 @@
 
 from __future__ import annotations
 
-import glob
-import os
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from pathlib import Path
+from dataclasses import replace
+from functools import cache
 from types import TracebackType
-from typing import TYPE_CHECKING
 
-import numpy as np
-
-from jobs.collective.request import Group
-from jobs.mapreduce import tasks
-from jobs.mapreduce.collect import collect
-from jobs.mapreduce.request import RoundRequest
+from jobs.mapreduce.collect import assemble, collect
+from jobs.mapreduce.demand import epoch_work, task_demand
+from jobs.mapreduce.request import round_request
+from jobs.mapreduce.tasks import slice_elements
 from jobs.runners.local.chaos import Chaos
-from jobs.runners.local.processes import process_starter
-from jobs.runners.local.task_pool import TaskPool
-from jobs.runners.registry import run_job
+from jobs.runners.registry import open_session
+from jobs.runners.request import JobRequest
+from jobs.runners.session import SessionOptions, record_nothing
 from nnlib.aggregation.quantization import ENCODINGS
-from nnlib.core.errors import JobError
-from nnlib.core.layout import LayoutSlice, ModelState
-from nnlib.core.scratch import scratch_folder, write_file
+from nnlib.config.runners import runner_named
+from nnlib.core.errors import ConfigError, JobError
+from nnlib.core.events import Note
+from nnlib.core.layout import LayoutSlice
 from nnlib.run.checkpoint import Checkpoint, RoundStore
 from nnlib.run.ledger import canonical
-from nnlib.run.round_length import round_count
 from nnlib.run.spec import JobSpec, WorkerPlan, partial_layout
+from nnlib.storage import storage
 from nnlib.training.round_result import TrialOutput, check_records
 
-if TYPE_CHECKING:
-    from jobs.runners.hadoop.session import HadoopSite
+TASK_MODULES = ("jobs.mapreduce.round_job",)
+"""What the tasks of a round import."""
 
 
-class JobSite:
-    """The local folder a run's jobs start from: the spec, and one plan file of one line per worker.
+class RoundLauncher:
+    """Launches the jobs of a run, whichever runner runs them.
 
-    Written once per run; mrjob gives each of several one-line files its own map task, but would cut one file of
-    several lines by its own rule.
+    A context manager. ``session`` runs the jobs; what all of them need, the spec and the workers' plans, is made once.
     """
 
     def __init__(
         self,
         spec: JobSpec,
         plans: Sequence[WorkerPlan],
-        note: Callable[[str], None],
+        notify: Callable[[Note], None],
         *,
-        record: Callable[..., None] = lambda **facts: None,
+        record: Callable[..., None] = record_nothing,
         chaos: Chaos | None = None,
         run: str | None = None,
+        modules: Sequence[str] = TASK_MODULES,
     ) -> None:
-        """``note`` gets lines for people, ``record`` facts for the run's events; ``chaos`` sabotages local tasks;
-        ``run`` is the run whose lock the driver holds, if it has one yet."""
+        """``notify`` takes notes for people, ``record`` facts for the run's events; ``chaos`` injects faults into local
+        tasks; ``run`` is the address of the run whose lock the driver holds, if it holds one; ``modules`` are what
+        every task imports."""
         self.spec = spec
-        self.pool: TaskPool | None = None
-        self.site: HadoopSite | None = None
-        self._plans, self._note = plans, note
-        with ExitStack() as stack:
-            self._folder = stack.enter_context(scratch_folder())
-            self._spec = self._folder / "spec.json"
-            self._plan = [self._folder / f"worker-{plan.worker:06d}.plan" for plan in plans]
-            write_file(self._spec, canonical(spec.to_json()))
-            for plan, path in zip(plans, self._plan, strict=True):
-                write_file(path, plan.to_line().encode() + b"\n")
-            runtime = spec.config.runtime
-            if runtime.runner == "hadoop":
-                from jobs.runners.hadoop.session import HadoopSite  # late: other runners need nothing of a cluster
+        self._plans, self._notify = plans, notify
+        self._lines = tuple(plan.to_line() for plan in plans)
+        self._demand, self._work = task_demand(spec), epoch_work(spec)
+        self._slices = cache(self._cut)
+        for_tasks = _readable(spec)
+        self.session = open_session(
+            SessionOptions(
+                runtime=spec.config.runtime,
+                near=for_tasks.dataset.address,
+                modules=modules,
+                notify=notify,
+                record=record,
+                chaos=chaos,
+                run=run,
+            )
+        )
+        try:
+            self._spec_file = self.session.put("spec.json", canonical(for_tasks.to_json()))
+        except BaseException:
+            self.session.close()
+            raise
 
-                self.site = HadoopSite(spec, plans, note, record, run)
-                stack.callback(self.site.close)
-            if runtime.runner == "local":
-                collective = spec.config.sync.mode == "collective"
-                modules = (
-                    ("jobs.collective.collective_job", "jobs.collective.membership")
-                    if collective
-                    else ("jobs.mapreduce.round_job",)
-                )
-                self.pool = TaskPool(
-                    process_starter(runtime.blas_threads, stack, modules),
-                    cores=runtime.cores or os.cpu_count() or 1,
-                    retries=runtime.retries,
-                    timeout_seconds=runtime.task_timeout_seconds,
-                    chaos=chaos,
-                    note=note,
-                    record=record,
-                )
-            self._stack = stack.pop_all()
-
-    def __enter__(self) -> JobSite:
+    def __enter__(self) -> RoundLauncher:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stack.close()
+        self.session.close()
 
     def run(
         self,
@@ -105,73 +90,65 @@ class JobSite:
         state: str | None = None,
         *,
         epochs: range = range(0),
-        group: Group | None = None,
     ) -> dict[int, TrialOutput]:
-        """Run one job, which trains ``epochs`` if its phase does. Raises what a task reported, or `JobError` where its
-        output is not whole."""
-        runtime = self.spec.config.runtime
-        parts = {index: partial_layout(self.spec, self.spec.trials[index]).slices(self._slice) for index in active}
-        request = RoundRequest(
-            phase=phase,
-            round=round_,
-            active=active,
-            spec=str(self._spec),
-            plan=[Path(glob.escape(str(path))) for path in self._plan],
-            model=model,
-            state=state,
-            folder=self._folder,
-            reducers=0 if group is not None else self._reducers(sum(map(len, parts.values()))),
-            spare=self.spec.workers - self.spec.quorum if phase in ("train", "score") and group is None else 0,
-            blas_threads=runtime.blas_threads,
+        """Launch one job of a round; return what came of it, by trial.
+
+        ``active`` are the trials; ``model`` and ``state`` are the addresses of their models and of their optimizer
+        state; a job whose phase is ``train`` trains ``epochs``. Raises as `launch` does.
+        """
+        return self.launch(self.request(phase, round_, active, model, state, epochs=epochs), active)
+
+    def request(
+        self,
+        phase: str,
+        round_: int,
+        active: Sequence[int],
+        model: str | None = None,
+        state: str | None = None,
+        *,
+        epochs: range = range(0),
+    ) -> JobRequest:
+        """Return the request for a job of a round; the arguments are those of `run`."""
+        return round_request(
+            self.spec,
+            phase,
+            round_,
+            active,
+            lines=self._lines,
+            files={"--spec": self._spec_file, "--model": model, "--state": state},
+            demand=self._demand,
+            work=self._work,
             epochs=epochs,
-            group=group,
-            rounds=round_count(self.spec.config),
-            pool=self.pool,
-            site=self.site,
+            slices=sum(len(self._slices(index)) for index in active),
         )
+
+    def launch(self, request: JobRequest, active: Sequence[int]) -> dict[int, TrialOutput]:
+        """Run a job over the ``active`` trials and put its lines together again, by trial.
+
+        Raises what a task reported, or `JobError` where a task failed for good or the output is not whole.
+        """
         try:
-            outputs = collect(run_job(runtime.runner, request), active)
+            outputs = collect(self.session.run(request), active)
         except JobError as error:
             if "worker" in error.where:
                 error.where["shards"] = self._shards(error.where["worker"])
             raise
-        if phase != "scale":
+        if request.phase != "scale":
             check_records(self.spec, outputs)
             if missing := next(iter(outputs.values())).missing(self.spec):
                 named = ", ".join(f"{worker} ({self._shards(worker)})" for worker in missing)
-                self._note(f"{request.name}: goes on without worker {named}: a quorum of {self.spec.quorum} is enough")
+                text = f"{request.name}: goes on without worker {named}: a quorum of {self.spec.quorum} is enough"
+                self._notify(Note(text, "warning"))
             for index, output in outputs.items():
                 output.join_scores(self.spec)
-                if phase == "train" and output.diverged is None:
-                    output.average, output.buffers = self._assemble(index, output, parts[index])
+                if request.phase == "train" and output.diverged is None:
+                    output.average, output.buffers = assemble(index, output, self._slices(index))
         return outputs
-
-    def end_task(self, worker: int, attempt: str | None) -> None:
-        """End a worker's task that hangs, if it is still this attempt of it that runs; the runner starts the next."""
-        if self.pool is not None and attempt is not None:
-            self.pool.end(f"worker {worker}", int(attempt))
-        if self.site is not None and attempt is not None:
-            self.site.end_task(attempt)
-
-    def end_job(self) -> None:
-        """End the job that runs, where it does not end by itself: `run` then raises `JobError`."""
-        if self.site is not None:
-            self.site.end_job()
-
-    @property
-    def queued(self) -> bool:
-        """Whether a cluster has a job of ours, and may let it wait."""
-        said = None if self.site is None else self.site.submission
-        return said is not None and said.submitted
-
-    def _reducers(self, slices: int) -> int:
-        return self.spec.config.reducers or min(self.spec.workers, slices)
 
     @property
     def slots(self) -> int:
-        """Tasks that run at once."""
-        cores = self.spec.config.runtime.cores or os.cpu_count() or 1
-        return 1 if self.pool is None else min(self.spec.workers, cores)
+        """Tasks that run at once, as far as the driver knows."""
+        return min(self.spec.workers, self.session.slots or 1)
 
     def shuffled_bytes(self, active: Sequence[int]) -> int:
         """What one round of these trials carries from mappers to reducers: a vector from every worker, before it is
@@ -183,34 +160,29 @@ class JobSite:
         buffers = sum(segment.nbytes for layout in layouts for segment in layout.buffers)
         return self.spec.workers * (sum(ENCODINGS[precision].size(layout.size) for layout in layouts) + buffers)
 
-    @property
-    def _slice(self) -> int:
-        return tasks.slice_elements(self.spec)
+    def _cut(self, trial: int) -> list[LayoutSlice]:
+        """The slices of a trial's layout, a reduce group each."""
+        return partial_layout(self.spec, self.spec.trials[trial]).slices(slice_elements(self.spec))
 
     def _shards(self, worker: int) -> str:
         """The names of a worker's shards, for a message."""
         names = [self.spec.dataset.shards[index].name for index in self._plans[worker].shards]
         return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
 
-    def _assemble(self, trial: int, output: TrialOutput, parts: Sequence[LayoutSlice]) -> ModelState:
-        """The whole average from its slices; each must be there, from the examples the workers reported."""
-        examples = sum(record["examples"] for record in output.records.values())
-        missing = [index for index in range(len(parts)) if index not in output.parts]
-        if missing:
-            raise JobError(f"slice {', '.join(map(str, missing))} of {len(parts)} is missing", trial=trial)
-        for index, (_, part) in enumerate(parts):
-            partial = output.parts[index]
-            if partial.weights.size != part.stop - part.start or partial.examples != examples:
-                raise JobError(
-                    f"slice {index} has {partial.weights.size} elements of {partial.examples} examples, expected "
-                    f"{part.stop - part.start} of {examples}",
-                    trial=trial,
-                )
-        vectors = [
-            np.concatenate([output.parts[index].weights for index, part in enumerate(parts) if part.segment == segment])
-            for segment in range(parts[-1].segment + 1)
-        ]
-        return ModelState(vectors[0], tuple(vectors[1:]))
+
+def _readable(spec: JobSpec) -> JobSpec:
+    """The spec with the dataset's address as tasks know it. Raises `ConfigError` where they could not read it."""
+    if not runner_named(spec.config.runtime.runner).is_remote:
+        return spec
+    if "://" not in spec.config.data.path:
+        raise ConfigError(
+            "the nodes of a cluster cannot read a dataset on this machine",
+            hint="import it into HDFS (nnjobs data import ... -o hdfs:///...), or, where all nodes share the file "
+            "system, say file:///...",
+            key="data.path",
+        )
+    # A node has none of this machine's Hadoop configuration, which may say what hdfs:///... means.
+    return replace(spec, dataset=replace(spec.dataset, address=storage(spec.dataset.address).root))
 
 
 def model_files(store: RoundStore, checkpoint: Checkpoint) -> tuple[str, str | None]:

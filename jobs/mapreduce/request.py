@@ -3,55 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
-from jobs.collective.request import Group
+from jobs.mapreduce.demand import SMALL_WORK
 from jobs.mapreduce.round_job import RoundJob
-from jobs.runners.request import JobRequest, file_arguments
-from jobs.runners.task_job import TaskJob
+from jobs.runners.request import JobRequest, TaskDemand
+from nnlib.run.round_length import round_count
+from nnlib.run.spec import JobSpec
 
 
-@dataclass(frozen=True, kw_only=True)
-class RoundRequest(JobRequest):
-    """A job of a run: ``spec``, ``model`` and ``state`` are files' addresses, ``rounds`` is the run's number of rounds,
-    where it is known. A job with a ``group`` is collective."""
+def round_request(
+    spec: JobSpec,
+    phase: str,
+    round_: int,
+    active: Sequence[int],
+    *,
+    lines: Sequence[str],
+    files: dict[str, str | None],
+    demand: TaskDemand,
+    work: float,
+    epochs: range,
+    slices: int,
+) -> JobRequest:
+    """Return the request for a job that trains, scores or fits the scaling of the ``active`` trials.
 
-    round: int
-    active: Sequence[int]
-    spec: str
-    model: str | None
-    state: str | None
-    epochs: range = range(0)
-    rounds: int | None = None
-    group: Group | None = None
-
-    @property
-    def job(self) -> type[TaskJob]:
-        if not self.collective:
-            return RoundJob
-        from jobs.collective.collective_job import CollectiveJob  # late: rounds mode needs nothing of a group
-
-        return CollectiveJob
-
-    @property
-    def name(self) -> str:
-        return f"{self.phase} {self.round}"
-
-    @property
-    def number(self) -> int | None:
-        return self.round
-
-    @property
-    def collective(self) -> bool:
-        return self.group is not None
-
-    def arguments(self, *, fetched: bool = False) -> list[Any]:
-        arguments: list[Any] = ["--phase", self.phase, "--round", str(self.round)]
-        arguments += ["--epochs", f"{self.epochs.start}:{self.epochs.stop}"]
-        arguments += ["--active", ",".join(map(str, self.active))]
-        files = {"--spec": self.spec, "--model": self.model, "--state": self.state}
-        arguments += file_arguments(files, fetched=fetched)
-        if self.group is not None:
-            arguments += ["--run-dir", self.group.run_dir, "--group", self.group.folder, "--lock", self.group.lock]
-        return arguments
+    ``lines`` are the workers' plans; ``files`` are the spec, the models and the optimizer state, by option; ``demand``
+    is a worker's; ``work`` is that of one epoch of one trial, in multiplications. ``slices`` is how many slices all
+    models have together, which bounds the number of reducers.
+    """
+    rounds = round_count(spec.config)
+    return JobRequest(
+        job=RoundJob,
+        phase=phase,
+        name=f"{phase} {round_}",
+        experiment=spec.config.name,
+        label=f"round {round_ + 1}/{rounds or '?'}" if phase == "train" else phase,
+        round=round_,
+        lines=lines,
+        options=(
+            *("--round", str(round_)),
+            *("--epochs", f"{epochs.start}:{epochs.stop}"),
+            *("--active", ",".join(map(str, active))),
+        ),
+        files=files,
+        demand=demand,
+        reducers=spec.config.reducers or min(spec.workers, slices),
+        spare=spec.workers - spec.quorum if phase in ("train", "score") else 0,
+        is_small=work * len(active) * max(len(epochs), 1) <= SMALL_WORK,
+    )

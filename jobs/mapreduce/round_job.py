@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from jobs.mapreduce.counters import count_mapped, count_reduced
 from jobs.mapreduce.tasks import Models, map_task, reduce_task
 from jobs.runners.lines import Line
 from jobs.runners.task_job import TaskJob
@@ -28,6 +29,7 @@ _specs: dict[bytes, JobSpec] = {}
 class RoundJob(TaskJob):
     """Train (or score, or fit scaling) every active trial for one round."""
 
+    reports_node = True
     SORT_VALUES = True  # values begin with the worker: reducers get them in worker order
 
     def add_task_args(self) -> None:
@@ -50,7 +52,7 @@ class RoundJob(TaskJob):
         spec = self._spec()
         models = self._models(spec)
         lines = map_task(spec, plan, options.phase, options.round, options.active, models, options.epochs)
-        yield from lines if self._reporter is None else self._reporter.mapped(spec, plan, lines)
+        yield from lines if self._reporter is None else count_mapped(self._reporter, spec, plan, lines)
 
     def _node(self, plan: WorkerPlan) -> Iterator[Line]:
         """What the task's node is like."""
@@ -60,10 +62,11 @@ class RoundJob(TaskJob):
 
     def reducer(self, key: bytes, values: Iterator[bytes]) -> Iterator[Line]:
         spec = self._spec()
-        if self._reporter is not None:
-            yield from self._reporter.reduced(key, values, lambda: reduce_task(spec, key, values, self._models(spec)))
-            return
-        yield from reduce_task(spec, key, values, self._models(spec))
+
+        def reduce() -> Iterator[Line]:
+            return reduce_task(spec, key, values, self._models(spec))
+
+        yield from reduce() if self._reporter is None else count_reduced(self._reporter, key, values, reduce)
 
     def _spec(self) -> JobSpec:
         text = Path(self.options.spec).read_bytes()

@@ -1,1 +1,8 @@
-"""Runners: how a job is run, inline, by local processes or on a Hadoop cluster."""
+"""Runners: how a job is run, in this process, by local processes or on a Hadoop cluster.
+
+Importing this package prepares the import of mrjob, so that its modules import mrjob as any other library.
+"""
+
+from jobs.runners.mrjob_compat import prepare_mrjob
+
+prepare_mrjob()

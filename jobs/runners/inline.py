@@ -1,65 +1,80 @@
-"""The inline runner: all tasks in this process."""
+"""The inline runner: all tasks run in this process, one after the other."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from jobs.runners.mrjob_compat import prepare_mrjob
+from mrjob.inline import InlineMRJobRunner
 
-prepare_mrjob()
+from jobs.runners.lines import Line, reducer_of
+from jobs.runners.mrjob_options import mrjob_options, run_mrjob
+from jobs.runners.request import JobRequest
+from jobs.runners.session import MachineSession, SessionOptions
+from jobs.runners.task_job import TaskJob
 
-from mrjob.inline import InlineMRJobRunner  # noqa: E402
 
-from jobs.runners.lines import reducer_of  # noqa: E402
-from jobs.runners.request import JobRequest  # noqa: E402
-from jobs.runners.task_job import TaskJob  # noqa: E402
+class InlineSession(MachineSession):
+    """Runs all tasks in this process, one at a time."""
+
+    slots = 1
+
+    def __init__(self, options: SessionOptions) -> None:
+        super().__init__()
+        self._blas_threads = options.runtime.blas_threads
+
+    def run(self, job: JobRequest) -> Iterator[Line]:
+        options = mrjob_options(job, self.folder, self._blas_threads)
+        return run_mrjob(InlineRunner.for_request(job, options), job)
 
 
 class InlineRunner(InlineMRJobRunner):  # type: ignore[misc]
-    """All tasks in this process, one after the other, on the job's own files, with their lines in memory.
+    """Runs a job's tasks on the job's own files, with their lines in memory.
 
     mrjob's own inline runner plays a cluster on disk: each task gets a directory with links to copies of the files,
     an environment, a current directory, and files for its lines. Most of a round, its training aside, was that.
     """
 
     request: JobRequest
-    reducers = 1
 
     @classmethod
-    def for_request(cls, request: JobRequest, common: dict[str, Any]) -> InlineRunner:
-        """The runner of a job; ``common`` are mrjob's options that all our runners share."""
-        options = {name: value for name, value in common.items() if name != "read_logs"}
-        job = cls(mrjob_cls=request.job, **options)
-        job.reducers, job.request = request.reducers, request
-        return job
+    def for_request(cls, request: JobRequest, options: dict[str, Any]) -> InlineRunner:
+        """Make the runner of a job from mrjob's options."""
+        options.pop("read_logs")
+        runner = cls(mrjob_cls=request.job, **options)
+        runner.request = request
+        return runner
 
     def _run(self) -> None:
         job = self.request.job(self._mr_job_extra_args(local=True))
-        plan = [Path(path).read_bytes().splitlines() for path in self._input_paths_for_step(0)]
-        if self.request.collective:  # one task is the whole group
-            self._output = list(_output_of(job, job.run_mapper, [line for worker in plan for line in worker]))
-            return
-        mapped = [line for worker in plan for line in _output_of(job, job.run_mapper, worker)]
-        if not self.reducers:
-            self._output = mapped
-            return
-        groups: dict[int, list[bytes]] = {}
-        for line in sorted(mapped):
-            groups.setdefault(reducer_of(line, self.reducers), []).append(line)
-        self._output = [line for group in groups.values() for line in _output_of(job, job.run_reducer, group)]
+        self._output = run_tasks(job, [[line] for line in self.request.lines], self.request)
 
     def lines(self) -> Iterable[bytes]:
-        """The job's output."""
+        """Return the job's output."""
         return self._output
 
 
-def _output_of(job: TaskJob, task: Callable[[], None], lines: Sequence[bytes]) -> Iterable[bytes]:
-    """The lines that one task of the job writes for the given ones."""
+def run_tasks(job: TaskJob, plan: Sequence[Sequence[str]], request: JobRequest) -> list[bytes]:
+    """Run the map tasks of a job, each on its lines of ``plan``, then the reduce tasks; return their output lines.
+
+    A collective job is one task that holds the whole group.
+    """
+    if request.is_collective:
+        return output_of(job, job.run_mapper, [line.encode() for task in plan for line in task])
+    mapped = [line for task in plan for line in output_of(job, job.run_mapper, [text.encode() for text in task])]
+    if not request.reducers:
+        return mapped
+    groups: dict[int, list[bytes]] = {}
+    for line in sorted(mapped):
+        groups.setdefault(reducer_of(line, request.reducers), []).append(line)
+    return [line for group in groups.values() for line in output_of(job, job.run_reducer, group)]
+
+
+def output_of(job: TaskJob, task: Callable[[], None], lines: Iterable[bytes]) -> list[bytes]:
+    """Run one task of a job on input lines; return the lines that it writes."""
     output = io.BytesIO()
     job.sandbox(lines, output)
     task()
     output.seek(0)
-    return output
+    return output.readlines()

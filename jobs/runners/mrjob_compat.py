@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import shlex
 import sys
 import types
@@ -12,11 +13,15 @@ from nnlib.core.errors import JobError
 
 
 def prepare_mrjob() -> None:
-    """Call before importing mrjob. Raises `JobError` if a module it needs cannot be had.
+    """Make mrjob importable. `jobs.runners` calls this when it is imported.
 
     mrjob needs ``pipes`` (gone in Python 3.13), of which it uses only ``quote``, and ``distutils`` (gone in 3.12),
-    which setuptools brings back.
+    which setuptools brings back. Raises `JobError` if a module it needs cannot be had.
     """
+    # What mrjob logs, our errors say; without a handler Python would print its warnings on the terminal.
+    mrjob = logging.getLogger("mrjob")
+    if not mrjob.handlers:
+        mrjob.addHandler(logging.NullHandler())
     if "pipes" not in sys.modules and importlib.util.find_spec("pipes") is None:
         pipes = types.ModuleType("pipes", "The one function of the former standard module that mrjob uses.")
         pipes.quote = shlex.quote  # type: ignore[attr-defined]

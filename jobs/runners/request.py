@@ -1,105 +1,69 @@
-"""What runners are asked to run: a job, its arguments, and where its tasks' lines are."""
+"""What a runner is asked to run: a job, the lines of its map tasks, and what the tasks need.
+
+A request says nothing of the runner it will meet.
+"""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from jobs.runners.task_job import TaskJob
-from nnlib.config.schema import Hadoop
-from nnlib.core.errors import UsageError
-from nnlib.storage import storage
-
-if TYPE_CHECKING:
-    from jobs.runners.hadoop.submission import Submission
-    from jobs.runners.local.task_pool import TaskPool
 
 
-class ClusterSite(Protocol):
-    """Where the hadoop runner's jobs of a command start from. ``note`` gets lines for people, ``record`` facts;
-    ``checked``: nobody needs to ask the nodes any more what they are like; ``submission``: the newest job's."""
+@dataclass(frozen=True)
+class TaskDemand:
+    """What the work on one line of the plan needs. ``memory_mb`` counts what a task holds besides Python and its
+    libraries; ``line_bytes`` is the size of the longest line that it reads or writes."""
 
-    settings: Hadoop
-    checked: bool
-    submission: Submission | None
-    note: Callable[[str], None]
-    record: Callable[..., None]
-
-    def uber(self, request: Any) -> bool:
-        """Whether the job's tasks are to run in its master's container."""
-
-    def properties(self, request: Any, *, uber: bool) -> dict[str, str]:
-        """The Hadoop properties of a job."""
-
-    def options(self, request: Any) -> dict[str, Any]:
-        """mrjob's options of a job: its files are addresses that all nodes can read."""
-
-    def hear_of_nodes(self, values: Iterable[bytes]) -> None:
-        """Take in what tasks say of their nodes."""
+    memory_mb: int = 0
+    line_bytes: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
-class JobRequest(ABC):
-    """One job to run. ``plan`` has one file of one line per map task, ``folder`` takes temporary files. ``pool`` runs
-    the local runner's tasks, ``site`` is where the hadoop runner's jobs start from. Without ``reducers`` the job is its
-    map tasks alone; ``spare`` of the map tasks may fail for good without the job failing."""
+class JobRequest:
+    """One job to run.
 
+    Each of ``lines`` is the plan of one map task (of one worker, where the job trains). ``name`` tells the job from the
+    others of its command; on a cluster's pages people see `title`. ``options`` are arguments of the tasks; ``files``
+    are more of them, whose values are addresses of files (None: there is no such file).
+
+    Without ``reducers`` the job is its map tasks alone. ``spare`` of the map tasks may fail for good without the job
+    failing. ``round`` is the round that the job trains or scores, if it does. The map tasks of a collective job work
+    together, so all of them must run at once. A small job takes less time than starting its tasks in containers.
+    """
+
+    job: type[TaskJob]
     phase: str
-    plan: Sequence[Path]
-    folder: Path
-    blas_threads: int
+    name: str
+    experiment: str
+    label: str
+    lines: Sequence[str]
+    options: Sequence[str] = ()
+    files: Mapping[str, str | None] = field(default_factory=dict)
+    demand: TaskDemand = TaskDemand()
     reducers: int = 0
     spare: int = 0
-    pool: TaskPool | None = None
-    site: ClusterSite | None = None
+    round: int | None = None
+    is_collective: bool = False
+    is_small: bool = False
 
     @property
-    @abstractmethod
-    def job(self) -> type[TaskJob]:
-        """The mrjob job to run."""
+    def title(self) -> str:
+        """The job's name for people: the experiment or command that it belongs to, and what it does there."""
+        return f"nnjobs {self.experiment} {self.label}"
 
-    @property
-    def name(self) -> str:
-        """What tells the job from the others of its command."""
-        return self.phase
-
-    @property
-    def number(self) -> int | None:
-        """The round that the job is, if it is one."""
-        return None
-
-    @property
-    def collective(self) -> bool:
-        """Whether the job's tasks work together, so that all of them must run at once."""
-        return False
-
-    @abstractmethod
     def arguments(self, *, fetched: bool = False) -> list[Any]:
-        """The tasks' arguments in mrjob's form: files as dicts, so that runners can ship them; ``fetched``: what lies
-        elsewhere is named by its address only, for the tasks to read themselves."""
+        """Return the tasks' arguments in mrjob's form: files as dicts, so that runners can ship them.
 
-
-def file_arguments(files: Mapping[str, str | None], *, fetched: bool) -> list[Any]:
-    """Arguments that are files: option -> address (None: there is none)."""
-    arguments: list[Any] = []
-    for option, path in files.items():
-        if path is not None and fetched and "://" in path:
-            arguments += [option, path]
-        elif path is not None:
-            arguments += [option, {"type": "file", "path": path, "name": path.rpartition("/")[2]}]
-    return arguments
-
-
-def reachable(address: str, runner: str, what: str) -> str:
-    """The address as all tasks know it. Raises `UsageError` for a path of this machine where nodes must read it."""
-    if runner == "hadoop" and "://" not in address:
-        raise UsageError(
-            f"the nodes of a cluster do not see {what} on this machine",
-            hint="use an address in HDFS (hdfs:///...), or, where all nodes share the file system, say file:///...",
-            address=address,
-        )
-    root = storage(address).root  # a node has none of this machine's configuration, which may say what hdfs:/// means
-    return f"file://{root}" if address.startswith("file://") else root
+        ``fetched``: tasks read files with a scheme (``hdfs://...``) by themselves, so these stay addresses.
+        """
+        arguments: list[Any] = ["--phase", self.phase, *self.options]
+        for option, address in self.files.items():
+            if address is not None and fetched and "://" in address:
+                arguments += [option, address]
+            elif address is not None:
+                name = address.rpartition("/")[2]
+                arguments += [option, {"type": "file", "path": address, "name": name}]
+        return arguments

@@ -8,16 +8,11 @@ from __future__ import annotations
 
 import platform
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, BinaryIO, Protocol
 
-from jobs.mapreduce.counters import add_count, count_record
-from jobs.mapreduce.tasks import DRIFT, METRICS
-from jobs.runners.lines import Line, decode_record
-from jobs.runners.node_check import NODE_KEY
 from nnlib.core.liveness import PULSE
-from nnlib.run.spec import JobSpec, WorkerPlan
 
 EVERY_SECONDS = 3.0
 
@@ -60,39 +55,15 @@ class Reporter:
                 seen = PULSE.beats
                 self._job.set_status(status(PULSE.doing))
 
-    def mapped(self, spec: JobSpec, plan: WorkerPlan, lines: Iterable[Line]) -> Iterator[Line]:
-        """A map task's lines as they are, counted; the log says first whose they are."""
-        self.begins(plan.worker)
-        counts: dict[str, int] = {}
-        for key, value in lines:
-            add_count(counts, "bytes", len(key) + len(value) + 2)
-            if key.endswith(METRICS):
-                _, record = decode_record(value)
-                count_record(counts, spec, record)
-            yield key, value
-        self.counted(counts)
-
-    def begins(self, worker: int) -> None:
-        """Say in the log whose work begins: what it says next is about that."""
+    def begin(self, worker: int) -> None:
+        """Write into the log which worker's work begins: the lines that follow are about it."""
         self._job.stderr.write(f"nnjobs: worker {worker} on {platform.node()}\n".encode())
         self._job.stderr.flush()
 
-    def counted(self, counts: dict[str, int]) -> None:
-        """Add to the job's counters."""
+    def count(self, counts: Mapping[str, int]) -> None:
+        """Add amounts to the job's counters, by name."""
         for name, amount in counts.items():
             self._job.increment_counter(GROUP, name, amount)
-
-    def reduced(self, key: bytes, values: Iterable[bytes], reduce: Callable[[], Iterable[Line]]) -> Iterator[Line]:
-        """The lines of ``reduce``, counted; those about nodes pass as they are."""
-        if key == NODE_KEY:
-            yield from ((key, value) for value in values)
-            return
-        counts: dict[str, int] = {}
-        for key, value in reduce():
-            if key.endswith(DRIFT):
-                add_count(counts, "milliseconds average", round(1000 * decode_record(value)[1]["seconds"]))
-            yield key, value
-        self.counted(counts)
 
 
 def status(doing: dict[str, Any]) -> str:

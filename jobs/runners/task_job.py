@@ -5,17 +5,15 @@ Runners start a job's file as a script, so it must stand alone beside an install
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from jobs.runners.mrjob_compat import prepare_mrjob
+from mrjob.job import MRJob
+from mrjob.protocol import RawValueProtocol
+from mrjob.step import MRStep
 
-prepare_mrjob()
-
-from mrjob.job import MRJob  # noqa: E402  (needs the shims above on Python 3.13)
-from mrjob.protocol import RawValueProtocol  # noqa: E402
-
-from jobs.runners.lines import LineProtocol  # noqa: E402
-from jobs.runners.output_trailer import SealedStream  # noqa: E402
+from jobs.runners.lines import LineProtocol
+from jobs.runners.output_trailer import SealedStream
 
 if TYPE_CHECKING:
     from jobs.runners.streaming_reporter import Reporter
@@ -27,6 +25,8 @@ class TaskJob(MRJob):  # type: ignore[misc]
     INPUT_PROTOCOL = RawValueProtocol
     INTERNAL_PROTOCOL = LineProtocol
     OUTPUT_PROTOCOL = LineProtocol
+    reports_node = False
+    """Whether the tasks can report what their node is like (``--check-node``)."""
     _reporter: Reporter | None = None
 
     def configure_args(self) -> None:
@@ -39,6 +39,10 @@ class TaskJob(MRJob):  # type: ignore[misc]
             parser.add_argument(f"--{step}", dest=f"run_{step}", action="store_true")
         parser.set_defaults(help=False, runner=None)
         self.add_task_args()
+
+    def map_steps(self, **tasks: Callable[..., object]) -> list[MRStep]:
+        """Return the steps of a job of map tasks alone, in mrjob's form; ``tasks`` are its mapper, mapper_final ..."""
+        return [MRStep(**tasks)]
 
     def add_task_args(self) -> None:
         self.add_file_arg("--spec")

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from nnlib.config.document import MAX_BYTES, Document, Path, read_document
 from nnlib.config.explain import Problem, dotted, explained, near, shown
+from nnlib.config.runners import RUNNERS
 from nnlib.config.schema import Config
 from nnlib.core.errors import ConfigError
 from nnlib.storage import file_at
@@ -197,6 +198,7 @@ _NAMES: dict[Path, Callable[[], Collection[str]]] = {
     ("model", "kind"): _models,
     ("train", "optimizer"): _optimizers,
     ("sync", "outer", "kind"): _outer_steps,
+    ("runtime", "runner"): lambda: RUNNERS,
 }
 
 

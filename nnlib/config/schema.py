@@ -244,7 +244,7 @@ class Hadoop(Section):
 
 
 class Runtime(Section):
-    runner: Literal["inline", "local", "hadoop"] = Field(
+    runner: str = Field(
         "inline", description="inline: one process; local: one a task; hadoop: MapReduce jobs on a cluster"
     )
     cores: PositiveInt | None = Field(None, description="local: tasks at once; default: all cores")

@@ -33,8 +33,8 @@ from on_hadoop import hadoop  # noqa: E402
 from record import record  # noqa: E402
 
 from jobs.driver.run_setup import prepare  # noqa: E402
-from jobs.mapreduce.demand import task_resources  # noqa: E402
-from jobs.runners.hadoop.job_properties import job_properties  # noqa: E402
+from jobs.mapreduce.demand import task_demand  # noqa: E402
+from jobs.runners.hadoop.job_properties import container, job_properties  # noqa: E402
 from jobs.runners.hadoop.runner import LINES, client_environment  # noqa: E402
 from nnlib.config.load import load_config  # noqa: E402
 from nnlib.config.schema import Config  # noqa: E402
@@ -63,7 +63,13 @@ def empty_job(config: Config, base: str, number: int) -> float:
     """Seconds of a job of as many map tasks that do nothing."""
     spec, _ = prepare(config, ignore)
     properties = job_properties(
-        config.runtime, config.workers, task_resources(spec), name="empty", reducers=0, uber=False, lines_per_map=1
+        config.runtime,
+        config.workers,
+        container(config.runtime, task_demand(spec)),
+        name="empty",
+        reducers=0,
+        uber=False,
+        lines_per_map=1,
     )
     storage(base).write("lines", b"".join(b"%d\n" % worker for worker in range(config.workers)))
     home = Path(os.environ["HADOOP_HOME"])

@@ -26,9 +26,6 @@ UPWARD = {
 """(module, module of a higher room it imports) -> why. Such imports stand within functions."""
 
 PENDING = {
-    ("jobs.mapreduce", "jobs.collective"),
-    ("jobs.runners", "jobs.batch"),
-    ("jobs.runners", "jobs.mapreduce"),
     ("nnlib.config", "nnlib.models"),
     ("nnlib.config", "nnlib.optim"),
 }

@@ -23,7 +23,7 @@ def before_submission() -> None:
     """When the first round is committed, and what the job of the second needs is written."""
     from jobs.runners.hadoop.runner import HadoopRunner
 
-    submit, jobs = HadoopRunner._submit, []
+    submit, jobs = HadoopRunner._run, []
 
     def counted(self: HadoopRunner) -> None:
         jobs.append(self)
@@ -31,7 +31,7 @@ def before_submission() -> None:
             die()
         submit(self)
 
-    HadoopRunner._submit = counted  # type: ignore[method-assign]
+    HadoopRunner._run = counted  # type: ignore[method-assign]
 
 
 def before_commit() -> None:

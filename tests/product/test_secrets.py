@@ -16,8 +16,8 @@ import pytest
 from shards import write_run
 
 from jobs.__main__ import main
-from jobs.mapreduce import launcher
 from jobs.runners.local import fork_server, task_pool
+from jobs.runners.local import session as local_session
 from nnlib.config.load import parse_config
 from nnlib.core.errors import UsageError
 from nnlib.storage import LocalStorage, storage
@@ -124,7 +124,7 @@ def test_no_secret_of_the_environment_is_written_or_passed_on(
     monkeypatch.setattr(fork_server.TaskServer, "start", recording(fork_server.TaskServer.start))
     monkeypatch.setattr(task_pool.TaskPool, "run", watched)
     if not forked:
-        monkeypatch.setattr(launcher, "process_starter", lambda *_: subprocess.Popen)
+        monkeypatch.setattr(local_session, "process_starter", lambda *_: subprocess.Popen)
     run = tmp_path / "run"
     started = ["train", str(trained / "c.yaml"), "-r", "local", "--run-dir", str(run), "--json"]
     assert main(started) == 0

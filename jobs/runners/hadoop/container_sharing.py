@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from jobs.mapreduce.demand import task_resources
-from jobs.runners.hadoop.job_properties import LEAST_MB
+from jobs.runners.hadoop.job_properties import LEAST_MB, container
 from jobs.runners.hadoop.yarn_rest import node_sizes, resource_manager
-from nnlib.run.spec import JobSpec
+from jobs.runners.request import TaskDemand
+from nnlib.config.schema import Runtime
 from nnlib.storage.hdfs.hadoop_config import properties
 
 LARGEST = "yarn.scheduler.maximum-allocation-"
@@ -13,23 +13,27 @@ LARGEST_MB, LARGEST_VCORES = 8192, 4
 """Hadoop's defaults of the largest container."""
 
 
-def workers_per_task(spec: JobSpec) -> int:
-    """As ``runtime.hadoop.workers_per_task`` says. auto: the workers by the nodes, if every node has room for such a
-    container beside the job's master, else as many as there is room for; one where the nodes are not known."""
-    hadoop = spec.config.runtime.hadoop
+def workers_per_task(runtime: Runtime, demand: TaskDemand, workers: int) -> int:
+    """Return how many of ``workers`` share a container; ``demand`` is that of one worker.
+
+    That is what ``runtime.hadoop.workers_per_task`` says. ``auto``: the workers divided by the nodes, if every node has
+    room for such a container beside the job's master, else as many as there is room for; 1 where the nodes are not
+    known.
+    """
+    hadoop = runtime.hadoop
     if hadoop.workers_per_task != "auto":
-        return min(hadoop.workers_per_task, spec.workers)
-    if spec.workers == 1 or hadoop.memory_mb is not None or hadoop.vcores is not None:
+        return min(hadoop.workers_per_task, workers)
+    if workers == 1 or hadoop.memory_mb is not None or hadoop.vcores is not None:
         return 1
     nodes = node_sizes(resource_manager())
     if not nodes:
         return 1
     memory = min(_largest("mb", LARGEST_MB), min(mb for mb, _ in nodes) - LEAST_MB)
     vcores = min(_largest("vcores", LARGEST_VCORES), min(cores for _, cores in nodes) - 1)
-    for workers in range(-(-spec.workers // len(nodes)), 1, -1):
-        needed = task_resources(spec, workers)
+    for count in range(-(-workers // len(nodes)), 1, -1):
+        needed = container(runtime, demand, count)
         if needed.memory_mb <= memory and needed.vcores <= vcores:
-            return workers
+            return count
     return 1
 
 

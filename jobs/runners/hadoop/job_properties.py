@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from jobs.runners.request import TaskDemand
 from nnlib.config.schema import Runtime
 
 MB = 1 << 20
@@ -19,6 +20,14 @@ JVM_MB = 128
 """What a small JVM takes beside its heap: classes, compiled code, threads, buffers."""
 
 LEAST_MB = 512
+"""Of a container: YARN's nodes give out memory in steps of this size or larger."""
+
+HEAP_MB = 64
+"""Of a task's JVM, which only passes lines on, without the lines themselves."""
+
+LINE_COPIES = 4
+"""The JVM holds a line about four times: as bytes, as text, in the sort buffer, on its way to the merge."""
+
 MASTER_HEAP_MB = 192
 """Of the job's master (MRAppMaster), for a job of up to some hundred tasks; more tasks get more, see `master_heap`."""
 
@@ -31,18 +40,28 @@ UBER_MAPS = 9
 
 
 @dataclass(frozen=True)
-class Resources:
-    """Of one task's container: ``memory_mb`` in all, of which ``heap_mb`` for the JVM's heap; ``vcores``."""
+class Container:
+    """The size of a task's container: ``memory_mb`` in all, of which ``heap_mb`` for the JVM's heap; ``vcores``."""
 
     memory_mb: int
     heap_mb: int
     vcores: int
 
 
+def container(runtime: Runtime, demand: TaskDemand, workers: int = 1) -> Container:
+    """Return the container of a task that holds so many workers, or what the configuration says of its size."""
+    hadoop = runtime.hadoop
+    heap = hadoop.heap_mb or HEAP_MB + -(-LINE_COPIES * demand.line_bytes // MB)
+    shared = 0 if workers == 1 else PYTHON_MB  # of the process that the workers are forked from
+    needed = heap + JVM_MB + shared + workers * (PYTHON_MB + demand.memory_mb)
+    memory = hadoop.memory_mb or max(LEAST_MB, needed)
+    return Container(memory, heap, hadoop.vcores or workers * runtime.blas_threads)
+
+
 def job_properties(
     runtime: Runtime,
     tasks: int,
-    resources: Resources,
+    size: Container,
     *,
     name: str,
     reducers: int,
@@ -53,27 +72,27 @@ def job_properties(
     ``jobconf`` wins."""
     hadoop = runtime.hadoop
     options = hadoop.jvm_options
-    jvm = f"-Xmx{resources.heap_mb}m {options}".strip()
-    heap = master_heap(tasks) + (resources.heap_mb if uber else 0)
+    jvm = f"-Xmx{size.heap_mb}m {options}".strip()
+    heap = master_heap(tasks) + (size.heap_mb if uber else 0)
     master = heap + JVM_MB
     if uber:  # Hadoop wants a master's container as large as the tasks' that it takes in
-        master = max(resources.memory_mb + MASTER_HEAP_MB, master)
+        master = max(size.memory_mb + MASTER_HEAP_MB, master)
     timeout = runtime.task_timeout_seconds or TIMEOUT_SECONDS
     properties = {
         "mapreduce.job.name": name,
         "mapreduce.job.reduces": str(reducers),
         "mapreduce.input.lineinputformat.linespermap": str(lines_per_map),
         "stream.map.input.ignoreKey": "true",  # else a worker's line would begin with its offset in the plan
-        "mapreduce.map.memory.mb": str(resources.memory_mb),
-        "mapreduce.reduce.memory.mb": str(resources.memory_mb),
-        "mapreduce.map.cpu.vcores": str(resources.vcores),
-        "mapreduce.reduce.cpu.vcores": str(resources.vcores),
+        "mapreduce.map.memory.mb": str(size.memory_mb),
+        "mapreduce.reduce.memory.mb": str(size.memory_mb),
+        "mapreduce.map.cpu.vcores": str(size.vcores),
+        "mapreduce.reduce.cpu.vcores": str(size.vcores),
         "mapreduce.map.java.opts": jvm,
         "mapreduce.reduce.java.opts": jvm,
         "yarn.app.mapreduce.am.resource.mb": str(max(master, LEAST_MB)),
-        "yarn.app.mapreduce.am.resource.cpu-vcores": str(resources.vcores if uber else 1),
+        "yarn.app.mapreduce.am.resource.cpu-vcores": str(size.vcores if uber else 1),
         "yarn.app.mapreduce.am.command-opts": f"-Xmx{heap}m {options}".strip(),
-        "mapreduce.task.io.sort.mb": str(max(8, resources.heap_mb // 4)),
+        "mapreduce.task.io.sort.mb": str(max(8, size.heap_mb // 4)),
         "mapreduce.task.timeout": str(int(1000 * timeout)),
         # Hadoop looks every 30 s; a short timeout would be half a minute late.
         "mapreduce.task.timeout.check-interval-ms": str(int(1000 * min(30.0, max(timeout / 5, 1.0)))),

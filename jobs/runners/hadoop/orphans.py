@@ -17,6 +17,7 @@ from collections.abc import Callable
 
 from jobs.runners.hadoop.kill import kill_application
 from jobs.runners.hadoop.yarn_rest import program
+from nnlib.core.events import Note
 from nnlib.core.scratch import abandoned, own_prefix
 from nnlib.storage import Storage
 
@@ -32,17 +33,22 @@ def folder_name(run: str | None) -> str:
     return f"{own_prefix()}{_run_mark(run)}-{secrets.token_hex(6)}"
 
 
-def sweep(base: Storage, folder: str, run: str | None, note: Callable[[str], None]) -> None:
+def sweep(base: Storage, folder: str, run: str | None, notify: Callable[[Note], None]) -> None:
     """End the applications and delete the scratch folders, in ``folder`` of ``base``, of drivers that are dead."""
     for name in base.names(folder):
         found = _NAME.fullmatch(name)
         if abandoned(name) or (run is not None and found is not None and found[1] == _run_mark(run)):
-            ended, left = _end_applications(name, note)
+            ended, left = _end_applications(name, notify)
             if left:  # its folder's name is the tag by which the next command finds it
-                note(f"cannot end what a killed driver left running: {', '.join(left)} (yarn application -kill)")
+                names = ", ".join(left)
+                _warn(notify, f"cannot end what a killed driver left running: {names} (yarn application -kill)")
                 continue
-            note(f"deleting what a killed driver left in {base.root}/{folder}{_and_ended(ended)}")
+            _warn(notify, f"deleting what a killed driver left in {base.root}/{folder}{_and_ended(ended)}")
             base.delete(f"{folder}/{name}")
+
+
+def _warn(notify: Callable[[Note], None], text: str) -> None:
+    notify(Note(text, "warning"))
 
 
 def _and_ended(applications: list[str]) -> str:
@@ -56,7 +62,7 @@ def _run_mark(run: str | None) -> str:
     return hashlib.sha256(place.encode()).hexdigest()[:8]
 
 
-def _end_applications(tag: str, note: Callable[[str], None]) -> tuple[list[str], list[str]]:
+def _end_applications(tag: str, notify: Callable[[Note], None]) -> tuple[list[str], list[str]]:
     """End what runs under a tag: what was ended, and what could not be. By the program ``yarn``, which knows every
     resource manager and how to log in there."""
     try:
@@ -65,7 +71,7 @@ def _end_applications(tag: str, note: Callable[[str], None]) -> tuple[list[str],
         ended = [name for name in found if kill_application(name, None, program("yarn"), os.environ)]
         return ended, [name for name in found if name not in ended]
     except (OSError, subprocess.SubprocessError) as error:
-        note(f"cannot see whether a killed driver's application still runs: {error}")
+        _warn(notify, f"cannot see whether a killed driver's application still runs: {error}")
         return [], []
 
 

@@ -30,6 +30,7 @@ from typing import BinaryIO
 import jobs
 import nnlib
 from nnlib.core.errors import StorageError, UsageError
+from nnlib.core.events import Note
 
 ROOTS: tuple[str, ...] = (
     *("numpy", "scipy", "pyarrow", "threadpoolctl"),
@@ -264,14 +265,14 @@ def hash_of(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def cached_environment(note: Callable[[str], None]) -> tuple[Path, str]:
-    """The archive of everything but nnjobs itself, and its SHA-256; packed only when the installed packages change.
-    ``note`` gets a line for people where that takes seconds."""
+def cached_environment(notify: Callable[[Note], None]) -> tuple[Path, str]:
+    """Return the archive of everything but nnjobs itself, and its SHA-256; it is packed only when the installed
+    packages change. ``notify`` gets a note where that takes seconds."""
     key = _installation()
     folder = cache_folder()
     for path in sorted(folder.glob(f"{key}-*.tar.gz")):
         return path, path.name.removesuffix(".tar.gz").partition("-")[2]
-    note("packing the tasks' environment, once")
+    notify(Note("packing the tasks' environment, once"))
     temporary = folder / f"{key}.tar.gz"
     digest = _write(temporary, environment_entries())
     path = temporary.replace(folder / f"{key}-{digest}.tar.gz")

@@ -8,32 +8,27 @@ job needs lies in HDFS before it starts, so that the runner has only to build th
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from jobs.runners.mrjob_compat import prepare_mrjob
+from mrjob.fs.composite import CompositeFilesystem
+from mrjob.fs.hadoop import HadoopFilesystem
+from mrjob.fs.local import LocalFilesystem
+from mrjob.hadoop import HadoopJobRunner
 
-prepare_mrjob()
-
-from mrjob.fs.composite import CompositeFilesystem  # noqa: E402  (needs the shims above on Python 3.13)
-from mrjob.fs.hadoop import HadoopFilesystem  # noqa: E402
-from mrjob.fs.local import LocalFilesystem  # noqa: E402
-from mrjob.hadoop import HadoopJobRunner  # noqa: E402
-
-from jobs.runners.hadoop.diagnosis import FailedJobError, explain  # noqa: E402
-from jobs.runners.hadoop.kill import delete_staged, kill_application  # noqa: E402
-from jobs.runners.hadoop.mrjob_filesystem import StorageFilesystem  # noqa: E402
-from jobs.runners.hadoop.submission import Submission, submit  # noqa: E402
-from jobs.runners.hadoop.yarn_rest import ENDED, application  # noqa: E402
-from jobs.runners.node_check import (  # noqa: E402
-    NODE_KEY,
-    PREFLIGHT,
-)
-from jobs.runners.request import ClusterSite, JobRequest  # noqa: E402
-from nnlib.core.errors import JobError  # noqa: E402
-from nnlib.storage import storage  # noqa: E402
+from jobs.runners.hadoop.diagnosis import explain
+from jobs.runners.hadoop.kill import delete_staged, kill_application
+from jobs.runners.hadoop.mrjob_filesystem import StorageFilesystem
+from jobs.runners.hadoop.submission import State, Submission, submit
+from jobs.runners.hadoop.yarn_rest import ENDED, application
+from jobs.runners.node_check import PREFLIGHT
+from jobs.runners.request import JobRequest
+from nnlib.config.schema import Hadoop
+from nnlib.core.errors import JobError
+from nnlib.core.events import Note
+from nnlib.storage import storage
 
 SUCCESS = "_SUCCESS"
 """Hadoop's committer writes it when all output is there."""
@@ -45,27 +40,34 @@ PROPERTY_NAMES_SINCE = "3.0.0"
 """The Hadoop whose names of properties mrjob is to use; those of Hadoop 2 are the same. Asking costs a JVM."""
 
 
-class HadoopRunner(HadoopJobRunner):  # type: ignore[misc]
-    """One job on a cluster."""
+@dataclass(frozen=True, kw_only=True)
+class HadoopJob:
+    """A job as the cluster is to run it. ``in_master``: its tasks run in the container of its master (uber mode)."""
 
-    site: ClusterSite
     request: JobRequest
-    common: dict[str, Any]
-    uber: bool
+    in_master: bool
+    properties: Mapping[str, str]
+    settings: Hadoop
+    notify: Callable[[Note], None]
+    record: Callable[..., None]
+    submission: Submission = field(default_factory=Submission)
+
+
+class HadoopRunner(HadoopJobRunner):  # type: ignore[misc]
+    """Submits one job, waits for its end and reads its output."""
+
+    job: HadoopJob
 
     @classmethod
-    def for_request(cls, request: JobRequest, common: dict[str, Any]) -> HadoopRunner:
-        """The runner of a job; ``common`` are mrjob's options that all our runners share."""
-        assert request.site is not None
-        options = common | request.site.options(request)
-        options |= {"hadoop_input_format": LINES, "bootstrap_mrjob": False}
-        if request.phase == PREFLIGHT:
+    def for_job(cls, job: HadoopJob, options: dict[str, Any]) -> HadoopRunner:
+        """Make the runner of a job from mrjob's options."""
+        options = options | {"hadoop_input_format": LINES, "bootstrap_mrjob": False}
+        if job.request.phase == PREFLIGHT:
             options |= {"steps": [{"type": "streaming", "mapper": {"type": "script"}}], "sort_values": False}
-        job = cls(**options)
-        job.common = common
-        job._upload_mgr = None  # mrjob's way into HDFS: nothing is left to go up
-        job.site, job.request, job.uber = request.site, request, request.site.uber(request)
-        return job
+        runner = cls(**options)
+        runner._upload_mgr = None  # mrjob's way into HDFS: nothing is left to go up
+        runner.job = job
+        return runner
 
     @cached_property
     def fs(self) -> CompositeFilesystem:
@@ -79,7 +81,7 @@ class HadoopRunner(HadoopJobRunner):  # type: ignore[misc]
         return PROPERTY_NAMES_SINCE
 
     def _script_args_for_step(self, step_num: int, mrc: str, input_manifest: bool = False) -> list[str]:
-        return [*self._task_python_bin(), "-m", self.request.job.__module__, *self._args_for_task(step_num, mrc)]
+        return [*self._task_python_bin(), "-m", self.job.request.job.__module__, *self._args_for_task(step_num, mrc)]
 
     def _file_arg_hash_paths(self, named_paths: Any = None, always_use_hash: bool = True) -> Iterator[str]:
         """Only what lies in HDFS: mrjob would send the job's script, too, which the environment has."""
@@ -91,10 +93,10 @@ class HadoopRunner(HadoopJobRunner):  # type: ignore[misc]
 
     def _jobconf_for_step(self, step_num: int) -> dict[str, str]:
         """Ours, then mrjob's configuration file, then the experiment's ``runtime.hadoop.jobconf``."""
-        ours = self.site.properties(self.request, uber=self.uber)
+        ours = dict(self.job.properties)
         ours["mapreduce.job.cache.files"] = ",".join(self._file_arg_hash_paths())
         ours["mapreduce.job.cache.archives"] = ",".join(self._archive_arg_hash_paths())
-        conf = {**ours, **super()._jobconf_for_step(step_num), **self.site.settings.jobconf}
+        conf = {**ours, **super()._jobconf_for_step(step_num), **self.job.settings.jobconf}
         return {name: value for name, value in conf.items() if value != ""}
 
     def _args_for_streaming_step(self, step_num: int) -> list[str]:
@@ -107,89 +109,80 @@ class HadoopRunner(HadoopJobRunner):  # type: ignore[misc]
         return arguments
 
     def _run(self) -> None:
-        if self.site.settings.preflight == "job" and not self.site.checked and self.request.phase != PREFLIGHT:
-            with HadoopRunner.for_request(replace(self.request, phase=PREFLIGHT), self.common) as preflight:
-                preflight.run()
-                preflight.lines()
-        try:
-            self._submit()
-        except FailedJobError as error:
-            # In the master's container Hadoop tries no task a second time, so there the job has to be.
-            if not self.uber or self.site.settings.uber == "on" or error.lasting:
-                raise
-            self.site.note(f"{self.request.name}: {error.message.splitlines()[0]}; trying again in containers")
-            storage(self._output_dir).delete("")
-            self.uber = False
-            self._submit()
-
-    def _submit(self) -> None:
         yarn = os.path.join(os.path.dirname(self.get_hadoop_bin()[-1]), "yarn")  # noqa: PTH118, PTH120  (may be bare)
-        environment = client_environment(self.site.settings.jvm_options)
-        self.site.submission = said = Submission()
+        environment = client_environment(self.job.settings.jvm_options)
+        name, submission = self.job.request.name, self.job.submission
         try:
-            status = submit(self._args_for_step(0), environment, yarn, said)
+            status = submit(self._args_for_step(0), environment, yarn, submission)
         finally:
-            if said.left:
-                self._note_left(str(said.application))
-        if status and self._succeeded(said):
-            self.site.note(f"{self.request.name}: done, though its client was not told (exit status {status})")
+            if submission.state is State.LEFT:
+                self._warn_of_left(str(submission.application))
+        if status and self._has_succeeded(submission):
+            self._warn(f"{name}: done, though its client was not told (exit status {status})")
             status = 0
-        self.site.record(
+        self.job.record(
             event="job",
-            job=self.request.name,
-            application=said.application,
-            uber=self.uber,
-            map_attempts=said.map_attempts,
+            job=name,
+            application=submission.application,
+            uber=self.job.in_master,
+            map_attempts=submission.map_attempts,
             status=status,
-            counters=said.counters.get("nnjobs", {}),
-            failed=list(dict.fromkeys(said.failed)),
+            counters=submission.counters.get("nnjobs", {}),
+            failed=list(dict.fromkeys(submission.failed)),
         )
-        if status:
-            error = JobError(f"{self.request.name} was ended") if said.ended else explain(said, yarn, environment)
-            if said.application is not None:
-                self._end(said.application, said, yarn, environment)
-            raise error
+        if not status:
+            return
+        if submission.state is State.ENDED:
+            error = JobError(f"{name} was ended")
+        else:
+            error = explain(submission, yarn, environment)
+        if submission.application is not None:
+            self._end(submission.application, yarn, environment)
+        raise error
 
-    def _succeeded(self, said: Submission) -> bool:
+    def _has_succeeded(self, submission: Submission) -> bool:
         """Whether the job went well though its client failed: where the history server has nothing of it, say."""
-        if said.application is None or application(said.application, said.web).get("finalStatus") != "SUCCEEDED":
+        name = submission.application
+        if name is None or application(name, submission.web).get("finalStatus") != "SUCCEEDED":
             return False
         return SUCCESS in storage(self._output_dir).names()
 
-    def _end(self, name: str, said: Submission, yarn: str, environment: Mapping[str, str]) -> None:
+    def _end(self, name: str, yarn: str, environment: Mapping[str, str]) -> None:
         """Leave nothing of a failed application, nor let it go on where only its client has died: it would write where
         the next one does."""
-        state = application(name, said.web).get("state")
+        submission = self.job.submission
+        state = application(name, submission.web).get("state")
         if state in ENDED:
             delete_staged(name)  # its master may have died before it could
-        elif said.ended:
-            return  # the driver's watch has seen to it
+        elif submission.state is State.ENDED:
+            return  # the session has killed it
         elif state is None:  # nobody knows it, or nobody answers
-            if said.submitted:
-                self._note_left(name)
-        elif not kill_application(name, said.web, yarn, environment):
-            self._note_left(name)
+            if submission.state is State.RUNNING:
+                self._warn_of_left(name)
+        elif not kill_application(name, submission.web, yarn, environment):
+            self._warn_of_left(name)
 
-    def _note_left(self, name: str) -> None:
-        self.site.note(f"{name} may still run: yarn application -kill {name}")
+    def _warn_of_left(self, name: str) -> None:
+        self._warn(f"{name} may still run: yarn application -kill {name}")
+
+    def _warn(self, text: str) -> None:
+        self.job.notify(Note(text, "warning"))
 
     def cleanup(self, mode: Any = None) -> None:
         """The job's output goes; everything else belongs to the run."""
         storage(self._output_dir).delete("")
 
     def lines(self) -> Iterable[bytes]:
-        """The job's output. Raises `JobError` where Hadoop did not say that it is whole."""
-        place = storage(self._output_dir)
-        names = place.names()
+        """Return the job's output. Raises `JobError` where Hadoop did not say that it is whole."""
+        output = storage(self._output_dir)
+        names = output.names()
         if SUCCESS not in names:
             raise JobError("the job's output is not whole: Hadoop wrote no _SUCCESS", output=self._output_dir)
-        parts = (place.read(name) for name in names if name.startswith("part-"))
-        lines = [line for part in parts for line in part.split(b"\n")[:-1]]
-        self.site.hear_of_nodes(line.partition(b"\t")[2] for line in lines if line.startswith(NODE_KEY))
-        return (line for line in lines if not line.startswith(NODE_KEY))
+        parts = (output.read(name) for name in names if name.startswith("part-"))
+        return [line for part in parts for line in part.split(b"\n")[:-1]]
 
 
 def client_environment(jvm_options: str) -> dict[str, str]:
-    """The client's: JVM options for a program of seconds, and no unpacking of the streaming jar."""
+    """Return the client's environment: JVM options for a program of seconds, and no unpacking of the streaming jar."""
     options = " ".join(filter(None, [os.environ.get("HADOOP_CLIENT_OPTS"), jvm_options]))
     return {**os.environ, "HADOOP_CLIENT_OPTS": options, "HADOOP_CLIENT_SKIP_UNJAR": "true"}

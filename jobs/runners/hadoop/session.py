@@ -1,141 +1,189 @@
-"""Where a run's jobs on a cluster start from: its scratch folder with the plan, and what its jobs ask of the cluster.
+"""The hadoop runner's session: its staging folder on the cluster, and the jobs that it submits.
 
-What a round adds to what went up before the first is the model that its checkpoint writes anyway.
+What a job adds to what is staged already is a model or a plan; all else went up before the first job.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
 
-from jobs.mapreduce.demand import task_resources, worth_uber
 from jobs.runners.hadoop.container_sharing import workers_per_task
-from jobs.runners.hadoop.job_properties import job_properties
+from jobs.runners.hadoop.diagnosis import FailedJobError
+from jobs.runners.hadoop.job_properties import UBER_MAPS, container, job_properties
 from jobs.runners.hadoop.kill import kill_application, kill_attempt
-from jobs.runners.hadoop.staging import Scratch
-from jobs.runners.hadoop.submission import Submission
+from jobs.runners.hadoop.runner import HadoopJob, HadoopRunner
+from jobs.runners.hadoop.staging import Staging
+from jobs.runners.hadoop.submission import State, Submission
 from jobs.runners.hadoop.yarn_rest import program
-from jobs.runners.node_check import PREFLIGHT, check_nodes, node_reports
-from nnlib.core.errors import ConfigError
-from nnlib.run.ledger import canonical
-from nnlib.run.spec import JobSpec, WorkerPlan
-from nnlib.storage import storage
-
-if TYPE_CHECKING:
-    from jobs.mapreduce.request import RoundRequest
-
-PLAN = "plan"
-SPEC = "spec.json"
+from jobs.runners.lines import Line
+from jobs.runners.mrjob_options import mrjob_options, run_mrjob
+from jobs.runners.node_check import NODE_KEY, PREFLIGHT, check_nodes, node_reports
+from jobs.runners.request import JobRequest
+from jobs.runners.session import Session, SessionOptions
+from nnlib.core.events import Note
+from nnlib.core.scratch import scratch_folder
 
 
-class HadoopSite:
-    """The scratch folder of one run, from its making to `close`. ``note`` gets lines for people, ``record`` facts."""
+class HadoopSession(Session):
+    """Submits jobs to a cluster, each by one ``hadoop jar``."""
 
-    def __init__(
-        self,
-        spec: JobSpec,
-        plans: Sequence[WorkerPlan],
-        note: Callable[[str], None],
-        record: Callable[..., None],
-        run: str | None = None,
-    ) -> None:
-        """``run`` is the run whose lock the driver holds, if it has one yet."""
-        refuse_local(spec)
-        # A node has none of this machine's Hadoop configuration, which may say what hdfs:///... means.
-        spec = replace(spec, dataset=replace(spec.dataset, address=storage(spec.dataset.address).root))
-        self.spec, self.plans = spec, plans
-        self.note, self.record = note, record
-        self.settings = spec.config.runtime.hadoop
-        self.checked = self.settings.preflight == "off"
-        self.submission: Submission | None = None
-        self._resources = task_resources(spec)
-        lines = "".join(f"{plan.to_line()}\n" for plan in plans)
-        files = {SPEC: canonical(spec.to_json()), PLAN: lines.encode()}
-        self._scratch = Scratch(spec.config.runtime, spec.dataset.address, files, note, run=run)
-        self.close = self._scratch.close
+    slots = None
 
-    def uber(self, request: RoundRequest) -> bool:
-        """Whether the job's tasks are to run in its master's container."""
-        if request.collective:
-            return False  # there tasks take turns, but a group's must run at once
-        if request.phase == PREFLIGHT and self.settings.uber == "auto":
+    def __init__(self, options: SessionOptions) -> None:
+        super().__init__()
+        self._runtime, self._settings = options.runtime, options.runtime.hadoop
+        self._notify, self._record = options.notify, options.record
+        self._nodes_are_known = self._settings.preflight == "off"
+        self._submission: Submission | None = None
+        self._arrangement = ""
+        self._lines: Sequence[str] = ()
+        self._plans = 0
+        with ExitStack() as stack:
+            self._folder = stack.enter_context(scratch_folder())
+            self._staging = Staging(options.runtime, options.near, options.notify, run=options.run)
+            stack.callback(self._staging.close)
+            self._stack = stack.pop_all()
+        self.shared = self._staging.storage
+
+    def put(self, name: str, data: bytes) -> str:
+        self.shared.write(name, data)
+        return self.address(name)
+
+    def address(self, name: str = "") -> str:
+        return f"{self._staging.root}/{name}" if name else self._staging.root
+
+    def run(self, job: JobRequest) -> Iterator[Line]:
+        if self._settings.preflight == "job" and job.job.reports_node and not self._nodes_are_known:
+            yield from self._run(_preflight_of(job))
+        yield from self._run(job)
+
+    def _run(self, job: JobRequest) -> Iterator[Line]:
+        in_master = self._fits_into_master(job)
+        try:
+            lines = self._submit(job, in_master)
+        except FailedJobError as error:
+            # In the master's container Hadoop tries no task a second time, so the whole job is submitted again.
+            if not in_master or self._settings.uber == "on" or error.lasting:
+                raise
+            first = error.message.splitlines()[0]
+            self._notify(Note(f"{job.name}: {first}; trying again in containers", "warning"))
+            lines = self._submit(job, in_master=False)
+        self._check_nodes(value for key, value in lines if key == NODE_KEY)
+        return (line for line in lines if line[0] != NODE_KEY)
+
+    def _submit(self, request: JobRequest, in_master: bool) -> list[Line]:
+        """Run a job to its end; return its output lines."""
+        is_preflight = request.phase == PREFLIGHT
+        shared = 1
+        if request.is_collective and not is_preflight:
+            shared = workers_per_task(self._runtime, request.demand, len(request.lines))
+        if not is_preflight:
+            self._show_arrangement(request, shared, in_master)
+        job = HadoopJob(
+            request=request,
+            in_master=in_master,
+            properties=self._properties(request, shared, in_master),
+            settings=self._settings,
+            notify=self._notify,
+            record=self._record,
+        )
+        self._submission = job.submission
+        arguments = self._arguments(request)
+        options = mrjob_options(request, self._folder, self._runtime.blas_threads)
+        options |= self._staging.options(self._plan_of(request.lines), arguments)
+        return list(run_mrjob(HadoopRunner.for_job(job, options), request))
+
+    def _fits_into_master(self, job: JobRequest) -> bool:
+        """Whether the job's tasks are to run in the container of its master (uber mode)."""
+        if job.is_collective:
+            return False  # there tasks take turns, but those of a group must run at once
+        if self._settings.uber != "auto":
+            return self._settings.uber == "on"
+        if job.phase == PREFLIGHT:
             return False  # to see as many nodes as there are workers
-        if self.settings.uber != "auto":
-            return self.settings.uber == "on"
-        return worth_uber(self.spec, len(request.active), len(request.epochs))
+        return job.is_small and len(job.lines) <= UBER_MAPS
 
-    def properties(self, request: RoundRequest, *, uber: bool) -> dict[str, str]:
-        """The Hadoop properties of a job."""
-        shared = workers_per_task(self.spec) if request.collective and request.phase != PREFLIGHT else 1
-        own = job_properties(
-            self.spec.config.runtime,
-            self.spec.workers,
-            self._resources if shared == 1 else task_resources(self.spec, shared),
-            name=job_name(self.spec, request),
-            reducers=0 if request.collective or request.phase == PREFLIGHT else 1 if uber else request.reducers,
-            uber=uber,
-            lines_per_map=self.spec.workers if uber else shared,
+    def _properties(self, job: JobRequest, shared: int, in_master: bool) -> dict[str, str]:
+        """The Hadoop properties of a job of which ``shared`` lines are one map task."""
+        tasks = len(job.lines)
+        properties = job_properties(
+            self._runtime,
+            tasks,
+            container(self._runtime, job.demand, shared),
+            name=job.title,
+            reducers=min(job.reducers, 1) if in_master else job.reducers,
+            uber=in_master,
+            lines_per_map=tasks if in_master else shared,
         )
-        if request.collective:
+        if job.is_collective:
             # A second attempt beside the first would take its place in the group, and the group meet anew.
-            own["mapreduce.map.speculative"] = "false"
-        if request.spare and not uber:
-            # Rounded up, for Hadoop fails a job with more than so many; the driver counts who is there.
-            own.setdefault("mapreduce.map.failures.maxpercent", str(-(-100 * request.spare // self.spec.workers)))
-        return own
+            properties["mapreduce.map.speculative"] = "false"
+        if job.spare and not in_master:
+            # Rounded up, because Hadoop fails a job with more failures than that; the driver counts who is there.
+            properties.setdefault("mapreduce.map.failures.maxpercent", str(-(-100 * job.spare // tasks)))
+        return properties
 
-    def options(self, request: RoundRequest) -> dict[str, Any]:
-        """mrjob's options of a job: its files are addresses in HDFS, its input is the run's plan."""
-        self._scratch.next_job()
-        if request.phase == PREFLIGHT:  # the job that asked for it has sent its own model already
-            request = replace(request, model=None, state=None)
-        files = replace(
-            request,
-            spec=self._scratch.address(SPEC),
-            model=None if request.model is None else self._scratch.shipped(request.model),
-            state=None if request.state is None else self._scratch.shipped(request.state),
-        )
-        asks = self.settings.preflight != "job" or request.phase == PREFLIGHT
-        asked = ["--check-node"] if asks and not self.checked else []
-        return self._scratch.options(PLAN, [*files.arguments(), "--report", *asked])
+    def _arguments(self, job: JobRequest) -> list[object]:
+        """The tasks' arguments; what they read from this machine is staged first."""
+        self._staging.next_job()
+        files = {option: file and self._staging.shipped(file) for option, file in job.files.items()}
+        asks = job.job.reports_node and (self._settings.preflight != "job" or job.phase == PREFLIGHT)
+        check = ["--check-node"] if asks and not self._nodes_are_known else []
+        return [*replace(job, files=files).arguments(), "--report", *check]
 
-    def end_task(self, attempt: str) -> None:
-        """End an attempt of the running job's tasks; Hadoop starts another."""
-        if self.submission is not None:
-            kill_attempt(attempt, self.submission.web, program("mapred"), os.environ)
+    def _plan_of(self, lines: Sequence[str]) -> str:
+        """The name of the staged plan, written anew only when it changes: a task of an older job may still read."""
+        if lines != self._lines:
+            self._plans += 1
+            self._lines = lines
+            self.shared.write(f"plan-{self._plans}", "".join(f"{line}\n" for line in lines).encode())
+        return f"plan-{self._plans}"
+
+    def _show_arrangement(self, job: JobRequest, shared: int, in_master: bool) -> None:
+        """Say how the workers are put into containers, whenever that changes."""
+        workers = len(job.lines)
+        count = f"{workers} {'task' if job.round is None else 'worker'}{'s' * (workers > 1)}"
+        containers = -(-workers // shared)
+        if in_master:
+            text = f"{count} in the container of the job's master, one after the other (uber mode)"
+        elif shared == 1:
+            text = f"{count} in {'containers of their own' if workers > 1 else 'a container of its own'}"
+        else:
+            most = f" of up to {shared}" if workers % shared else f" of {shared}"
+            text = f"{count} in {f'{containers} containers{most}' if containers > 1 else 'one container'}"
+        if text != self._arrangement:
+            self._arrangement = text
+            self._notify(Note(text))
+
+    def _check_nodes(self, reports: Iterable[bytes]) -> None:
+        """Take what the first job's tasks report of their nodes. Raises `JobError` where those do not fit together."""
+        nodes = node_reports(reports)
+        if nodes:
+            self._nodes_are_known = True
+            self._record(event="nodes", nodes=nodes)
+            check_nodes(nodes, strict=self._runtime.numerics == "strict")
+
+    def end_task(self, worker: int, attempt: str) -> None:
+        if self._submission is not None:
+            kill_attempt(attempt, self._submission.web, program("mapred"), os.environ)
 
     def end_job(self) -> None:
-        """End the job that runs; who waits for it gets a `JobError`."""
-        said = self.submission
-        if said is not None:
-            said.ended = True
-            if said.application is not None:
-                kill_application(said.application, said.web, program("yarn"), os.environ)
+        submission = self._submission
+        if submission is not None:
+            submission.state = State.ENDED
+            if submission.application is not None:
+                kill_application(submission.application, submission.web, program("yarn"), os.environ)
 
-    def hear_of_nodes(self, values: Iterable[bytes]) -> None:
-        """Take in what the first job's tasks say of their nodes. Raises `JobError` where those do not fit together."""
-        nodes = node_reports(values)
-        if nodes:
-            self.checked = True
-            self.record(event="nodes", nodes=nodes)
-            check_nodes(nodes, strict=self.spec.config.runtime.numerics == "strict")
+    @property
+    def queued(self) -> bool:
+        return self._submission is not None and self._submission.state is State.RUNNING
 
 
-def job_name(spec: JobSpec, request: RoundRequest) -> str:
-    """What the cluster's pages call a job."""
-    if request.phase != "train":
-        return f"nnjobs {spec.config.name} {request.phase}"
-    return f"nnjobs {spec.config.name} round {request.round + 1}/{request.rounds or '?'}"
-
-
-def refuse_local(spec: JobSpec) -> None:
-    """A path names a file of this machine: the cluster's nodes would look for it on theirs."""
-    if "://" not in spec.config.data.path:
-        raise ConfigError(
-            "the nodes of a cluster cannot read a dataset on this machine",
-            hint="import it into HDFS (nnjobs data import ... -o hdfs:///...), or, where all nodes share the file "
-            "system, say file:///...",
-            key="data.path",
-        )
+def _preflight_of(job: JobRequest) -> JobRequest:
+    """The job that only asks what the nodes are like. It needs no model: the job that follows sends it."""
+    files = {option: file for option, file in job.files.items() if option == "--spec"}
+    name = job.name.replace(job.phase, PREFLIGHT, 1)
+    return replace(job, phase=PREFLIGHT, name=name, label=PREFLIGHT, files=files, reducers=0)

@@ -6,7 +6,7 @@ through the distributed cache, which copies a file once to each node however man
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -15,30 +15,32 @@ from jobs.runners.hadoop.orphans import folder_name, sweep
 from jobs.runners.hadoop.task_environment import environment, escaped
 from jobs.runners.hadoop.yarn_rest import user
 from nnlib.config.schema import Hadoop, Runtime
+from nnlib.core.events import Note
 from nnlib.storage import file_at, storage
 
 RUNS = "runs"
 """Folder of all commands' scratch folders, beside that of the environments."""
 
 
-class Scratch:
-    """The folder, from its making to `close`. ``near`` is an address on the cluster that the jobs read, ``files`` lie
-    there from the start; ``note`` gets lines for people. ``run`` is the run whose lock the command holds, if any: what
-    its drivers before this one left is cleared away."""
+class Staging:
+    """The folder, from its making to `close`.
+
+    ``near`` is an address on the cluster that the jobs read; ``notify`` takes notes for people. ``run`` is the run
+    whose lock the command holds, if any: what that run's earlier drivers have left is cleared away.
+    """
 
     def __init__(
         self,
         runtime: Runtime,
         near: str,
-        files: Mapping[str, bytes],
-        note: Callable[[str], None],
+        notify: Callable[[Note], None],
         *,
         run: str | None = None,
     ) -> None:
         self._settings = runtime.hadoop
         self._jobs = 0
         base = storage(base_address(self._settings, near))
-        sweep(base, RUNS, run, note)
+        sweep(base, RUNS, run, notify)
         self._tag = folder_name(run)
         with ExitStack() as stack:
             folder = f"{RUNS}/{self._tag}"
@@ -48,8 +50,7 @@ class Scratch:
             self.storage = storage(f"{base.root}/{folder}", private="://" in base.root)
             # Where all nodes share a file system it can be a folder there, which mrjob would take for one of HDFS.
             self.root = self.storage.root if "://" in self.storage.root else f"file://{self.storage.root}"
-            self.storage.write_all(files)
-            self.environment = environment(runtime, base, note)
+            self.environment = environment(runtime, base, notify)
             self._stack = stack.pop_all()
 
     def close(self) -> None:

@@ -8,6 +8,7 @@ import subprocess
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum, auto
 
 from jobs.runners.hadoop.kill import delete_staged, kill_application
 from jobs.runners.interrupts import uninterrupted
@@ -26,31 +27,46 @@ KEPT_LINES = 200
 STOP_SECONDS = 5.0
 
 
+class State(Enum):
+    """How far a submission is, as the driver knows it. A job that ended by itself stays `RUNNING`: the resource manager
+    and the client's exit status say how it ended."""
+
+    UNSUBMITTED = auto()
+    """The cluster has not accepted the job yet, though the client may have named it."""
+    RUNNING = auto()
+    """The cluster has accepted the job."""
+    ENDED = auto()
+    """The driver has ended the job."""
+    LEFT = auto()
+    """The driver was interrupted and could not end the job, which may still run."""
+
+
 @dataclass
 class Submission:
-    """What the client told of its job so far. ``web`` is the address of the resource manager's pages (or its proxy's);
-    ``submitted``: the cluster has the job, whose name is known before; ``failed`` are the attempts that failed, oldest
-    first; ``ended``: the driver has ended the job itself; ``left``: it could not."""
+    """A job that a client submits, as the client's messages describe it.
 
+    ``web`` is the address of the resource manager's pages (or its proxy's); ``failed`` are the attempts that failed,
+    oldest first; ``counters`` are Hadoop's, by group and name; ``lines`` are the client's last lines.
+    """
+
+    state: State = State.UNSUBMITTED
     application: str | None = None
-    submitted: bool = False
     web: str | None = None
     failed: list[str] = field(default_factory=list)
     counters: dict[str, dict[str, int]] = field(default_factory=dict)
     lines: deque[str] = field(default_factory=lambda: deque(maxlen=KEPT_LINES))
-    ended: bool = False
-    left: bool = False
     _group: str = ""
 
-    def hear(self, line: str) -> None:
-        """Take in one line of the client's standard error."""
+    def read_line(self, line: str) -> None:
+        """Take the facts from one line of the client's standard error."""
         self.lines.append(line)
         if self.application is None and (found := _APPLICATION.search(line)):
             self.application = f"application_{found[1] or found[2]}"
         if "Submitted application" in line:
-            self.submitted = True
+            self._accepted()
         if found := _TRACKING.search(line):
-            self.web, self.submitted = found[1], True
+            self.web = found[1]
+            self._accepted()
         if found := _FAILED.search(line):
             self.failed.append(found[1])
         if found := _COUNTER.fullmatch(line):
@@ -58,9 +74,13 @@ class Submission:
         elif found := _GROUP.fullmatch(line):
             self._group = found[1]
 
+    def _accepted(self) -> None:
+        if self.state is State.UNSUBMITTED:
+            self.state = State.RUNNING
+
     @property
     def map_attempts(self) -> int | None:
-        """How many attempts of map tasks were started, if Hadoop counted them."""
+        """The number of attempts of map tasks that were started, if Hadoop counted them."""
         found = (group.get("Launched map tasks") for group in self.counters.values())
         return next((number for number in found if number is not None), None)
 
@@ -70,8 +90,8 @@ class Submission:
         return None if self.application is None else self.application.replace("application_", "job_", 1)
 
 
-def submit(arguments: Sequence[str], environment: Mapping[str, str], yarn: str, said: Submission) -> int:
-    """Run the client to its end: its exit status. What it tells meanwhile goes into ``said``.
+def submit(arguments: Sequence[str], environment: Mapping[str, str], yarn: str, submission: Submission) -> int:
+    """Run the client to its end; return its exit status. What it writes meanwhile goes into ``submission``.
 
     Whatever ends the wait early (Ctrl-C, SIGTERM, an error) also kills the application. ``yarn`` is the program that
     does so where the resource manager does not take it from us over HTTP.
@@ -94,18 +114,19 @@ def submit(arguments: Sequence[str], environment: Mapping[str, str], yarn: str, 
         ) from error
     try:
         for line in _lines(process):
-            said.hear(line)
+            submission.read_line(line)
         return process.wait()
     except BaseException:
         with uninterrupted():
             _stop(process)  # first, that it cannot submit what is already killed
-            for line in _left(process):
-                said.hear(line)
-            name = said.application
-            if name is not None and not kill_application(name, said.web, yarn, environment):
-                said.left = said.submitted
-                if not said.submitted:
+            for line in _rest(process):
+                submission.read_line(line)
+            name = submission.application
+            if name is not None and not kill_application(name, submission.web, yarn, environment):
+                if submission.state is State.UNSUBMITTED:
                     delete_staged(name)
+                else:
+                    submission.state = State.LEFT
         raise
 
 
@@ -115,7 +136,7 @@ def _lines(process: subprocess.Popen[bytes]) -> Iterator[str]:
         yield line.decode("utf-8", "replace").rstrip("\r\n")
 
 
-def _left(process: subprocess.Popen[bytes]) -> list[str]:
+def _rest(process: subprocess.Popen[bytes]) -> list[str]:
     """The lines of a client that has ended; not waiting for what a process of its own might still hold open."""
     assert process.stderr is not None
     os.set_blocking(process.stderr.fileno(), False)

@@ -11,6 +11,7 @@ from urllib.parse import quote
 from jobs.runners.hadoop.pack import LAUNCHER, cached_environment, code_archive, hash_of
 from nnlib.config.schema import Runtime
 from nnlib.core.errors import ConfigError
+from nnlib.core.events import Note
 from nnlib.core.machine import BLAS_VARIABLES
 from nnlib.storage import Storage, file_at
 from nnlib.storage.hdfs.hadoop_config import locate
@@ -40,7 +41,7 @@ class Environment:
     variables: dict[str, str]
 
 
-def environment(runtime: Runtime, base: Storage, note: Callable[[str], None]) -> Environment:
+def environment(runtime: Runtime, base: Storage, notify: Callable[[Note], None]) -> Environment:
     """The tasks' environment; a packed one is brought into HDFS if it is not there yet.
 
     ``base`` is the folder in HDFS for what the tool keeps there. Raises `ConfigError` for an archive that is not there.
@@ -53,10 +54,10 @@ def environment(runtime: Runtime, base: Storage, note: Callable[[str], None]) ->
         return Environment(tuple(settings.python_bin.split()), (), variables)
     python = (f"{UNPACKED}/{LAUNCHER}",)
     if settings.archive is not None:
-        return Environment(python, (f"{_given(settings.archive, base, note)}#{UNPACKED}",), variables)
-    packed, packed_hash = cached_environment(note)
+        return Environment(python, (f"{_given(settings.archive, base, notify)}#{UNPACKED}",), variables)
+    packed, packed_hash = cached_environment(notify)
     code, code_hash = code_archive()
-    addresses = _kept(base, packed_hash, packed, note), _kept(base, code_hash, code, note)
+    addresses = _kept(base, packed_hash, packed, notify), _kept(base, code_hash, code, notify)
     archives = tuple(f"{address}#{name}" for address, name in zip(addresses, (UNPACKED, CODE), strict=True))
     return Environment(python, archives, variables | {"PYTHONPATH": CODE})
 
@@ -72,7 +73,7 @@ def _variables(address: str) -> dict[str, str]:
     return found | {"NNJOBS_HDFS_HTTP": ",".join(place.urls), "HADOOP_USER_NAME": place.user}
 
 
-def _given(archive: str, base: Storage, note: Callable[[str], None]) -> str:
+def _given(archive: str, base: Storage, notify: Callable[[Note], None]) -> str:
     """The address of an archive that the configuration names, here or in HDFS."""
     if "://" in archive:
         place, name = file_at(archive)
@@ -82,15 +83,16 @@ def _given(archive: str, base: Storage, note: Callable[[str], None]) -> str:
     path = Path(archive)
     if not path.is_file():
         raise ConfigError("there is no such archive", key="runtime.hadoop.archive", file=archive)
-    return _kept(base, hash_of(path), path, note)
+    return _kept(base, hash_of(path), path, notify)
 
 
-def _kept(base: Storage, digest: str, archive: Path | bytes, note: Callable[[str], None]) -> str:
+def _kept(base: Storage, digest: str, archive: Path | bytes, notify: Callable[[Note], None]) -> str:
     """The address of an archive in HDFS, where it lies under its hash; it goes up, as a whole, if it is not there."""
     name = f"{ENVIRONMENTS}/{digest}.tar.gz"
     if not base.exists(name):
         if isinstance(archive, Path):
-            note(f"sending the packed environment to {base.root} ({archive.stat().st_size >> 20} MB), once")
+            megabytes = archive.stat().st_size >> 20
+            notify(Note(f"sending the packed environment to {base.root} ({megabytes} MB), once"))
             archive = archive.read_bytes()
         base.create(name, archive)  # never over another driver's: a job fails whose archive gets a new date
     return escaped(f"{base.root}/{name}")

@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from nnlib.config.runners import runner_named
 from nnlib.config.schema import Config
 from nnlib.core.errors import UsageError
 
@@ -76,7 +77,7 @@ class Chaos:
 
     def check(self, config: Config) -> None:
         """Raise `UsageError` if a run with this configuration cannot have these faults."""
-        if config.runtime.runner != "local":
+        if not runner_named(config.runtime.runner).takes_chaos:
             raise UsageError(
                 f"--chaos needs tasks that are processes; the {config.runtime.runner} runner has none to kill",
                 hint="add -r local",

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from jobs.__main__ import main
 from jobs.batch import import_data
 from jobs.batch.import_data import grouped, import_by_jobs
-from jobs.batch.launcher import MapSite
+from jobs.batch.launcher import MapLauncher
 from nnlib.config.schema import Runtime
 from nnlib.core.errors import DataError, JobError, MismatchError, NnjobsError, UsageError
 from nnlib.data.dataset import MANIFEST
@@ -152,13 +152,13 @@ def test_files_that_are_no_data(tmp_path: Path) -> None:
 def between(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What to call before a phase, by its name."""
     calls: dict[str, Any] = {}
-    run = MapSite.run
+    run = MapLauncher.run
 
-    def watched(self: MapSite, kind: Any, phase: str, *arguments: Any, **options: Any) -> Any:
+    def watched(self: MapLauncher, kind: Any, phase: str, *arguments: Any, **options: Any) -> Any:
         calls.get(phase, lambda site: None)(self)
         return run(self, kind, phase, *arguments, **options)
 
-    monkeypatch.setattr(MapSite, "run", watched)
+    monkeypatch.setattr(MapLauncher, "run", watched)
     return calls
 
 
@@ -174,7 +174,7 @@ def test_a_file_that_changes_meanwhile(tmp_path: Path, between: dict[str, Any]) 
 def test_an_interrupted_import_leaves_no_shard(
     folders: dict[str, Path], tmp_path: Path, between: dict[str, Any]
 ) -> None:
-    def interrupt(site: MapSite) -> None:
+    def interrupt(site: MapLauncher) -> None:
         raise KeyboardInterrupt
 
     between["write"] = interrupt

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,9 @@ from runs import deterministic_files
 from shards import write_dataset
 
 from jobs.driver import driver
-from jobs.runners.registry import run_job
+from jobs.runners.inline import InlineSession
+from jobs.runners.lines import Line
+from jobs.runners.request import JobRequest
 from nnlib.core.errors import ConfigError, DataError, MismatchError, NnjobsError, UsageError
 from nnlib.core.events import Event, RoundDone, TrialStopped
 from nnlib.run.directory import RunDirectory
@@ -56,13 +58,13 @@ def test_reducers_slices_memory_and_cores_do_not_touch_the_bits(dataset: str, tm
 
 def test_order_of_lines_does_not_matter(dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = model_hash(dataset, tmp_path / "plain", model__hidden=[300, 300], reducers=4)
-    rng = np.random.default_rng(5)
+    run, rng = InlineSession.run, np.random.default_rng(5)
 
-    def shuffled(runner: str, request: Any) -> list[Any]:
-        lines = list(run_job(runner, request))
-        return [lines[index] for index in rng.permutation(len(lines))]
+    def shuffled(session: InlineSession, job: JobRequest) -> Iterator[Line]:
+        lines = list(run(session, job))
+        return iter([lines[index] for index in rng.permutation(len(lines))])
 
-    monkeypatch.setattr("jobs.mapreduce.launcher.run_job", shuffled)
+    monkeypatch.setattr(InlineSession, "run", shuffled)
     assert model_hash(dataset, tmp_path / "shuffled", model__hidden=[300, 300], reducers=4) == plain
 
 

@@ -12,9 +12,9 @@ from driver_experiment import CLASSES, blobs, config
 from shards import write_dataset
 
 from jobs.driver import driver, verification
-from jobs.mapreduce import launcher
 from jobs.mapreduce.tasks import MISSING, reduce_task
 from jobs.mapreduce.wire import SliceKey, decode_partial, encode_partial
+from jobs.runners.local import session as local_session
 from jobs.runners.local.attempt import Task
 from jobs.runners.local.task_pool import TaskPool
 from nnlib.aggregation.average import Partial
@@ -44,7 +44,7 @@ class LosingPool(TaskPool):
 
 
 def train(dataset: str, run: Path, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> tuple[dict[str, Any], list[str]]:
-    monkeypatch.setattr(launcher, "TaskPool", LosingPool)
+    monkeypatch.setattr(local_session, "TaskPool", LosingPool)
     notes: list[str] = []
     result = driver.train(
         config(dataset, run, train__epochs=3, train__epochs_per_round=1, runtime__runner="local", **changes),

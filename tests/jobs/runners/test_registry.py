@@ -23,7 +23,7 @@ from runs import deterministic_files
 from shards import write_dataset
 
 from jobs.driver import driver
-from jobs.mapreduce import launcher
+from jobs.runners.local import session as local_session
 from jobs.runners.local.attempt import Task
 from jobs.runners.local.fork_server import TaskServer
 from jobs.runners.local.task_pool import TaskPool
@@ -72,7 +72,7 @@ def test_every_key_goes_to_one_of_the_reducers(
                 inputs.setdefault(task.job, []).append(task.input.read_bytes().splitlines())
             super().run(task)
 
-    monkeypatch.setattr(launcher, "TaskPool", RecordingPool)
+    monkeypatch.setattr(local_session, "TaskPool", RecordingPool)
     changes: dict[str, Any] = {"train__epochs": 2, "model__hidden": [300, 300], "split__seeds": [0, 1, 2], **LOCAL}
     driver.train(config(dataset, tmp_path / "run", reducers=reducers, **changes))
     assert list(inputs) == ["train 0", "score 1"]
@@ -116,7 +116,7 @@ def test_a_full_folder_for_temporary_files_is_explained(
 def test_elsewhere_tasks_are_started_without_the_server(
     dataset: str, tmp_path: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(launcher, "process_starter", lambda *_: subprocess.Popen)
+    monkeypatch.setattr(local_session, "process_starter", lambda *_: subprocess.Popen)
     driver.train(config(dataset, tmp_path / "started", train__epochs=2, workers=2, **LOCAL))
     driver.train(config(dataset, tmp_path / "inline", train__epochs=2, workers=2))
     assert deterministic_files(tmp_path / "started") == deterministic_files(tmp_path / "inline")
@@ -135,7 +135,7 @@ def test_cores_are_honoured(dataset: str, tmp_path: Path, monkeypatch: pytest.Mo
             finally:
                 running.discard(id(process))
 
-    monkeypatch.setattr(launcher, "TaskPool", CountingPool)
+    monkeypatch.setattr(local_session, "TaskPool", CountingPool)
     driver.train(config(dataset, tmp_path / "run", train__epochs=2, runtime__cores=3, workers=8, **LOCAL))
     assert 1 <= max(most) <= 3
 

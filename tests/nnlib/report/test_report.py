@@ -19,7 +19,7 @@ from product import ROOT
 
 import nnlib.report
 from jobs.__main__ import main
-from jobs.mapreduce import launcher
+from jobs.runners.local import session as local_session
 from jobs.runners.local.attempt import Task
 from jobs.runners.local.task_pool import TaskPool
 from nnlib.core.errors import JobError, UsageError
@@ -287,7 +287,7 @@ class LosingPool(TaskPool):
 
 
 def test_losses_are_told(runs: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launcher, "TaskPool", LosingPool)
+    monkeypatch.setattr(local_session, "TaskPool", LosingPool)
     quorum = {"sync": {"min_workers": 1}, "runtime": {"runner": "local"}}
     run = Path(trained(tmp_path, "lossy", runs["data"], **quorum))
     rows = [trial.test_rows for trial in RunDirectory.open(str(run)).spec().trials]

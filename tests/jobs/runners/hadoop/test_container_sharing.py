@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from played_hadoop import Yarn, configured
 
-from jobs.mapreduce.demand import task_resources
+from jobs.mapreduce.demand import task_demand
 from jobs.runners.hadoop.container_sharing import workers_per_task
+from jobs.runners.hadoop.job_properties import Container, container
 from nnlib.config.schema import Config
 from nnlib.data.dataset import Dataset
 from nnlib.data.synthetic import SynthOptions, synthesize
@@ -30,6 +31,14 @@ def spec(data: str, workers: int, **hadoop: Any) -> JobSpec:
     experiment = {"name": "tiny", "workers": workers, "data": {"path": data}, "model": {"hidden": [8]}}
     config = Config.model_validate({**experiment, "runtime": {"hadoop": hadoop}})
     return make_spec(config, Dataset.open(data))[0]
+
+
+def shared_by(spec: JobSpec) -> int:
+    return workers_per_task(spec.config.runtime, task_demand(spec), spec.workers)
+
+
+def size(spec: JobSpec, workers: int) -> Container:
+    return container(spec.config.runtime, task_demand(spec), workers)
 
 
 def node(mb: int, vcores: int, used: int = 0) -> dict[str, int]:
@@ -68,29 +77,29 @@ def test_auto_is_a_task_a_node_where_there_is_room(
 ) -> None:
     host, handler = yarn
     handler.answers = {"/ws/v1/cluster/nodes": {"nodes": {"node": nodes} if nodes else None}}
-    assert workers_per_task(spec(data, workers)) == 1  # nobody says where the resource manager is
+    assert shared_by(spec(data, workers)) == 1  # nobody says where the resource manager is
     configured(hadoop_home, {MANAGER: host})
-    assert workers_per_task(spec(data, workers)) == shared
+    assert shared_by(spec(data, workers)) == shared
 
 
 def test_what_the_configuration_says_wins(data: str, hadoop_home: Path, yarn: tuple[str, type[Yarn]]) -> None:
     host, handler = yarn
     handler.answers = {"/ws/v1/cluster/nodes": {"nodes": {"node": [node(65536, 64)]}}}
     configured(hadoop_home, {MANAGER: host, "yarn.scheduler.maximum-allocation-vcores": "64"})
-    assert workers_per_task(spec(data, 8)) == 8
+    assert shared_by(spec(data, 8)) == 8
     configured(hadoop_home, {MANAGER: host, "yarn.scheduler.maximum-allocation-vcores": "${of.another.file}"})
-    assert workers_per_task(spec(data, 8)) == 4  # Hadoop's own
-    assert workers_per_task(spec(data, 8, workers_per_task=3)) == 3
-    assert workers_per_task(spec(data, 2, workers_per_task=3)) == 2
-    assert workers_per_task(spec(data, 8, memory_mb=2048)) == 1  # a container's, as it was asked for
-    assert workers_per_task(spec(data, 8, vcores=2)) == 1
+    assert shared_by(spec(data, 8)) == 4  # Hadoop's own
+    assert shared_by(spec(data, 8, workers_per_task=3)) == 3
+    assert shared_by(spec(data, 2, workers_per_task=3)) == 2
+    assert shared_by(spec(data, 8, memory_mb=2048)) == 1  # a container's, as it was asked for
+    assert shared_by(spec(data, 8, vcores=2)) == 1
 
 
 def test_a_shared_container_has_room_for_all_its_workers(data: str) -> None:
-    one, four = (task_resources(spec(data, 4), workers) for workers in (1, 4))
+    one, four = (size(spec(data, 4), workers) for workers in (1, 4))
     assert four.heap_mb == one.heap_mb  # one JVM
     assert four.vcores == 4 * one.vcores
     jvm, python = 128, 192
     assert four.memory_mb >= four.heap_mb + jvm + 5 * python  # the workers', and what they are forked from
-    given = task_resources(spec(data, 4, memory_mb=900, vcores=2), 4)
+    given = size(spec(data, 4, memory_mb=900, vcores=2), 4)
     assert (given.memory_mb, given.vcores) == (900, 2)

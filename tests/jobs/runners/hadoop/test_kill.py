@@ -19,6 +19,7 @@ from jobs.runners.hadoop.kill import kill_application, kill_attempt
 from jobs.runners.hadoop.orphans import folder_name, sweep
 from jobs.runners.hadoop.submission import Submission, submit
 from jobs.runners.hadoop.yarn_rest import resource_manager
+from nnlib.core.events import Note
 from nnlib.core.scratch import own_prefix
 from nnlib.storage import storage
 
@@ -34,13 +35,13 @@ def test_whatever_ends_the_wait_kills_the_application(
     script = f"echo 'Submitted application {APPLICATION}' >&2; echo 'url to track the job: http://{host}/x' >&2\n"
     play(hadoop_home, "hadoop", f"{script}exec sleep 3600")
 
-    def hear(self: Submission, line: str) -> None:
+    def read_line(self: Submission, line: str) -> None:
         original(self, line)
         if self.web:
             raise KeyboardInterrupt
 
-    original = Submission.hear
-    monkeypatch.setattr(Submission, "hear", hear)
+    original = Submission.read_line
+    monkeypatch.setattr(Submission, "read_line", read_line)
     with pytest.raises(KeyboardInterrupt):
         submit([str(hadoop_home / "bin" / "hadoop")], os.environ, str(hadoop_home / "bin" / "yarn"), Submission())
     ((path, body),) = [(path, body) for method, path, body in handler.heard if method == "PUT"]
@@ -72,13 +73,13 @@ def test_an_interrupt_meets_the_client_while_it_submits(
     play(hadoop_home, "hadoop", script)
     play(hadoop_home, "yarn", "true")
 
-    def hear(self: Submission, line: str) -> None:
+    def read_line(self: Submission, line: str) -> None:
         original(self, line)
         if line == first:
             raise KeyboardInterrupt
 
-    original = Submission.hear
-    monkeypatch.setattr(Submission, "hear", hear)
+    original = Submission.read_line
+    monkeypatch.setattr(Submission, "read_line", read_line)
     with pytest.raises(KeyboardInterrupt):
         submit([str(hadoop_home / "bin" / "hadoop")], os.environ, str(hadoop_home / "bin" / "yarn"), Submission())
     os.kill(int((hadoop_home / "child").read_text()), signal.SIGKILL)  # it was still there
@@ -108,12 +109,12 @@ def test_an_impatient_second_ctrl_c_asks_for_nothing_more(hadoop_home: Path, mon
         killed.append(name)
         return True
 
-    def hear(self: Submission, line: str) -> None:
+    def read_line(self: Submission, line: str) -> None:
         original(self, line)
         raise KeyboardInterrupt
 
-    original = Submission.hear
-    monkeypatch.setattr(Submission, "hear", hear)
+    original = Submission.read_line
+    monkeypatch.setattr(Submission, "read_line", read_line)
     monkeypatch.setattr("jobs.runners.hadoop.submission.kill_application", kill)
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     with pytest.raises(KeyboardInterrupt):
@@ -220,35 +221,37 @@ def test_what_a_killed_driver_left_is_ended(hadoop_home: Path, tmp_path: Path) -
     kept = [*alive, other, "digits", f"nnjobs-{'c' * 12}"]
     for name in (elsewhere, dead, *kept):
         base.write(f"runs/{name}/plan", b"")
-    notes: list[str] = []
+    notes: list[Note] = []
     sweep(base, "runs", run, notes.append)
     assert base.names("runs") == sorted(kept)
     words = said(hadoop_home, "yarn")
     assert after(words, "-appTags") == sorted([elsewhere, dead])
     assert after(words, "-kill") == [APPLICATION, APPLICATION]
-    assert len(notes) == 2 and all(APPLICATION in note for note in notes)
+    assert len(notes) == 2 and all(APPLICATION in note.text for note in notes)
 
 
 def test_what_cannot_be_ended_is_not_called_ended(hadoop_home: Path, tmp_path: Path) -> None:
     play(hadoop_home, "yarn", f'case "$*" in *-list*) echo "{APPLICATION} name";; *-kill*) exit 1;; esac')
     base = storage(f"file://{tmp_path}")
     base.write(f"runs/{folder_name('hdfs://host/run')}/plan", b"")
-    notes: list[str] = []
+    notes: list[Note] = []
     sweep(base, "runs", "hdfs://host/run", notes.append)
-    assert notes == [f"cannot end what a killed driver left running: {APPLICATION} (yarn application -kill)"]
+    (note,) = notes
+    assert note.text == f"cannot end what a killed driver left running: {APPLICATION} (yarn application -kill)"
+    assert note.level == "warning"
     assert len(base.names("runs")) == 1  # by which the next command finds it
     play(hadoop_home, "yarn", f'case "$*" in *-list*) echo "{APPLICATION} name";; esac')
     sweep(base, "runs", "hdfs://host/run", notes.append)
-    assert base.names("runs") == [] and APPLICATION in notes[1]
+    assert base.names("runs") == [] and APPLICATION in notes[1].text
 
 
 def test_without_yarn_the_folder_goes_all_the_same(hadoop_home: Path, tmp_path: Path) -> None:
     play(hadoop_home, "yarn", "exit 1")
     base = storage(f"file://{tmp_path}")
     base.write(f"runs/{folder_name('hdfs://host/run')}/plan", b"")
-    notes: list[str] = []
+    notes: list[Note] = []
     sweep(base, "runs", "hdfs://host/run", notes.append)
-    assert base.names("runs") == [] and "cannot see whether" in notes[0]
+    assert base.names("runs") == [] and "cannot see whether" in notes[0].text
 
 
 def test_a_path_is_another_run_on_another_machine(monkeypatch: pytest.MonkeyPatch) -> None:

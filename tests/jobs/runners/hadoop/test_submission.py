@@ -28,7 +28,7 @@ Error: java.lang.RuntimeException: PipeMapRed.waitOutputThreads(): subprocess fa
 def test_the_client_is_heard() -> None:
     submission = Submission()
     for line in TOLD.splitlines():
-        submission.hear(line)
+        submission.read_line(line)
     assert (submission.application, submission.web) == (APPLICATION, "http://rm:8088")
     assert submission.job == "job_1700000000000_12345"
     assert submission.failed == [ATTEMPT]
@@ -44,7 +44,7 @@ def test_without_the_history_server_the_client_tells_which_attempt_failed(yarn: 
     }
     submission = Submission()
     for line in TOLD.replace("rm:8088", host).splitlines():
-        submission.hear(line)
+        submission.read_line(line)
     error = explain(submission, "yarn", {})
     assert error.where["attempt"] == submission.failed[-1]
     assert error.where["node"] == host
@@ -87,7 +87,7 @@ def test_a_failed_job_is_one_error_with_the_attempts_log(yarn: tuple[str, type[Y
     }
     submission = Submission()
     for line in TOLD.replace("rm:8088", host).splitlines():
-        submission.hear(line)
+        submission.read_line(line)
     error = explain(submission, "/no/such/yarn", os.environ)
     assert error.where["attempt"] == ATTEMPT
     assert error.where["worker"] == 3
@@ -119,7 +119,7 @@ def test_a_failed_job_is_one_error_with_the_attempts_log(yarn: tuple[str, type[Y
 )
 def test_failures_with_a_name(line: str, message: str, lasting: bool) -> None:
     submission = Submission()
-    submission.hear(line)
+    submission.read_line(line)
     error = explain(submission, "/no/such/yarn", os.environ)
     assert message in error.message
     assert error.hint
