@@ -1,4 +1,4 @@
-"""Arrow's numbers as numpy arrays."""
+"""Arrow columns as numpy arrays, and the errors of reading Parquet."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import numpy.typing as npt
 import pyarrow as pa
 
 READ_ERRORS = (pa.ArrowException, OSError, UnicodeDecodeError)
-"""What reading a Parquet file raises that is damaged, or made to look so."""
+"""The errors that reading a damaged Parquet file may raise."""
 
 
 def as_numpy(column: pa.Array | pa.ChunkedArray) -> npt.NDArray[Any]:
-    """A column of integers or floats without nulls, shape (n,), not copied if it is in one piece; read only.
+    """Return a column of integers or floats without nulls, shape (n,), read-only; not copied if it is in one piece.
 
-    Arrow's own ``to_numpy`` imports pandas, if that is installed: a quarter of a second at the start of every task.
+    Arrow's ``to_numpy`` would import pandas, if that is installed: a quarter of a second at the start of every task.
     """
     if isinstance(column, pa.ChunkedArray):
         column = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()

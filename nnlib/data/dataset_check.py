@@ -1,4 +1,4 @@
-"""What a dataset holds, and whether it still holds what its manifest says."""
+"""Describe a dataset, and verify that it is what its manifest says."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _BLOCK_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing wrong. ``row`` is a row id, where one row is to blame."""
+    """One thing that is wrong with a dataset. ``row``: the id of the row at fault, if it is one."""
 
     shard: str
     message: str
@@ -32,7 +32,7 @@ class Problem:
 
 
 def describe(dataset: Dataset) -> dict[str, Any]:
-    """The facts of `data info`, JSON-able."""
+    """Return what ``nnjobs data info`` shows, as JSON values."""
     return {
         "name": dataset.name,
         "address": dataset.address,
@@ -62,10 +62,10 @@ def describe(dataset: Dataset) -> dict[str, Any]:
 
 
 def verify(dataset: Dataset) -> list[Problem]:
-    """Read everything, a row group at a time, and list what is wrong: nothing, if all is well.
+    """Read a whole dataset, a row group at a time, and return all that is wrong with it.
 
-    Checked are each shard's hash, schema, counts, labels and finite values, and that the row ids of all shards
-    together are 0 to rows - 1, each once (which takes one bit a row of memory).
+    It checks the hash, schema, counts, labels and finite values of each shard, and that the row ids of all shards
+    together are 0 to rows - 1, each once. That takes one bit of memory per row.
     """
     problems: list[Problem] = []
     files = dataset.storage()

@@ -1,4 +1,4 @@
-"""The rows of some shards: decoded once a process and held if they fit in memory, else read as they are needed."""
+"""The rows of some shards: decoded once per process and held if they fit in memory, else read when they are needed."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from nnlib.core.layout import aligned_empty
 from nnlib.data.dataset import Dataset
 from nnlib.data.feature_converter import Converter
 from nnlib.data.shard_cache import ShardCache
-from nnlib.data.shard_reader import Columns, RowGroup, RowLabels, ShardReader
+from nnlib.data.shard_reader import RowGroup, RowLabels, ShardReader
+from nnlib.data.split.rule import ExtraColumns
 
 T = TypeVar("T")
 
 
-class Group(NamedTuple):
-    """A row group; its rows are ``start:stop`` of the rows of all the shards."""
+class RowGroupRange(NamedTuple):
+    """Row group ``number`` of a shard; its rows are ``start:stop`` among the rows of all the shards."""
 
     shard: int
     number: int
@@ -32,27 +33,35 @@ class Group(NamedTuple):
 
 @dataclass(frozen=True)
 class Block:
-    """Decoded rows: x (n, features) as stored, row (n,), y (n,), kept columns (n,) each."""
+    """The decoded rows of some row groups, n of them.
 
-    groups: tuple[Group, ...]
+    ``x``: features as stored, shape (n, features). ``row``: ids, shape (n,) int64. ``y``: class indices (int64) or
+    targets (float64), shape (n,). ``extra``: extra columns, shape (n,) each.
+    """
+
+    groups: tuple[RowGroupRange, ...]
     x: Array
     row: IntArray
     y: Array
-    extra: Columns
+    extra: ExtraColumns
 
 
-class Cache(Generic[T]):
-    """Items of known size; the least recently used are given up first."""
+class SizedCache(Generic[T]):
+    """Keeps items of known size in bytes; the least recently used are dropped first."""
 
     def __init__(self) -> None:
         self._items: OrderedDict[Hashable, tuple[int, T]] = OrderedDict()
 
     @property
     def size(self) -> int:
+        """Bytes of all items together."""
         return sum(size for size, _ in self._items.values())
 
     def get(self, key: Hashable, size: int, limit: int, make: Callable[[], T]) -> T:
-        """The item of ``size`` bytes; if it must be made, others go first until it fits in ``limit``."""
+        """Return the item at ``key``, or make it.
+
+        ``size``: its bytes. Other items are dropped before it is made, until all fit in ``limit`` bytes.
+        """
         if key not in self._items:
             self.shrink(limit - size)
             self._items[key] = (size, make())
@@ -60,25 +69,28 @@ class Cache(Generic[T]):
         return self._items[key][1]
 
     def shrink(self, limit: int) -> None:
-        """Give up items until at most ``limit`` bytes are left."""
+        """Drop items until at most ``limit`` bytes are left."""
         while self._items and self.size > limit:
             self._items.popitem(last=False)
 
     def clear(self) -> None:
+        """Drop all items."""
         self._items.clear()
 
 
-# Inline workers, rounds and trials of one process meet here, so that a shard is decoded once. Two caches, for a
+# Shared by inline workers, rounds and trials of one process, so that a shard is decoded once. There are two, because a
 # converted copy must never push out decoded rows: it is cheaper to make again.
-BLOCKS: Cache[Block] = Cache()
-CONVERTED: Cache[Array] = Cache()
+BLOCKS: SizedCache[Block] = SizedCache()
+CONVERTED: SizedCache[Array] = SizedCache()
 
 
 class ShardRows:
     """The row groups of some shards, in storage order (shard, row group, row).
 
-    ``memory_bytes`` bounds what is held decoded; reading besides takes one row group at a time. Opening checks the
-    shards against the manifest, once a process (`nnlib.data.shard_reader.ShardReader`).
+    ``memory_bytes`` bounds the decoded rows that are held; reading takes one more row group at a time.
+    ``extra_columns`` names columns to read as well. Opening checks the shards against the manifest, once per process
+    (`nnlib.data.shard_reader.ShardReader`) and raises as that does. ``block`` holds all rows, or is None if they do not
+    fit.
     """
 
     def __init__(
@@ -102,7 +114,6 @@ class ShardRows:
         self._key = (dataset.fingerprint, self.shards, self.extra_columns)
         self._readers: dict[int, ShardReader] = {}
         self.block: Block | None = None
-        """All rows, if they fit."""
         try:
             if self._bytes <= memory_bytes:
                 self.block = BLOCKS.get(self._key, self._bytes, memory_bytes, self._decode)
@@ -112,34 +123,38 @@ class ShardRows:
             raise
 
     def close(self) -> None:
+        """Close the files of the shards, if any are open."""
         for reader in self._readers.values():
             reader.close()
 
-    def of(self, shards: Sequence[int]) -> list[Group]:
-        """The row groups of some of the shards, in storage order."""
+    def groups_of(self, shards: Sequence[int]) -> list[RowGroupRange]:
+        """Return the row groups of some of the shards, in storage order."""
         return [group for group in self.groups if group.shard in shards]
 
     def labels(self, shards: Sequence[int]) -> Iterator[RowLabels]:
-        """The labels of each of those row groups, in the same order."""
+        """Yield the labels of each row group of some of the shards, in storage order."""
         block = self.block
         if block is None:
             for shard in self.shards:
                 if shard in shards:
                     yield from self._readers[shard].labels()
             return
-        for group in self.of(shards):
+        for group in self.groups_of(shards):
             part = slice(group.start, group.stop)
             extra = {name: values[part] for name, values in block.extra.items()}
             yield RowLabels(block.row[part], block.y[part], extra)
 
-    def read(self, group: Group) -> RowGroup:
-        """Decode a row group from its file (for rows that are not held)."""
+    def read(self, group: RowGroupRange) -> RowGroup:
+        """Decode a row group from its file; only for rows that are not held."""
         return self._readers[group.shard].row_group(group.number)
 
-    def converted(self, converter: Converter) -> Array | None:
-        """All rows as a model sees them, shape (n, features), if they are held and such a copy fits too; else None."""
+    def convert(self, converter: Converter) -> Array | None:
+        """Return all rows as a model sees them, shape (n, features), in the model's dtype.
+
+        None if the rows are not held or a converted copy of them does not fit in memory.
+        """
         block = self.block
-        if block is None or converter.identity(self.stored):
+        if block is None or converter.is_identity(self.stored):
             return None if block is None else block.x
         size = self.rows * self.dataset.features * converter.dtype.itemsize
         room = self.memory_bytes - BLOCKS.size
@@ -150,13 +165,13 @@ class ShardRows:
             (self._key, converter.key), size, room, lambda: _frozen(converter(block.x, aligned_matrix(*into)))
         )
 
-    def _open(self) -> tuple[Group, ...]:
-        groups: list[Group] = []
+    def _open(self) -> tuple[RowGroupRange, ...]:
+        groups: list[RowGroupRange] = []
         start = 0
         for shard in self.shards:
             self._readers[shard] = ShardReader(self.dataset, shard, self.extra_columns, self._cache)
             for number, size in enumerate(self._readers[shard].group_rows):
-                groups.append(Group(shard, number, start, start + size))
+                groups.append(RowGroupRange(shard, number, start, start + size))
                 start += size
         return tuple(groups)
 
@@ -166,7 +181,7 @@ class ShardRows:
         x = aligned_matrix(self.rows, self.dataset.features, self.stored)
         row = np.empty(self.rows, np.int64)
         y: Array = np.empty(self.rows, np.int64 if self.dataset.classes else np.float64)
-        extras: list[Columns] = []
+        extras: list[ExtraColumns] = []
         for group in groups:
             rows = self.read(group)
             part = slice(group.start, group.stop)
@@ -179,11 +194,11 @@ class ShardRows:
 
 
 def aligned_matrix(rows: int, columns: int, dtype: npt.DTypeLike) -> Array:
-    """An uninitialised matrix that begins on a cache line."""
+    """Return an uninitialised matrix, shape (rows, columns), that begins on a cache line."""
     return aligned_empty(rows * columns, dtype).reshape(rows, columns)
 
 
 def _frozen(array: Array) -> Array:
-    """Shared by every worker and trial of a process, so nobody may write to it."""
+    """Make an array read-only: all workers and trials of a process share it."""
     array.flags.writeable = False
     return array

@@ -1,4 +1,4 @@
-"""From stored features to what a model sees: one conversion for training, scoring and prediction alike."""
+"""Convert stored features to the features of a model: the same for training, scoring and prediction."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from nnlib.data.scaling import Scaler
 
 
 class Converter:
-    """Stored features -> model features, elementwise in the model's dtype and always in this order:
-    cast, * x_scale, + x_offset, - scaler.shift, * scaler.factor (steps that change nothing are left out).
-    Each element is rounded by itself, so the bits do not depend on how many rows are converted at once.
+    """Converts stored features to those of a model, of type ``dtype``.
+
+    The steps are, elementwise in ``dtype`` and always in this order: cast, * x_scale, + x_offset, - scaler.shift,
+    * scaler.factor; steps that change nothing are left out. Each element is rounded by itself, so the bits do not
+    depend on how many rows are converted at once. ``key`` is equal for converters that do the same.
     """
 
     def __init__(self, x_scale: float, x_offset: float, scaler: Scaler | None, dtype: npt.DTypeLike) -> None:
@@ -27,14 +29,14 @@ class Converter:
         self._steps = tuple(steps)
         scaling = None if scaler is None else (scaler.kind, scaler.shift.tobytes(), scaler.factor.tobytes())
         self.key = (x_scale, x_offset, scaling, self.dtype.name)
-        """Equal for converters that do the same."""
 
-    def identity(self, stored: npt.DTypeLike) -> bool:
-        """Whether features stored with this dtype need no conversion at all."""
+    def is_identity(self, stored: npt.DTypeLike) -> bool:
+        """Return whether features stored as ``stored`` need no conversion at all."""
         return not self._steps and np.dtype(stored) == self.dtype
 
     def __call__(self, stored: Array, out: Array | None = None) -> Array:
-        """Convert rows (n, features), in the dataset's stored dtype, into ``out`` of the model's (new if None)."""
+        """Convert stored rows, shape (n, features), and return them in the model's dtype: in ``out``, or a new
+        array."""
         if out is None:
             out = np.empty(stored.shape, self.dtype)
         np.copyto(out, stored)

@@ -1,4 +1,4 @@
-"""Which rows a worker draws in a round and in which order it visits them: pure functions of integers."""
+"""Draw the rows of a round and the order of an epoch: pure functions of integers."""
 
 from __future__ import annotations
 
@@ -16,23 +16,24 @@ Key = tuple[int, int]
 
 
 def sample_size(rows: int, fraction: float) -> int:
-    """Rows drawn from ``rows``: floor(fraction * rows + 1/2), and at least one if there are any."""
+    """Return the number of rows drawn from ``rows``: floor(fraction * rows + 1/2), but at least one if there are
+    any."""
     return min(rows, max(1, math.floor(fraction * rows + 0.5)))
 
 
 def sample_mask(row: IntArray, fraction: float, key: Key) -> BoolArray:
-    """Choose exactly `sample_size` of the given rows, those with the smallest hash.
+    """Return which rows are drawn, shape (n,): exactly `sample_size` of them, those with the smallest hashes.
 
-    ``row``: ids of a worker's training rows, shape (n,), no two alike. ``key``: `nnlib.core.seeds.hash_key` with
-    ``Purpose.SAMPLE``, the first epoch of the round and the worker (0 for shared streams). The choice depends on the
-    set of ids alone, not on their order.
+    ``row``: distinct ids of a worker's training rows, shape (n,). ``key``: `nnlib.core.seeds.hash_key` with
+    ``Purpose.SAMPLE``, the first epoch of the round and the worker (0 for shared streams). The rows drawn depend on the
+    set of ids, not on their order.
     """
     hashes = row_hash(row, key)
     return before(hashes, cut_at(hashes, sample_size(len(row), fraction)))
 
 
 class Piece(NamedTuple):
-    """Rows ``start:stop`` of one row group (counting chosen rows only)."""
+    """Rows ``start:stop`` among the selected rows of one row group."""
 
     group: int
     start: int
@@ -40,17 +41,18 @@ class Piece(NamedTuple):
 
 
 class Window(NamedTuple):
-    """Rows that are shuffled together: the pieces' rows one after the other, then permuted."""
+    """Rows that are shuffled together: those of ``pieces`` one after another, then permuted; shape (rows,)."""
 
     pieces: tuple[Piece, ...]
     permutation: IntArray
 
 
 def epoch_order(group_sizes: Sequence[int], window_rows: int, rng: np.random.Generator) -> Iterator[Window]:
-    """The order of one epoch: permute the row groups, cut their rows into windows, permute inside each window.
+    """Yield the order of one epoch: row groups are permuted, cut into windows, and rows are permuted in each window.
 
-    ``group_sizes``: chosen rows of each row group. All draws come from ``rng`` in one order (groups, then the windows
-    as they come), so a reader that holds everything and one that holds a single window see the same sequence.
+    ``group_sizes``: selected rows of each row group. ``window_rows``: rows of a window; the last may have fewer.
+    ``rng`` draws the groups first, then each window as it comes. So a reader that holds all rows and one that holds a
+    single window get the same order.
     """
     groups = rng.permutation(len(group_sizes))
     pieces: list[Piece] = []

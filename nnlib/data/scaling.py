@@ -1,7 +1,7 @@
-"""Feature scaling: statistics of the training rows as mergeable values, and the scaler made from them.
+"""Feature scaling: statistics of the training rows, which can be merged, and the scaler fitted to them.
 
 Each shard's statistics come from that shard's training rows alone, added in storage order in fixed chunks, and are
-merged in shard order: neither the number of workers nor memory can change a bit of them.
+merged in the order of the shards: neither the number of workers nor memory can change a bit of them.
 """
 
 from __future__ import annotations
@@ -17,12 +17,15 @@ import numpy.typing as npt
 from nnlib.core.errors import DataError, MismatchError
 
 Float64Array = npt.NDArray[np.float64]
-Kind = Literal["none", "standard", "minmax"]
+ScalingKind = Literal["none", "standard", "minmax"]
 
 
 @dataclass(frozen=True)
 class FeatureStats:
-    """Count, mean, sum of squared deviations from the mean, least and greatest value of each feature: (features,)."""
+    """Statistics of each feature over ``count`` rows, float64, shape (features,) each.
+
+    ``m2``: sum of squared deviations from the mean. ``low`` and ``high``: least and greatest value.
+    """
 
     count: int
     mean: Float64Array
@@ -32,13 +35,13 @@ class FeatureStats:
 
     @classmethod
     def zero(cls, features: int) -> FeatureStats:
-        """The statistics of no rows."""
+        """Return the statistics of no rows."""
         nothing, infinite = np.zeros(features), np.full(features, np.inf)
         return cls(0, nothing, nothing, infinite, -infinite)
 
     @classmethod
     def of(cls, x: npt.NDArray[Any]) -> FeatureStats:
-        """The statistics of one chunk of rows, shape (n, features), computed in float64."""
+        """Return the statistics of rows ``x``, shape (n, features), computed in float64."""
         values = np.asarray(x, np.float64)
         if not len(values):
             return cls.zero(values.shape[1])
@@ -47,7 +50,10 @@ class FeatureStats:
         return cls(len(values), mean, np.square(deviation).sum(axis=0), values.min(axis=0), values.max(axis=0))
 
     def merge(self, other: FeatureStats) -> FeatureStats:
-        """The statistics of both sets of rows (Chan, Golub, LeVeque 1979, eq. 2.1)."""
+        """Return the statistics of both sets of rows (Chan, Golub, LeVeque 1979, eq. 2.1).
+
+        Raises `MismatchError` for another number of features.
+        """
         if self.mean.shape != other.mean.shape:
             raise MismatchError(f"statistics of {self.mean.size} features cannot be merged with {other.mean.size}")
         if not other.count or not self.count:
@@ -60,16 +66,17 @@ class FeatureStats:
 
     @staticmethod
     def merged(parts: Iterable[FeatureStats]) -> FeatureStats:
-        """All parts merged in the order given (the shards' order, for equal bits)."""
+        """Return all ``parts`` merged. They must come in the order of the shards, which decides the bits."""
         return reduce(FeatureStats.merge, parts)
 
     def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """As arrays for a wire line or a safetensors file; `from_arrays` is the inverse."""
+        """Return the statistics as named arrays, to be sent or stored; `from_arrays` is the inverse."""
         count = np.array([self.count], np.int64)
         return {"count": count, "mean": self.mean, "m2": self.m2, "low": self.low, "high": self.high}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> FeatureStats:
+        """Return the statistics that `to_arrays` made into arrays."""
         floats = [np.asarray(arrays[name], np.float64) for name in ("mean", "m2", "low", "high")]
         return cls(int(arrays["count"][0]), *floats)
 
@@ -84,13 +91,14 @@ class Scaler:
     constant.
     """
 
-    kind: Kind
+    kind: ScalingKind
     shift: Float64Array
     factor: Float64Array
 
     @classmethod
-    def from_stats(cls, kind: Kind, stats: FeatureStats) -> Scaler | None:
-        """The scaler fitted to training rows; None for ``none``. Raises `DataError` if there are no rows."""
+    def from_stats(cls, kind: ScalingKind, stats: FeatureStats) -> Scaler | None:
+        """Return the scaler fitted to training rows, None for kind ``none``. Raises `DataError` if there are no
+        rows."""
         if kind == "none":
             return None
         if not stats.count:
@@ -101,17 +109,18 @@ class Scaler:
         return cls(kind, stats.mean if kind == "standard" else stats.low, factor)
 
     def to_arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """As arrays for a safetensors file (the kind as bytes of text); `from_arrays` is the inverse."""
+        """Return the scaler as named arrays, its kind as bytes of text; `from_arrays` is the inverse."""
         kind = np.frombuffer(self.kind.encode(), np.uint8)
         return {"scaler.kind": kind, "scaler.shift": self.shift, "scaler.factor": self.factor}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Scaler | None:
-        """The scaler in some arrays (others are ignored); None if there is none."""
+        """Return the scaler that `to_arrays` put among ``arrays``, None if there is none. Raises `MismatchError` for a
+        kind that is unknown."""
         if "scaler.kind" not in arrays:
             return None
         kind = bytes(arrays["scaler.kind"].astype(np.uint8)).decode()
         if kind not in ("standard", "minmax"):
             raise MismatchError(f"unknown feature scaling {kind!r}")
         shift, factor = (np.asarray(arrays[f"scaler.{name}"], np.float64) for name in ("shift", "factor"))
-        return cls(cast(Kind, kind), shift, factor)
+        return cls(cast(ScalingKind, kind), shift, factor)

@@ -1,8 +1,8 @@
-"""Shards of a dataset that lies elsewhere, kept on this node: what one round has read the next need not read again.
+"""A cache on this node for shards of datasets on other machines, so that later rounds need not fetch them again.
 
-Entries are named by their SHA-256, so a changed dataset never meets an old entry, and datasets share equal shards. All
-processes of a user on a node share a folder: a shard is fetched by one of them while the others wait. An entry is
-trusted no more than the original: whoever opens it checks its hash (`nnlib.data.shard_reader`).
+Entries are named by their SHA-256: a changed dataset never gets an old entry, and datasets share equal shards. All
+processes of a user on a node use one folder: one of them fetches a shard while the others wait. The reader of an entry
+checks its hash, as it checks the original's (`nnlib.data.shard_reader`).
 """
 
 from __future__ import annotations
@@ -28,39 +28,40 @@ from nnlib.storage import TEMPORARY, Storage
 
 DEFAULT_MB = 4096
 PART_BYTES = 8 << 20
+"""Bytes copied at a time."""
+
 ABANDONED_SECONDS = 3600.0
-"""A fetch that has not grown for so long belongs to a killed process."""
+"""A file that has not grown for this time was being fetched by a process that was killed."""
 
 _log = logging.getLogger("nnjobs.cache")
 
 
 class ShardCache:
-    """A folder of at most ``megabytes`` (0: nothing is kept); the entries used longest ago make room.
+    """A folder of shards of at most ``megabytes`` (0: nothing is cached); the least recently used are deleted first.
 
-    ``folder`` None: in a YARN container the user's own part of the node's local directories, which outlives the job;
-    elsewhere below the system's folder for temporary files.
+    ``folder`` None: `default_folder`.
     """
 
     def __init__(self, folder: str | None = None, megabytes: int = DEFAULT_MB) -> None:
-        self._chosen = folder
+        self._configured = folder
         self._bytes = megabytes << 20
 
     @cached_property
     def _folder(self) -> Path:
-        return default_folder() if self._chosen is None else Path(self._chosen).expanduser()
+        return default_folder() if self._configured is None else Path(self._configured).expanduser()
 
     def open(self, files: Storage, shard: Shard) -> BinaryIO:
-        """The shard's bytes, from here or, the first time, from its storage. Not verified."""
+        """Return a shard's bytes, not verified: from the cache or, the first time, from its storage ``files``."""
         if shard.bytes > self._bytes:
             return files.open(shard.name)
         try:
-            return self._entry(shard) or self._fetched(files, shard)
+            return self._entry(shard) or self._fetch(files, shard)
         except OSError as error:  # a full or read-only disk; a `StorageError` of the dataset is none
             _log.warning("cannot keep shards in %s: %s", self._folder, error)
             return files.open(shard.name)
 
     def drop(self, shard: Shard) -> bool:
-        """Forget a damaged entry; whether there was one."""
+        """Delete a damaged entry; return whether there was one."""
         try:
             self._path(shard).unlink()
             return True
@@ -77,16 +78,16 @@ class ShardCache:
             return None
         status = os.fstat(stream.fileno())
         with contextlib.suppress(OSError):
-            # The time of its last use, also on disks that do not note it; its modification stays what readers know.
+            # Sets the time of its last use, which not every disk records; readers compare the modification time.
             os.utime(self._path(shard), ns=(time.time_ns(), status.st_mtime_ns))
         return stream
 
-    def _fetched(self, files: Storage, shard: Shard) -> BinaryIO:
+    def _fetch(self, files: Storage, shard: Shard) -> BinaryIO:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with self._locked(shard):
-            found = self._entry(shard)  # another process may have been quicker
-            if found is not None:
-                return found
+            entry = self._entry(shard)  # another process may have been quicker
+            if entry is not None:
+                return entry
             self._make_room(shard.bytes)
             temporary = self._folder / f".{shard.sha256}.{secrets.token_hex(4)}{TEMPORARY}"
             try:
@@ -97,7 +98,7 @@ class ShardCache:
                         digest.update(part)
                         target.write(part)
                 stream = temporary.open("rb")
-                if digest.hexdigest() == shard.sha256:  # else it is read once, found wrong, and gone
+                if digest.hexdigest() == shard.sha256:  # else its reader sees that it is damaged
                     temporary.replace(self._path(shard))
                 return stream
             finally:
@@ -105,7 +106,7 @@ class ShardCache:
 
     @contextlib.contextmanager
     def _locked(self, shard: Shard) -> Iterator[None]:
-        """One process at a time fetches a shard. The kernel frees the lock of one that dies."""
+        """Hold the lock for fetching a shard during the block. The kernel frees the lock of a process that dies."""
         handle = os.open(self._folder / f".lock-{shard.sha256[:2]}", os.O_RDWR | os.O_CREAT, 0o600)
         try:
             while True:
@@ -113,14 +114,14 @@ class ShardCache:
                     fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     break
                 except BlockingIOError:
-                    beat()  # the one that fetches gets on, or dies and frees it
+                    beat()  # the process that fetches makes progress, or it dies and frees the lock
                     time.sleep(0.05)
             yield
         finally:
             os.close(handle)
 
     def _make_room(self, wanted: int) -> None:
-        """Delete what was used longest ago until ``wanted`` more bytes fit. Who has an entry open keeps it."""
+        """Delete the least recently used entries until ``wanted`` more bytes fit. Open ones stay readable."""
         entries = []
         for path in self._folder.iterdir():
             try:
@@ -141,17 +142,21 @@ class ShardCache:
 
 
 def shard_cache(runtime: Runtime) -> ShardCache:
-    """The cache that a run is configured to use."""
+    """Return the cache that a run is configured to use."""
     return ShardCache(runtime.cache_dir, runtime.cache_mb)
 
 
 def default_folder() -> Path:
-    """Where this user's tasks on this node find each other's entries."""
+    """Return the folder that all tasks of this user on this node use.
+
+    In a YARN container it is in the user's part of the node's local folders, which outlives the job; elsewhere it is in
+    the system's folder for temporary files.
+    """
     for folder in os.environ.get("LOCAL_DIRS", "").split(","):  # YARN: .../usercache/USER/appcache/APPLICATION
         user = re.fullmatch(r"(.*/usercache/[^/]+)/appcache/[^/]+/?", folder.strip())
         if user is not None and os.access(user[1], os.W_OK):
             return Path(user[1], "nnjobs-shards")
     shared = Path(tempfile.gettempdir(), f"nnjobs-shards-{os.getuid()}")
-    if shared.exists() and shared.stat().st_uid != os.getuid():  # somebody took the name: they could read our data
+    if shared.exists() and shared.stat().st_uid != os.getuid():  # another user made it and could read our data
         return Path(tempfile.mkdtemp(prefix="nnjobs-shards-"))
     return shared

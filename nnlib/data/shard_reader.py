@@ -1,11 +1,11 @@
-"""Read one shard of a dataset, row group by row group, trusting nothing that the manifest does not promise."""
+"""Read one shard of a dataset, row group by row group, and check that it is what the manifest says."""
 
 from __future__ import annotations
 
 import hashlib
 import io
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, NamedTuple
 
@@ -20,47 +20,55 @@ from nnlib.core.liveness import beat
 from nnlib.data.arrow import READ_ERRORS, as_numpy
 from nnlib.data.dataset import MOST_ROWS_A_BYTE, Dataset, Shard
 from nnlib.data.shard_cache import ShardCache
-from nnlib.data.split.rule import LabelChunks, Labels
+from nnlib.data.split.rule import ExtraColumns, LabelChunks, Labels
 from nnlib.storage import LocalStorage, Storage
 
-Columns = Mapping[str, npt.NDArray[Any]]
-
 _VERIFIED: set[tuple[str, str, int, int | None, str]] = set()
-"""Shards whose hash this process has already checked: (root, name, bytes, modification time if known, sha256)."""
+"""Shards whose hash this process has checked: (root, name, bytes, modification time if known, SHA-256)."""
 
 _DECODED = 2**19
-"""Features decoded at once. Arrow takes about 13 bytes for each while it decodes, so a row group of images goes in
-pieces: that saves 35 MB on 4096 rows of 784 and costs no time."""
+"""Features decoded at once. Arrow needs about 13 bytes for each while it decodes, so a large row group is decoded in
+pieces: that saves 35 MB on 4096 rows of 784 features and costs no time."""
 
 _REPAIR = "`nnjobs data verify` shows all that is wrong; copy the dataset again, or import it again"
 
 
 class RowLabels(NamedTuple):
-    """Ids (n,) int64, classes (n,) int64 or targets (n,) float64, and kept columns of the rows of one row group."""
+    """The rows of one row group without their features.
+
+    ``row``: ids, shape (n,) int64. ``y``: class indices (int64) or targets (float64), shape (n,). ``extra``: extra
+    columns, shape (n,) each.
+    """
 
     row: IntArray
     y: npt.NDArray[Any]
-    extra: Columns
+    extra: ExtraColumns
 
 
 @dataclass(frozen=True, slots=True)
 class RowGroup:
-    """One decoded row group: `RowLabels` and the features as stored, shape (n, features), C order, read-only."""
+    """One decoded row group of a shard: what `RowLabels` has, and the features.
+
+    ``x``: features as stored, shape (n, features), C order, read-only.
+    """
 
     shard: int
     index: int
     row: IntArray
     x: npt.NDArray[Any]
     y: npt.NDArray[Any]
-    extra: Columns
+    extra: ExtraColumns
 
 
 class ShardReader:
-    """Opens a shard, checks its size, SHA-256, schema and counts against the manifest, then reads row groups.
+    """Opens a shard, checks its size, SHA-256, schema and counts against the manifest, then reads its row groups.
 
-    Raises `MismatchError` where the file is not what the manifest says, and `DataError` naming the row where a value
-    is missing, not finite or not a class. ``extra_columns`` are kept columns to read along. ``cache`` keeps shards of a
-    dataset that does not lie on this machine (default: a `ShardCache` with its defaults).
+    Use it as a context manager: leaving closes the file. ``extra_columns`` names columns to read as well. ``cache``:
+    for shards of a dataset on another machine (None: a `ShardCache` with its defaults). ``group_rows`` has the rows of
+    each row group.
+
+    Raises `MismatchError` where the file is not what the manifest says, `DataError`, naming the row, where a value is
+    missing, not finite or no class, and `ConfigError` for an extra column that the dataset does not have.
     """
 
     def __init__(
@@ -74,7 +82,7 @@ class ShardReader:
         self.index = shard_index
         self.shard: Shard = dataset.shards[shard_index]
         self._extra = tuple(extra_columns)
-        self._stream = self._opened(cache)
+        self._stream = self._open(cache)
         try:
             self._file = pq.ParquetFile(self._stream)
             self._check_metadata()
@@ -86,6 +94,7 @@ class ShardReader:
             raise
 
     def close(self) -> None:
+        """Close the file."""
         self._stream.close()
 
     def __enter__(self) -> ShardReader:
@@ -95,7 +104,7 @@ class ShardReader:
         self.close()
 
     def row_group(self, index: int) -> RowGroup:
-        """Decode one row group."""
+        """Decode one row group. Raises `MismatchError` and `DataError` as the class does."""
         beat()
         columns = ["row", "x", "y", *self._extra]
         rows, features = self.group_rows[index], self.dataset.features
@@ -117,7 +126,7 @@ class ShardReader:
         return RowGroup(self.index, index, row, x, y, extra)
 
     def labels(self) -> Iterator[RowLabels]:
-        """The labels of each row group in order; the features are not read."""
+        """Yield the labels of each row group in order; features are not read."""
         for index in range(len(self.group_rows)):
             yield self._labels(self._read(index, ["row", "y", *self._extra]))
 
@@ -145,9 +154,9 @@ class ShardReader:
                 )
             y = y.astype(np.int64)
         elif not np.isfinite(y).all():
-            place = int(np.flatnonzero(~np.isfinite(y))[0])
-            raise self._bad(f"the target is {y[place]}", row[place])
-        # Nulls and strings are for the split rule to judge: it knows what the column is for.
+            index = int(np.flatnonzero(~np.isfinite(y))[0])
+            raise self._bad(f"the target is {y[index]}", row[index])
+        # Nulls and strings are checked by the split rule: it knows what the column is for.
         try:
             extra = {name: table.column(name).to_numpy() for name in self._extra}
         except READ_ERRORS as error:
@@ -155,11 +164,11 @@ class ShardReader:
         return RowLabels(row, y, extra)
 
     def _plain(self, table: pa.Table, name: str, row: IntArray | None) -> npt.NDArray[Any]:
-        """A column of numbers without nulls."""
+        """Return a column of numbers. Raises `DataError` if it has nulls."""
         column = table.column(name)
         if column.null_count:
-            place = column.is_null().to_numpy().argmax()
-            raise self._bad(f"column {name} has no value", None if row is None else row[place])
+            index = column.is_null().to_numpy().argmax()
+            raise self._bad(f"column {name} has no value", None if row is None else row[index])
         return as_numpy(column)
 
     def _features(self, table: pa.Table, row: IntArray) -> npt.NDArray[Any]:
@@ -170,30 +179,30 @@ class ShardReader:
             raise self._bad("column x has no value", row[lists.is_null().to_numpy(zero_copy_only=False).argmax()])
         values = lists.values.slice(lists.offset * width, len(lists) * width)  # flatten imports pyarrow.compute
         if values.null_count:
-            place = int(values.is_null().to_numpy(zero_copy_only=False).argmax())
-            raise self._bad(f"feature {place % width} has no value", row[place // width])
+            index = int(values.is_null().to_numpy(zero_copy_only=False).argmax())
+            raise self._bad(f"feature {index % width} has no value", row[index // width])
         x = as_numpy(values).reshape(len(row), width)
         if x.dtype.kind == "f":
             finite = np.isfinite(x)
             if not finite.all():
-                place, feature = divmod(int(np.flatnonzero(~finite)[0]), width)
-                raise self._bad(f"feature {feature} is {x[place, feature]}", row[place])
+                index, feature = divmod(int(np.flatnonzero(~finite)[0]), width)
+                raise self._bad(f"feature {feature} is {x[index, feature]}", row[index])
         return x
 
-    def _opened(self, cache: ShardCache | None) -> BinaryIO:
-        """The shard's file, with the promised bytes; a cached copy that has others is fetched again."""
+    def _open(self, cache: ShardCache | None) -> BinaryIO:
+        """Return the shard's file after its bytes were checked; a damaged copy in the cache is fetched again."""
         files = self.dataset.storage()
         if isinstance(files, LocalStorage):
-            return self._whole(files, None)
+            return self._checked(files, None)
         cache = cache or ShardCache()
         try:
-            return self._whole(files, cache)
+            return self._checked(files, cache)
         except MismatchError:
             if not cache.drop(self.shard):
                 raise
-            return self._whole(files, cache)
+            return self._checked(files, cache)
 
-    def _whole(self, files: Storage, cache: ShardCache | None) -> BinaryIO:
+    def _checked(self, files: Storage, cache: ShardCache | None) -> BinaryIO:
         if cache is None and not files.exists(self.shard.name):
             raise self._mismatch("is not there, but the manifest promises it")
         try:
@@ -220,9 +229,9 @@ class ShardReader:
             while part := stream.read(2**20):
                 beat()
                 digest.update(part)
-            found = digest.hexdigest()
-            if found != self.shard.sha256:
-                raise self._mismatch(f"its SHA-256 is {found}, the manifest says {self.shard.sha256}")
+            actual = digest.hexdigest()
+            if actual != self.shard.sha256:
+                raise self._mismatch(f"its SHA-256 is {actual}, the manifest says {self.shard.sha256}")
             _VERIFIED.add(key)
         stream.seek(0)
 
@@ -230,9 +239,9 @@ class ShardReader:
         schema, promised = self._file.schema_arrow, self.dataset.schema
         for field in promised:
             count = schema.names.count(field.name)
-            found = schema.field(field.name).type if count == 1 else "there twice" if count else "missing"
-            if not _same_type(found, field.type):
-                raise self._mismatch(f"column {field.name} is {found}, the manifest says {field.type}")
+            actual = schema.field(field.name).type if count == 1 else "there twice" if count else "missing"
+            if not _is_same_type(actual, field.type):
+                raise self._mismatch(f"column {field.name} is {actual}, the manifest says {field.type}")
         for name in self._extra:
             if name not in self.dataset.columns:
                 raise ConfigError(
@@ -252,7 +261,6 @@ class ShardReader:
         if metadata.num_rows > self.shard.bytes * MOST_ROWS_A_BYTE:
             raise self._mismatch(f"{metadata.num_rows} rows cannot be in {self.shard.bytes} bytes")
         self.group_rows: tuple[int, ...] = groups
-        """Rows of each row group."""
 
     def _mismatch(self, message: str) -> MismatchError:
         return MismatchError(message, hint=_REPAIR, dataset=self.dataset.address, shard=self.shard.name)
@@ -263,7 +271,7 @@ class ShardReader:
 
 
 def label_chunks(dataset: Dataset, extra_columns: Sequence[str] = (), cache: ShardCache | None = None) -> LabelChunks:
-    """All labels of a dataset, shard by shard, as `nnlib.data.split.fitting.fit_split_rules` wants them."""
+    """Return a function that reads the labels of a whole dataset, shard by shard; split rules are fitted to them."""
 
     def passes() -> Iterator[Labels]:
         for index in range(len(dataset.shards)):
@@ -275,15 +283,15 @@ def label_chunks(dataset: Dataset, extra_columns: Sequence[str] = (), cache: Sha
 
 
 def _modified(stream: BinaryIO) -> int | None:
-    """The file's modification time in nanoseconds; None where the storage has none to give."""
+    """Return the file's modification time in nanoseconds; None if the storage knows none."""
     try:
         return os.fstat(stream.fileno()).st_mtime_ns
     except (OSError, AttributeError):
         return None
 
 
-def _same_type(found: Any, kind: pa.DataType) -> bool:
-    """Equal types; the name of a list's items does not count, for writers call it ``item`` or ``element``."""
-    if isinstance(found, pa.FixedSizeListType) and isinstance(kind, pa.FixedSizeListType):
-        return bool(found.list_size == kind.list_size and found.value_type == kind.value_type)
-    return bool(found == kind)
+def _is_same_type(actual: Any, kind: pa.DataType) -> bool:
+    """Return whether types are equal, whatever a list calls its items: writers use ``item`` or ``element``."""
+    if isinstance(actual, pa.FixedSizeListType) and isinstance(kind, pa.FixedSizeListType):
+        return bool(actual.list_size == kind.list_size and actual.value_type == kind.value_type)
+    return bool(actual == kind)

@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from nnlib.core.arrays import Array
+from nnlib.data.batches import SCORE_ROWS
 from nnlib.data.split.rule import TEST
-from nnlib.data.worker_data import SCORE_ROWS, WorkerData
+from nnlib.data.worker_data import WorkerData
 from nnlib.evaluation.statistics import Confused
 from nnlib.inference.trained_model import TrainedModel
 from nnlib.report.collect import Series
@@ -88,8 +89,8 @@ def _predicted(series: Series) -> Iterator[tuple[Array, Array, Array, Array]]:
     memory = spec.config.runtime.memory_mb << 20
     shards = range(len(spec.dataset.shards))
     with WorkerData(spec.dataset, (), shards, memory_bytes=memory, extra_columns=spec.extra_columns) as data:
-        scaled = data.trial(trial.rule, trial.scaler, weights.dtype).score(TEST)
-        plain = data.trial(trial.rule, None, np.float32).score(TEST)
+        scaled = data.trial(trial.rule, trial.scaler, weights.dtype).score_batches(TEST)
+        plain = data.trial(trial.rule, None, np.float32).score_batches(TEST)
         seen = 0
         for batch, values in zip(scaled, plain, strict=True):
             outputs, _ = bound.score(batch.x, batch.y)

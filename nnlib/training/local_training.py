@@ -20,7 +20,8 @@ from nnlib.core.errors import DivergedError, MismatchError
 from nnlib.core.layout import Layout, aligned_empty
 from nnlib.core.liveness import beat, say
 from nnlib.core.seeds import Purpose, generator, hash_key
-from nnlib.data.worker_data import CHUNK_ROWS, Batch, Sample, TrialData
+from nnlib.data.batches import CHUNK_ROWS, Batch
+from nnlib.data.worker_data import Sample, TrialData
 from nnlib.optim import BatchOptimizer, StepOptimizer, build_optimizer
 from nnlib.optim.schedules import learning_rate
 from nnlib.run.spec import JobSpec, Trial, partial_layout

@@ -17,8 +17,9 @@ from nnlib.aggregation.average import Partial
 from nnlib.core.arrays import Vector
 from nnlib.core.errors import DivergedError
 from nnlib.core.liveness import beat, say
+from nnlib.data.batches import Batch
 from nnlib.data.sampling import sample_size
-from nnlib.data.worker_data import Batch, TrialData
+from nnlib.data.worker_data import TrialData
 from nnlib.optim.schedules import learning_rate
 from nnlib.run.spec import JobSpec, Trial
 from nnlib.training.learner import LocalResult, RoundStart

@@ -11,9 +11,10 @@ import numpy as np
 from nnlib.core import numerics
 from nnlib.core.arrays import Vector
 from nnlib.core.errors import DivergedError, MismatchError
+from nnlib.data.batches import SCORE_ROWS
 from nnlib.data.shard_cache import shard_cache
 from nnlib.data.split.rule import TEST, VALIDATION
-from nnlib.data.worker_data import SCORE_ROWS, TrialData, WorkerData
+from nnlib.data.worker_data import TrialData, WorkerData
 from nnlib.run.spec import JobSpec, Trial, WorkerPlan
 from nnlib.training.learner import LocalResult
 from nnlib.training.scores import new_score
@@ -69,7 +70,7 @@ def score_record(spec: JobSpec, trial: Trial, worker: int, view: TrialData, vect
         if expected:
             bound = model.bind(vector[: model.layout.size], None, min(SCORE_ROWS, expected))
             with np.errstate(all="ignore"):  # a model that diverges scores NaN
-                for batch in view.score(part):
+                for batch in view.score_batches(part):
                     score.add(*bound.score(batch.x, batch.y), batch.y)
         if score.rows != expected:
             raise MismatchError(

@@ -10,7 +10,7 @@ import pytest
 from shards import write_dataset
 
 from nnlib.data.dataset import Dataset
-from nnlib.data.decoded_rows import BLOCKS, CONVERTED, Cache, ShardRows
+from nnlib.data.decoded_rows import BLOCKS, CONVERTED, ShardRows, SizedCache
 from nnlib.data.feature_converter import Converter
 
 ROWS, FEATURES, SHARDS = 120, 6, 3
@@ -41,7 +41,7 @@ def test_rows_are_decoded_once_a_process(dataset: Dataset, monkeypatch: pytest.M
     monkeypatch.setattr("nnlib.data.decoded_rows.ShardReader", None)
     again = ShardRows(dataset, [1, 0, 1], memory_bytes=LARGE)
     assert again.block is first.block
-    assert first.converted(converter()) is again.converted(converter())
+    assert first.convert(converter()) is again.convert(converter())
 
 
 def test_held_rows_lie_in_storage_order_and_cannot_be_written(dataset: Dataset) -> None:
@@ -49,11 +49,11 @@ def test_held_rows_lie_in_storage_order_and_cannot_be_written(dataset: Dataset) 
     assert rows.block is not None
     assert rows.block.row.tolist() == [*range(0, ROWS, 3), *range(2, ROWS, 3)]
     assert [group.shard for group in rows.groups] == [0] * 4 + [2] * 4
-    assert [group.number for group in rows.of([2])] == [0, 1, 2, 3]
+    assert [group.number for group in rows.groups_of([2])] == [0, 1, 2, 3]
     assert rows.block.x.ctypes.data % 64 == 0
     with pytest.raises(ValueError, match="read-only"):
         rows.block.x[0] = 0
-    converted = rows.converted(converter())
+    converted = rows.convert(converter())
     assert converted is not None
     np.testing.assert_array_equal(converted, rows.block.x * np.float32(0.5))
 
@@ -76,14 +76,14 @@ def test_memory_is_bounded_over_all_holders(dataset: Dataset) -> None:
         for shard in range(SHARDS):
             rows = ShardRows(dataset, [shard], memory_bytes=limit)
             assert rows.block is not None
-            rows.converted(converter())
+            rows.convert(converter())
             assert BLOCKS.size + CONVERTED.size <= limit
             assert (CONVERTED.size > 0) == (limit > 2 * one and shard < 2)
     assert ShardRows(dataset, [0], memory_bytes=one - 1).block is None
 
 
 def test_a_cache_gives_up_what_was_used_longest_ago() -> None:
-    cache: Cache[str] = Cache()
+    cache: SizedCache[str] = SizedCache()
     for name in ("a", "b", "a", "c"):
         assert cache.get(name, 10, 20, lambda made=name: made) == name  # type: ignore[misc]
     assert cache.get("a", 10, 20, lambda: "made again") == "a"

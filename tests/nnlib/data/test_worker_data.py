@@ -15,6 +15,7 @@ from shards import write_dataset
 from nnlib.config.schema import Split
 from nnlib.core.errors import ConfigError
 from nnlib.core.seeds import Purpose, generator, hash_key
+from nnlib.data.batches import Batch
 from nnlib.data.dataset import Dataset
 from nnlib.data.decoded_rows import BLOCKS, CONVERTED
 from nnlib.data.sampling import epoch_order, sample_mask
@@ -22,7 +23,7 @@ from nnlib.data.scaling import FeatureStats, Scaler
 from nnlib.data.shard_reader import label_chunks
 from nnlib.data.split.fitting import fit_split_rules
 from nnlib.data.split.rule import TEST, TRAIN, VALIDATION, SplitRule
-from nnlib.data.worker_data import Batch, WorkerData
+from nnlib.data.worker_data import WorkerData
 
 ROWS, FEATURES, SHARDS, GROUP = 700, 12, 3, 32
 LARGE = 10**9
@@ -82,11 +83,11 @@ def test_memory_cannot_change_a_bit(tmp_path: Path, dtype: str, kind: str, fract
                 copied(sample.batches(generator(1, Purpose.ORDER, epoch=epoch), window_rows=40, batch_size=16))
                 for epoch in range(2)
             ]
-            counts = [sample.rows, trial.train_rows, trial.class_counts().tolist()]
-            scored = [copied(trial.score(part)) for part in (TEST, VALIDATION, TRAIN)]
+            counts = [sample.rows, trial.train_rows]
+            scored = [copied(trial.score_batches(part)) for part in (TEST, VALIDATION, TRAIN)]
             everything.append([*counts, *epochs, copied(sample.chunks(50)), *scored])
     assert everything[0] == everything[1] == everything[2]
-    assert everything[0][3] != everything[0][4]
+    assert everything[0][2] != everything[0][3]  # two epochs
 
 
 @pytest.mark.parametrize("memory", [SMALL, LARGE])
@@ -136,7 +137,7 @@ def test_workers_share_the_rows_among_them(tmp_path: Path) -> None:
         key, rng = hash_key(0, Purpose.SAMPLE), generator(0, Purpose.ORDER)
         own += [row for batch in one.sample().chunks() for row in batch.row.tolist()]
         shared.append(copied(all_.sample(0.9, key).batches(rng, window_rows=100, batch_size=32)))
-        scored += [row for batch in all_.score(TEST) for row in batch.row.tolist()]
+        scored += [row for batch in all_.score_batches(TEST) for row in batch.row.tolist()]
     assert shared[0] == shared[1] == shared[2]
     assert len(set(own)) == len(own) == 420
     assert len(set(scored)) == len(scored) == 210
@@ -150,9 +151,9 @@ def test_scoring_uses_fixed_chunks(tmp_path: Path) -> None:
     for memory in (SMALL, LARGE):
         with WorkerData(dataset, [0], [0], memory_bytes=memory) as data:
             trial = data.trial(rule, None, "float64")
-            assert [len(batch.row) for batch in trial.score(TEST)] == [1024, 1024, 352]
+            assert [len(batch.row) for batch in trial.score_batches(TEST)] == [1024, 1024, 352]
             assert [len(batch.row) for batch in trial.sample().chunks()] == [100]
-            assert next(trial.score(TEST)).x.dtype == np.float64
+            assert next(trial.score_batches(TEST)).x.dtype == np.float64
 
 
 @pytest.mark.parametrize("memory", [SMALL, LARGE])
@@ -167,7 +168,7 @@ def test_a_worker_without_training_rows(tmp_path: Path, memory: int) -> None:
             assert list(sample.batches(generator(0, Purpose.ORDER), window_rows=10, batch_size=4)) == []
             assert list(sample.chunks()) == []
         assert data.feature_stats(rule, 0).count == 0
-        assert sum(len(batch.row) for batch in trial.score(TEST)) == dataset.shards[0].rows
+        assert sum(len(batch.row) for batch in trial.score_batches(TEST)) == dataset.shards[0].rows
 
 
 def test_a_window_that_does_not_fit_is_refused(tmp_path: Path) -> None:

@@ -211,7 +211,7 @@ def test_pictures_are_of_misread_rows(runs: dict[str, str]) -> None:
     model = TrainedModel.load(runs["two"])
     held_out: dict[int, tuple[Any, int]] = {}
     with WorkerData(spec.dataset, (), range(4), memory_bytes=1 << 20) as data:
-        for batch in data.trial(trial.rule, None, np.float32).score(TEST):
+        for batch in data.trial(trial.rule, None, np.float32).score_batches(TEST):
             held_out |= {int(r): (x.copy(), int(t)) for r, x, t in zip(batch.row, batch.x, batch.y, strict=True)}
     wrong = {}
     low = min(float(x.min()) for x, _ in held_out.values())
