@@ -22,7 +22,7 @@ from nnlib.inference.trained_model import TrainedModel, known_classes, score_fac
 from nnlib.run.ledger import canonical
 from nnlib.run.spec import WorkerPlan
 from nnlib.storage import storage
-from nnlib.training.scores import merge_scores
+from nnlib.training.scores import merge_scores, score_from_json
 
 TASK_BYTES = 32 << 20
 """Shards of a task together, at least (where cores would not idle): starting a container takes seconds."""
@@ -120,7 +120,8 @@ def _summarised(prediction: Prediction, parts: Sequence[dict[str, Any]], made: i
             output=prediction.output,
         )
     own = prediction.model.spec.dataset
-    summary = merge_scores([part["score"] for part in parts], own.task, len(own.classes))
+    classes = len(own.classes)
+    summary = merge_scores([score_from_json(part["score"], own.task, classes) for part in parts], own.task, classes)
     rows = sum(part["rows"] for part in parts)
     names = [part_name(shard) for shard in range(len(parts))]
     stored = {
@@ -129,7 +130,7 @@ def _summarised(prediction: Prediction, parts: Sequence[dict[str, Any]], made: i
         "dataset": prediction.dataset.fingerprint,
         "numerics": kernels,
         "rows": rows,
-        "score": summary,
+        "score": summary.to_json(),
         "parts": [{"name": name, "rows": part["rows"]} for name, part in zip(names, parts, strict=True)],
     }
     place = prediction.storage

@@ -175,15 +175,15 @@ def _worker_speeds(workers: int, outputs: Mapping[int, TrialOutput], times: Roun
     speeds = []
     for worker in range(workers):
         records = [output.records[worker] for output in outputs.values()]
-        trained = [record for record in records if "losses" in record]
-        busy = sum(sum(record["seconds"].values()) for record in records)
-        rows = sum(record["examples"] * (record["evaluations"] or len(record["losses"])) for record in trained)
-        training = sum(record["seconds"]["train"] for record in trained)
+        trained = [(record, record.training) for record in records if record.training is not None]
+        busy = sum(sum(record.seconds.values()) for record in records)
+        rows = sum(training.examples * training.passes for _, training in trained)
+        training_seconds = sum(record.seconds["train"] for record, _ in trained)
         speeds.append(
             WorkerSeen(
                 worker=worker,
-                loss=sum(record["losses"][-1] for record in trained) / len(trained) if trained else None,
-                examples_per_second=rows / training if training > 0.0 else None,
+                loss=sum(training.losses[-1] for _, training in trained) / len(trained) if trained else None,
+                examples_per_second=rows / training_seconds if training_seconds > 0.0 else None,
                 wait=max(0.0, times.seconds - busy),
             )
         )

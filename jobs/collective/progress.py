@@ -111,8 +111,8 @@ class ProgressReporter:
         """Report rounds up to ``newest`` from their metrics, which have no times."""
         for round_ in range(self._reported + 1, newest + 1):
             metrics = self._store.metrics(round_)
-            for entry in metrics["trials"]:
-                if entry["status"] != "active":
-                    self._events.tell(TrialStopped(entry["trial"], entry["split"], round_ - 1, entry["status"]))
+            for trial in metrics.trials:
+                if trial.status != "active":
+                    self._events.tell(TrialStopped(trial.trial, trial.scores.split, round_ - 1, trial.status))
             self._events.tell(round_done(self._spec.config, metrics, 0.0))
             self._reported = round_

@@ -27,9 +27,10 @@ from nnlib.core.events import Event, Listener, Note, PhaseStarted, RunDone, RunS
 from nnlib.core.numerics import blas_threads
 from nnlib.run.checkpoint import Checkpoint, RoundStore
 from nnlib.run.directory import EVENTS, GROUP, LOG, METRICS_VIEW, RunDirectory
+from nnlib.run.final_result import FinalResult
 from nnlib.run.journal import Journal
 from nnlib.run.lease import RunLock
-from nnlib.run.metrics_view import metrics_lines
+from nnlib.run.metrics_view import metrics_lines, view_text
 from nnlib.run.round_length import round_count
 from nnlib.run.spec import JobSpec
 from nnlib.storage.upload_counter import UPLOADED
@@ -208,7 +209,7 @@ class Driver:
                 workers=config.workers,
                 trials=len(spec.trials),
                 first_round=first.round,
-                first_epoch=first.metrics["epoch"],
+                first_epoch=first.metrics.epoch,
                 rounds=round_count(config),
                 epochs=config.train.epochs,
                 parameters=spec.model(trial).layout.size,
@@ -239,10 +240,9 @@ class Driver:
         sent, self._uploaded = UPLOADED.since(self._uploaded)
         return sent
 
-    def _write_view(self, store: RoundStore, final: dict[str, Any] | None) -> None:
+    def _write_view(self, store: RoundStore, final: FinalResult | None) -> None:
         rounds = store.rounds()
-        lines = metrics_lines(store, rounds, final)
-        self.directory.storage.write(METRICS_VIEW, "".join(f"{line}\n" for line in lines).encode())
+        self.directory.storage.write(METRICS_VIEW, view_text(metrics_lines(store, rounds, final)).encode())
         self._viewed, self._viewed_rounds = time.monotonic(), len(rounds)
 
 

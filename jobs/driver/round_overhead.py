@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from jobs.mapreduce.launcher import RoundLauncher, model_files
 from nnlib.core.errors import ConfigError
 from nnlib.core.events import Listener
 from nnlib.core.scratch import scratch_folder
 from nnlib.run.checkpoint import Checkpoint, RoundStore, TrialState
+from nnlib.run.ledger import first_facts
+from nnlib.run.round_metrics import RoundMetrics
 from nnlib.run.spec import JobSpec, WorkerPlan
 from nnlib.storage import LocalStorage
 from nnlib.training.round_result import TrialOutput
@@ -47,10 +48,11 @@ def with_round_cost(spec: JobSpec, plans: Sequence[WorkerPlan], states: list[Tri
 def _measure(spec: JobSpec, plans: Sequence[WorkerPlan], states: list[TrialState], listen: Listener) -> float:
     with scratch_folder() as folder, RoundLauncher(spec, plans, listen) as site:
         store = RoundStore(LocalStorage(folder), [spec.model(trial).layout for trial in spec.trials])
+        facts = first_facts(spec, None)
         everyone, costs, first = range(len(spec.trials)), [], time.monotonic()
         for number in range(PROBES):
             began = time.monotonic()
-            checkpoint = Checkpoint(number, states, {"round": number, "epoch": 0})
+            checkpoint = Checkpoint(number, states, RoundMetrics(number), facts)
             store.commit(checkpoint)  # every round writes one, and reads it in its tasks
             outputs = site.run("train", 0, everyone, *model_files(store, checkpoint), epochs=range(1))
             training = _training_seconds(outputs, site.slots)
@@ -65,9 +67,5 @@ def _training_seconds(outputs: dict[int, TrialOutput], slots: int) -> float:
     workers: dict[int, float] = {}
     for output in outputs.values():
         for worker, record in output.records.items():
-            workers[worker] = workers.get(worker, 0.0) + _train_seconds(record)
+            workers[worker] = workers.get(worker, 0.0) + record.seconds["train"]
     return max(max(workers.values()), sum(workers.values()) / slots, 1e-9)
-
-
-def _train_seconds(record: dict[str, Any]) -> float:
-    return float(record["seconds"]["train"])

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from types import TracebackType
-from typing import Any
 
 import numpy as np
 
@@ -25,8 +24,9 @@ from nnlib.optim import build_outer
 from nnlib.run.checkpoint import ROUNDS, Checkpoint, TrialState
 from nnlib.run.directory import RunDirectory
 from nnlib.run.lease import RunLock
-from nnlib.run.ledger import digest, first_facts
+from nnlib.run.ledger import Origin, RunOrigin, WeightsOrigin, digest, first_facts
 from nnlib.run.planner import make_spec
+from nnlib.run.round_metrics import RoundMetrics
 from nnlib.run.spec import JobSpec, Trial, WorkerPlan, assign_shards, initial_vector, partial_layout
 
 
@@ -80,11 +80,11 @@ class NewRun:
             self.directory.abandon()
 
 
-def found(run: RunDirectory, spec: JobSpec, states: list[TrialState], parent: dict[str, Any] | None) -> None:
+def found(run: RunDirectory, spec: JobSpec, states: list[TrialState], parent: Origin | None) -> None:
     """Commit round 0, and then the spec: with it the run exists."""
     run.storage.delete(ROUNDS)  # of a start that was killed before there was a spec
     run.storage.sweep()
-    run.rounds(spec).commit(Checkpoint(0, states, {"round": 0, "epoch": 0}, first_facts(spec, parent)))
+    run.rounds(spec).commit(Checkpoint(0, states, RoundMetrics(0), first_facts(spec, parent)))
     run.write_spec(spec)
 
 
@@ -135,7 +135,7 @@ def fit_scaling(spec: JobSpec, plans: Sequence[WorkerPlan], listen: Listener, ch
     return replace(spec, trials=tuple(trials))
 
 
-def warm_start(spec: JobSpec, states: Sequence[TrialState], start: str | Sequence[Vector]) -> dict[str, Any]:
+def warm_start(spec: JobSpec, states: Sequence[TrialState], start: str | Sequence[Vector]) -> Origin:
     """Put weights into ``states``: given flat vectors, one a trial, or another run's (``RUN``: its final models,
     ``RUN@N``: those of round N), trial by trial with the same split. Returns what the ledger says of their origin."""
     if isinstance(start, str):
@@ -143,10 +143,10 @@ def warm_start(spec: JobSpec, states: Sequence[TrialState], start: str | Sequenc
     for state, trial, vector in zip(states, spec.trials, start, strict=True):
         spec.model(trial).layout.check(vector)
         state.weights = vector.copy()
-    return {"weights": [digest(vector.astype(vector.dtype.newbyteorder("<")).tobytes()) for vector in start]}
+    return WeightsOrigin(tuple(digest(vector.astype(vector.dtype.newbyteorder("<")).tobytes()) for vector in start))
 
 
-def _start_from_run(spec: JobSpec, states: Sequence[TrialState], address: str) -> dict[str, Any]:
+def _start_from_run(spec: JobSpec, states: Sequence[TrialState], address: str) -> RunOrigin:
     place, separator, number = address.rpartition("@")
     if not separator or not number.isdigit() or RunDirectory(address).exists():
         place, number = address, ""
@@ -177,7 +177,7 @@ def _start_from_run(spec: JobSpec, states: Sequence[TrialState], address: str) -
         if old.model(old.trials[index]).layout != layout:
             raise ConfigError("that run's model has another shape or dtype", run=parent.address, key="model")
         state.weights, state.buffers = models[index]
-    return {"round": round_, "final": checkpoint is None, "ledger": digest(store.ledger(round_))}
+    return RunOrigin(round_, checkpoint is None, digest(store.ledger(round_)))
 
 
 def _same_trial(spec: JobSpec, wanted: Trial) -> int | None:

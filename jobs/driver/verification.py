@@ -6,7 +6,6 @@ shards the ones it was trained on; does replaying a round from the nearest kept 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -25,10 +24,11 @@ from nnlib.core.scratch import scratch_folder
 from nnlib.data.dataset import Dataset
 from nnlib.data.shard_reader import ShardReader
 from nnlib.run.checkpoint import LEDGER, MODEL, RESIDUALS, STATE, Checkpoint, RoundStore
-from nnlib.run.directory import RunDirectory
-from nnlib.run.ledger import canonical, digest, first_facts
+from nnlib.run.directory import FINAL_METRICS, RunDirectory, final_bytes
+from nnlib.run.ledger import LedgerLine, digest, first_facts
 from nnlib.run.planner import make_spec
 from nnlib.run.round_length import drained_round, epochs_after, round_count
+from nnlib.run.round_metrics import RoundMetrics
 from nnlib.run.spec import JobSpec, WorkerPlan, assign_shards
 from nnlib.storage import LocalStorage
 from nnlib.training.advance import advance
@@ -122,12 +122,13 @@ def _check_files(store: RoundStore, committed: Sequence[int], found: Verificatio
 def _check_chain(spec: JobSpec, store: RoundStore, committed: Sequence[int], found: Verification) -> None:
     """Each line must name the hash of the line before, the run's own facts, and its round's files."""
     previous: bytes | None = None
-    own = first_facts(spec, None)
+    own = first_facts(spec, None).to_json()
     for round_ in committed:
         try:
             line = store.ledger(round_)
-            facts = json.loads(line)
-            if facts["previous"] != (None if previous is None else digest(previous)):
+            parsed = LedgerLine.parse(line)
+            facts = parsed.facts
+            if parsed.previous != (None if previous is None else digest(previous)):
                 found.problems.append(
                     f"ledger line {round_} is not chained to line {round_ - 1}: one of them was altered"
                 )
@@ -138,7 +139,7 @@ def _check_chain(spec: JobSpec, store: RoundStore, committed: Sequence[int], fou
                 if facts[key] != own[key]:
                     found.problems.append(f"ledger line 0: {key} are not those of spec.json")
             stored, within = store.hashes(round_), store.commit_of(round_) != round_
-            for name, expected in facts["files"].items():
+            for name, expected in parsed.files.items():
                 if stored.get(name) != expected and not (within and name not in stored):
                     found.problems.append(f"ledger line {round_}: {name} is not the one of the manifest")
         except (NnjobsError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -159,7 +160,7 @@ def _check_data(spec: JobSpec, found: Verification) -> None:
 def _same_kernel(store: RoundStore, committed: Sequence[int], found: Verification) -> bool:
     """Whether this machine computes the bits that the run's workers computed."""
     here = numerics.fingerprint()
-    kernels = {kernel for round_ in committed[1:] for kernel in json.loads(store.ledger(round_))["numerics"]}
+    kernels = {kernel for round_ in committed[1:] for kernel in LedgerLine.parse(store.ledger(round_)).numerics}
     if kernels <= {here}:
         return True
     found.notes.append(
@@ -180,7 +181,7 @@ def _replay(
     if 0 in wanted:
         _verify_start(run, spec, store, scratch, found)
     current: tuple[RoundStore, Checkpoint] | None = None
-    lacking = {round_ for round_ in store.rounds()[1:] if _lacks_workers(store, round_)}
+    lacking = {round_ for round_ in store.rounds()[1:] if LedgerLine.parse(store.ledger(round_)).lacks_workers}
     together = spec.config.sync.every == "batch" or spec.config.sync.error_feedback or spec.config.sync.overlap
     for target in [round_ for round_ in wanted if round_ > 0]:
         if current is not None and current[1].round >= target:  # on the way to the end of an overlap
@@ -218,10 +219,6 @@ def _replay(
         _verify_final(run, site, store, last, found)
 
 
-def _lacks_workers(store: RoundStore, round_: int) -> bool:
-    return any(trial.get("missing") for trial in json.loads(store.ledger(round_))["trials"])
-
-
 def _replay_together(
     spec: JobSpec, plans: Sequence[WorkerPlan], start: Checkpoint, target: int, scratch: RoundStore
 ) -> Checkpoint:
@@ -256,8 +253,8 @@ def _replay_together(
 def _compare(store: RoundStore, scratch: RoundStore, round_: int, found: Verification) -> None:
     """The line of the ledger has the hashes of all the round's files, also of those that a span does not keep."""
     lines = [place.ledger(round_) for place in (scratch, store)]
-    ours, theirs = (json.loads(line)["files"] for line in lines)
-    differing = [name for name in sorted(ours | theirs) if ours.get(name) != theirs.get(name)]
+    ours, theirs = (LedgerLine.parse(line).files for line in lines)
+    differing = [name for name in sorted({*ours, *theirs}) if ours.get(name) != theirs.get(name)]
     if lines[0] != lines[1]:
         differing.append(LEDGER)
     if store.commit_of(round_) == round_:  # residuals are in no line, for rounds within spans have none
@@ -277,11 +274,10 @@ def _verify_start(
     for ours, theirs in zip(trials, spec.trials, strict=True):
         if {**ours.to_json(), "scaler": None} != {**theirs.to_json(), "scaler": None}:
             found.problems.append(f"spec.json: trial {theirs.index} is not what its split seed gives")
-    facts = json.loads(store.ledger(0))
-    if facts["parent"] is not None:
+    if LedgerLine.parse(store.ledger(0)).has_origin:
         found.notes.append("round 0 was given its weights (train --from, or by a program): only their hash was checked")
         return
-    scratch.commit(Checkpoint(0, initial_states(spec), {"round": 0, "epoch": 0}, first_facts(spec, None)))
+    scratch.commit(Checkpoint(0, initial_states(spec), RoundMetrics(0), first_facts(spec, None)))
     ours_files, theirs_files = (place.manifest(0)["files"] for place in (scratch, store))
     for name in (MODEL, STATE):
         if ours_files.get(name) != theirs_files.get(name):
@@ -291,9 +287,7 @@ def _verify_start(
 
 def _verify_final(run: RunDirectory, site: RoundLauncher, store: RoundStore, last: int, found: Verification) -> None:
     final, arrays = final_scores(site, store, store.load(last), round_count(site.spec.config))
-    stored = dict(run.final() or {})
-    stored.pop("format_version", None)
-    if canonical(final) != canonical(stored):
+    if final_bytes(final) != run.storage.read(FINAL_METRICS):
         found.problems.append("final/metrics.json: recomputing gives other scores")
     kept = run.final_arrays()
     if kept.keys() != arrays.keys() or any(kept[name].tobytes() != arrays[name].tobytes() for name in arrays):

@@ -35,6 +35,7 @@ from nnlib.evaluation.scores_table import (
 from nnlib.report import write_report
 from nnlib.report.collect import Pair, Series, compare_series, read_series
 from nnlib.run.directory import RunDirectory
+from nnlib.run.final_result import FinalResult
 from nnlib.run.ledger import canonical
 from nnlib.storage import Storage, storage
 
@@ -67,7 +68,7 @@ def evaluate(
     write_scores(place, scores)
     seconds = measure_time(config, output, progress) if timed else None
     runs = {variant: RunDirectory.open(f"{place.root}/{variant.name}") for variant in wanted}
-    chosen = {variant: choice_facts(combinations_of(_final(run)["trials"])) for variant, run in runs.items()}
+    chosen = {variant: choice_facts(combinations_of(_final(run).trials)) for variant, run in runs.items()}
     pairs = compare_series(_compared(runs, chosen if config.sweep else None))
     with contextlib.suppress(ImportError):  # matplotlib is an extra; the table is the result
         write_figures(config, place, scores, seconds)
@@ -83,7 +84,7 @@ def evaluate(
     }
 
 
-def _final(run: RunDirectory) -> dict[str, Any]:
+def _final(run: RunDirectory) -> FinalResult:
     final = run.final()
     if final is None:
         raise MismatchError("this run has lost its final scores", hint="run the same command to go on", run=run.address)

@@ -12,10 +12,12 @@ from jobs.mapreduce.wire import SliceKey, decode_partial
 from jobs.runners.lines import ERROR_KEY, Line, decode_record
 from nnlib.core.errors import JobError, from_record
 from nnlib.core.layout import LayoutSlice, ModelState
+from nnlib.run.spec import JobSpec
 from nnlib.training.round_result import TrialOutput
+from nnlib.training.worker_record import WorkerRecord
 
 
-def collect(lines: Iterable[Line], active: Sequence[int]) -> dict[int, TrialOutput]:
+def collect(spec: JobSpec, lines: Iterable[Line], active: Sequence[int]) -> dict[int, TrialOutput]:
     """A job's lines, in any order, by trial. Raises the first (by worker) of the errors that tasks recorded."""
     outputs = {index: TrialOutput() for index in active}
     errors: list[tuple[int, dict[str, Any]]] = []
@@ -34,7 +36,7 @@ def collect(lines: Iterable[Line], active: Sequence[int]) -> dict[int, TrialOutp
             continue
         worker, record = decode_record(value)
         if kind == tasks.METRICS:
-            output.records[worker] = record
+            output.records[worker] = WorkerRecord.from_json(record, spec.dataset.task, len(spec.dataset.classes))
         elif kind == tasks.DRIFT:
             output.drift_blocks[name.index] = {int(own): rows for own, rows in record["blocks"].items()}
             output.average_seconds += record["seconds"]
@@ -64,7 +66,7 @@ def assemble(trial: int, output: TrialOutput, parts: Sequence[LayoutSlice]) -> M
 
     Raises `JobError` unless each slice is there, and made from as many examples as the workers reported.
     """
-    examples = sum(record["examples"] for record in output.records.values())
+    examples = sum(record.training.examples for record in output.records.values() if record.training is not None)
     missing = [index for index in range(len(parts)) if index not in output.parts]
     if missing:
         raise JobError(f"slice {', '.join(map(str, missing))} of {len(parts)} is missing", trial=trial)

@@ -6,13 +6,13 @@ On Hadoop the counts are added to the job's counters.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
 
 from jobs.mapreduce.tasks import DRIFT, METRICS
 from jobs.runners.lines import Line, decode_record
 from jobs.runners.node_check import NODE_KEY
 from jobs.runners.streaming_reporter import Reporter
 from nnlib.run.spec import JobSpec, WorkerPlan
+from nnlib.training.worker_record import WorkerRecord
 
 
 def count_mapped(reporter: Reporter, spec: JobSpec, plan: WorkerPlan, lines: Iterable[Line]) -> Iterator[Line]:
@@ -23,7 +23,8 @@ def count_mapped(reporter: Reporter, spec: JobSpec, plan: WorkerPlan, lines: Ite
         _add(counts, "bytes", len(key) + len(value) + 2)
         if key.endswith(METRICS):
             _, record = decode_record(value)
-            _add_record(counts, spec, record)
+            dataset = spec.dataset
+            _add_record(counts, spec, WorkerRecord.from_json(record, dataset.task, len(dataset.classes)))
         yield key, value
     reporter.count(counts)
 
@@ -47,12 +48,11 @@ def _add(counts: dict[str, int], name: str, amount: int) -> None:
     counts[name] = counts.get(name, 0) + amount
 
 
-def _add_record(counts: dict[str, int], spec: JobSpec, record: dict[str, Any]) -> None:
-    """Add what a trial's metrics say of the work: examples times epochs, batches, time by phase."""
-    for phase, seconds in record.get("seconds", {}).items():
+def _add_record(counts: dict[str, int], spec: JobSpec, record: WorkerRecord) -> None:
+    """Add the work that a worker reports of a trial: examples times epochs, batches, time by phase."""
+    for phase, seconds in record.seconds.items():
         _add(counts, f"milliseconds {phase}", round(1000 * seconds))
-    if "examples" in record:
-        passes = record.get("evaluations") or len(record["losses"])
-        batches = 1 if record.get("evaluations") else -(-record["examples"] // spec.config.train.batch_size)
-        _add(counts, "examples", record["examples"] * passes)
-        _add(counts, "batches", batches * passes)
+    if (training := record.training) is not None:
+        batches = 1 if training.evaluations else -(-training.examples // spec.config.train.batch_size)
+        _add(counts, "examples", training.examples * training.passes)
+        _add(counts, "batches", batches * training.passes)

@@ -128,7 +128,7 @@ class RoundLauncher:
         Raises what a task reported, or `JobError` where a task failed for good or the output is not whole.
         """
         try:
-            outputs = collect(self.session.run(request), active)
+            outputs = collect(self.spec, self.session.run(request), active)
         except JobError as error:
             if "worker" in error.where:
                 error.where["shards"] = self._shards(error.where["worker"])
@@ -140,7 +140,7 @@ class RoundLauncher:
                 text = f"{request.name}: goes on without worker {named}: a quorum of {self.spec.quorum} is enough"
                 self._notify(Note(text, "warning"))
             for index, output in outputs.items():
-                output.join_scores(self.spec)
+                output.join_scores(self.spec, index)
                 if request.phase == "train" and output.diverged is None:
                     output.average, output.buffers = assemble(index, output, self._slices(index))
         return outputs

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from jobs.mapreduce.wire import SliceKey, decode_partial, encode_partial
@@ -25,6 +26,7 @@ from nnlib.data.worker_data import WorkerData
 from nnlib.run.spec import JobSpec, Trial, WorkerPlan, arrays_from_json, arrays_to_json, partial_layout
 from nnlib.training.learner import LocalResult, RoundStart
 from nnlib.training.local_training import local_training
+from nnlib.training.worker_record import WorkerRecord
 from nnlib.training.worker_round import local_round, score_record, worker_data
 
 Models = Mapping[int, ModelState]
@@ -77,7 +79,7 @@ def _train(
             read = time.perf_counter() - started
             training = local_training(spec, trial, plan.worker, view, RoundStart(models[index].vector, round_, epochs))
             record, result = local_round(spec, trial, plan.worker, view, models[index].vector, training.__next__)
-            record["seconds"]["read"] = read
+            record = replace(record, seconds={**record.seconds, "read": read})
             if result is not None:
                 yield from _partial_lines(spec, trial, result)
             yield metrics_line(plan.worker, index, record)
@@ -126,8 +128,9 @@ UNTRAINED = {"score": _score, "scale": _scale}
 """The phases of jobs that train nothing."""
 
 
-def metrics_line(worker: int, trial: int, record: dict[str, Any]) -> Line:
-    return SliceKey(trial, 0).encode() + METRICS, encode_record(worker, record)
+def metrics_line(worker: int, trial: int, record: WorkerRecord) -> Line:
+    """Encode a worker's record of a trial as a line."""
+    return SliceKey(trial, 0).encode() + METRICS, encode_record(worker, record.to_json())
 
 
 def reduce_task(spec: JobSpec, key: bytes, values: Iterable[bytes], models: Models) -> Iterator[Line]:

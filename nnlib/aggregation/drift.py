@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -54,15 +55,35 @@ def drift_rows(weights: Vector, mean: Vector, start: Vector) -> list[list[float]
     return rows
 
 
-def drift_summary(blocks: Sequence[Sequence[float]]) -> dict[str, float | None]:
-    """A worker's drift over all blocks, in any order: distance from the average relative to the average's norm, and
-    the cosine between its step and the average's step. None where one is not defined, or too large for float64 (before
-    a float64 model diverges, its squares do)."""
+@dataclass(frozen=True)
+class DriftSummary:
+    """A worker's drift over all blocks. None where a number is not defined, or too large for float64 (before a float64
+    model diverges, its squares do).
+
+    ``relative``: the distance from the average, relative to the average's norm; ``cosine``: of the angle between the
+    worker's step and the average's step.
+    """
+
+    relative: float | None
+    cosine: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the summary as JSON-able data."""
+        return {"relative": self.relative, "cosine": self.cosine}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> DriftSummary:
+        """Read what `to_json` wrote."""
+        return cls(data["relative"], data["cosine"])
+
+
+def drift_summary(blocks: Sequence[Sequence[float]]) -> DriftSummary:
+    """Summarise `drift_rows` of all blocks of a worker, in any order."""
     distance, step, mean_step, dot, norm = (exact_sum(column) for column in zip(*blocks, strict=True))
     relative = math.sqrt(distance / norm) if norm > 0.0 else math.nan
     lengths = math.sqrt(step) * math.sqrt(mean_step)  # the product of the squares could vanish
     cosine = dot / lengths if lengths > 0.0 else math.nan
-    return {
-        "relative": relative if math.isfinite(relative) else None,
-        "cosine": cosine if math.isfinite(cosine) and math.isfinite(lengths) else None,
-    }
+    return DriftSummary(
+        relative=relative if math.isfinite(relative) else None,
+        cosine=cosine if math.isfinite(cosine) and math.isfinite(lengths) else None,
+    )

@@ -10,10 +10,12 @@ import json
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-Entry = Mapping[str, Any]
-"""A trial's entry in a run's final scores: its overrides, status, test and validation scores."""
+from nnlib.run.score_summary import ClassificationSummary
+
+if TYPE_CHECKING:
+    from nnlib.run.final_result import FinalTrial  # it needs numpy, and a display need not wait for that
 
 
 @dataclass(frozen=True)
@@ -21,21 +23,22 @@ class Combination:
     """Trials that share their swept keys. ``validation`` has the mean score over them, of accuracy and loss, or of mse
     and loss; None where one of them has none, or diverged."""
 
-    overrides: dict[str, Any]
-    entries: tuple[Entry, ...]
+    overrides: Mapping[str, Any]
+    entries: tuple[FinalTrial, ...]
     validation: dict[str, float] | None
 
     def mean_test(self, score: str) -> float | None:
-        values = [entry["test"][score] for entry in self.entries if entry["test"].get(score) is not None]
-        return statistics.fmean(values) if values else None
+        values = [entry.test.value(score) for entry in self.entries]
+        known = [value for value in values if value is not None]
+        return statistics.fmean(known) if known else None
 
 
-def combinations_of(entries: Sequence[Entry]) -> list[Combination]:
-    """The combinations of a run's trials, in the order of the sweep."""
-    groups: dict[str, list[Entry]] = {}
-    for entry in entries:
-        groups.setdefault(json.dumps(entry["overrides"], sort_keys=True), []).append(entry)
-    return [Combination(dict(group[0]["overrides"]), tuple(group), _validation(group)) for group in groups.values()]
+def combinations_of(trials: Sequence[FinalTrial]) -> list[Combination]:
+    """Group a run's trials by their swept keys, in the order of the sweep."""
+    groups: dict[str, list[FinalTrial]] = {}
+    for trial in trials:
+        groups.setdefault(json.dumps(dict(trial.overrides), sort_keys=True), []).append(trial)
+    return [Combination(dict(group[0].overrides), tuple(group), _validation(group)) for group in groups.values()]
 
 
 def choose(combinations: Sequence[Combination]) -> Combination | None:
@@ -86,15 +89,16 @@ def _shown(value: float | None, score: str) -> str:
     return "–" if value is None else f"{100 * value:.2f} %" if score == "accuracy" else f"{value:.4g}"
 
 
-def _validation(group: Sequence[Entry]) -> dict[str, float] | None:
-    name = "accuracy" if "accuracy" in group[0]["validation"] else "mse"
-    found = {}
+def _validation(group: Sequence[FinalTrial]) -> dict[str, float] | None:
+    name = "accuracy" if isinstance(group[0].validation, ClassificationSummary) else "mse"
+    means = {}
     for score in (name, "loss"):
-        values = [entry["validation"].get(score) for entry in group if entry["status"] != "diverged"]
-        if len(values) < len(group) or any(value is None for value in values):
+        values = [trial.validation.value(score) for trial in group if trial.status != "diverged"]
+        known = [value for value in values if value is not None]
+        if len(known) < len(group):
             return None
-        found[score] = statistics.fmean(values)
-    return found
+        means[score] = statistics.fmean(known)
+    return means
 
 
 def _rank(combination: Combination) -> tuple[float, float]:

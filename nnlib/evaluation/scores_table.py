@@ -96,14 +96,13 @@ def scores_of(run: RunDirectory, epochs: Sequence[int]) -> list[Score]:
     spec = run.spec()
     config = spec.config
     store = run.rounds(spec)
-    lines = [json.loads(line) for line in metrics_lines(store, store.rounds(), run.final())]
+    lines = metrics_lines(store, store.rounds(), run.final())
     seconds = round_seconds(run)
     found = []
     for trial in spec.trials:
-        own = [line for line in lines if line["trial"] == trial.index and line.get("test")]
+        scored = [(line, line.scores) for line in lines if line.trial == trial.index and line.scores is not None]
         for epoch in epochs:
-            line = max((line for line in own if line["epoch"] <= epoch), key=lambda known: int(known["round"]))
-            test, validation = line["test"], line["validation"]
+            line, scores = max((pair for pair in scored if pair[0].epoch <= epoch), key=lambda pair: pair[0].round)
             found.append(
                 Score(
                     workers=config.workers,
@@ -112,12 +111,12 @@ def scores_of(run: RunDirectory, epochs: Sequence[int]) -> list[Score]:
                     fold=trial.fold,
                     overrides=json.dumps(dict(trial.overrides), sort_keys=True),
                     epoch=epoch,
-                    round=line["round"],
-                    accuracy=test.get("accuracy"),
-                    r2=test.get("r2"),
-                    loss=test["loss"],
-                    validation_loss=validation["loss"],
-                    seconds=seconds.get(line["round"]),
+                    round=line.round,
+                    accuracy=scores.test.value("accuracy"),
+                    r2=scores.test.value("r2"),
+                    loss=scores.test.loss,
+                    validation_loss=scores.validation.loss,
+                    seconds=seconds.get(line.round),
                     run_dir=run.address,
                 )
             )
@@ -127,7 +126,7 @@ def scores_of(run: RunDirectory, epochs: Sequence[int]) -> list[Score]:
 def round_ends(run: RunDirectory) -> dict[int, int]:
     """Epoch -> the round that it ends, of a run's committed rounds."""
     store = run.rounds(run.spec())
-    return {store.metrics(round_)["epoch"]: round_ for round_ in store.rounds()}
+    return {store.metrics(round_).epoch: round_ for round_ in store.rounds()}
 
 
 def round_seconds(run: RunDirectory) -> dict[int, float]:

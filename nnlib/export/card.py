@@ -19,6 +19,7 @@ from nnlib.export.network import Network
 from nnlib.inference.trained_model import TrainedModel
 from nnlib.run.checkpoint import RoundStore
 from nnlib.run.directory import CONFIG, RunDirectory
+from nnlib.run.final_result import FinalTrial
 from nnlib.run.ledger import digest
 from nnlib.run.spec import JobSpec, Trial
 
@@ -63,7 +64,7 @@ def make_card(
             "config": mathematics(settings) | {"train.epochs": settings.train.epochs},
             "config_hash": spec.config_hash,
         },
-        "metrics": None if final is None else _metrics(spec, trial, final["trials"]),
+        "metrics": None if final is None else _metrics(spec, trial, final.trials),
         "ledger": ledger_root(directory.rounds(spec)),
         "versions": {"trained": trained_versions(directory), "exported": versions()},
     }
@@ -75,29 +76,29 @@ def ledger_root(store: RoundStore) -> dict[str, Any]:
     return {"round": round_, "sha256": digest(store.ledger(round_))}
 
 
-def _metrics(spec: JobSpec, trial: Trial, entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _metrics(spec: JobSpec, trial: Trial, entries: Sequence[FinalTrial]) -> dict[str, Any]:
     """This trial's scores, and their means over the trials of its settings, with intervals where there are several."""
     own = entries[trial.index]
     alike = [each for each in spec.trials if each.overrides == trial.overrides]
     peers = [entries[each.index] for each in alike]
-    test = dict(own["test"])
+    test = own.test.to_json()
     if test.get("accuracy") is not None:
         hits = round(test["accuracy"] * test["rows"])
         test["accuracy_interval"] = list(wilson(hits, test["rows"]))
-    share = sum(entry["test"]["rows"] for entry in peers) / sum(spec.train_rows(each) for each in alike)
+    share = sum(entry.test.rows for entry in peers) / sum(spec.train_rows(each) for each in alike)
     summary = {}
     for name in SCORES[spec.dataset.task]:
-        values = [entry["test"][name] for entry in peers if entry["test"].get(name) is not None]
-        if values:
-            summary[name] = _summary(name, values, share)
+        values = [entry.test.value(name) for entry in peers]
+        if known := [value for value in values if value is not None]:
+            summary[name] = _summary(name, known, share)
     return {
         "level": LEVEL,
-        "status": own["status"],
-        "round": own["round"],
+        "status": own.status,
+        "round": own.round,
         "test": test,
-        "validation": own["validation"],
+        "validation": own.validation.to_json(),
         "trials": summary,
-        "diverged": sum(entry["status"] == "diverged" for entry in peers),
+        "diverged": sum(entry.status == "diverged" for entry in peers),
     }
 
 

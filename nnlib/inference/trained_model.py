@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -22,6 +22,7 @@ from nnlib.data.importing.raw_rows import read_raw_rows
 from nnlib.data.shard_cache import ShardCache
 from nnlib.data.shard_reader import ShardReader
 from nnlib.run.directory import RunDirectory
+from nnlib.run.score_summary import ScoreSummary
 from nnlib.run.spec import JobSpec, Trial
 from nnlib.storage import file_at, storage
 from nnlib.training.scores import new_score
@@ -199,12 +200,12 @@ def predict_to_parquet(run: str, source: str, output: str, *, trial: int = 0) ->
     return result | score_facts(writer.score.summary())
 
 
-def score_facts(summary: Mapping[str, Any]) -> dict[str, Any]:
+def score_facts(summary: ScoreSummary) -> dict[str, Any]:
     """A score's numbers as a result names them; nothing where no row had a target."""
-    if not summary["rows"]:
+    if not summary.rows:
         return {}
-    numbers = {f"test_{key}": value for key, value in summary.items() if key not in COUNTS}
-    return {**numbers, "labelled_rows": summary["rows"]}
+    numbers = {f"test_{key}": value for key, value in summary.to_json().items() if key not in COUNTS}
+    return {**numbers, "labelled_rows": summary.rows}
 
 
 def _source(model: TrainedModel, source: str) -> Iterator[Rows]:

@@ -23,7 +23,8 @@ from nnlib.evaluation.statistics import Comparison, Summary, compare, holm, summ
 from nnlib.export.card import ledger_root, trained_versions
 from nnlib.report.lost_workers import Gap, Loss, gaps, losses
 from nnlib.run.directory import CONFIG, EVENTS, RunDirectory
-from nnlib.run.metrics_view import metrics_lines
+from nnlib.run.final_result import FinalTrial
+from nnlib.run.metrics_view import MetricsLine, metrics_lines
 from nnlib.run.model_file import parse_json
 from nnlib.run.round_length import round_count
 from nnlib.run.spec import JobSpec, Trial
@@ -100,8 +101,8 @@ class RunFacts:
     name: str
     finished: bool
     rounds: int
-    lines: list[dict[str, Any]]
-    scored: list[dict[str, Any]]
+    lines: list[MetricsLine]
+    scored: list[FinalTrial]
     model_sha256: str | None
     ledger: dict[str, Any]
     config_text: str
@@ -118,7 +119,7 @@ class RunFacts:
     @property
     def lengths(self) -> list[int]:
         """Epochs of each round."""
-        ends = sorted({line["epoch"] for line in self.lines})
+        ends = sorted({line.epoch for line in self.lines})
         return [end - start for start, end in pairwise(ends)]
 
     @classmethod
@@ -128,9 +129,9 @@ class RunFacts:
         spec, final = directory.spec(), directory.final()
         store = directory.rounds(spec)
         rounds = store.rounds()
-        lines = [json.loads(line) for line in metrics_lines(store, rounds, final)]
-        scored = _newest(spec, lines) if final is None else final["trials"]
-        if any(entry is None for entry in scored):
+        lines = metrics_lines(store, rounds, final)
+        scored = _newest(spec, lines) if final is None else list(final.trials)
+        if len(scored) < len(spec.trials):
             raise UsageError(
                 "nothing of this run has been scored yet", hint="a report needs one whole round", run=directory.address
             )
@@ -143,7 +144,7 @@ class RunFacts:
             newest,
             lines,
             scored,
-            None if final is None else final["model_sha256"],
+            None if final is None else final.model_sha256,
             ledger_root(store),
             directory.storage.read(CONFIG).decode("utf-8", "replace"),
             spec.config_hash,
@@ -181,7 +182,7 @@ class Series:
         return SCORES[self.task][0]
 
     @property
-    def results(self) -> list[dict[str, Any]]:
+    def results(self) -> list[FinalTrial]:
         """The kept models' scores, in trial order."""
         return [self.run.scored[trial.index] for trial in self.trials]
 
@@ -191,7 +192,7 @@ class Series:
         return sum(sum(trial.test_rows) for trial in self.trials) / sum(map(self.run.spec.train_rows, self.trials))
 
     def values(self, score: str) -> list[float | None]:
-        return [entry["test"].get(score) for entry in self.results]
+        return [trial.test.value(score) for trial in self.results]
 
     @property
     def sent(self) -> float | None:
@@ -206,7 +207,7 @@ class Series:
 
     def pooled(self) -> dict[str, Any]:
         """The classes' counts and the calibration of all trials' test rows, added up."""
-        tests = [entry["test"] for entry in self.results if entry["test"]["rows"]]
+        tests = [trial.test.to_json() for trial in self.results if trial.test.rows]
         keys = ("confusion", "class_rows", "class_hits", "class_predicted")
         pooled: dict[str, Any] = {
             key: np.sum([test[key] for test in tests], axis=0).tolist()
@@ -283,8 +284,8 @@ def _compared(a: Series, b: Series) -> Comparison:
         for trial in a.trials:
             other = others.get((trial.split, trial.fold))
             if other is not None and other.rule.to_json() == trial.rule.to_json():
-                first.append(a.run.scored[trial.index]["test"].get(a.score))
-                second.append(b.run.scored[other.index]["test"].get(b.score))
+                first.append(a.run.scored[trial.index].test.value(a.score))
+                second.append(b.run.scored[other.index].test.value(b.score))
     return compare(first, second, max(a.test_to_train, b.test_to_train))
 
 
@@ -299,44 +300,44 @@ def _names(addresses: list[str]) -> list[str]:
     return ["/".join(part[-length:]) for part in parts]
 
 
-def _newest(spec: JobSpec, lines: Sequence[Mapping[str, Any]]) -> list[Any]:
-    """For a run that is not finished: each trial's newest scores (None where there are none)."""
-    newest: list[dict[str, Any] | None] = [None] * len(spec.trials)
+def _newest(spec: JobSpec, lines: Sequence[MetricsLine]) -> list[FinalTrial]:
+    """For a run that is not finished: the newest scores of each trial that has any, in trial order."""
+    newest: dict[int, FinalTrial] = {}
     for line in lines:
-        if "test" in line:
-            trial = spec.trials[line["trial"]]
-            newest[trial.index] = {
-                "trial": trial.index,
-                "split": trial.split,
-                "fold": trial.fold,
-                "round": line["round"],
-                "status": "training",
-                "reason": None,
-                "test": line["test"],
-                "validation": line["validation"],
-            }
-    return newest
+        if line.scores is not None:
+            trial = spec.trials[line.trial]
+            newest[trial.index] = FinalTrial(
+                trial=trial.index,
+                fold=trial.fold,
+                folds=spec.config.split.folds,
+                overrides=trial.overrides,
+                status="training",
+                reason=None,
+                round=line.round,
+                scores=line.scores,
+            )
+    return [newest[index] for index in sorted(newest)]
 
 
 def _series(run: RunFacts, label: str, trials: tuple[Trial, ...]) -> Series:
     place = {trial.index: row for row, trial in enumerate(trials)}
-    own = [line for line in run.lines if line["trial"] in place]
-    scored = [line for line in own if "test" in line]
-    epochs = sorted({line["epoch"] for line in scored})
+    own = [line for line in run.lines if line.trial in place]
+    scored = [(line, line.scores.test) for line in own if line.scores is not None]
+    epochs = sorted({line.epoch for line, _ in scored})
     column = {epoch: number for number, epoch in enumerate(epochs)}
     curves = {}
     for score in SCORES[run.spec.dataset.task]:
         curve = np.full((len(trials), len(epochs)), np.nan)
-        for line in scored:
-            value = line["test"].get(score)
-            curve[place[line["trial"]], column[line["epoch"]]] = math.nan if value is None else value
+        for line, test in scored:
+            value = test.value(score)
+            curve[place[line.trial], column[line.epoch]] = math.nan if value is None else value
         if not np.isnan(curve).all():
             curves[score] = _carried(curve)
     apart: dict[int, list[float]] = {}
     for line in own:
-        for worker in (line["training"] or {}).get("workers", []):
-            if worker["drift"]["relative"] is not None:
-                apart.setdefault(line["round"], []).append(worker["drift"]["relative"])
+        for worker in line.workers:
+            if worker.drift.relative is not None:
+                apart.setdefault(line.round, []).append(worker.drift.relative)
     band = [[min(values), statistics.fmean(values), max(values)] for _, values in sorted(apart.items())]
     return Series(run, label, trials, epochs, curves, sorted(apart), np.array(band).reshape(-1, 3))
 

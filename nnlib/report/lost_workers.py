@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from nnlib.run.metrics_view import MetricsLine
+from nnlib.run.round_metrics import MissingWorkers
 from nnlib.run.spec import JobSpec
 
 SHOWN = 50
@@ -33,21 +35,21 @@ class Loss:
     why: str
 
 
-def gaps(spec: JobSpec, lines: Iterable[Mapping[str, Any]], rounds: int) -> list[Gap]:
-    """From the lines of ``metrics.jsonl`` of a run of so many rounds, in their order."""
-    found: dict[int, list[Mapping[str, Any]]] = {}
+def gaps(spec: JobSpec, lines: Iterable[MetricsLine], rounds: int) -> list[Gap]:
+    """List the gaps of a run of ``rounds`` rounds, from its metrics, in their order."""
+    groups: dict[int, list[tuple[int, MissingWorkers]]] = {}
     for line in lines:
-        if "missing" in line:
-            found.setdefault(line["round"], []).append(line)
+        if line.scores is not None and line.scores.missing is not None:
+            groups.setdefault(line.round, []).append((line.trial, line.scores.missing))
     return [
         Gap(
             round=scored + 1 if scored < rounds else None,
             scored=scored,
-            workers=sorted({worker for line in group for worker in line["missing"]["workers"]}),
-            unscored=sum(line["missing"]["test_rows"] for line in group),
-            rows=sum(sum(spec.trials[line["trial"]].test_rows) for line in group),
+            workers=sorted({worker for _, missing in group for worker in missing.workers}),
+            unscored=sum(missing.test_rows for _, missing in group),
+            rows=sum(sum(spec.trials[trial].test_rows) for trial, _ in group),
         )
-        for scored, group in sorted(found.items())
+        for scored, group in sorted(groups.items())
     ]
 
 

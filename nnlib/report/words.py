@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Sequence
-from typing import Any
 
 from nnlib.evaluation.intervals import wilson
 from nnlib.report.collect import RunFacts
+from nnlib.run.score_summary import ScoreSummary
 
 
 def score(value: float | None, name: str) -> str:
@@ -59,11 +59,10 @@ def clock(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def wilson_interval(test: dict[str, Any]) -> tuple[float, float] | None:
+def wilson_interval(test: ScoreSummary) -> tuple[float, float] | None:
     """The interval of one model's accuracy, from its test rows."""
-    if not test["rows"] or test.get("accuracy") is None:
-        return None
-    return wilson(round(test["accuracy"] * test["rows"]), test["rows"])
+    accuracy = test.value("accuracy")
+    return None if not test.rows or accuracy is None else wilson(round(accuracy * test.rows), test.rows)
 
 
 def verify_command(run: RunFacts) -> str:
@@ -83,10 +82,10 @@ def losses(runs: Sequence[RunFacts]) -> list[str]:
         rounds = [gap.round for gap in run.gaps if gap.round is not None]
         if rounds:
             told.append(f"{run.name} trained {_counted(rounds)} without all workers")
-        lacking = [entry for entry in run.scored if "missing" in entry]
+        lacking = [(trial.test.rows, missing.test_rows) for trial in run.scored if (missing := trial.scores.missing)]
         if lacking:
-            unscored = sum(entry["missing"]["test_rows"] for entry in lacking)
-            rows = unscored + sum(entry["test"]["rows"] for entry in lacking)
+            unscored = sum(missing for _, missing in lacking)
+            rows = unscored + sum(scored for scored, _ in lacking)
             trials = f" of {len(lacking)} trials" if len(run.scored) > 1 else ""
             told.append(f"the scores{trials} of {run.name} lack {unscored:,} of {rows:,} test rows")
     return told

@@ -28,8 +28,9 @@ from nnlib import FORMAT_VERSION
 from nnlib.core.arrays import Vector
 from nnlib.core.errors import MismatchError, StorageError
 from nnlib.core.layout import Layout, ModelState
-from nnlib.run.ledger import canonical, digest, ledger_line
+from nnlib.run.ledger import Facts, canonical, digest, ledger_line
 from nnlib.run.model_file import named_arrays, pack, parse_json, read_model, unpack
+from nnlib.run.round_metrics import RoundMetrics
 from nnlib.storage import Storage
 
 ROUNDS = "rounds"
@@ -95,8 +96,8 @@ class Checkpoint:
 
     round: int
     trials: list[TrialState]
-    metrics: dict[str, Any] = field(default_factory=dict)
-    facts: dict[str, Any] = field(default_factory=dict)
+    metrics: RoundMetrics
+    facts: Facts | None = None
     line: bytes | None = None
     best: dict[int, ModelState] = field(default_factory=dict)
     residuals: dict[int, Vector] = field(default_factory=dict)
@@ -169,6 +170,7 @@ class RoundStore:
     def _chained(self, checkpoint: Checkpoint, before: Checkpoint | None) -> dict[str, bytes]:
         """The round's files, its ledger line among them, but no manifest."""
         files = self._encoded(checkpoint)
+        assert checkpoint.facts is not None
         checkpoint.line = ledger_line(checkpoint.facts, files, None if before is None else before.line)
         return {**files, LEDGER: checkpoint.line}
 
@@ -201,7 +203,7 @@ class RoundStore:
         files = {
             MODEL: pack(arrays),
             TRIALS: canonical(trials),
-            METRICS: canonical({"format_version": FORMAT_VERSION, **checkpoint.metrics}),
+            METRICS: canonical({"format_version": FORMAT_VERSION, **checkpoint.metrics.to_json()}),
         }
         if state:
             files[STATE] = pack(state)
@@ -324,20 +326,17 @@ class RoundStore:
             raise MismatchError(f"no model of round {round_} is kept", trial=trial, run=self.storage.root)
         return newest.best[trial]
 
-    def metrics(self, round_: int) -> dict[str, Any]:
-        """The metrics of one committed round."""
-        data = parse_json(self._line(round_, METRICS), self._at(self.commit_of(round_), METRICS))
-        data.pop("format_version", None)
-        return data
+    def metrics(self, round_: int) -> RoundMetrics:
+        """Read the metrics of one committed round."""
+        file = self._at(self.commit_of(round_), METRICS)
+        return RoundMetrics.from_json(parse_json(self._line(round_, METRICS), file), file)
 
-    def told_metrics(self, round_: int) -> dict[str, Any]:
-        """`metrics` for a view of the whole run: what was committed here is not read back for it."""
+    def recent_metrics(self, round_: int) -> RoundMetrics:
+        """Read `metrics` for a view of the whole run: what was committed by this object is not read back for it."""
         line = self._metrics.get(round_)
         if line is None:
             return self.metrics(round_)
-        data: dict[str, Any] = json.loads(line)
-        data.pop("format_version", None)
-        return data
+        return RoundMetrics.from_json(json.loads(line), self._at(round_, METRICS))
 
     def ledger(self, round_: int) -> bytes:
         """The ledger's line of one committed round."""

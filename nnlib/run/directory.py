@@ -8,14 +8,16 @@ hashed). It is its owner's alone, for a log may quote what data and machines say
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
 
 from nnlib import FORMAT_VERSION
 from nnlib.config.render import from_resolved, to_yaml
 from nnlib.config.schema import Config
+from nnlib.core.arrays import Vector
 from nnlib.core.errors import MismatchError, UsageError
 from nnlib.core.layout import ModelState
 from nnlib.run.checkpoint import ROUNDS, RoundStore
+from nnlib.run.final_result import REMAKE, FinalResult
 from nnlib.run.lease import FOLDER
 from nnlib.run.ledger import canonical
 from nnlib.run.model_file import model_digest, pack, parse_json, read_model, unpack
@@ -32,7 +34,6 @@ GROUP = "collective"
 """What a running collective job leaves for its driver, and its workers for each other; gone when it ends."""
 FINAL_MODEL = "final/model.safetensors"
 FINAL_METRICS = "final/metrics.json"
-REMAKE = "delete final/ and run the same training with --resume: it is made again from the last round"
 
 
 class RunDirectory:
@@ -101,23 +102,23 @@ class RunDirectory:
     def rounds(self, spec: JobSpec) -> RoundStore:
         return RoundStore(self.storage, [spec.model(trial).layout for trial in spec.trials])
 
-    def finish(self, metrics: dict[str, Any], arrays: dict[str, Any]) -> None:
-        """Store the kept models, then their scores: a run is finished when ``final/metrics.json`` is there."""
+    def finish(self, result: FinalResult, arrays: Mapping[str, Vector]) -> None:
+        """Store the kept models (arrays by name), then their scores: a run is finished when ``final/metrics.json`` is
+        there."""
         self.storage.write(FINAL_MODEL, pack(arrays))
-        self.storage.write(FINAL_METRICS, canonical({"format_version": FORMAT_VERSION, **metrics}))
+        self.storage.write(FINAL_METRICS, final_bytes(result))
 
-    def final(self) -> dict[str, Any] | None:
-        """The scores of a finished run; None while rounds are missing (also of a run that was finished and then given
-        more epochs)."""
+    def final(self) -> FinalResult | None:
+        """Read the scores of a finished run; None while rounds are missing, which may be because more epochs are wanted
+        of a run that was finished. Raises `MismatchError` where the file is damaged."""
         if not self.storage.exists(FINAL_METRICS):
             return None
         file = f"{self.address}/{FINAL_METRICS}"
-        final = parse_json(self.storage.read(FINAL_METRICS), file, REMAKE)
-        if not {"rounds", "rounds_planned", "task", "trials", "model_sha256"} <= set(final):
-            raise MismatchError("altered or damaged, for it lacks what it should say", hint=REMAKE, file=file)
-        return final if final.get("rounds_planned") == round_count(self.spec().config) else None
+        result = FinalResult.from_json(parse_json(self.storage.read(FINAL_METRICS), file, REMAKE), file)
+        return result if result.rounds_planned == round_count(self.spec().config) else None
 
-    def final_arrays(self) -> dict[str, Any]:
+    def final_arrays(self) -> dict[str, Vector]:
+        """Read the kept models: arrays by name."""
         return unpack(self.storage.read(FINAL_MODEL), f"{self.address}/{FINAL_MODEL}")
 
     def final_models(self, spec: JobSpec) -> list[ModelState]:
@@ -125,10 +126,16 @@ class RunDirectory:
         file = f"{self.address}/{FINAL_MODEL}"
         arrays = self.final_arrays()
         models = [read_model(trial.index, arrays, spec.model(trial).layout, file) for trial in spec.trials]
-        if model_digest(models) != (self.final() or {}).get("model_sha256"):
+        final = self.final()
+        if final is None or model_digest(models) != final.model_sha256:
             raise MismatchError(
                 f"does not match the model_sha256 of {FINAL_METRICS}: one of them was altered or damaged",
                 hint=REMAKE,
                 file=file,
             )
         return models
+
+
+def final_bytes(result: FinalResult) -> bytes:
+    """Encode ``final/metrics.json``."""
+    return canonical({"format_version": FORMAT_VERSION, **result.to_json()})

@@ -1,44 +1,70 @@
-"""``metrics.jsonl``, a view made from the committed rounds."""
+"""``metrics.jsonl``, a view of the committed rounds: nothing reads it back, every command reads the rounds."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from nnlib.run.checkpoint import RoundStore
+from nnlib.run.final_result import FinalResult
+from nnlib.run.round_metrics import TrialScores, TrialTraining, WorkerTraining
 
-SCORED = ("test", "validation", "split", "missing")
-"""What a line of the metrics takes from a trial's scores; ``missing`` is there where a quorum's workers were."""
 
+@dataclass(frozen=True)
+class MetricsLine:
+    """A trial after a round: the scores of the model that the round made, and the round's training.
 
-def metrics_lines(store: RoundStore, rounds: Iterable[int], final: dict[str, Any] | None) -> list[str]:
-    """``metrics.jsonl``: a line per trial and round, with that round's training and the scores of the model it gave.
-
-    The model of round n is scored by the job of round n + 1 (the last one by the final job), so the view joins them.
+    ``epoch`` counts the epochs trained so far. ``scores`` is None while the model has not been scored, ``training``
+    where the trial was not trained in that round.
     """
-    scores: dict[tuple[int, int], dict[str, Any]] = {}
-    training: dict[tuple[int, int], dict[str, Any]] = {}
-    epochs: dict[int, int] = {0: 0}
-    for round_ in rounds:
-        metrics = store.told_metrics(round_)
-        epochs[round_] = metrics.get("epoch", 0)
-        for entry in metrics.get("trials", []):
-            key = (entry["trial"], entry["scored_round"])
-            scores[key] = {name: entry[name] for name in SCORED if name in entry}
-            if entry.get("training") is not None:
-                training[entry["trial"], round_] = entry["training"]
-    for entry in (final or {}).get("trials", []):
-        key = (entry["trial"], entry["round"])
-        scores[key] = {name: entry[name] for name in SCORED if name in entry}
-    lines = []
-    for trial, round_ in sorted(set(scores) | set(training), key=lambda pair: (pair[1], pair[0])):
-        line = {
-            "round": round_,
-            "epoch": epochs.get(round_),
-            "trial": trial,
-            **scores.get((trial, round_), {}),
-            "training": training.get((trial, round_)),
+
+    round: int
+    epoch: int
+    trial: int
+    scores: TrialScores | None
+    training: TrialTraining | None
+
+    @property
+    def workers(self) -> tuple[WorkerTraining, ...]:
+        """The workers that trained the trial in that round."""
+        return () if self.training is None else self.training.workers
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the line as JSON-able data."""
+        return {
+            "round": self.round,
+            "epoch": self.epoch,
+            "trial": self.trial,
+            **({} if self.scores is None else self.scores.to_json()),
+            "training": None if self.training is None else self.training.to_json(),
         }
-        lines.append(json.dumps(line, sort_keys=True, separators=(",", ":")))
-    return lines
+
+
+def metrics_lines(store: RoundStore, rounds: Iterable[int], final: FinalResult | None) -> list[MetricsLine]:
+    """Join the metrics of ``rounds`` to a line per round and trial, in that order.
+
+    The model of round n is scored by the job of round n + 1, the last one by the final job (``final``).
+    """
+    scores: dict[tuple[int, int], TrialScores] = {}
+    training: dict[tuple[int, int], TrialTraining] = {}
+    epochs = {0: 0}
+    for round_ in rounds:
+        metrics = store.recent_metrics(round_)
+        epochs[round_] = metrics.epoch
+        for entry in metrics.trials:
+            scores[entry.scored_round, entry.trial] = entry.scores
+            if entry.training is not None:
+                training[round_, entry.trial] = entry.training
+    for kept in () if final is None else final.trials:
+        scores[kept.round, kept.trial] = kept.scores
+    return [
+        MetricsLine(round_, epochs[round_], trial, scores.get((round_, trial)), training.get((round_, trial)))
+        for round_, trial in sorted(set(scores) | set(training))
+    ]
+
+
+def view_text(lines: Iterable[MetricsLine]) -> str:
+    """The text of ``metrics.jsonl``: one JSON object a line."""
+    return "".join(json.dumps(line.to_json(), sort_keys=True, separators=(",", ":")) + "\n" for line in lines)

@@ -20,10 +20,10 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from nnlib.config.schema import Config
+from nnlib.run.round_metrics import RoundMetrics, TrialMetrics
 
 APART = 0.2
 """D: workers this far from their average (relative to it) are charged as much again as they train."""
@@ -74,23 +74,22 @@ def next_length(length: int, drift: float | None, round_cost: float) -> int:
     return max(1, math.floor(min(max(best, length / CHANGE), length * CHANGE)))
 
 
-def combined_drift(entries: Sequence[Mapping[str, Any]]) -> float | None:
-    """One distance for all trials of a round, which share its length: of the trial whose median worker is farthest.
+def combined_drift(trials: Sequence[TrialMetrics]) -> float | None:
+    """Compute one distance for all trials of a round, which share its length: of the trial whose median worker is
+    farthest from the average.
 
-    ``entries`` are the round's metrics by trial; those that trained nothing do not count. The median, because one
-    worker with few or odd rows should not decide for all. None if it is not known.
+    Trials that trained nothing do not count. The median, because one worker with few or odd rows should not decide for
+    all. None where it is beyond float64.
     """
     medians = []
-    for entry in entries:
-        workers = [] if entry["training"] is None else entry["training"]["workers"]
-        distances = [worker["drift"]["relative"] for worker in workers]
+    for trial in trials:
+        distances = [worker.drift.relative for worker in trial.workers]
         if distances:
             medians.append(statistics.median(math.inf if distance is None else distance for distance in distances))
     worst = max(medians, default=0.0)
     return worst if math.isfinite(worst) else None
 
 
-def epochs_after(config: Config, metrics: Mapping[str, Any]) -> range:
+def epochs_after(config: Config, metrics: RoundMetrics) -> range:
     """The epochs of the round that follows a checkpoint, from the metrics committed with it."""
-    before = range(*metrics.get("epochs", (0, 0)))
-    return next_epochs(config, before, combined_drift(metrics.get("trials", ())))
+    return next_epochs(config, metrics.epochs, combined_drift(metrics.trials))

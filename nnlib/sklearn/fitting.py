@@ -146,13 +146,13 @@ def _history(run: str) -> tuple[list[float], int]:
     epochs = 0
     for round_ in store.rounds()[1:]:
         metrics = store.metrics(round_)
-        training = metrics["trials"][0]["training"]
+        training = metrics.trials[0].training
         if training is None:  # the round at which the trial stopped early
             continue
-        examples = [worker["examples"] for worker in training["workers"]]
-        by_worker = [worker["losses"] for worker in training["workers"]]
+        examples = [worker.examples for worker in training.workers]
+        by_worker = [worker.losses for worker in training.workers]
         losses += [float(np.average(epoch, weights=examples)) for epoch in zip(*by_worker, strict=True)]
-        epochs += metrics["epochs"][1] - metrics["epochs"][0]
+        epochs += len(metrics.epochs)
     return losses, epochs
 
 

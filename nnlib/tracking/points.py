@@ -5,41 +5,43 @@ from __future__ import annotations
 import json
 import statistics
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from nnlib.run.directory import EVENTS, RunDirectory
 from nnlib.run.round_length import combined_drift
+from nnlib.run.round_metrics import RoundMetrics, TrialScores
 from nnlib.tracking.protocol import Point
 
 SCORES = ("accuracy", "top_5_accuracy", "r2", "mse", "mae", "loss")
 
 
-def round_points(metrics: Mapping[str, Any], when: float, seconds: float | None) -> list[Point]:
+def round_points(metrics: RoundMetrics, when: float, seconds: float | None) -> list[Point]:
     """The points of one round, from its metrics: what its job scored belongs to the epoch it started from, what it
     trained to the epoch it ended with. Means are over the trials that it trained."""
-    first, end = metrics["epochs"]
-    entries = metrics["trials"]
-    trained = [entry["training"] for entry in entries if entry["training"] is not None]
-    values: dict[str, float] = {"train/epochs_in_round": end - first, "train/trials": len(trained)}
+    trained = [trial.training for trial in metrics.trials if trial.training is not None]
+    values: dict[str, float] = {"train/epochs_in_round": len(metrics.epochs), "train/trials": len(trained)}
     if trained:
-        values["train/loss"] = statistics.fmean(each["loss"] for each in trained)
-    if (drift := combined_drift(entries)) is not None:
+        values["train/loss"] = statistics.fmean(training.loss for training in trained)
+    if (drift := combined_drift(metrics.trials)) is not None:
         values["train/drift"] = drift
     if seconds is not None:
         values["time/round_seconds"] = seconds
-    return [Point(first, when, score_values(entries)), Point(end, when, values)]
+    scores = score_values([trial.scores for trial in metrics.trials])
+    return [Point(metrics.epochs.start, when, scores), Point(metrics.epochs.stop, when, values)]
 
 
-def score_values(entries: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Mean scores over the trials, by name: ``test/accuracy`` ..."""
-    found = {}
-    for part in ("test", "validation"):
+def score_values(trials: Sequence[TrialScores]) -> dict[str, float]:
+    """Average the scores of all trials, by name: ``test/accuracy`` ..."""
+    means = {}
+    parts = {"test": [trial.test for trial in trials], "validation": [trial.validation for trial in trials]}
+    for part, summaries in parts.items():
         for score in SCORES:
-            values = [entry[part][score] for entry in entries if entry[part].get(score) is not None]
-            if values:
-                found[f"{part}/{score}"] = statistics.fmean(values)
-    return found
+            values = [summary.value(score) for summary in summaries]
+            known = [value for value in values if value is not None]
+            if known:
+                means[f"{part}/{score}"] = statistics.fmean(known)
+    return means
 
 
 class History:
@@ -67,8 +69,9 @@ class History:
         final = self._run.final()
         if final is None:
             return []
-        epoch = self._store.metrics(self._store.newest())["epoch"]
-        values = {f"kept/{name}": value for name, value in score_values(final["trials"]).items()}
+        epoch = self._store.metrics(self._store.newest()).epoch
+        scores = score_values([trial.scores for trial in final.trials])
+        values = {f"kept/{name}": value for name, value in scores.items()}
         return [Point(epoch, when, values)]
 
     def _events(self) -> dict[int, dict[str, Any]]:

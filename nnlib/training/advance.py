@@ -1,10 +1,9 @@
-"""What a round's job turns a checkpoint into: pure, so that replaying a round is the same as running it."""
+"""From a checkpoint and a round's result to the next checkpoint: pure, so that replaying a round is running it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -13,6 +12,7 @@ from nnlib.optim import build_outer
 from nnlib.run.checkpoint import Checkpoint, TrialState
 from nnlib.run.ledger import round_facts
 from nnlib.run.round_length import epochs_after
+from nnlib.run.round_metrics import RoundMetrics, TrialMetrics, TrialTraining, WorkerTraining
 from nnlib.run.spec import JobSpec
 from nnlib.training.round_result import TrialOutput
 
@@ -23,11 +23,10 @@ def advance(spec: JobSpec, before: Checkpoint, outputs: Mapping[int, TrialOutput
     trials, entries = list(before.trials), []
     for index, output in outputs.items():
         trials[index] = _next_state(spec.settings(spec.trials[index]), before.trials[index], before.round, output)
-        entries.append(_entry(spec, index, before.round, output, trials[index]))
-    round_ = before.round + 1
-    kernels = sorted({record["numerics"] for output in outputs.values() for record in output.records.values()})
-    metrics = {"round": round_, "epoch": epochs.stop, "epochs": [epochs.start, epochs.stop], "trials": entries}
-    return Checkpoint(round_, trials, metrics, round_facts(spec, round_, epochs, entries, kernels))
+        entries.append(_trial_metrics(spec, index, before.round, output, trials[index]))
+    kernels = sorted({record.numerics for output in outputs.values() for record in output.records.values()})
+    metrics = RoundMetrics(before.round + 1, epochs.stop, epochs, tuple(entries))
+    return Checkpoint(metrics.round, trials, metrics, round_facts(spec, metrics, kernels))
 
 
 def epochs_left(spec: JobSpec, checkpoint: Checkpoint) -> range:
@@ -49,8 +48,9 @@ def watch(state: TrialState, round_: int, loss: float | None, config: Config) ->
 def _next_state(config: Config, old: TrialState, round_: int, output: TrialOutput) -> TrialState:
     """A trial after the job of round ``round_``. A stopped or diverged trial keeps the model it went in with."""
     state = replace(old)
+    assert output.scores is not None
     if config.train.stop is not None or config.train.keep == "best":
-        watch(state, round_, output.scores["validation"]["loss"], config)
+        watch(state, round_, output.scores.validation.loss, config)
         if config.train.stop is not None and state.waited >= config.train.stop.patience:
             state.status, state.reason = "stopped", f"no better validation loss since round {state.best_round}"
             return state
@@ -70,33 +70,19 @@ def _next_state(config: Config, old: TrialState, round_: int, output: TrialOutpu
     return state
 
 
-def _entry(spec: JobSpec, index: int, scored_round: int, output: TrialOutput, state: TrialState) -> dict[str, Any]:
+def _trial_metrics(
+    spec: JobSpec, index: int, scored_round: int, output: TrialOutput, state: TrialState
+) -> TrialMetrics:
     """A trial's part of a round's metrics: scores of the model it started from, and its training."""
     training = None
     if output.average is not None and state.round == scored_round + 1:
-        workers = [
-            {
-                "worker": worker,
-                "examples": record["examples"],
-                "losses": record["losses"],
-                "drift": output.drift[worker],
-            }
+        workers = tuple(
+            WorkerTraining(worker, record.training.examples, record.training.losses, output.drift[worker])
             for worker, record in sorted(output.records.items())
-        ]
-        examples = sum(worker["examples"] for worker in workers)
-        training = {
-            "loss": sum(worker["examples"] * worker["losses"][-1] for worker in workers) / examples,
-            "examples": examples,
-            "workers": workers,
-        }
-    return {
-        "trial": index,
-        "split": spec.trials[index].split,
-        "fold": spec.trials[index].fold,
-        "scored_round": scored_round,
-        "test": output.scores["test"],
-        "validation": output.scores["validation"],
-        "training": training,
-        "status": state.status,
-        **output.lacks(spec, index),
-    }
+            if record.training is not None
+        )
+        examples = sum(worker.examples for worker in workers)
+        loss = sum(worker.examples * worker.losses[-1] for worker in workers) / examples
+        training = TrialTraining(loss, examples, workers)
+    assert output.scores is not None
+    return TrialMetrics(index, spec.trials[index].fold, scored_round, output.scores, training, state.status)

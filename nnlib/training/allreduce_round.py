@@ -17,32 +17,33 @@ from nnlib.aggregation.average import Partial, Weighting
 from nnlib.aggregation.delta import Delta, DeltaCodec
 from nnlib.collective.allreduce import Operand, all_reduce
 from nnlib.collective.communicator import Communicator
-from nnlib.core.arrays import Vector
-from nnlib.core.errors import DivergedError, NnjobsError, from_record
+from nnlib.core.arrays import Buffer, Vector
+from nnlib.core.errors import DivergedError, NnjobsError
 from nnlib.run.checkpoint import Checkpoint
 from nnlib.run.spec import JobSpec
 from nnlib.training.learner import LocalResult, RoundStart
 from nnlib.training.synchronous_sgd import no_gradient, steps_of_epoch, training_by_steps
-from nnlib.training.worker import LocalWorker, Record
-from nnlib.training.worker_round import result_record
+from nnlib.training.worker import LocalWorker
+from nnlib.training.worker_record import WorkerRecord, WorkerReport
+from nnlib.training.worker_round import training_record
 
 
 class Given(NamedTuple):
-    """What a worker sends of a round: its ``record``, and by trial its weights, as ``deltas`` where they travel so, and
+    """What a worker sends of a round: its ``report``, and by trial its weights, as ``deltas`` where they travel so, and
     its model's buffers."""
 
-    record: Record
+    report: WorkerReport
     partials: dict[int, Partial]
     deltas: dict[int, Delta | None]
     buffers: dict[int, tuple[Vector, ...]]
 
 
 class Share(NamedTuple):
-    """What a worker knows when a round is trained: all workers' ``records``, by trial its ``own`` vector and the
+    """What a worker knows when a round is trained: all workers' ``reports``, by trial its ``own`` vector and the
     ``averages`` and combined ``buffers`` (those of trials that diverged mean nothing), and the seconds it spent in
     exchanges."""
 
-    records: list[Record]
+    reports: list[WorkerReport]
     own: dict[int, Vector]
     averages: dict[int, Vector | None]
     buffers: dict[int, tuple[Vector, ...]]
@@ -51,13 +52,7 @@ class Share(NamedTuple):
     @property
     def commit(self) -> bool:
         """Whether worker 0 is to commit the round."""
-        return COMMIT in self.records[0]
-
-
-COMMIT = "commit"
-"""In the record of worker 0: this round is to be committed."""
-ERROR = "error"
-"""In a worker's record: why it gives nothing."""
+        return self.reports[0].commit
 
 
 class TroubleError(Exception):
@@ -74,27 +69,31 @@ def averaged_round(
     before: Checkpoint,
     active: Sequence[int],
     epochs: range,
-    told: Record,
+    report: WorkerReport,
 ) -> Share:
-    """Train every trial, then average the weights of all in one all-reduce. ``told``: what this worker tells the others
-    in any case. After an error, told there or met on the way, it gives no weights."""
-    given = nothing_given(worker, before, active, told)
-    for index in active if ERROR not in told else ():
+    """Train every trial, then average the weights of all in one all-reduce. ``report``: what this worker reports in any
+    case. After an error, in the report or on the way, it contributes no weights."""
+    given = nothing_given(worker, before, active, report)
+    for index in active if report.error is None else ():
         try:
             record, result = worker.round(index, before.trials[index], before.round, epochs)
         except NnjobsError as error:
-            given = nothing_given(worker, before, active, trouble_record(worker.located(error)))
+            given = nothing_given(worker, before, active, WorkerReport(error=worker.located(error)))
             break
-        given.record[str(index)] = record
+        given.report.records[index] = record
         if result is not None:
             give(worker, given, index, result, result.partial.weights)
     return averaged(worker, group, before, given)
 
 
-def nothing_given(worker: LocalWorker, before: Checkpoint, active: Sequence[int], record: Record) -> Given:
+def nothing_given(worker: LocalWorker, before: Checkpoint, active: Sequence[int], report: WorkerReport) -> Given:
     """Of no examples, until something is given (`give`)."""
-    partials = {index: worker.nothing(index, before.trials[index]) for index in active}
-    return Given(dict(record), partials, {}, {index: before.trials[index].buffers for index in active})
+    return Given(
+        replace(report, records=dict(report.records)),
+        {index: worker.nothing(index, before.trials[index]) for index in active},
+        {},
+        {index: before.trials[index].buffers for index in active},
+    )
 
 
 def give(worker: LocalWorker, given: Given, index: int, result: LocalResult, weights: Vector) -> None:
@@ -119,9 +118,9 @@ def averaged(worker: LocalWorker, group: Communicator, before: Checkpoint, given
         ]
         for (index, partial), codec in zip(given.partials.items(), codecs, strict=True)
     }
-    results, records = _reduced(group, operands, encoded(given.record))
+    results, records = _reduced(group, operands, encoded(given.report.to_json()))
     return Share(
-        [json.loads(record) for record in records],
+        [decoded_report(worker, record) for record in records],
         {index: partial.weights for index, partial in given.partials.items()},
         {index: vectors[0] for index, vectors in results.items()},
         {index: _present(vectors[1:]) for index, vectors in results.items()},
@@ -164,13 +163,13 @@ def synchronous_round(
     before: Checkpoint,
     active: Sequence[int],
     epochs: range,
-    told: Record,
+    report: WorkerReport,
 ) -> Share:
     """Average the gradients of all trials, one all-reduce a step: in the end all workers have the same weights."""
     spec = worker.spec
-    records = dict(told)
+    report = replace(report, records=dict(report.records))
     steps = {index: steps_of_epoch(spec, spec.trials[index]) * len(epochs) for index in active}
-    trials = {index: _Steps(worker, index, before, epochs) for index in active} if ERROR not in records else {}
+    trials = {index: _Steps(worker, index, before, epochs) for index in active} if report.error is None else {}
     waited = 0.0
     for step in range(max(steps.values())):
         given = {}
@@ -178,30 +177,30 @@ def synchronous_round(
             if step < steps[index]:
                 trial = spec.trials[index]
                 given[index] = no_gradient(spec, trial, worker.number)
-                if ERROR not in records:
+                if report.error is None:
                     try:
                         given[index] = trials[index].gradient()
                     except NnjobsError as error:
-                        records = trouble_record(worker.located(error))
+                        report = WorkerReport(error=worker.located(error))
         began = time.perf_counter()
         reduced = all_reduce(group, [Operand(partial) for partial in given.values()])
         waited += time.perf_counter() - began
         for index, mean in zip(given, reduced.vectors, strict=True):
-            if ERROR not in records:
+            if report.error is None:
                 trials[index].mean = mean
     own = {index: worker.vector(index, before.trials[index]) for index in active}
     rows = dict.fromkeys(active, 0)
     buffers = {index: before.trials[index].buffers for index in active}
-    for index in active if ERROR not in records else ():
-        records[str(index)], result = trials[index].finish()
+    for index in active if report.error is None else ():
+        report.records[index], result = trials[index].finish()
         if result is not None:
             own[index] = result.partial.weights
             rows[index], buffers[index] = result.rows, result.buffers
     began = time.perf_counter()
     combined = _average_buffers(worker, group, rows, buffers)
-    answers = group.exchange([[encoded(records)]] * group.workers)
+    answers = group.exchange([[encoded(report.to_json())]] * group.workers)
     return Share(
-        [json.loads(bytes(frames[0])) for frames in answers],
+        [decoded_report(worker, frames[0]) for frames in answers],
         own,
         dict(own),
         combined,
@@ -248,7 +247,7 @@ class _Steps:
         self._state = before.trials[index]
         self._start = RoundStart(worker.vector(index, self._state), before.round, epochs)
         self._training: Generator[Partial, Vector | None, LocalResult] | None = None
-        self._record: Record = {}
+        self._record: WorkerRecord | None = None
         self._seconds = {"score": 0.0, "train": 0.0}
         self.mean: Vector | None = None
         """Of the last step, over all workers."""
@@ -268,33 +267,34 @@ class _Steps:
         self._seconds["train"] += time.perf_counter() - began
         return given
 
-    def finish(self) -> tuple[Record, LocalResult | None]:
+    def finish(self) -> tuple[WorkerRecord, LocalResult | None]:
         """After the last step: as `nnlib.training.worker_round.local_round`."""
-        assert self._training is not None
-        record = {**self._record, "seconds": self._seconds}
+        assert self._training is not None and self._record is not None
+        record = replace(self._record, seconds=self._seconds)
         try:
             self._training.send(self.mean)
         except StopIteration as end:
             result: LocalResult = end.value
-            return record | result_record(result), result
+            return replace(record, training=training_record(result)), result
         except DivergedError as error:
-            return {**record, "diverged": error.to_record()}, None
+            return replace(record, diverged=error), None
         raise AssertionError("a step more than planned")
 
 
-def encoded(record: Mapping[str, Any]) -> bytes:
-    """Sorted, as `jobs.runners.lines.encode_record` sorts: a message made of a record names its facts in their
-    order."""
-    return json.dumps(record, sort_keys=True, separators=(",", ":")).encode()
+def encoded(data: dict[str, Any]) -> bytes:
+    """Encode a report as canonical JSON: a message that is made of it names its facts in their order."""
+    return json.dumps(data, sort_keys=True, separators=(",", ":")).encode()
 
 
-def trouble_record(error: NnjobsError | None) -> Record:
-    """What a worker tells of an error; nothing without one."""
-    return {} if error is None else {ERROR: error.to_record()}
+def decoded_report(worker: LocalWorker, frame: Buffer) -> WorkerReport:
+    """Decode a report of any worker."""
+    dataset = worker.spec.dataset
+    return WorkerReport.from_json(json.loads(bytes(frame)), dataset.task, len(dataset.classes))
 
 
-def raise_trouble(told: Sequence[Record], own: int) -> None:
-    """Raise the first worker's error, if any has one; each worker its own, so that no error is told twice."""
-    troubled = [peer for peer, record in enumerate(told) if ERROR in record]
-    if troubled:
-        raise TroubleError(from_record(told[troubled[0]][ERROR]), troubled[0] == own)
+def raise_trouble(reports: Sequence[WorkerReport], own: int) -> None:
+    """Raise the error of the first worker that reports one. ``own`` is this worker's number: of an error only the
+    worker that met it makes a line for the driver."""
+    for peer, report in enumerate(reports):
+        if report.error is not None:
+            raise TroubleError(report.error, peer == own)

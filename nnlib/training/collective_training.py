@@ -44,8 +44,8 @@ def _rounds(
     spec = worker.spec
     take = synchronous_round if spec.config.sync.every == "batch" else averaged_round
     while checkpoint.round != until and (epochs := epochs_left(spec, checkpoint)):
-        record = told.record(checkpoint.round + 1)
-        share = take(worker, group, checkpoint, checkpoint.active, epochs, record)
+        report = told.report(checkpoint.round + 1)
+        share = take(worker, group, checkpoint, checkpoint.active, epochs, report)
         outputs, share = outputs_of(worker, group, checkpoint, share)
         before, checkpoint = checkpoint, advance(spec, checkpoint, outputs)
         told.round(before, checkpoint, outputs, share)

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -31,12 +31,13 @@ from nnlib.core.errors import DivergedError, NnjobsError
 from nnlib.run.checkpoint import Checkpoint
 from nnlib.run.round_length import drained_round, next_epochs
 from nnlib.training.advance import advance, epochs_left
-from nnlib.training.allreduce_round import Given, Share, averaged, give, nothing_given, trouble_record
+from nnlib.training.allreduce_round import Given, Share, averaged, give, nothing_given
 from nnlib.training.learner import LocalResult
 from nnlib.training.round_observer import Told, outputs_of
 from nnlib.training.round_result import TrialOutput
 from nnlib.training.worker import LocalWorker
-from nnlib.training.worker_round import result_record
+from nnlib.training.worker_record import WorkerReport
+from nnlib.training.worker_round import training_record
 
 Outputs = dict[int, TrialOutput]
 
@@ -101,7 +102,7 @@ def _train(
     for index in checkpoint.active:
         start = worker.vector(index, checkpoint.trials[index])
         if under_way is not None:
-            if "diverged" in under_way.given.record[str(index)]:
+            if under_way.given.report.records[index].diverged is not None:
                 continue  # as will be known to all
             start = under_way.given.partials[index].weights
         began = time.perf_counter()
@@ -129,7 +130,7 @@ def _given(
     """What this worker gives of the round that follows ``checkpoint``, whose models it scores. ``moved``: the round was
     not started from them."""
     active = checkpoint.active
-    given = nothing_given(worker, checkpoint, active, told.record(checkpoint.round + 1, may_commit=may_commit))
+    given = nothing_given(worker, checkpoint, active, told.report(checkpoint.round + 1, may_commit=may_commit))
     for index in active if told.trouble is None else ():
         state, each = checkpoint.trials[index], trained[index]
         began = time.perf_counter()
@@ -137,9 +138,8 @@ def _given(
             record = worker.scores(index, state)
         except NnjobsError as error:
             told.trouble = worker.located(error)
-            return nothing_given(worker, checkpoint, active, trouble_record(told.trouble))
-        record["seconds"] = {"score": time.perf_counter() - began, "train": each.seconds}
-        given.record[str(index)] = record
+            return nothing_given(worker, checkpoint, active, WorkerReport(error=told.trouble))
+        record = replace(record, seconds={"score": time.perf_counter() - began, "train": each.seconds})
         try:
             if isinstance(each.end, DivergedError):
                 raise each.end
@@ -149,10 +149,11 @@ def _given(
             if not np.isfinite(weights).all():
                 raise DivergedError("a weight is not finite", round=checkpoint.round, worker=worker.number)
         except DivergedError as error:
-            record["diverged"] = error.to_record()
+            record = replace(record, diverged=error)
         else:
-            record |= result_record(each.end)
+            record = replace(record, training=training_record(each.end))
             give(worker, given, index, each.end, weights)
+        given.report.records[index] = record
     return given
 
 

@@ -1,50 +1,42 @@
-"""What there is to tell of a committed or finished round: the event for people, the facts for the run's journal."""
+"""What people see of a committed round: the events for a display, the seconds for the run's journal."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from nnlib.config.schema import Config
 from nnlib.core.events import RoundDone, TrialStopped
 from nnlib.run.checkpoint import Checkpoint
 from nnlib.run.round_length import round_count
+from nnlib.run.round_metrics import RoundMetrics
 from nnlib.run.spec import JobSpec
 from nnlib.training.round_result import TrialOutput
 
 
-def round_done(config: Config, metrics: Mapping[str, Any], seconds: float) -> RoundDone:
-    """A round, from the metrics that are committed of it."""
-    entries = metrics["trials"]
-
-    def over(value: Callable[[dict[str, Any]], float | None]) -> float | None:
-        return mean([value(entry) for entry in entries])
-
-    drift = [
-        worker["drift"]["relative"]
-        for entry in entries
-        for worker in (entry["training"] or {}).get("workers", [])
-        if worker["drift"]["relative"] is not None
-    ]
-    r2 = over(lambda entry: entry["test"].get("r2"))
+def round_done(config: Config, metrics: RoundMetrics, seconds: float) -> RoundDone:
+    """Make the event of a round from its committed metrics; ``seconds`` is how long it took."""
+    trials = metrics.trials
+    drift = [worker.drift.relative for trial in trials for worker in trial.workers if worker.drift.relative is not None]
+    tests = [trial.scores.test for trial in trials]
+    r2 = mean([test.value("r2") for test in tests])
     return RoundDone(
-        round=metrics["round"],
+        round=metrics.round,
         rounds=round_count(config),
-        epoch=metrics["epoch"],
+        epoch=metrics.epoch,
         epochs=config.train.epochs,
-        active_trials=sum(entry["status"] == "active" for entry in entries),
-        train_loss=over(lambda entry: (entry["training"] or {}).get("loss")),
-        test_loss=over(lambda entry: entry["test"]["loss"]),
-        test_accuracy=over(lambda entry: entry["test"].get("accuracy")),
+        active_trials=sum(trial.status == "active" for trial in trials),
+        train_loss=mean([None if trial.training is None else trial.training.loss for trial in trials]),
+        test_loss=mean([test.loss for test in tests]),
+        test_accuracy=mean([test.value("accuracy") for test in tests]),
         test_metric=None if r2 is None else ("r2", r2),
-        validation_loss=over(lambda entry: entry["validation"]["loss"]),
+        validation_loss=mean([trial.scores.validation.loss for trial in trials]),
         drift=max(drift) if drift else None,
         seconds=seconds,
     )
 
 
 def trials_stopped(spec: JobSpec, before: Checkpoint, after: Checkpoint) -> list[TrialStopped]:
-    """The trials that a round ended."""
+    """Make the events of the trials that a round ended."""
     return [
         TrialStopped(index, spec.trials[index].split, before.round, f"{new.status}: {new.reason}")
         for index, (old, new) in enumerate(zip(before.trials, after.trials, strict=True))
@@ -53,17 +45,17 @@ def trials_stopped(spec: JobSpec, before: Checkpoint, after: Checkpoint) -> list
 
 
 def phase_seconds(outputs: Mapping[int, TrialOutput]) -> dict[str, float]:
-    """Seconds that the workers, summed over all, spent in each phase of a round."""
+    """Sum the seconds that all workers spent in each phase of a round."""
     phases: dict[str, float] = {}
     for output in outputs.values():
         phases["average"] = phases.get("average", 0.0) + output.average_seconds
         for record in output.records.values():
-            for phase, spent in record.get("seconds", {}).items():
+            for phase, spent in record.seconds.items():
                 phases[phase] = phases.get(phase, 0.0) + spent
     return {phase: round(spent, 4) for phase, spent in phases.items()}
 
 
-def mean(values: list[float | None]) -> float | None:
-    """Of the values that are known; None if none is."""
+def mean(values: Sequence[float | None]) -> float | None:
+    """Average the values that are known; None if none is."""
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None

@@ -8,23 +8,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from nnlib.aggregation.drift import drift_rows, drift_summary
+from nnlib.aggregation.drift import DriftSummary, drift_rows, drift_summary
 from nnlib.collective.communicator import Communicator
 from nnlib.core.arrays import Vector
 from nnlib.core.errors import JobError, NnjobsError
 from nnlib.run.checkpoint import Checkpoint
 from nnlib.training.advance import epochs_left
 from nnlib.training.allreduce_round import (
-    COMMIT,
     Share,
     TroubleError,
+    decoded_report,
     encoded,
     gathered_residuals,
     raise_trouble,
-    trouble_record,
 )
 from nnlib.training.round_result import TrialOutput, check_records
-from nnlib.training.worker import LocalWorker, Record
+from nnlib.training.worker import LocalWorker
+from nnlib.training.worker_record import WorkerReport
 
 
 @dataclass(frozen=True)
@@ -67,10 +67,10 @@ class Told:
         self._worker, self._group, self._observer = worker, group, observer
         self._since, self._sent = time.perf_counter(), group.sent_bytes
 
-    def record(self, round_: int, *, may_commit: bool = True) -> Record:
-        """What this worker tells the others in the round that comes next, besides its training."""
+    def report(self, round_: int, *, may_commit: bool = True) -> WorkerReport:
+        """Begin this worker's report of the round that comes next: whether to commit it, or its trouble."""
         due = may_commit and self._observer is not None and self._observer.is_commit_due(round_)
-        return ({COMMIT: True} if due else {}) | trouble_record(self.trouble)
+        return WorkerReport(commit=due, error=self.trouble)
 
     def round(self, before: Checkpoint, after: Checkpoint, outputs: Mapping[int, TrialOutput], share: Share) -> None:
         """Tell the observer of a round that led to ``after``. All workers call it: a commit has something of each."""
@@ -93,8 +93,8 @@ class Told:
     def end(self) -> None:
         """Tell the last trouble. Nobody leaves before worker 0 has committed the end: until then all are needed, should
         one of them be lost."""
-        answers = self._group.exchange([[encoded(trouble_record(self.trouble))]] * self._group.workers)
-        raise_trouble([json.loads(bytes(frames[0])) for frames in answers], self._worker.number)
+        answers = self._group.exchange([[encoded(WorkerReport(error=self.trouble).to_json())]] * self._group.workers)
+        raise_trouble([decoded_report(self._worker, frames[0]) for frames in answers], self._worker.number)
 
 
 def outputs_of(
@@ -102,12 +102,12 @@ def outputs_of(
 ) -> tuple[dict[int, TrialOutput], Share]:
     """What all workers give of every trial that was active, how far each went from the average among it. Raises
     `TroubleError`."""
-    raise_trouble(share.records, worker.number)
+    raise_trouble(share.reports, worker.number)
     began = time.perf_counter()
     outputs = {}
     for index in before.active:
-        output = TrialOutput(records={peer: record[str(index)] for peer, record in enumerate(share.records)})
-        output.join_scores(worker.spec)
+        output = TrialOutput(records={peer: report.records[index] for peer, report in enumerate(share.reports)})
+        output.join_scores(worker.spec, index)
         if output.diverged is None:
             output.average, output.buffers = share.averages[index], share.buffers.get(index, ())
         outputs[index] = output
@@ -131,7 +131,9 @@ def _exchange_drift(
         if output.average is not None:
             start = before.trials[index].weights
             measured[index] = drift_summary(drift_rows(own[index][: start.size], output.average[: start.size], start))
-    told = group.exchange([[encoded({str(index): drift for index, drift in measured.items()})]] * group.workers)
+    told = group.exchange(
+        [[encoded({str(index): drift.to_json() for index, drift in measured.items()})]] * group.workers
+    )
     for peer, frames in enumerate(told):
         for index, drift in json.loads(bytes(frames[0])).items():
-            outputs[int(index)].drift[peer] = drift
+            outputs[int(index)].drift[peer] = DriftSummary.from_json(drift)

@@ -7,6 +7,7 @@ reducers can change them. All values travel as JSON.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 
 from nnlib.core.arrays import Array
 from nnlib.core.exact_sum import exact_sum
+from nnlib.run.score_summary import CalibrationCounts, ClassificationSummary, RegressionSummary, ScoreSummary
 
 CONFUSION_CLASSES = 200
 """With more classes than this a confusion matrix is not kept: per-class counts and top-k are."""
@@ -55,8 +57,12 @@ class Calibration:
             if rows[index]:
                 self.confidence[index].extend(confidence[index])
 
+    def summary(self) -> CalibrationCounts:
+        """Compute what is stored and shown: one sum of confidences a bin."""
+        return CalibrationCounts(self.rows, self.hits, [exact_sum(sums) for sums in self.confidence])
+
     def to_json(self) -> dict[str, Any]:
-        return {"rows": self.rows, "hits": self.hits, "confidence": [exact_sum(sums) for sums in self.confidence]}
+        return self.summary().to_json()
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Calibration:
@@ -139,30 +145,30 @@ class ClassificationScore:
         calibration = Calibration.from_json(data["calibration"])
         return cls(classes, data["rows"], data["correct"], data["top_k"], losses, counts, predicted, calibration)
 
-    def summary(self) -> dict[str, Any]:
-        """What is stored and shown: loss, accuracies, counts, calibration. None where no row was scored."""
+    def summary(self) -> ClassificationSummary:
+        """Compute what is stored and shown: loss, accuracies, counts, calibration."""
         if not self.rows:
-            return {"rows": 0, "loss": None, "accuracy": None}
-        result: dict[str, Any] = {
-            "rows": self.rows,
-            "loss": _number(exact_sum(self.losses) / self.rows),
-            "accuracy": self.correct / self.rows,
-        }
-        if self.classes > TOP_K:
-            result[f"top_{TOP_K}_accuracy"] = self.top_k / self.rows
-        if self.classes <= CONFUSION_CLASSES:
-            matrix = np.zeros((self.classes, self.classes), np.int64)
-            for true, row in self.counts.items():
-                for guess, number in row.items():
-                    matrix[true, guess] = number
-            result["confusion"] = matrix.tolist()
-        else:
-            indices = range(self.classes)
-            result["class_rows"] = [self.counts.get(label, {}).get(-1, 0) for label in indices]
-            result["class_hits"] = [self.counts.get(label, {}).get(label, 0) for label in indices]
-            result["class_predicted"] = [self.predicted.get(label, 0) for label in indices]
-        result["calibration"] = self.calibration.to_json()
-        return result
+            return ClassificationSummary(rows=0, loss=None, accuracy=None)
+        few, indices = self.classes <= CONFUSION_CLASSES, range(self.classes)
+        return ClassificationSummary(
+            rows=self.rows,
+            loss=_number(exact_sum(self.losses) / self.rows),
+            accuracy=self.correct / self.rows,
+            top_5_accuracy=self.top_k / self.rows if self.classes > TOP_K else None,
+            confusion=self._confusion() if few else None,
+            class_rows=None if few else [self.counts.get(label, {}).get(-1, 0) for label in indices],
+            class_hits=None if few else [self.counts.get(label, {}).get(label, 0) for label in indices],
+            class_predicted=None if few else [self.predicted.get(label, 0) for label in indices],
+            calibration=self.calibration.summary(),
+        )
+
+    def _confusion(self) -> list[list[int]]:
+        matrix = np.zeros((self.classes, self.classes), np.int64)
+        for true, row in self.counts.items():
+            for guess, number in row.items():
+                matrix[true, guess] = number
+        table: list[list[int]] = matrix.tolist()
+        return table
 
 
 @dataclass
@@ -222,18 +228,18 @@ class RegressionScore:
         )
         return cls(data["rows"], losses, squared, absolute, data["mean"], data["spread"])
 
-    def summary(self) -> dict[str, Any]:
-        """MSE, MAE and R2 (None where the targets do not vary or no row was scored)."""
+    def summary(self) -> RegressionSummary:
+        """Compute MSE, MAE and R2."""
         if not self.rows:
-            return {"rows": 0, "loss": None, "mse": None, "mae": None, "r2": None}
+            return RegressionSummary(rows=0, loss=None, mse=None, mae=None, r2=None)
         squared = exact_sum(self.squared)
-        return {
-            "rows": self.rows,
-            "loss": _number(exact_sum(self.losses) / self.rows),
-            "mse": _number(squared / self.rows),
-            "mae": _number(exact_sum(self.absolute) / self.rows),
-            "r2": _number(1.0 - squared / self.spread) if self.spread > 0.0 else None,
-        }
+        return RegressionSummary(
+            rows=self.rows,
+            loss=_number(exact_sum(self.losses) / self.rows),
+            mse=_number(squared / self.rows),
+            mae=_number(exact_sum(self.absolute) / self.rows),
+            r2=_number(1.0 - squared / self.spread) if self.spread > 0.0 else None,
+        )
 
 
 Score = ClassificationScore | RegressionScore
@@ -245,14 +251,15 @@ def new_score(task: str, classes: int) -> Score:
 
 
 def score_from_json(data: dict[str, Any], task: str, classes: int) -> Score:
+    """Read what a score's ``to_json`` wrote."""
     return ClassificationScore.from_json(data, classes) if task == "classification" else RegressionScore.from_json(data)
 
 
-def merge_scores(parts: list[dict[str, Any]], task: str, classes: int) -> dict[str, Any]:
-    """The summary over all workers' scores, given in worker order."""
+def merge_scores(parts: Sequence[Score], task: str, classes: int) -> ScoreSummary:
+    """Summarise all workers' scores together, in worker order."""
     total = new_score(task, classes)
     for part in parts:
-        total.merge(score_from_json(part, task, classes))  # type: ignore[arg-type]
+        total.merge(part)  # type: ignore[arg-type]
     return total.summary()
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Generator
-from typing import Any
 
 import numpy as np
 
@@ -18,9 +17,8 @@ from nnlib.run.checkpoint import Checkpoint, TrialState
 from nnlib.run.spec import JobSpec, WorkerPlan, partial_layout
 from nnlib.training.learner import LocalResult, RoundStart
 from nnlib.training.local_training import local_training
+from nnlib.training.worker_record import WorkerRecord
 from nnlib.training.worker_round import local_round, score_record, worker_data
-
-Record = dict[str, Any]
 
 
 def import_optimizers(spec: JobSpec) -> None:
@@ -90,7 +88,9 @@ class LocalWorker:
         own: Vector = rows[self.number].copy()
         return own
 
-    def round(self, index: int, state: TrialState, round_: int, epochs: range) -> tuple[Record, LocalResult | None]:
+    def round(
+        self, index: int, state: TrialState, round_: int, epochs: range
+    ) -> tuple[WorkerRecord, LocalResult | None]:
         """`nnlib.training.worker_round.local_round` of a trial."""
         vector = self.vector(index, state)
         trial, view = self.spec.trials[index], self.view(index)
@@ -110,7 +110,7 @@ class LocalWorker:
             self.residuals[index] = result.residual
         return result
 
-    def scores(self, index: int, state: TrialState) -> Record:
+    def scores(self, index: int, state: TrialState) -> WorkerRecord:
         """The record of a trial's model on this worker's held-out rows."""
         return score_record(self.spec, self.spec.trials[index], self.number, self.view(index), state.weights)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 
@@ -17,7 +17,8 @@ from nnlib.data.split.rule import TEST, VALIDATION
 from nnlib.data.worker_data import TrialData, WorkerData
 from nnlib.run.spec import JobSpec, Trial, WorkerPlan
 from nnlib.training.learner import LocalResult
-from nnlib.training.scores import new_score
+from nnlib.training.scores import Score, new_score
+from nnlib.training.worker_record import TrainingRecord, WorkerRecord
 
 
 def worker_data(spec: JobSpec, plan: WorkerPlan) -> WorkerData:
@@ -36,9 +37,9 @@ def worker_data(spec: JobSpec, plan: WorkerPlan) -> WorkerData:
 
 def local_round(
     spec: JobSpec, trial: Trial, worker: int, view: TrialData, vector: Vector, train: Callable[[], LocalResult]
-) -> tuple[dict[str, Any], LocalResult | None]:
-    """What a worker does in a round: score the model it starts from, then train. Returns the record that the others get
-    to know, and the result unless training diverged."""
+) -> tuple[WorkerRecord, LocalResult | None]:
+    """Score the model that a worker starts a round from, then train it. Returns the worker's record of the round, and
+    the result unless training diverged."""
     started = time.perf_counter()
     record = score_record(spec, trial, worker, view, vector)
     scored = time.perf_counter()
@@ -46,22 +47,21 @@ def local_round(
     try:
         result = train()
     except DivergedError as error:
-        record["diverged"] = error.to_record()
+        record = replace(record, diverged=error)
     else:
-        record |= result_record(result)
-    record["seconds"] = {"score": scored - started, "train": time.perf_counter() - scored}
-    return record, result
+        record = replace(record, training=training_record(result))
+    return replace(record, seconds={"score": scored - started, "train": time.perf_counter() - scored}), result
 
 
-def result_record(result: LocalResult) -> dict[str, Any]:
-    """What the others get to know of a worker's training."""
-    return {"losses": list(result.losses), "examples": result.rows, "evaluations": result.evaluations}
+def training_record(result: LocalResult) -> TrainingRecord:
+    """Record what a worker's training is to be known by."""
+    return TrainingRecord(tuple(result.losses), result.rows, result.evaluations)
 
 
-def score_record(spec: JobSpec, trial: Trial, worker: int, view: TrialData, vector: Vector) -> dict[str, Any]:
-    """Scores of a model on this worker's test and validation rows, and this process's numerics."""
-    model = spec.model(trial)
-    record: dict[str, Any] = {"numerics": numerics.fingerprint()}
+def score_record(spec: JobSpec, trial: Trial, worker: int, view: TrialData, vector: Vector) -> WorkerRecord:
+    """Score a model on this worker's test and validation rows. Raises `MismatchError` where the rows are not as many as
+    planned."""
+    model, scores = spec.model(trial), dict[str, Score]()
     for name, part, expected in (
         ("test", TEST, trial.test_rows[worker]),
         ("validation", VALIDATION, trial.validation_rows[worker]),
@@ -78,5 +78,5 @@ def score_record(spec: JobSpec, trial: Trial, worker: int, view: TrialData, vect
                 worker=worker,
                 split=trial.split,
             )
-        record[name] = score.to_json()
-    return record
+        scores[name] = score
+    return WorkerRecord(numerics.fingerprint(), scores["test"], scores["validation"])

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from records import round_facts, round_metrics, trial_metrics
 
 from nnlib.core.entries import parameter
 from nnlib.core.layout import Layout
@@ -43,7 +44,8 @@ def checkpoint(round_: int, *, seed: int = 0) -> Checkpoint:
         state(LAYOUTS[0], 2 * seed, status="diverged", reason="loss is nan", round=round_, waited=3),
         state(LAYOUTS[1], 2 * seed + 1, best_round=1, best_loss=0.1 + 0.2),
     ]
-    return Checkpoint(round_, trials, {"round": round_, "values": [1 / 3, None, "ü"]}, {"round": round_})
+    metrics = round_metrics(round_, trial_metrics(), trial_metrics(1 / 3, None, trial=1))
+    return Checkpoint(round_, trials, metrics, round_facts(round_))
 
 
 def folder(store: RoundStore, round_: int) -> Path:

@@ -13,6 +13,8 @@ from jobs.runners.lines import encode_record
 from jobs.runners.node_check import NODE_KEY
 from jobs.runners.streaming_reporter import Reporter
 from nnlib.run.spec import WorkerPlan
+from nnlib.training.scores import ClassificationScore
+from nnlib.training.worker_record import TrainingRecord, WorkerRecord
 
 
 class PlayedJob:
@@ -32,8 +34,9 @@ class PlayedJob:
 def test_tasks_count_their_work(tmp_path: Path) -> None:
     spec, plan = small_spec(tmp_path), WorkerPlan(0, (0,))
     job: Any = PlayedJob()
-    record = {"examples": 70, "losses": [1.0, 0.5], "evaluations": 0, "seconds": {"read": 0.5, "train": 0.25}}
-    lines = [(b"00000000.00000000.metrics", encode_record(0, record))]
+    score = ClassificationScore(3)
+    record = WorkerRecord("", score, score, TrainingRecord((1.0, 0.5), 70, 0), seconds={"read": 0.5, "train": 0.25})
+    lines = [(b"00000000.00000000.metrics", encode_record(0, record.to_json()))]
     assert list(count_mapped(Reporter(job), spec, plan, lines)) == lines
     counters = {name: amount for _, name, amount in job.counters}
     assert counters["examples"] == 140

@@ -22,6 +22,7 @@ from nnlib.config.load import load_config
 from nnlib.core.errors import ConfigError, JobError
 from nnlib.core.events import Note
 from nnlib.run.directory import RunDirectory
+from nnlib.run.round_metrics import MissingWorkers
 from nnlib.run.spec import JobSpec, partial_layout
 
 WORKERS = 4
@@ -72,10 +73,10 @@ def test_a_quorum_goes_on_and_says_who_was_missing(
     assert [json.loads(store.ledger(round_))["trials"][0].get("missing") for round_ in (1, 2, 3)] == [None, [1], None]
     facts = json.loads(store.ledger(2))["trials"][0]
     assert facts["examples"] == [spec.trials[0].train_rows[worker] for worker in (0, 2, 3)]
-    entry = store.metrics(2)["trials"][0]
+    entry = store.metrics(2).trials[0].scores
     lost = spec.trials[0].test_rows[1]
-    assert entry["missing"] == {"workers": [1], "test_rows": lost, "validation_rows": 0}
-    assert entry["test"]["rows"] == sum(spec.trials[0].test_rows) - lost
+    assert entry.missing == MissingWorkers((1,), test_rows=lost, validation_rows=0)
+    assert entry.test.rows == sum(spec.trials[0].test_rows) - lost
     view = [json.loads(line) for line in run.storage.read("metrics.jsonl").splitlines()]
     assert [line["round"] for line in view if "missing" in line] == [1]  # the scores of round 1's model lack rows
     assert "missing" not in result["trials"][0]  # the final scores lack none

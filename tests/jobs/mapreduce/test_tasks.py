@@ -18,7 +18,7 @@ from jobs.mapreduce.collect import collect
 from jobs.mapreduce.wire import SliceKey, decode_partial, encode_partial
 from jobs.runners.lines import ERROR_KEY, decode_record
 from nnlib.aggregation.average import Average, Partial
-from nnlib.aggregation.drift import drift_summary
+from nnlib.aggregation.drift import DriftSummary, drift_summary
 from nnlib.config.schema import Config
 from nnlib.core import numerics
 from nnlib.core.errors import DataError, DivergedError, MismatchError, NnjobsError, from_record
@@ -132,7 +132,7 @@ def test_a_round_is_the_average_of_what_workers_train(tmp_path: Path, sections: 
     spec, plans = made(tmp_path, **sections)
     lines = [line for plan in plans for line in mapped(spec, plan)]
     assert without_times(lines) == without_times([line for plan in plans for line in mapped(spec, plan)])
-    outputs = collect(reduced(spec, lines[::-1]), range(len(spec.trials)))
+    outputs = collect(spec, reduced(spec, lines[::-1]), range(len(spec.trials)))
     for index, trial in enumerate(spec.trials):
         layout = partial_layout(spec, trial)
         average = Average(range(WORKERS), layout.fingerprint, spec.config.sync.weighting)
@@ -144,20 +144,22 @@ def test_a_round_is_the_average_of_what_workers_train(tmp_path: Path, sections: 
         got = np.concatenate([outputs[index].parts[number].weights for number in range(len(parts))])
         assert got.dtype == layout.dtype
         assert got.tobytes() == expected.tobytes()
-        examples = {worker: record["examples"] for worker, record in outputs[index].records.items()}
+        examples = {
+            worker: record.training.examples for worker, record in outputs[index].records.items() if record.training
+        }
         assert outputs[index].parts[0].examples == sum(examples.values())
         if spec.config.sampling.streams == "independent":
             assert examples == dict(enumerate(trial.train_rows))
-        assert all(record["numerics"] == numerics.fingerprint() for record in outputs[index].records.values())
+        assert all(record.numerics == numerics.fingerprint() for record in outputs[index].records.values())
         size, start = spec.model(trial).layout.size, starts(spec)[index].vector
         for plan in plans:  # drift is of the parameters alone, whatever else travels
             own = trained_alone(spec, plan, index).weights[:size].astype(np.float64)
             mean = expected[:size].astype(np.float64)
             drift = outputs[index].drift[plan.worker]
             step, common = own - start[:size], mean - start[:size]
-            assert drift["relative"] == pytest.approx(np.linalg.norm(own - mean) / np.linalg.norm(mean), rel=1e-9)
+            assert drift.relative == pytest.approx(np.linalg.norm(own - mean) / np.linalg.norm(mean), rel=1e-9)
             cosine = step @ common / np.linalg.norm(step) / np.linalg.norm(common)
-            assert drift["cosine"] == pytest.approx(cosine, rel=1e-9)
+            assert drift.cosine == pytest.approx(cosine, rel=1e-9)
 
 
 def test_slices_change_nothing(tmp_path: Path) -> None:
@@ -166,7 +168,7 @@ def test_slices_change_nothing(tmp_path: Path) -> None:
     for elements in (1, 2 * BLOCK, 10**9):
         spec, plans = made(tmp_path, **wide, sync={"slice_elements": elements})  # type: ignore[arg-type]
         lines = [line for plan in plans for line in mapped(spec, plan)]
-        (output, _) = collect(reduced(spec, lines), range(2)).values()
+        (output, _) = collect(spec, reduced(spec, lines), range(2)).values()
         whole = np.concatenate([output.parts[index].weights for index in sorted(output.parts)])
         results.append((len(output.parts), whole.tobytes(), output.drift))
     assert [parts for parts, _, _ in results] == [3, 2, 1]
@@ -210,11 +212,11 @@ def test_scores_equal_plain_numpy(tmp_path: Path) -> None:
     x = (rng.standard_normal((ROWS, FEATURES)) + y[:, None]).astype(np.float32)
     lines = [line for plan in plans for line in mapped(spec, plan, "score")]
     assert all(key.endswith(tasks.METRICS) for key, _ in lines)
-    outputs = collect(reduced(spec, lines), range(2))
+    outputs = collect(spec, reduced(spec, lines), range(2))
     for index, trial in enumerate(spec.trials):
         test = trial.rule.parts(np.arange(ROWS), y, {}) == TEST
         probabilities = forward(spec, index, x[test], starts(spec)[index].vector)
-        parts = [outputs[index].records[worker]["test"] for worker in range(WORKERS)]
+        parts = [outputs[index].records[worker].test.to_json() for worker in range(WORKERS)]
         assert sum(part["rows"] for part in parts) == test.sum() == 24
         assert sum(part["correct"] for part in parts) == (probabilities.argmax(axis=1) == y[test]).sum()
         loss = -np.log(probabilities[np.arange(24), y[test]]).sum()
@@ -226,7 +228,7 @@ def test_scaling_is_that_of_the_training_rows_whatever_the_workers(tmp_path: Pat
     for workers in (1, 2, 3, 6):
         spec, plans = made(tmp_path, workers=workers)
         lines = [line for plan in plans for line in mapped(spec, plan, "scale", {})]
-        outputs = collect(reduced(spec, lines, {}), range(2))
+        outputs = collect(spec, reduced(spec, lines, {}), range(2))
         assert sorted(outputs[0].stats) == list(range(SHARDS))
         scaler = Scaler.from_stats("standard", tasks.merge_stats(outputs[1].stats))
         assert scaler is not None
@@ -250,7 +252,7 @@ def test_a_bad_value_is_one_record_that_names_shard_and_row(tmp_path: Path) -> N
     assert "feature 2 is nan" in str(error)
     assert ERROR_KEY not in dict(mapped(spec, plans[0]))  # the others' rows are good
     with pytest.raises(DataError, match="feature 2 is nan"):
-        collect(reduced(spec, [line for plan in plans for line in mapped(spec, plan)]), range(2))
+        collect(spec, reduced(spec, [line for plan in plans for line in mapped(spec, plan)]), range(2))
 
 
 @pytest.mark.parametrize("phase", ["train", "score", "scale"])
@@ -281,12 +283,12 @@ def test_a_diverged_trial_does_not_stop_the_others(tmp_path: Path) -> None:
     models = starts(spec)
     models[0].vector.fill(1e38)
     lines = [line for plan in plans for line in mapped(spec, plan, models=models)]
-    outputs = collect(reduced(spec, lines, models), range(2))
+    outputs = collect(spec, reduced(spec, lines, models), range(2))
     error = outputs[0].diverged
     assert isinstance(error, DivergedError) and error.where["round"] == 0
     assert outputs[0].parts == {} and outputs[1].diverged is None
     assert sorted(outputs[1].parts) == [0]
-    assert outputs[0].records[0]["test"]["losses"] == [None]  # scored, and found not finite
+    assert outputs[0].records[0].test.to_json()["losses"] == [None]  # scored, and found not finite
 
 
 def test_averaged_state_that_is_not_finite_is_divergence(tmp_path: Path) -> None:
@@ -307,7 +309,7 @@ def test_a_missing_worker_is_told(tmp_path: Path) -> None:
     assert {key: decode_record(value)[1] for key, value in found.items()} == {
         SliceKey(trial, 0).encode() + tasks.MISSING: {"workers": [1]} for trial in range(2)
     }
-    assert all(output.parts == {} for output in collect(lines, range(2)).values())
+    assert all(output.parts == {} for output in collect(spec, lines, range(2)).values())
 
 
 def test_bad_partials_are_one_record_each(tmp_path: Path) -> None:
@@ -345,12 +347,12 @@ def test_records_pass_a_reducer_as_they_are(tmp_path: Path) -> None:
 def test_the_summary_of_drift() -> None:
     # distance, |step|^2, |mean step|^2, dot, |mean|^2, over two blocks
     blocks = [[4.0, 9.0, 1.0, 1.0, 9.0], [5.0, 16.0, 3.0, 2.0, 0.0]]
-    assert drift_summary(blocks) == {"relative": 1.0, "cosine": pytest.approx(3 / (5 * 2))}
-    assert drift_summary([[0.0] * 5]) == {"relative": None, "cosine": None}
+    assert drift_summary(blocks).to_json() == {"relative": 1.0, "cosine": pytest.approx(3 / (5 * 2))}
+    assert drift_summary([[0.0] * 5]) == DriftSummary(None, None)
     tiny, huge = 1e-200, math.inf
-    assert drift_summary([[tiny, tiny, tiny, tiny, tiny]]) == {"relative": 1.0, "cosine": pytest.approx(1.0)}
-    assert drift_summary([[huge] * 5]) == {"relative": None, "cosine": None}
-    assert drift_summary([[1.0, huge, 1.0, huge, math.nan]]) == {"relative": None, "cosine": None}
+    assert drift_summary([[tiny] * 5]).to_json() == {"relative": 1.0, "cosine": pytest.approx(1.0)}
+    assert drift_summary([[huge] * 5]) == DriftSummary(None, None)
+    assert drift_summary([[1.0, huge, 1.0, huge, math.nan]]) == DriftSummary(None, None)
 
 
 def test_reading_is_told_as_reading_once_for_all_trials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

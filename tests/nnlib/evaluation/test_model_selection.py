@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from records import final_trial
 from shards import write_dataset
 
 from jobs.driver import driver
 from nnlib.config.schema import Config
 from nnlib.evaluation.model_selection import choice_facts, choice_text, choose, combinations_of
+from nnlib.run.final_result import FinalTrial
+from nnlib.run.score_summary import ClassificationSummary, RegressionSummary
 
 
 def entry(
     lr: float, validation: float | None, test: float = 0.5, *, loss: float = 1.0, status: str = "active"
-) -> dict[str, Any]:
+) -> FinalTrial:
     """A trial of a classification sweep as final scores have it."""
-    held_out = {"accuracy": validation, "loss": None if validation is None else loss}
-    return {"overrides": {"train.lr": lr}, "status": status, "validation": held_out, "test": {"accuracy": test}}
+    held_out = ClassificationSummary(9, None if validation is None else loss, validation)
+    return final_trial({"train.lr": lr}, held_out, ClassificationSummary(9, None, test), status=status)
 
 
-def chosen(*entries: dict[str, Any]) -> float | None:
+def chosen(*entries: FinalTrial) -> float | None:
     found = choose(combinations_of(entries))
     return None if found is None else found.overrides["train.lr"]
 
@@ -47,7 +49,9 @@ def test_equal_accuracies_are_told_apart_by_loss_then_by_order() -> None:
 
 def test_numbers_are_chosen_by_squared_error() -> None:
     entries = [
-        {"overrides": {"train.lr": lr}, "status": "active", "validation": {"mse": mse, "loss": mse}, "test": {"r2": 0}}
+        final_trial(
+            {"train.lr": lr}, RegressionSummary(9, mse, mse, mse, None), RegressionSummary(9, 0.0, 0.0, 0.0, 0.0)
+        )
         for lr, mse in ((0.1, 3.0), (0.2, 2.0))
     ]
     assert chosen(*entries) == 0.2

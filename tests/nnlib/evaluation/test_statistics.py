@@ -176,7 +176,7 @@ def test_calibration_equals_a_plain_computation_and_merges() -> None:
     total = ClassificationScore(4)
     for score in scores:
         total.merge(ClassificationScore.from_json(score.to_json(), 4))
-    table = reliability(**total.summary()["calibration"])
+    table = reliability(**total.calibration.summary().to_json())
     assert len(table) == CALIBRATION_BINS
     assert calibration_error(table) == pytest.approx(expected, rel=1e-9)
     bins = np.clip(np.ceil(confidence * 15).astype(int) - 1, 0, 14)

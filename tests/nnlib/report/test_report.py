@@ -135,7 +135,7 @@ def test_its_numbers_are_the_runs(runs: dict[str, str], tmp_path: Path) -> None:
     text = written([runs["two"]], tmp_path)
     final = RunDirectory.open(runs["two"]).final()
     assert final is not None
-    accuracies = [entry["test"]["accuracy"] for entry in final["trials"]]
+    accuracies = [entry.test.value("accuracy") or 0.0 for entry in final.trials]
     rows = Page(text).rows
     summary = next(row for row in rows if row[:1] == ["accuracy"])
     assert summary[1:3] == ["3", f"{100 * float(np.mean(accuracies)):.2f} %"]
@@ -143,13 +143,13 @@ def test_its_numbers_are_the_runs(runs: dict[str, str], tmp_path: Path) -> None:
     for index, accuracy in enumerate(accuracies):
         line = next(row for row in rows if len(row) > 7 and row[0] == str(index))
         assert line[1] == str(index) and line[4] == f"{100 * accuracy:.2f} %"
-    confusion = np.sum([entry["test"]["confusion"] for entry in final["trials"]], axis=0)
+    confusion = np.sum([entry.test.to_json()["confusion"] for entry in final.trials], axis=0)
     classes = read_series([runs["two"]])[0].run.spec.dataset.classes
     for index, name in enumerate(classes):
         line = next(row for row in rows if len(row) == 6 and row[0] == name)
         assert line[2] == f"{100 * confusion[index, index] / confusion[index].sum():.2f} %"
         assert line[4:] == [str(confusion[index].sum()), str(confusion[:, index].sum())]
-    assert final["model_sha256"] in text
+    assert final.model_sha256 in text
     assert html.escape(f"nnjobs verify {runs['two']}") in text
     assert "hidden: [5]" in text
 
@@ -235,8 +235,8 @@ def test_pictures_are_of_misread_rows(runs: dict[str, str]) -> None:
 def test_runs_are_paired_over_common_splits(runs: dict[str, str], tmp_path: Path) -> None:
     series = read_series([runs["two"], runs["one"]])
     (pair,) = compare_series(series)
-    finals = [RunDirectory.open(runs[name]).final() or {} for name in ("two", "one")]
-    scores = [{entry["split"]: entry["test"]["accuracy"] for entry in final["trials"]} for final in finals]
+    finals = [RunDirectory.open(runs[name]).final() for name in ("two", "one")]
+    scores = [{entry.split: entry.test.value("accuracy") for entry in final.trials} for final in finals if final]
     expected = compare([scores[0][1], scores[0][2]], [scores[1][1], scores[1][2]], 72 / 168)
     assert pair.comparison == expected and pair.comparison.n == 2
     assert [key for key, _ in differing_keys(series)] == ["split.seeds", "workers"]
@@ -339,7 +339,7 @@ def test_accuracy_is_shown_against_bytes(runs: dict[str, str], tmp_path: Path) -
         assert series.sent == sent
         final = RunDirectory.open(run).final()
         assert final is not None
-        scores = [entry["test"]["accuracy"] for entry in final["trials"]]
+        scores = [entry.test.value("accuracy") or 0.0 for entry in final.trials]
         shown = [f"{100 * value:.2f} %" for value in (np.mean(scores), min(scores), max(scores), sent / 1992)]
         assert row == [series.label, *shown[:3], "522 bytes" if sent == 522 else "1.99 kB", shown[3]]
     assert table[2][0] == "two" and "sweep" not in table[3][0]  # a sweep's bytes are those of all its combinations
@@ -369,7 +369,7 @@ def test_an_unfinished_run_says_so(runs: dict[str, str], tmp_path: Path) -> None
     shutil.rmtree(run / "rounds" / "000003")
     text = written([str(run)], tmp_path / "out")
     assert "is not finished: 2 of 3 rounds" in text
-    assert read_series([str(run)])[0].results[0]["round"] == 1  # round 2's model would be scored by the next job
+    assert read_series([str(run)])[0].results[0].round == 1  # round 2's model would be scored by the next job
 
 
 def test_a_stopped_trial_keeps_its_last_score(runs: dict[str, str], tmp_path: Path) -> None:
@@ -377,7 +377,7 @@ def test_a_stopped_trial_keeps_its_last_score(runs: dict[str, str], tmp_path: Pa
     run = trained(tmp_path, "stopped", runs["data"], train=stop, split={"validation": 0.2})
     series = read_series([run])[0]
     assert not np.isnan(series.curves["accuracy"]).any()
-    assert any(entry["status"] == "stopped" for entry in series.results)
+    assert any(entry.status == "stopped" for entry in series.results)
     assert "stopped: no better validation loss" in written([run], tmp_path / "out")
 
 

@@ -6,12 +6,14 @@ import json
 import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from checkpoints import LAYOUTS, assert_same, checkpoint, folder, state
+from records import round_facts, round_metrics, trial_metrics
 from safetensors.numpy import load_file
 
 from nnlib.core.errors import MismatchError, NnjobsError, StorageError
@@ -25,7 +27,7 @@ from nnlib.storage import LocalStorage
 def bare(round_: int) -> Checkpoint:
     """Nothing but weights, so there is no state file."""
     trials = [state(layout, 2 * index) for index, layout in enumerate(LAYOUTS)]
-    return Checkpoint(round_, trials, {}, {"round": round_})
+    return Checkpoint(round_, trials, round_metrics(round_), round_facts(round_))
 
 
 @pytest.fixture
@@ -90,7 +92,7 @@ def test_a_directory_without_manifest_is_no_round(store: RoundStore) -> None:
     assert store.rounds() == [0]
     with pytest.raises(StorageError, match="no such file"):
         store.load(1)
-    made[1].metrics["torn"] = True  # what a killed driver left is simply written again
+    made[1].metrics = replace(made[1].metrics, epoch=7)  # what a killed driver left is simply written again
     store.commit(made[1], made[0])
     assert_same(store.load(1), made[1])
 
@@ -265,7 +267,7 @@ def test_metrics_are_canonical_json(store: RoundStore) -> None:
     text = (folder(store, 0) / METRICS).read_bytes()
     assert text == canonical(json.loads(text))
     unfit = checkpoint(1)
-    unfit.metrics["bad"] = float("nan")
+    unfit.metrics = round_metrics(1, trial_metrics(0.1, loss=float("nan")))
     with pytest.raises(ValueError, match="Out of range float"):
         store.commit(unfit, store.load(0))
     assert store.rounds() == [0] and not folder(store, 1).exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from nnlib.config.schema import Config
 from nnlib.core.errors import MismatchError, NnjobsError, StorageError, UsageError
 from nnlib.core.layout import ModelState
 from nnlib.run.directory import CONFIG, FINAL_METRICS, FINAL_MODEL, METRICS_VIEW, SPEC, RunDirectory
+from nnlib.run.final_result import FinalResult
 from nnlib.run.journal import Journal
-from nnlib.run.metrics_view import metrics_lines
+from nnlib.run.metrics_view import metrics_lines, view_text
 from nnlib.run.model_file import model_digest, named_arrays
 from nnlib.run.planner import make_spec
 from nnlib.run.round_length import round_count
@@ -41,9 +43,6 @@ def made(where: Path, **sections: Any) -> JobSpec:
     return make_spec(Config.model_validate(document), dataset)[0]
 
 
-SAID = {"rounds": 3, "task": "classification"}
-
-
 def test_a_run_exists_with_its_spec(tmp_path: Path) -> None:
     spec = made(tmp_path)
     with pytest.raises(UsageError, match="no run here"):
@@ -66,7 +65,7 @@ def test_the_spec_is_written_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     order: list[str] = []
     monkeypatch.setattr(run.storage, "write", lambda name, data: order.append(name))
     run.write_spec(spec)
-    run.finish({}, {"0.a": np.ones(1)})
+    run.finish(FinalResult(1, 1, "classification", "", ()), {"0.a": np.ones(1)})
     assert order == [CONFIG, SPEC, FINAL_MODEL, FINAL_METRICS]
 
 
@@ -127,21 +126,15 @@ def test_final_models_are_those_that_were_scored(tmp_path: Path) -> None:
         arrays |= named_arrays(trial.index, model, spec.model(trial).layout)
     planned = round_count(spec.config)
     assert planned is not None
-    run.finish({"model_sha256": model_digest(models), "rounds_planned": planned, "trials": [], **SAID}, arrays)
+    final = FinalResult(3, planned, "classification", model_digest(models), ())
+    run.finish(final, arrays)
     assert [model.vector.tobytes() for model in run.final_models(spec)] == [model.vector.tobytes() for model in models]
-    final = {
-        "format_version": 1,
-        "model_sha256": model_digest(models),
-        "rounds_planned": planned,
-        "trials": [],
-        **SAID,
-    }
     assert run.final() == final
-    run.finish({"model_sha256": model_digest(models[::-1]), "rounds_planned": planned, "trials": [], **SAID}, arrays)
+    run.finish(replace(final, model_sha256=model_digest(models[::-1])), arrays)
     with pytest.raises(MismatchError, match="model_sha256") as caught:
         run.final_models(spec)
     assert caught.value.where["file"] == str(tmp_path / "run" / FINAL_MODEL)
-    run.finish({"model_sha256": model_digest(models), "rounds_planned": planned - 1, "trials": [], **SAID}, arrays)
+    run.finish(replace(final, rounds_planned=planned - 1), arrays)
     assert run.final() is None  # it was finished, and then given more epochs
 
 
@@ -184,8 +177,9 @@ def test_the_view_joins_training_with_the_scores_of_the_model_it_gave(tmp_path: 
     spec = run.spec()
     store = run.rounds(spec)
     final = run.final()
-    lines = [json.loads(line) for line in metrics_lines(store, store.rounds(), final)]
-    assert run.storage.read(METRICS_VIEW).decode().splitlines() == metrics_lines(store, store.rounds(), final)
+    text = view_text(metrics_lines(store, store.rounds(), final))
+    lines = [json.loads(line) for line in text.splitlines()]
+    assert run.storage.read(METRICS_VIEW).decode() == text
     assert [(line["round"], line["trial"], line["epoch"]) for line in lines] == [
         (round_, trial, min(2 * round_, 5)) for round_ in range(4) for trial in range(2)
     ]
@@ -197,9 +191,9 @@ def test_the_view_joins_training_with_the_scores_of_the_model_it_gave(tmp_path: 
     for trial in range(2):
         last = next(line for line in lines if (line["round"], line["trial"]) == (3, trial))
         assert last["test"]["accuracy"] == result["trials"][trial]["test_accuracy"]
-        (entry,) = (entry for entry in store.metrics(2)["trials"] if entry["trial"] == trial)
+        (entry,) = (entry for entry in store.metrics(2).trials if entry.trial == trial)
         second = next(line for line in lines if (line["round"], line["trial"]) == (1, trial))
-        assert second["test"] == entry["test"]  # round 2's job scored the model of round 1
+        assert second["test"] == entry.scores.test.to_json()  # round 2's job scored the model of round 1
         assert len(second["training"]["workers"]) == 2 and len(second["training"]["workers"][0]["losses"]) == 2
-    unfinished = [json.loads(line) for line in metrics_lines(store, store.rounds(), None)]
+    unfinished = [line.to_json() for line in metrics_lines(store, store.rounds(), None)]
     assert "test" not in unfinished[-1] and unfinished[-1]["training"] == lines[-1]["training"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from records import trial_metrics
 from runs import deterministic_files
 from shards import write_dataset
 
@@ -23,6 +25,7 @@ from nnlib.core.errors import ConfigError
 from nnlib.core.events import RoundDone, RunStarted
 from nnlib.run.directory import RunDirectory
 from nnlib.run.round_length import APART, combined_drift, epochs_after, next_epochs, next_length, round_count
+from nnlib.run.round_metrics import RoundMetrics
 
 
 def config(path: str = "d", run: Path | None = None, **keys: Any) -> Config:
@@ -93,15 +96,11 @@ def test_extremes() -> None:
     assert next_length(1, 5e-324, 1.0) == 2  # D / drift overflows to infinity
 
 
-def trained(*distances: float | None) -> dict[str, Any]:
-    return {"training": {"workers": [{"drift": {"relative": distance}} for distance in distances]}}
-
-
 def test_one_distance_stands_for_all_trials() -> None:
-    entries = [trained(0.1, 0.2, 9.0), trained(0.3, 0.1, 0.5), {"training": None}]
+    entries = [trial_metrics(0.1, 0.2, 9.0), trial_metrics(0.3, 0.1, 0.5), trial_metrics()]
     assert combined_drift(entries) == 0.3  # medians 0.2 and 0.3
-    assert combined_drift([trained(0.1, None, None)]) is None
-    assert combined_drift([trained(0.25, 0.75)]) == 0.5
+    assert combined_drift([trial_metrics(0.1, None, None)]) is None
+    assert combined_drift([trial_metrics(0.25, 0.75)]) == 0.5
     assert combined_drift([]) == 0.0
 
 
@@ -115,12 +114,8 @@ def test_a_run_is_what_its_rounds_say(dataset: str, tmp_path: Path) -> None:
     assert result["rounds"] == len(rounds) < 20
     store = RunDirectory.open(str(run)).rounds(RunDirectory.open(str(run)).spec())
     for round_, (first, end) in enumerate(rounds[1:], 1):
-        entries = store.metrics(round_)["trials"]
-        drift = max(
-            sorted(worker["drift"]["relative"] for worker in entry["training"]["workers"])[1:3][0] / 2
-            + sorted(worker["drift"]["relative"] for worker in entry["training"]["workers"])[1:3][1] / 2
-            for entry in entries
-        )
+        distances = [sorted(w.drift.relative or 0.0 for w in trial.workers) for trial in store.metrics(round_).trials]
+        drift = max(each[1] / 2 + each[2] / 2 for each in distances)
         length = rounds[round_ - 1][1] - rounds[round_ - 1][0]
         wanted = min(max(APART / drift * math.sqrt(3.0 * length), length / 2), 2 * length)
         assert end - first == min(max(int(wanted), 1), 20 - first)
@@ -190,7 +185,7 @@ def test_one_worker_is_never_apart(dataset: str, tmp_path: Path) -> None:
 
 def test_the_next_epochs_follow_from_what_is_committed() -> None:
     auto = config(sync__round_cost=1.0)
-    assert epochs_after(auto, {"round": 0, "epoch": 0}) == range(1)
-    metrics = {"epochs": [3, 5], "trials": [trained(APART, APART)]}
+    assert epochs_after(auto, RoundMetrics(0)) == range(1)
+    metrics = RoundMetrics(2, 5, range(3, 5), (trial_metrics(APART, APART),))
     assert epochs_after(auto, metrics) == range(5, 6)  # sqrt(1 * 2) = 1.4
-    assert epochs_after(auto, metrics | {"epochs": [18, 20]}) == range(20, 20)
+    assert epochs_after(auto, replace(metrics, epochs=range(18, 20))) == range(20, 20)

@@ -30,6 +30,7 @@ from nnlib.core.events import ignore
 from nnlib.data.worker_data import Sample
 from nnlib.run.checkpoint import Checkpoint
 from nnlib.run.round_length import drained_round
+from nnlib.run.round_metrics import RoundMetrics
 from nnlib.training.allreduce_round import TroubleError
 from nnlib.training.collective_training import train_together
 from nnlib.training.learner import LocalResult, RoundStart
@@ -91,7 +92,7 @@ def test_three_rounds_of_two_workers_by_hand(blobs: str, tmp_path: Path) -> None
             averages.append(-1.0)
 
     def take_part(group: Communicator) -> None:
-        start = Checkpoint(0, states, {"round": 0, "epoch": 0})
+        start = Checkpoint(0, states, RoundMetrics(0))
         train_together(workers[group.worker], group, start, Observed() if group.worker == 0 else None)
 
     InProcessGroup(2).run(take_part)
@@ -194,7 +195,7 @@ def test_a_run_goes_on_from_a_drain_only(blobs: str, tmp_path: Path) -> None:
 def in_threads(experiment: Config) -> list[Checkpoint | BaseException]:
     """What each worker has in the end; each is a thread with another one for its exchanges, all at once."""
     spec, plans = prepare(experiment, ignore)
-    start = Checkpoint(0, initial_states(spec), {"round": 0, "epoch": 0})
+    start = Checkpoint(0, initial_states(spec), RoundMetrics(0))
 
     def take_part(group: Communicator) -> Checkpoint | BaseException:
         try:

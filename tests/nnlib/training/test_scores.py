@@ -11,6 +11,7 @@ import pytest
 from sklearn import metrics as oracle
 
 from nnlib.core.exact_sum import exact_sum
+from nnlib.run.score_summary import RegressionSummary, score_summary_from_json
 from nnlib.training.scores import (
     CONFUSION_CLASSES,
     ClassificationScore,
@@ -45,14 +46,16 @@ def test_classification_equals_scikit_learn(classes: int) -> None:
     labels = np.arange(classes)
     summary = scored(outputs, losses, y, classes).summary()
     guess = outputs.argmax(axis=1)
-    assert summary["rows"] == 1234
-    assert summary["accuracy"] == oracle.accuracy_score(y, guess)
-    assert summary["loss"] == pytest.approx(oracle.log_loss(y, outputs, labels=labels), rel=1e-12)
-    assert summary["confusion"] == oracle.confusion_matrix(y, guess, labels=labels).tolist()
+    assert summary.rows == 1234
+    assert summary.accuracy == oracle.accuracy_score(y, guess)
+    assert summary.loss == pytest.approx(oracle.log_loss(y, outputs, labels=labels), rel=1e-12)
+    assert summary.confusion == oracle.confusion_matrix(y, guess, labels=labels).tolist()
     if classes > 5:
-        assert summary["top_5_accuracy"] == oracle.top_k_accuracy_score(y, outputs, k=5, labels=labels)
+        assert summary.top_5_accuracy == oracle.top_k_accuracy_score(y, outputs, k=5, labels=labels)
     else:
-        assert "top_5_accuracy" not in summary  # it would be 1 for any model
+        assert (
+            summary.top_5_accuracy is None and "top_5_accuracy" not in summary.to_json()
+        )  # it would be 1 for any model
 
 
 def test_with_many_classes_counts_replace_the_matrix() -> None:
@@ -61,12 +64,12 @@ def test_with_many_classes_counts_replace_the_matrix() -> None:
     guess = outputs.argmax(axis=1)
     summary = scored(outputs, losses, y, classes).summary()
     matrix = oracle.confusion_matrix(y, guess, labels=np.arange(classes))
-    assert "confusion" not in summary
-    assert summary["accuracy"] == oracle.accuracy_score(y, guess)
-    assert summary["top_5_accuracy"] == oracle.top_k_accuracy_score(y, outputs, k=5, labels=np.arange(classes))
-    assert summary["class_rows"] == matrix.sum(axis=1).tolist()
-    assert summary["class_hits"] == matrix.diagonal().tolist()
-    assert summary["class_predicted"] == matrix.sum(axis=0).tolist()
+    assert summary.confusion is None and "confusion" not in summary.to_json()
+    assert summary.accuracy == oracle.accuracy_score(y, guess)
+    assert summary.top_5_accuracy == oracle.top_k_accuracy_score(y, outputs, k=5, labels=np.arange(classes))
+    assert summary.class_rows == matrix.sum(axis=1).tolist()
+    assert summary.class_hits == matrix.diagonal().tolist()
+    assert summary.class_predicted == matrix.sum(axis=0).tolist()
 
 
 def test_equal_outputs_are_no_hit_for_every_class() -> None:
@@ -95,11 +98,11 @@ def test_regression_equals_scikit_learn() -> None:
         part = slice(start, start + 100)
         score.add(outputs[part], losses[part], y[part])
     summary = score.summary()
-    assert summary["rows"] == 2345
-    assert summary["mse"] == pytest.approx(oracle.mean_squared_error(y, outputs), rel=1e-12)
-    assert summary["mae"] == pytest.approx(oracle.mean_absolute_error(y, outputs), rel=1e-12)
-    assert summary["r2"] == pytest.approx(oracle.r2_score(y, outputs), rel=1e-9)
-    assert summary["loss"] == pytest.approx(losses.mean(), rel=1e-12)
+    assert summary.rows == 2345
+    assert summary.mse == pytest.approx(oracle.mean_squared_error(y, outputs), rel=1e-12)
+    assert summary.mae == pytest.approx(oracle.mean_absolute_error(y, outputs), rel=1e-12)
+    assert summary.r2 == pytest.approx(oracle.r2_score(y, outputs), rel=1e-9)
+    assert summary.loss == pytest.approx(losses.mean(), rel=1e-12)
 
 
 @pytest.mark.parametrize("task", ["classification", "regression"])
@@ -118,7 +121,9 @@ def test_workers_scores_add_up_to_the_whole(task: str, classes: int) -> None:
         again = score_from_json(parts[-1], task, classes)
         assert again.to_json() == part.to_json()
         assert again.summary() == part.summary()
-    merged, expected = merge_scores(parts, task, classes), whole.summary()
+        assert score_summary_from_json(part.summary().to_json()) == part.summary()
+    summary = merge_scores([score_from_json(part, task, classes) for part in parts], task, classes)
+    merged, expected = summary.to_json(), whole.summary().to_json()
     assert merged.keys() == expected.keys()
     if task == "classification":
         bins, whole_bins = merged.pop("calibration"), expected.pop("calibration")
@@ -131,37 +136,38 @@ def test_workers_scores_add_up_to_the_whole(task: str, classes: int) -> None:
 @pytest.mark.parametrize("task", ["classification", "regression"])
 def test_nothing_scored_is_null(task: str) -> None:
     empty = new_score(task, 3)
-    for summary in (empty.summary(), merge_scores([empty.to_json()] * 2, task, 3), merge_scores([], task, 3)):
-        assert summary["rows"] == 0
-        assert all(value is None for key, value in summary.items() if key != "rows")
+    for summary in (empty.summary(), merge_scores([empty] * 2, task, 3), merge_scores([], task, 3)):
+        assert summary.rows == 0
+        assert all(value is None for key, value in summary.to_json().items() if key != "rows")
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_losses_that_are_not_finite_are_null(bad: float) -> None:
     outputs, losses, y = classified(20, 10)
     losses[3] = bad
-    summary = merge_scores([scored(outputs, losses, y, 10).to_json()], "classification", 10)
-    assert summary["loss"] is None and summary["accuracy"] is not None
+    part = score_from_json(scored(outputs, losses, y, 10).to_json(), "classification", 10)
+    classified_summary = merge_scores([part], "classification", 10)
+    assert classified_summary.loss is None and classified_summary.value("accuracy") is not None
     values, losses, y = regressed(20)
     values[4] = losses[4] = bad
     score = RegressionScore()
     with np.errstate(all="ignore"):
         score.add(values, losses, y)
-    summary = merge_scores([score.to_json(), RegressionScore().to_json()], "regression", 0)
-    assert summary == {"rows": 20, "loss": None, "mse": None, "mae": None, "r2": None}
-    json.dumps(summary, allow_nan=False)
+    summary = merge_scores([RegressionScore.from_json(score.to_json()), RegressionScore()], "regression", 0)
+    assert summary == RegressionSummary(rows=20, loss=None, mse=None, mae=None, r2=None)
+    json.dumps(summary.to_json(), allow_nan=False)
 
 
 def test_outputs_that_are_no_numbers_score_no_top_hit() -> None:
     score = scored(np.full((4, 10), np.nan, np.float32), np.full(4, np.nan), np.array([1, 2, 3, 9]), 10)
     assert (score.top_k, score.correct) == (0, 0)
-    assert score.summary()["loss"] is None
+    assert score.summary().loss is None
 
 
 def test_constant_targets_have_no_r2() -> None:
     score = RegressionScore()
     score.add(np.array([[1.0], [3.0]]), np.array([0.5, 0.5]), np.array([2.0, 2.0]))
-    assert score.summary() == {"rows": 2, "loss": 0.5, "mse": 1.0, "mae": 1.0, "r2": None}
+    assert score.summary() == RegressionSummary(rows=2, loss=0.5, mse=1.0, mae=1.0, r2=None)
 
 
 def test_exact_sum_knows_no_order() -> None:
