@@ -16,12 +16,12 @@ from jobs.experiments.scaling import changed, round_events
 from jobs.mapreduce.wire import SliceKey, decode_partial, encode_partial
 from nnlib.aggregation.average import Average, Partial
 from nnlib.aggregation.drift import block_drift
+from nnlib.config.kinds import OPTIMIZERS
 from nnlib.config.runners import runner_named
 from nnlib.config.schema import Config
 from nnlib.core.scratch import scratch_folder
 from nnlib.data.dataset import Dataset
 from nnlib.data.sampling import sample_size
-from nnlib.optim import build_optimizer
 from nnlib.run.checkpoint import RoundStore
 from nnlib.run.directory import RunDirectory
 from nnlib.run.planner import make_spec
@@ -65,7 +65,6 @@ def planned_length(config: Config) -> int:
 def _workload(spec: JobSpec) -> Workload:
     config, trial = spec.config, spec.trials[0]
     layout = partial_layout(spec, trial)
-    step = build_optimizer(config.train, spec.model(trial).layout).kind == "step"
     rows = [sample_size(sum(other.train_rows), config.sampling.fraction) for other in spec.trials]
     return Workload(
         shard_rows=tuple(shard.rows for shard in spec.dataset.shards),
@@ -75,7 +74,7 @@ def _workload(spec: JobSpec) -> Workload:
         epochs_per_round=planned_length(config),
         model_bytes=layout.nbytes,
         slices=len(layout.slices(config.sync.slice_elements)),
-        batch_size=config.train.batch_size if step else None,
+        batch_size=config.train.batch_size if OPTIMIZERS.of(config.train).averages_gradients else None,
         shared=config.sampling.streams == "shared",
         reducers=config.reducers,
     )

@@ -11,6 +11,7 @@ from typing import Any
 
 from jobs.driver import driver
 from nnlib import FORMAT_VERSION
+from nnlib.config.earlier import stable_values
 from nnlib.config.schema import Config
 from nnlib.config.sweep import applied
 from nnlib.core.errors import MismatchError, UsageError
@@ -100,7 +101,7 @@ def busy() -> str | None:
 
 def _setting(config: Config, dataset: Dataset) -> str:
     """A hash of all that a timing depends on but the number of workers."""
-    values = config.model_dump(mode="json", exclude={"workers", "run_dir", "name"})
+    values = {key: value for key, value in stable_values(config).items() if key not in ("workers", "run_dir", "name")}
     return hashlib.sha256(canonical({"config": values, "dataset": dataset.fingerprint})).hexdigest()
 
 

@@ -42,13 +42,15 @@ class Document:
     """The values, and beside them what an error message needs.
 
     ``origins``: where a path's value was written ("digits.yaml:12"); ``spellings``: how a plain scalar was written;
-    ``problems``: (path, message) of what is wrong with the text but does not stop the reading.
+    ``problems``: (path, message) of what is wrong with the text but does not stop the reading; ``overridden``: paths of
+    values that a command line gave.
     """
 
     value: Any
     origins: dict[Path, str] = field(default_factory=dict)
     spellings: dict[Path, str] = field(default_factory=dict)
     problems: list[tuple[Path, str]] = field(default_factory=list)
+    overridden: set[Path] = field(default_factory=set)
 
 
 def plain_scalar(text: str) -> Any:

@@ -65,6 +65,7 @@ FIRST: dict[str, Any] = {
     "train.class_weights": "none",
     "train.optimizer_state": "reset",
     "train.stop": None,
+    "train.stop.min_delta": 0.0,
     "train.keep": "last",
     "sync.mode": "rounds",
     "sync.every": "epochs",
@@ -117,7 +118,8 @@ FIRST: dict[str, Any] = {
     "tracking.mlflow": False,
     "tracking.experiment": "nnjobs",
 }
-"""Every key of the first version, dotted -> its default then (JSON). A section that may be null stands as one key."""
+"""Every key of the first version, dotted -> its default then (JSON). A section that may be null
+stands as one key, and its keys besides."""
 
 NO_VALUE = object()
 
@@ -145,6 +147,19 @@ def stable_values(config: Section) -> dict[str, Any]:
         if section is not None:
             section.setdefault(path[-1], copy.deepcopy(value))
     return values
+
+
+def missing_keys(config: Section, values: dict[str, Any]) -> dict[str, Any]:
+    """Return the keys, dotted, that ``values`` lacks and that were added later, each with what was done before.
+
+    ``config`` is what the values were validated to.
+    """
+    missing = {}
+    for path, before in _added_keys(config):
+        section = _section(values, path)
+        if section is None or path[-1] not in section:
+            missing[".".join(path)] = before
+    return missing
 
 
 def _section(values: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any] | None:

@@ -39,10 +39,10 @@ def near(word: str, words: Sequence[str]) -> str | None:
 
 def explained(error: ValidationError, document: Document) -> list[Problem]:
     """pydantic's findings as one problem a key, in the order they were found."""
-    schema = _Schema()
+    schema = _Schema(document.value)
     found: dict[Path, tuple[str, bool]] = {}
     for item in error.errors(include_url=False):
-        path, in_union = _key_path(item["loc"], document.value, item["type"])
+        path, in_union = key_path(item["loc"], document.value, item["type"])
         if path not in found:
             found[path] = (_words(item, path, document, schema), in_union)
     return [
@@ -53,8 +53,11 @@ def explained(error: ValidationError, document: Document) -> list[Problem]:
     ]
 
 
-def _key_path(location: Sequence[str | int], value: Any, kind: str) -> tuple[Path, bool]:
-    """The keys in pydantic's location, without the names of union branches it mixes in."""
+def key_path(location: Sequence[str | int], value: Any, kind: str = "") -> tuple[Path, bool]:
+    """Return the keys in pydantic's location, without the names of union branches it mixes in, and whether it had any.
+
+    Tags such as "optimizer=adam" do not count: what is wrong in a tagged union is wrong for the kind it names.
+    """
     path: list[str | int] = []
     skipped = False
     for position, part in enumerate(location):
@@ -67,7 +70,7 @@ def _key_path(location: Sequence[str | int], value: Any, kind: str) -> tuple[Pat
             path.append(part)
         elif last and kind == "missing":
             path.append(part)
-        else:
+        elif "=" not in str(part):
             skipped = True
     return tuple(path), skipped
 
@@ -110,6 +113,14 @@ def _unknown_key(path: Path, schema: _Schema) -> str:
     return f"unknown key{hint or '; known here: ' + ', '.join(siblings)}"
 
 
+def _item(value: Any, part: str | int) -> Any:
+    """An item of a mapping or a list; None if there is none."""
+    try:
+        return value[part]
+    except (KeyError, IndexError, TypeError):
+        return None
+
+
 def _value_at(value: Any, path: Path) -> Any:
     for part in path:
         value = value[part]
@@ -127,7 +138,9 @@ def _is_number(text: str) -> bool:
 class _Schema:
     """The JSON schema of `Config`, walked by key path."""
 
-    def __init__(self) -> None:
+    def __init__(self, values: Any) -> None:
+        """``values``: the configuration to explain, whose kinds decide between the members of a tagged union."""
+        self._values = values
         self._root = Config.model_json_schema()
         self._definitions = self._root.get("$defs", {})
 
@@ -142,12 +155,25 @@ class _Schema:
         return [self._resolved(branch) for branch in node.get("anyOf", [node])]
 
     def at(self, path: Path) -> dict[str, Any]:
-        """The schema of the value at a path; {} if no such key exists."""
-        node = self._resolved(self._root)
+        """The schema of the value at a path; {} if no such key exists. Of a section: of the kind that it names."""
+        members = [self._resolved(self._root)]
+        value = self._values
         for part in path:
-            candidates = [self._step(branch, part) for branch in self._branches(node)]
-            node = self._resolved(next((found for found in candidates if found), {}))
-        return node
+            branches = [branch for member in members for branch in self._branches(member)]
+            candidates = [self._step(branch, part) for branch in branches]
+            value = _item(value, part)
+            members = self._members(self._resolved(next((found for found in candidates if found), {})), value)
+        return members[0]
+
+    def _members(self, node: dict[str, Any], value: Any) -> list[dict[str, Any]]:
+        """The members of a tagged union, that of the kind which ``value`` names first; else the node itself."""
+        members = [self._resolved(member) for member in node.get("oneOf", [])]
+        if not members:
+            return [node]
+        tag = members[0]["tag"]
+        names = [_item(value, tag), node.get("default", {}).get(tag)]
+        chosen = next((member for name in names for member in members if member["kind"] == name), members[0])
+        return [chosen, *(member for member in members if member is not chosen)]
 
     @staticmethod
     def _step(node: dict[str, Any], part: str | int) -> dict[str, Any]:

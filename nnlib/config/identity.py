@@ -10,6 +10,7 @@ import json
 from typing import Any
 
 from nnlib.config.earlier import stable_values
+from nnlib.config.kinds import SCHEDULES
 from nnlib.config.schema import Config
 
 NOT_MATHEMATICS = (
@@ -113,8 +114,8 @@ def epochs_may_grow(config: Config) -> bool:
 
 def _needs_epochs(config: Config) -> str | None:
     """Why ``train.epochs`` decides more than the end of a run; None if it does not."""
-    if config.train.schedule.kind == "cosine":
-        return "the cosine schedule depends on it"
+    if SCHEDULES.of(config.train.schedule).reads_epochs:
+        return f"the {config.train.schedule.kind} schedule depends on it"
     if config.train.epochs_per_round == "auto":
         return "with epochs_per_round auto the last round is as long as what was left"
     return None

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import os
 import pathlib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import ValidationError
 
 from nnlib.config.document import MAX_BYTES, Document, Path, read_document
-from nnlib.config.explain import Problem, dotted, explained, near, shown
+from nnlib.config.explain import Problem, dotted, explained, key_path, near, shown
 from nnlib.config.runners import RUNNERS
-from nnlib.config.schema import Config
+from nnlib.config.schema import Config, stored_config
+from nnlib.config.tagged import unknown_name
+from nnlib.config.unread import chosen_kinds, unread_options
 from nnlib.core.errors import ConfigError
 from nnlib.storage import file_at
 from nnlib.storage.credentials import refuse_credentials
+
+RUNNER = ("runtime", "runner")
+"""The key that names the runner."""
 
 
 def load_config(path: str | os.PathLike[str] | None, overrides: Sequence[str] = ()) -> Config:
@@ -33,19 +38,25 @@ def load_config(path: str | os.PathLike[str] | None, overrides: Sequence[str] = 
     return parse_config(_text(data, address), address, overrides)
 
 
-def parse_config(text: str, source: str, overrides: Sequence[str] = ()) -> Config:
-    """`load_config` of a text; ``source`` names it in messages."""
+def parse_config(text: str, source: str, overrides: Sequence[str] = (), *, every_option: bool = False) -> Config:
+    """Make a `Config` of a text, as `load_config` does of a file; ``source`` names it in messages.
+
+    ``every_option``: accept options that the chosen kinds do not read, as in a file that an earlier version resolved.
+    """
     document = read_document(text, source)
     if document.value is None:
         document.value = {}
     if not isinstance(document.value, dict):
         got = "a list" if isinstance(document.value, list) else shown(document.value)
         raise ConfigError(f"must be a mapping of keys to values, got {got}", file=source)
-    for key in ("format_version", "versions"):  # what a run's config.yaml says besides: it can be trained again as is
-        document.value.pop(key, None)
+    # A run's config.yaml has two keys more. It can be trained again as it is.
+    is_resolved = document.value.pop("format_version", None) is not None
+    document.value.pop("versions", None)
+    kinds = chosen_kinds(document.value)
     for override in overrides:
         _apply(override, document)
-    return _validated(document, source)
+    unread = unread_options(document, kinds, every_option=every_option or is_resolved)
+    return _validated(document, source, unread, is_resolved)
 
 
 def _read_address(address: str) -> bytes:
@@ -108,6 +119,7 @@ def _apply(override: str, document: Document) -> None:
             document.origins.setdefault(path, source)
             return
     _forget(path, document)
+    document.overridden.add(path)
     section[path[-1]] = value.value
     document.origins |= {(*path, *below): origin for below, origin in value.origins.items()}
     document.spellings |= {(*path, *below): spelling for below, spelling in value.spellings.items()}
@@ -122,9 +134,9 @@ def _forget(path: Path, document: Document) -> None:
     document.problems = [problem for problem in document.problems if problem[0][: len(path)] != path]
 
 
-def _validated(document: Document, source: str) -> Config:
-    config, problems = _validate(document)
-    problems = [*document.problems, *problems, *_unknown_names(document)]
+def _validated(document: Document, source: str, unread: Sequence[Problem], is_resolved: bool) -> Config:
+    config, problems = _validate(document, is_resolved)
+    problems = [*document.problems, *problems, *unread, *_unknown_runner(document)]
     if config is None or problems:
         raise _error(problems, document, source)
     tracking = config.tracking
@@ -137,12 +149,12 @@ def _validated(document: Document, source: str) -> Config:
     return config.model_copy(update={"data": data})
 
 
-def _validate(document: Document) -> tuple[Config | None, list[Problem]]:
+def _validate(document: Document, is_resolved: bool) -> tuple[Config | None, list[Problem]]:
     try:
-        return Config.model_validate(document.value), []
+        return (stored_config if is_resolved else Config.model_validate)(document.value), []
     except ValidationError as error:
         if _respell(error, document):
-            return _validate(document)
+            return _validate(document, is_resolved)
         return None, explained(error, document)
 
 
@@ -150,7 +162,7 @@ def _respell(error: ValidationError, document: Document) -> bool:
     """Where a text is wanted, take unquoted 2024 or true for the text it is written as."""
     changed = False
     for item in error.errors(include_url=False):
-        path = item["loc"]
+        path = key_path(item["loc"], document.value)[0]
         if item["type"] == "string_type" and item["input"] is not None and path in document.spellings:
             section: Any = document.value
             for part in path[:-1]:
@@ -160,46 +172,14 @@ def _respell(error: ValidationError, document: Document) -> bool:
     return changed
 
 
-def _unknown_names(document: Document) -> list[Problem]:
-    """Names that must be in a table of this library: a new kind is one line in its table, and legal at once."""
-    problems: list[Problem] = []
-    for path, table in _NAMES.items():
-        value: Any = document.value
-        for part in path:
-            value = value.get(part) if isinstance(value, dict) else None
-        if isinstance(value, str) and value not in (names := sorted(table())):
-            meant = near(value, names)
-            hint = f"; did you mean {meant}?" if meant else ""
-            got = shown(value, document.spellings.get(path))
-            problems.append((path, f"got {got}; allowed: {', '.join(names)}{hint}"))
-    return problems
-
-
-# Imported when needed: these tables lie above the configuration, which knows only where to look for them.
-def _models() -> Collection[str]:
-    from nnlib.models import MODELS
-
-    return MODELS
-
-
-def _optimizers() -> Collection[str]:
-    from nnlib.optim import OPTIMIZERS
-
-    return OPTIMIZERS
-
-
-def _outer_steps() -> Collection[str]:
-    from nnlib.optim import OUTER
-
-    return OUTER
-
-
-_NAMES: dict[Path, Callable[[], Collection[str]]] = {
-    ("model", "kind"): _models,
-    ("train", "optimizer"): _optimizers,
-    ("sync", "outer", "kind"): _outer_steps,
-    ("runtime", "runner"): lambda: RUNNERS,
-}
+def _unknown_runner(document: Document) -> list[Problem]:
+    """Return a problem if the runner is none of the table's: a new one is one line there, and legal at once."""
+    runtime = document.value.get("runtime")
+    name = runtime.get("runner") if isinstance(runtime, dict) else None
+    if not isinstance(name, str) or name in RUNNERS:
+        return []
+    got = shown(name, document.spellings.get(RUNNER))
+    return [(RUNNER, unknown_name(got, RUNNERS))]
 
 
 def _error(problems: Sequence[Problem], document: Document, source: str) -> ConfigError:

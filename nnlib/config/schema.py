@@ -8,10 +8,46 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from nnlib.config.section import Count, Fraction, PositiveInt, Section, Seed
+from nnlib.config.earlier import missing_keys
+from nnlib.config.kinds import OPTIMIZERS
+from nnlib.config.runtime import Evaluate, Hadoop, Runtime, Tracking
+from nnlib.config.section import Fraction, PositiveInt, Section, Seed
 from nnlib.config.sweep import applied, combinations, sweepable
+from nnlib.config.training import (
+    AnyModel,
+    AnyOuter,
+    AnyTrain,
+    Model,
+    Outer,
+    Schedule,
+    Stop,
+    Train,
+    model_section,
+    outer_section,
+    train_section,
+)
+
+__all__ = [
+    "Checkpoint",
+    "Config",
+    "Data",
+    "Evaluate",
+    "Hadoop",
+    "Model",
+    "Outer",
+    "Runtime",
+    "Sampling",
+    "Schedule",
+    "Section",
+    "Split",
+    "Stop",
+    "Sync",
+    "Tracking",
+    "Train",
+    "stored_config",
+]
 
 
 class Data(Section):
@@ -65,70 +101,6 @@ class Sampling(Section):
     window_rows: PositiveInt = Field(65_536, description="rows shuffled together; row groups are shuffled besides")
 
 
-class Model(Section):
-    kind: str = Field("mlp", description="mlp: a multi-layer perceptron")
-    hidden: list[PositiveInt] = Field([100], max_length=64, description="width of each hidden layer; [] is linear")
-    activation: Literal["sigmoid", "tanh", "relu"] = Field("relu", description="of every hidden layer")
-    output: Literal["auto", "softmax", "sigmoid", "linear"] = Field(
-        "auto", description="auto: softmax for classes, linear for a numeric target; sigmoid: one-vs-rest"
-    )
-    init: Literal["he", "xavier", "normal", "uniform01"] = Field("he", description="uniform01 is the paper's")
-    dtype: Literal["float32", "float64"] = Field("float32", description="of weights and features in training")
-
-    @field_validator("hidden", mode="before")
-    @classmethod
-    def _one_layer(cls, value: Any) -> Any:
-        return [value] if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-class Schedule(Section):
-    kind: Literal["constant", "step", "exponential", "cosine", "inverse"] = Field(
-        "constant", description="how lr goes on over the epochs"
-    )
-    step_epochs: PositiveInt = Field(30, description="step: epochs between two drops")
-    gamma: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
-        0.1, description="step, exponential: factor of one drop (exponential: one epoch); inverse: decay a epoch"
-    )
-    final: Fraction = Field(0.0, description="cosine: fraction of lr left at the last epoch")
-    warmup_epochs: Count = Field(0, description="epochs of linear warm-up before the schedule")
-
-
-class Stop(Section):
-    patience: PositiveInt = Field(description="scored rounds without improvement before a trial stops")
-    min_delta: Annotated[float, Field(ge=0.0)] = Field(0.0, description="smaller improvements do not count")
-
-
-class Train(Section):
-    optimizer: str = Field("momentum", description="sgd, momentum, nesterov, adam, cg or lbfgs")
-    lr: Annotated[float, Field(gt=0.0, le=1e6)] = Field(0.05, description="learning rate; cg and lbfgs search theirs")
-    momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(0.9, description="momentum and nesterov")
-    beta1: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(0.9, description="adam")
-    beta2: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(0.999, description="adam")
-    epsilon: Annotated[float, Field(gt=0.0)] = Field(1e-8, description="adam")
-    history: PositiveInt = Field(10, description="lbfgs: vector pairs kept")
-    batch_size: PositiveInt = Field(32, description="rows a step on one worker; cg and lbfgs use all their rows")
-    epochs: Count = Field(100, description="local passes over the data; iterations for cg and lbfgs")
-    epochs_per_round: Literal["auto"] | PositiveInt = Field(
-        5, description="local epochs between two averagings; auto: few at first, more as workers drift apart less"
-    )
-    l2: Annotated[float, Field(ge=0.0)] = Field(
-        0.0, description="lambda: adds lambda/(2m) * sum of squared weights, m = training rows in the objective"
-    )
-    schedule: Schedule = Schedule()
-    class_weights: Literal["none", "balanced"] | dict[str, Annotated[float, Field(gt=0.0)]] = Field(
-        "none", description="weight of each class in the loss; balanced: rows / (classes * rows of the class)"
-    )
-    optimizer_state: Literal["reset", "average"] = Field("reset", description="what a round does to optimizer state")
-    stop: Stop | None = Field(None, description="early stopping by the validation rows")
-    keep: Literal["last", "best"] = Field("last", description="best: the round with the least validation loss")
-
-
-class Outer(Section):
-    kind: str = Field("mean", description="mean, momentum (server momentum) or nesterov (DiLoCo)")
-    lr: Annotated[float, Field(gt=0.0, le=100.0)] = Field(1.0, description="rate of the outer step; 1: the average")
-    momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(0.0, description="momentum and nesterov")
-
-
 class Sync(Section):
     mode: Literal["rounds", "collective"] = Field(
         "rounds",
@@ -157,7 +129,7 @@ class Sync(Section):
         description="with overlap: rounds between two that are waited for, so that all go on from the same model; only "
         "those, and the last, are committed",
     )
-    outer: Outer = Outer()
+    outer: AnyOuter = outer_section()
     min_workers: PositiveInt | None = Field(
         None,
         description="a quorum: a round goes on without workers whose tasks failed for good, if so many are left; their "
@@ -201,100 +173,6 @@ class Checkpoint(Section):
         return None if isinstance(self.every, int) else float(self.every.removesuffix("s"))
 
 
-class Hadoop(Section):
-    """What the hadoop runner asks of a cluster; everything has a default that suits most."""
-
-    queue: str | None = Field(None, description="YARN queue; default: the cluster's")
-    uber: Literal["auto", "on", "off"] = Field(
-        "auto",
-        description="on: a job's tasks run in its master's container, one after the other; auto: where that is "
-        "quicker than starting containers",
-    )
-    memory_mb: PositiveInt | None = Field(
-        None, description="memory of a task's container; default: by model, batch and runtime.memory_mb"
-    )
-    vcores: PositiveInt | None = Field(None, description="cores of a task's container; default: runtime.blas_threads")
-    workers_per_task: PositiveInt | Literal["auto"] = Field(
-        "auto",
-        description="collective mode: so many workers share a container, each a process of its own; auto: those of a "
-        "node, where the cluster tells its nodes and neither memory_mb nor vcores is set",
-    )
-    jvm_options: str = Field(
-        "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
-        description="of the client, the master and the tasks: they live for seconds, so they compile quickly",
-    )
-    heap_mb: PositiveInt | None = Field(None, description="heap of a task's JVM; default: by the size of a slice")
-    archive: str | None = Field(
-        None, description="packed environment (`nnjobs pack`), here or in HDFS; default: packed from this one"
-    )
-    python_bin: str | None = Field(
-        None, description="Python of the nodes, with nnjobs installed; then nothing is packed"
-    )
-    preflight: Literal["auto", "job", "off"] = Field(
-        "auto", description="auto: the first job's tasks report on their nodes; job: a job of its own does, before it"
-    )
-    speculative: bool = Field(True, description="a slow task may be started twice; the first to end counts")
-    scratch: str | None = Field(
-        None, description="HDFS folder for plans, outputs and environments; default: .nnjobs in the user's home"
-    )
-    mrjob_conf: str = Field(
-        "configs/mrjob/hadoop.conf", description="mrjob's own configuration file, read if it is there"
-    )
-    jobconf: dict[str, str] = Field({}, description="Hadoop properties, which win over all others")
-
-
-class Runtime(Section):
-    runner: str = Field(
-        "inline", description="inline: one process; local: one a task; hadoop: MapReduce jobs on a cluster"
-    )
-    cores: PositiveInt | None = Field(None, description="local: tasks at once; default: all cores")
-    blas_threads: PositiveInt = Field(1, description="threads of one task's BLAS; part of the mathematics")
-    memory_mb: PositiveInt = Field(256, description="a task keeps decoded rows up to this size, else re-reads them")
-    cache_mb: Count = Field(
-        4096, description="MB of shards of a dataset in HDFS that a node keeps on its own disk; 0: none"
-    )
-    cache_dir: str | None = Field(
-        None, description="where it keeps them; default: YARN's local directories, else the temporary folder"
-    )
-    retries: Count = Field(3, description="times a failed task is tried again")
-    task_timeout_seconds: Annotated[float, Field(gt=0.0, le=1e9)] | None = Field(
-        None,
-        description="a task that takes longer (local) or shows no progress for so long (hadoop) is killed and tried "
-        "again; default: no limit (local), 600 (hadoop)",
-    )
-    numerics: Literal["strict", "loose"] = Field(
-        "strict", description="strict refuses workers whose BLAS computes other bits"
-    )
-    hadoop: Hadoop = Hadoop()
-
-
-class Evaluate(Section):
-    workers: list[Annotated[int, Field(ge=1, le=100_000)]] = Field(
-        [], description="numbers of workers to compare, one run each; default: that of the experiment"
-    )
-    streams: list[Literal["independent", "shared"]] = Field(
-        [], description="sampling.streams to compare; default: that of the experiment"
-    )
-    epochs: list[Count] = Field([], description="epochs at which the tables are read; default: train.epochs")
-    control: bool = Field(True, description="run one worker beside every parallel result")
-    published: Literal["none", "paper"] = Field("none", description="whose numbers to set beside ours")
-
-
-class Tracking(Section):
-    """Experiment trackers, written by the driver alone (`nnlib.tracking`)."""
-
-    tensorboard: bool | str = Field(
-        False, description="event files (extra: tensorboard); true: tensorboard/ in the run directory; or a folder"
-    )
-    mlflow: bool | str = Field(
-        False,
-        description="MLflow runs (extra: mlflow): a server's address or a folder; true: where MLFLOW_TRACKING_URI says",
-    )
-    experiment: Annotated[str, Field(min_length=1, max_length=200)] = Field(
-        "nnjobs", description="mlflow: the experiment that runs belong to"
-    )
-
-
 class Config(Section):
     """One experiment."""
 
@@ -313,8 +191,8 @@ class Config(Section):
     data: Data
     split: Split = Split()
     sampling: Sampling = Sampling()
-    model: Model = Model()
-    train: Train = Train()
+    model: AnyModel = model_section()
+    train: AnyTrain = train_section()
     sync: Sync = Sync()
     checkpoint: Checkpoint = Checkpoint()
     runtime: Runtime = Runtime()
@@ -344,7 +222,7 @@ class Config(Section):
             raise ValueError(
                 "sync.every: batch needs sync.mode: collective: a MapReduce job a batch would take forever"
             )
-        if self.sync.every == "batch" and self.train.optimizer in ("cg", "lbfgs"):
+        if self.sync.every == "batch" and not OPTIMIZERS.of(self.train).averages_gradients:
             raise ValueError(f"sync.every: batch averages steps' gradients: {self.train.optimizer} takes no such steps")
         if self.sync.every == "batch" and self.sync.weighting != "examples":
             raise ValueError("sync.every: batch weights gradients by examples: set sync.weighting: examples")
@@ -380,7 +258,18 @@ class Config(Section):
                     type(self).model_validate(applied(plain, overrides))
                 except ValidationError as error:  # raised as it is, it would tell of the keys outside the sweep
                     problem = error.errors(include_url=False)[0]
-                    names = [".".join(map(str, problem["loc"])), problem["msg"].removeprefix("Value error, ")]
+                    keys = [str(part) for part in problem["loc"] if "=" not in str(part)]  # without the tags of kinds
+                    names = [".".join(keys), problem["msg"].removeprefix("Value error, ")]
                     with_values = ", ".join(f"{key} = {value!r}" for key, value in overrides.items())
                     raise ValueError(f"sweep: with {with_values}: {': '.join(filter(None, names))}") from None
         return self
+
+
+def stored_config(values: dict[str, Any]) -> Config:
+    """Return the configuration that a run stored, JSON-able, maybe by an earlier version.
+
+    A key that the values lack means what versions without it did. Raises `pydantic.ValidationError`.
+    """
+    config = Config.model_validate(values)
+    missing = missing_keys(config, values)
+    return Config.model_validate(applied(values, missing)) if missing else config

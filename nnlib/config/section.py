@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -11,6 +11,16 @@ class Section(BaseModel):
     """Refuses unknown keys, NaN and infinity. Values are frozen and never converted, but 1 may stand for 1.0."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, validate_default=True)
+
+
+S = TypeVar("S", bound=Section)
+
+
+def options_of(section: Section, options: type[S]) -> S:
+    """Return a section as what it is besides: the options of its kind. Raises `TypeError` if it has others."""
+    if not isinstance(section, options):
+        raise TypeError(f"a section with the options {options.__name__} is needed, got {type(section).__name__}")
+    return section
 
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]

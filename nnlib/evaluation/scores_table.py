@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from nnlib.config.kinds import SCHEDULES
 from nnlib.config.schema import Config
 from nnlib.core.errors import ConfigError
 from nnlib.run.directory import RunDirectory
@@ -83,9 +84,10 @@ def checked_epochs(config: Config) -> list[int]:
                 f"after {epoch} epochs there is no average: rounds end every {length}",
                 key="evaluate.epochs",
             )
-        if epoch != config.train.epochs and config.train.schedule.kind == "cosine":
+        if epoch != config.train.epochs and SCHEDULES.of(config.train.schedule).reads_epochs:
             raise ConfigError(
-                "with the cosine schedule a shorter run is no part of a longer one: evaluate each length by itself",
+                f"with the {config.train.schedule.kind} schedule a shorter run is no part of a longer "
+                "one: evaluate each length by itself",
                 key="evaluate.epochs",
             )
     return epochs

@@ -11,7 +11,9 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from nnlib.config.options import MLPOptions
 from nnlib.config.schema import Model as ModelConfig
+from nnlib.config.section import options_of
 from nnlib.core.arrays import Array
 from nnlib.core.entries import Entry, parameter
 from nnlib.core.layout import Layout, aligned_empty
@@ -30,6 +32,7 @@ class MLP:
             arrays.append(parameter(f"layer{index}.bias", (outputs,), decays=False))
         self.layout = Layout.build(arrays, dtype)
         self.widths = tuple(widths)
+        self.row_values = sum(widths[:-1])
         self.loss = loss
         self.activation = activation
         self._initialiser = INITIALISERS[init]
@@ -47,9 +50,10 @@ class MLP:
 
 
 def build(config: ModelConfig, *, features: int, outputs: int, loss: str) -> MLP:
-    """The factory behind ``model.kind: mlp``."""
-    widths = [features, *config.hidden, outputs]
-    return MLP(widths, activation=config.activation, loss=loss, init=config.init, dtype=config.dtype)
+    """Build the model of ``model.kind: mlp``."""
+    options = options_of(config, MLPOptions)
+    widths = [features, *options.hidden, outputs]
+    return MLP(widths, activation=options.activation, loss=loss, init=options.init, dtype=config.dtype)
 
 
 class _Pass:

@@ -52,6 +52,11 @@ class Model(Protocol):
         """A name in `nnlib.models.functions.LOSSES`."""
         ...
 
+    @property
+    def row_values(self) -> int:
+        """Numbers that a pass holds for one row: its features and the values of every hidden layer."""
+        ...
+
     def initial(self, rng: np.random.Generator) -> Array:
         """A new flat vector to start from, shape (layout.size,): drawn in float64, rounded once to the dtype."""
         ...

@@ -7,7 +7,9 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from nnlib.config.options import LBFGSOptions
 from nnlib.config.schema import Train
+from nnlib.config.section import options_of
 from nnlib.core.layout import Layout
 from nnlib.optim.protocol import Float64, Minimum, Objective
 
@@ -19,7 +21,7 @@ class _Scipy:
     method: ClassVar[str]
 
     def __init__(self, train: Train, layout: Layout) -> None:
-        self._train = train
+        """``train`` has the options of the kind."""
 
     def _options(self, iterations: int) -> dict[str, Any]:
         raise NotImplementedError
@@ -57,10 +59,14 @@ class LBFGS(_Scipy):
 
     method = "L-BFGS-B"
 
+    def __init__(self, train: Train, layout: Layout) -> None:
+        super().__init__(train, layout)
+        self._history = options_of(train, LBFGSOptions).history
+
     def _options(self, iterations: int) -> dict[str, Any]:
         return {
             "maxiter": iterations,
-            "maxcor": self._train.history,
+            "maxcor": self._history,
             "maxfun": 1_000 * iterations,  # scipy's 15000 would cut long runs short
             "gtol": 0.0,
             "ftol": 0.0,

@@ -10,9 +10,9 @@ from abc import ABC, abstractmethod
 import numpy as np
 import numpy.typing as npt
 
+from nnlib.config.options import OuterMomentumOptions
 from nnlib.config.schema import Outer
 from nnlib.core.arrays import Array
-from nnlib.core.errors import ConfigError
 
 Float64 = npt.NDArray[np.float64]
 
@@ -21,16 +21,17 @@ class OuterStep(ABC):
     """A pure function of (model, average, state); computed in float64, rounded once to the model's dtype."""
 
     def __init__(self, config: Outer, size: int) -> None:
+        """``config`` has the options of the kind; ``size``: parameters of the model."""
         self._lr = config.lr
-        self._momentum = config.momentum
-        self.state_size = size if config.momentum > 0.0 else 0
+        self._momentum = config.momentum if isinstance(config, OuterMomentumOptions) else 0.0
+        self.state_size = size if self._momentum > 0.0 else 0
 
     def initial(self) -> Float64:
-        """The state before the first round: zeros, shape (state_size,)."""
+        """Return the state before the first round: zeros, shape (state_size,)."""
         return np.zeros(self.state_size)
 
     def apply(self, model: Array, average: Array, state: Float64) -> tuple[Array, Float64]:
-        """The next model (size,) and state; nothing that was passed in is changed."""
+        """Return the next model (size,) and state; nothing that was passed in is changed."""
         if self._lr == 1.0 and self._momentum == 0.0:
             return average, state
         delta = model.astype(np.float64) - average.astype(np.float64)
@@ -44,15 +45,6 @@ class OuterStep(ABC):
 
 class Mean(OuterStep):
     """Part of the way (lr), or beyond, from the model to the average; no momentum."""
-
-    def __init__(self, config: Outer, size: int) -> None:
-        if config.momentum != 0.0:
-            raise ConfigError(
-                f"the mean has no momentum, got {config.momentum:g}",
-                key="sync.outer.momentum",
-                hint="set sync.outer.kind to momentum or nesterov",
-            )
-        super().__init__(config, size)
 
     def _direction(self, delta: Float64, state: Float64) -> tuple[Float64, Float64]:
         return delta, state
@@ -76,16 +68,3 @@ class OuterNesterov(OuterStep):
             return delta, state
         velocity = self._momentum * state + delta
         return delta + self._momentum * velocity, velocity
-
-
-OUTER: dict[str, type[OuterStep]] = {"mean": Mean, "momentum": ServerMomentum, "nesterov": OuterNesterov}
-
-
-def build_outer(config: Outer, size: int) -> OuterStep:
-    """The outer step a configuration names, for models of ``size`` parameters. Raises `ConfigError`."""
-    kind = OUTER.get(config.kind)
-    if kind is None:
-        raise ConfigError(
-            f"there is no outer step {config.kind!r}", key="sync.outer.kind", hint=f"one of {', '.join(OUTER)}"
-        )
-    return kind(config, size)

@@ -1,52 +1,61 @@
-"""Learning rates as pure functions of the global epoch: jumping to epoch 7 equals walking there."""
+"""Learning rates as pure functions of the global epoch: jumping to epoch 7 equals walking there.
+
+A schedule gets its section, the epoch and the number of epochs, both counted after the warm-up, and returns the factor
+of lr.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
-from nnlib.config.schema import Schedule, Train
+from nnlib.config.kinds import SCHEDULES
+from nnlib.config.options import (
+    CosineOptions,
+    ExponentialOptions,
+    InverseOptions,
+    RateOptions,
+    ScheduleOptions,
+    StepOptions,
+)
+from nnlib.config.schema import Train
+from nnlib.config.section import options_of
 
 
-def _constant(schedule: Schedule, epoch: int, epochs: int) -> float:
+def constant(schedule: ScheduleOptions, epoch: int, epochs: int) -> float:
+    """Return 1."""
     return 1.0
 
 
-def _step(schedule: Schedule, epoch: int, epochs: int) -> float:
+def step(schedule: StepOptions, epoch: int, epochs: int) -> float:
+    """Return gamma to the number of drops so far, one every ``step_epochs``."""
     return schedule.gamma ** (epoch // schedule.step_epochs)
 
 
-def _exponential(schedule: Schedule, epoch: int, epochs: int) -> float:
+def exponential(schedule: ExponentialOptions, epoch: int, epochs: int) -> float:
+    """Return gamma to the number of the epoch."""
     return schedule.gamma**epoch
 
 
-def _cosine(schedule: Schedule, epoch: int, epochs: int) -> float:
-    """Half a cosine from 1 in the first epoch to ``final`` in the last (Loshchilov and Hutter 2017)."""
+def cosine(schedule: CosineOptions, epoch: int, epochs: int) -> float:
+    """Return half a cosine from 1 in the first epoch to ``final`` in the last (Loshchilov and Hutter 2017)."""
     way = min(epoch / (epochs - 1), 1.0) if epochs > 1 else 0.0
     return schedule.final + (1.0 - schedule.final) * 0.5 * (1.0 + math.cos(math.pi * way))
 
 
-def _inverse(schedule: Schedule, epoch: int, epochs: int) -> float:
+def inverse(schedule: InverseOptions, epoch: int, epochs: int) -> float:
+    """Return 1 / (1 + gamma * epoch)."""
     return 1.0 / (1.0 + schedule.gamma * epoch)
 
 
-SCHEDULES: dict[str, Callable[[Schedule, int, int], float]] = {
-    "constant": _constant,
-    "step": _step,
-    "exponential": _exponential,
-    "cosine": _cosine,
-    "inverse": _inverse,
-}
-"""Name -> factor of lr at an epoch, both epoch and number of epochs counted after the warm-up."""
-
-
 def learning_rate(train: Train, epoch: int) -> float:
-    """The rate in global epoch ``epoch`` (0 is the first).
+    """Return the rate in global epoch ``epoch`` (0 is the first), of an optimizer that takes steps at a rate.
 
     ``warmup_epochs`` = n raise it linearly: lr * (epoch + 1) / (n + 1), so epoch n is the first at full rate and the
     first of the schedule.
     """
+    lr = options_of(train, RateOptions).lr
     warmup = train.schedule.warmup_epochs
     if epoch < warmup:
-        return train.lr * (epoch + 1) / (warmup + 1)
-    return train.lr * SCHEDULES[train.schedule.kind](train.schedule, epoch - warmup, train.epochs - warmup)
+        return lr * (epoch + 1) / (warmup + 1)
+    factor: float = SCHEDULES.of(train.schedule).load()(train.schedule, epoch - warmup, train.epochs - warmup)
+    return lr * factor

@@ -12,7 +12,9 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
+from nnlib.config.options import AdamOptions, MomentumOptions
 from nnlib.config.schema import Train
+from nnlib.config.section import options_of
 from nnlib.core.arrays import Array
 from nnlib.core.entries import Entry, optimizer_state
 from nnlib.core.layout import Layout, aligned_empty
@@ -108,7 +110,7 @@ class Momentum(_Blocked):
 
     def __init__(self, train: Train, layout: Layout, block_elements: int = BLOCK_ELEMENTS) -> None:
         super().__init__(train, layout, block_elements)
-        self._momentum = train.momentum
+        self._momentum = options_of(train, MomentumOptions).momentum
 
     def _update(self, block: _Block, lr: float) -> None:
         velocity = block.states[0]
@@ -145,7 +147,8 @@ class Adam(_Blocked):
 
     def __init__(self, train: Train, layout: Layout, block_elements: int = BLOCK_ELEMENTS) -> None:
         super().__init__(train, layout, block_elements)
-        self._beta1, self._beta2, self._epsilon = train.beta1, train.beta2, train.epsilon
+        adam = options_of(train, AdamOptions)
+        self._beta1, self._beta2, self._epsilon = adam.beta1, adam.beta2, adam.epsilon
         self._rate = 0.0
         self._root = 1.0
 

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from nnlib import FORMAT_VERSION
 from nnlib.config.identity import config_hash
-from nnlib.config.schema import Config
+from nnlib.config.schema import Config, stored_config
 from nnlib.config.sweep import applied
 from nnlib.core.errors import ConfigError, MismatchError
 from nnlib.core.layout import Layout
@@ -170,7 +170,7 @@ class JobSpec:
     def from_json(cls, data: dict[str, Any]) -> JobSpec:
         dataset = Dataset.from_json(data["dataset"]["address"], data["dataset"]["manifest"])
         trials = tuple(Trial.from_json(trial) for trial in data["trials"])
-        spec = cls(Config.model_validate(data["config"]), dataset, trials)
+        spec = cls(stored_config(data["config"]), dataset, trials)
         width = dataset.features
         for index, trial in enumerate(trials):
             counts = (trial.train_rows, trial.validation_rows, trial.test_rows)

@@ -84,7 +84,8 @@ def configuration(name: str, values: Mapping[str, Any], extra: Mapping[str, Any]
             section = section.setdefault(part, {})
         section[last] = value
     try:
-        return parse_config(json.dumps(document, default=_plain), name, overrides)
+        # An estimator has parameters for all solvers; sklearn's own, too, ignore those that the solver does not read.
+        return parse_config(json.dumps(document, default=_plain), name, overrides, every_option=True)
     except UsageError as error:
         raise ValueError(_named(name, str(error))) from error
 

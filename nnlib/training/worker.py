@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import threading
 from collections.abc import Generator
 
 import numpy as np
 
 from nnlib.aggregation.average import Partial
+from nnlib.config.kinds import OPTIMIZERS
 from nnlib.core.arrays import Vector
 from nnlib.core.errors import MismatchError, NnjobsError
 from nnlib.data.worker_data import TrialData, WorkerData
-from nnlib.optim import build_optimizer
 from nnlib.run.checkpoint import Checkpoint, TrialState
 from nnlib.run.spec import JobSpec, WorkerPlan, partial_layout
 from nnlib.training.learner import LocalResult, RoundStart
@@ -24,8 +25,8 @@ from nnlib.training.worker_round import local_round, score_record, worker_data
 def import_optimizers(spec: JobSpec) -> None:
     """Load what the trials' optimizers need, before it is needed."""
     for trial in spec.trials:
-        if build_optimizer(spec.settings(trial).train, spec.model(trial).layout).kind == "batch":
-            import scipy.optimize  # noqa: F401  (late: 0.2 s, see `nnlib.optim.batch`)
+        for package in OPTIMIZERS.of(spec.settings(trial).train).packages:
+            importlib.import_module(package)
 
 
 class LocalWorker:

@@ -28,7 +28,7 @@ import torch  # noqa: E402
 sys.path.insert(0, str(Path(__file__).parent))
 from record import record  # noqa: E402
 
-from nnlib.config.schema import Model, Train  # noqa: E402
+from nnlib.config.training import model_section, train_section  # noqa: E402
 from nnlib.core.layout import aligned_empty  # noqa: E402
 from nnlib.models import build_model  # noqa: E402
 from nnlib.optim import build_optimizer  # noqa: E402
@@ -52,12 +52,12 @@ def data(widths: Sequence[int], rows: int) -> tuple[np.ndarray, np.ndarray, np.n
 def numpy_epoch(widths: Sequence[int], rows: int, batch: int) -> Epoch:
     """One epoch of SGD with momentum, gathering shuffled batches."""
     x, y, order = data(widths, rows)
-    config = Model(hidden=list(widths[1:-1]))
+    config = model_section(hidden=list(widths[1:-1]))
     model = build_model(config, features=widths[0], outputs=widths[-1], task="classification")
     flat = model.initial(np.random.default_rng(1))
     gradient = aligned_empty(flat.size, flat.dtype)
     bound = model.bind(flat, gradient, batch)
-    optimizer = build_optimizer(Train(optimizer="momentum", momentum=MOMENTUM), model.layout)
+    optimizer = build_optimizer(train_section(optimizer="momentum", momentum=MOMENTUM), model.layout)
     assert optimizer.kind == "step"
     x_rows = aligned_empty(batch * widths[0], np.float32).reshape(batch, widths[0])
     y_rows = np.empty(batch, y.dtype)

@@ -23,7 +23,9 @@ from children import ROOT, Run, nnjobs, run
 from record import record
 
 from nnlib.config.load import load_config
+from nnlib.config.options import MLPOptions, MomentumOptions
 from nnlib.config.schema import Config
+from nnlib.config.section import options_of
 from nnlib.data.decoded_rows import ShardRows
 from nnlib.data.split.rule import TRAIN
 from nnlib.run.directory import RunDirectory
@@ -37,8 +39,9 @@ ACCURACY_WITHIN = 0.01
 
 def check_same(config: Config) -> None:
     """The script's numbers are written into it; they must be the configuration's."""
-    train = config.train
-    ours = (config.model.hidden, train.epochs, train.epochs_per_round, train.batch_size, train.lr, train.momentum)
+    train, momentum = config.train, options_of(config.train, MomentumOptions)
+    hidden = options_of(config.model, MLPOptions).hidden
+    ours = (hidden, train.epochs, train.epochs_per_round, train.batch_size, momentum.lr, momentum.momentum)
     if (*ours, train.l2) != ([HIDDEN], EPOCHS, RESET_EVERY, BATCH, LR, MOMENTUM, L2):
         raise SystemExit(f"{SCRIPT.name} does not train what {CONFIG.name} says")
 

@@ -26,8 +26,6 @@ UPWARD = {
 """(module, module of a higher room it imports) -> why. Such imports stand within functions."""
 
 PENDING = {
-    ("nnlib.config", "nnlib.models"),
-    ("nnlib.config", "nnlib.optim"),
 }
 """(room, higher room that it imports) where the seams still have to be mended."""
 

@@ -5,12 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from product import ROOT
 
 from nnlib.config.document import plain_scalar, read_document
+from nnlib.config.earlier import stable_values
 from nnlib.config.load import load_config
+from nnlib.config.options import MLPOptions, MomentumOptions, RateOptions
 from nnlib.config.render import from_resolved, to_yaml
+from nnlib.config.schema import Config
+from nnlib.config.section import options_of
+from nnlib.config.sweep import applied, combinations
 from nnlib.core.errors import ConfigError
 
 
@@ -31,7 +38,8 @@ def refusal(path: str | None, overrides: tuple[str, ...] = ()) -> str:
 
 def test_defaults_and_values(tmp_path: Path) -> None:
     config = load_config(written(tmp_path, "data: {path: /d}\ntrain: {lr: 1e-3, epochs: 7}\nmodel: {hidden: 25}\n"))
-    assert (config.train.lr, config.train.epochs, config.model.hidden) == (0.001, 7, [25])
+    model, train = options_of(config.model, MLPOptions), options_of(config.train, RateOptions)
+    assert (train.lr, config.train.epochs, model.hidden) == (0.001, 7, [25])
     assert (config.workers, config.train.batch_size, config.data.path) == (1, 32, "/d")
 
 
@@ -126,7 +134,8 @@ def test_overrides(tmp_path: Path) -> None:
         path,
         ["train.lr=1e-3", "model.hidden=[5, 4]", "train.stop.patience=3", "name=007", "train.class_weights={0: 2}"],
     )
-    assert config.train.lr == 0.001 and config.model.hidden == [5, 4] and config.name == "007"
+    model, train = options_of(config.model, MLPOptions), options_of(config.train, RateOptions)
+    assert train.lr == 0.001 and model.hidden == [5, 4] and config.name == "007"
     assert config.train.stop is not None and config.train.stop.patience == 3
     assert config.train.class_weights == {"0": 2.0}
     assert load_config(path, ["train.lr=1", "train.stop.patience=3", "train.stop=null"]).train.stop is None
@@ -208,3 +217,82 @@ def test_a_resolved_file_can_be_trained_again_and_names_its_versions(tmp_path: P
         from_resolved(to_yaml(config).replace("format_version: 1", "format_version: 99"))
     with pytest.raises(ConfigError, match="no format_version"):
         from_resolved("data: {path: d}")
+
+
+UNREAD = {
+    "train: {optimizer: adam, momentum: 0.5}": ("train.momentum", "the optimizer adam", "momentum and nesterov do"),
+    "train: {momentum: 0.9, optimizer: sgd}": ("train.momentum", "the optimizer sgd", "momentum and nesterov do"),
+    "train: {beta1: 0.8}": ("train.beta1", "the optimizer momentum", "adam does"),
+    "train: {optimizer: cg, lr: 0.1}": ("train.lr", "the optimizer cg", "sgd, momentum, nesterov and adam do"),
+    "train: {schedule: {gamma: 0.5}}": ("train.schedule.gamma", "the schedule constant", "step, exponential and"),
+    "sync: {outer: {momentum: 0.5}}": ("sync.outer.momentum", "the outer step mean", "momentum and nesterov do"),
+    "sweep: {train.beta1: [0.8, 0.9]}": ("sweep.train.beta1", "the optimizer momentum", "adam does"),
+    "sweep: {train.optimizer: [sgd, adam]}\ntrain: {momentum: 0.5}": (
+        *("train.momentum", "the optimizers adam and sgd do not read this key"),
+    ),
+}
+
+
+@pytest.mark.parametrize("text", UNREAD)
+def test_an_option_that_the_kind_does_not_read_is_refused(text: str, tmp_path: Path) -> None:
+    path = written(tmp_path, f"data: {{path: d}}\n{text}\n")
+    message = refusal(path)
+    assert message.startswith(f"{path}:") and len(message.splitlines()) == 1
+    for part in UNREAD[text]:
+        assert part in message
+
+
+READ = [
+    "sweep: {train.optimizer: [sgd, momentum]}\ntrain: {momentum: 0.5}",
+    "sweep: {train.optimizer: [sgd, adam], train.beta1: [0.8, 0.9]}",
+    "sweep: {sync.outer.kind: [mean, nesterov]}\nsync: {outer: {momentum: 0.5}}",
+    "sweep: {train.schedule.kind: [step, cosine]}\ntrain: {schedule: {step_epochs: 3, final: 0.5}}",
+]
+
+
+@pytest.mark.parametrize("text", READ)
+def test_an_option_that_a_kind_of_the_sweep_reads_is_accepted(text: str, tmp_path: Path) -> None:
+    config = load_config(written(tmp_path, f"data: {{path: d}}\n{text}\n"))
+    assert from_resolved(to_yaml(config)) == config
+
+
+def test_the_values_that_a_sweep_keeps_for_its_kinds_reach_them(tmp_path: Path) -> None:
+    config = load_config(written(tmp_path, f"data: {{path: d}}\n{READ[0]}\n"))
+    plain = {**config.model_dump(mode="json"), "sweep": {}}
+    trials = [Config.model_validate(applied(plain, overrides)).train for overrides in combinations(config.sweep)]
+    assert [train.optimizer for train in trials] == ["sgd", "momentum"]
+    assert options_of(trials[1], MomentumOptions).momentum == 0.5
+    with pytest.raises(TypeError, match="MomentumOptions is needed"):
+        options_of(trials[0], MomentumOptions)
+
+
+def test_the_command_line_may_choose_another_kind_than_the_file_has_options_for(tmp_path: Path) -> None:
+    path = written(tmp_path, "data: {path: d}\ntrain: {momentum: 0.8}\n")
+    assert load_config(path, ["train.optimizer=adam", "train.beta1=0.8"]).train.optimizer == "adam"
+    message = refusal(path, ("train.optimizer=adam", "train.momentum=0.7"))
+    assert message.startswith("--set train.momentum=0.7: train.momentum: the optimizer adam does not read this key")
+
+
+def test_unread_options_are_checked_by_the_kinds_that_read_them(tmp_path: Path) -> None:
+    path = written(tmp_path, "data: {path: d}\ntrain:\n  momentum: 7\n  moment: 1\n")
+    message = refusal(path, ("train.optimizer=adam",))
+    assert f"{path}:3: train.momentum: got 7; allowed: a number from 0 below 1" in message
+    assert f"{path}:4: train.moment: unknown key" in message
+
+
+def test_a_file_that_an_earlier_version_resolved_lists_every_option(tmp_path: Path) -> None:
+    text = (ROOT / "tests/fixtures/before_rooms/runs/collective/config.yaml").read_text("utf-8")
+    config = from_resolved(text.replace("momentum: 0.9", "momentum: 0.8"))
+    shown = to_yaml(config)
+    assert "beta1: 0.9" in shown and "history" not in shown and "gamma" not in shown  # adam, a constant rate
+    assert "momentum: 0.8" in shown, "its hash depends on it"
+    assert from_resolved(shown) == config
+    assert stable_values(config)["train"]["history"] == 10
+    with pytest.raises(ConfigError, match=r"train\.history: the optimizer adam does not read this key; lbfgs does"):
+        from_resolved(text, overrides=["train.history=3"])
+
+
+def test_what_is_resolved_has_the_options_of_its_kind(tmp_path: Path) -> None:
+    train = yaml.safe_load(to_yaml(load_config(None, ["data.path=/d", "train.optimizer=lbfgs"])))["train"]
+    assert "history" in train and not {"lr", "momentum", "beta1"} & set(train)
+    assert list(train)[:2] == ["optimizer", "history"]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nnlib.config.schema import Model, Train
+from nnlib.config.training import model_section, train_section
 from nnlib.core.layout import Layout
 from nnlib.models import BoundModel, build_model
 from nnlib.optim import build_optimizer
@@ -28,7 +28,7 @@ class Case:
         self.outputs = 1 if output == "linear" else 3
         self.widths = [FEATURES, *hidden, self.outputs]
         keys: Any = {"hidden": hidden, "activation": activation, "output": output, "init": "xavier"}
-        config = Model(**keys, dtype="float64")
+        config = model_section(**keys, dtype="float64")
         task: Any = "regression" if output == "linear" else "classification"
         model = build_model(config, features=FEATURES, outputs=self.outputs, task=task)
         rng = np.random.default_rng(11)
@@ -83,7 +83,7 @@ def test_finite_differences_of_the_l2_term(hidden: list[int]) -> None:
         differences[index] = (values[0] - values[1]) / (2 * step)
     case.bound.loss_and_gradient(case.x, case.y)
     before = case.flat.copy()
-    optimizer = build_optimizer(Train(optimizer="sgd"), case.layout)
+    optimizer = build_optimizer(train_section(optimizer="sgd"), case.layout)
     assert optimizer.kind == "step"
     optimizer.step(case.flat, case.gradient, 1.0, decay)
     np.testing.assert_allclose(before - case.flat, differences, rtol=1e-6, atol=2e-9)
@@ -99,7 +99,7 @@ def test_hand_worked_two_two_two() -> None:
     delta1 W1^T = (3/4 * 1/3 + 0, 3/4 * 5 - 3/4 * 7) = (1/4, -3/2); the second unit is off: delta0 = (1/4, 0).
     dW0 = x^T delta0 = [[1/4, 0], [1/2, 0]], db0 = (1/4, 0).
     """
-    config = Model(hidden=[2], activation="relu", dtype="float64")
+    config = model_section(hidden=[2], activation="relu", dtype="float64")
     model = build_model(config, features=2, outputs=2, task="classification")
     flat = np.array([1.0, -1.0, 1.0, 0.0, 0.0, -1.0, 1 / 3, 0.0, 5.0, 7.0, math.log(3.0) - 1.0, 0.0])
     gradient = np.empty_like(flat)
@@ -149,7 +149,7 @@ def test_torch_gives_the_same(hidden: list[int], activation: str, output: str, w
 @pytest.mark.parametrize("output", OUTPUTS)
 def test_float32_follows_float64(output: str) -> None:
     case = Case([5, 4], "tanh", output)
-    config = Model(hidden=[5, 4], activation="tanh", output=output)  # type: ignore[arg-type]
+    config = model_section(hidden=[5, 4], activation="tanh", output=output)
     task: Any = "regression" if output == "linear" else "classification"
     model = build_model(config, features=FEATURES, outputs=case.outputs, task=task)
     flat = case.flat.astype(np.float32)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import reference
 
-from nnlib.config.schema import Model
+from nnlib.config.training import model_section
 from nnlib.core.errors import ConfigError
 from nnlib.core.layout import aligned_empty
 from nnlib.models import build_model
@@ -18,7 +18,7 @@ from nnlib.models.mlp import MLP
 
 
 def make(hidden: list[int], features: int = 6, outputs: int = 3, **keys: Any) -> MLP:
-    model = build_model(Model(hidden=hidden, **keys), features=features, outputs=outputs, task="classification")
+    model = build_model(model_section(hidden=hidden, **keys), features=features, outputs=outputs, task="classification")
     assert isinstance(model, MLP)
     return model
 
@@ -142,20 +142,26 @@ def test_initial_distributions() -> None:
 @pytest.mark.parametrize(
     ("keys", "task", "outputs", "key"),
     [
-        ({"kind": "mpl"}, "classification", 3, "model.kind"),
         ({"output": "linear"}, "classification", 3, "model.output"),
         ({"output": "softmax"}, "regression", 1, "model.output"),
     ],
 )
 def test_what_does_not_exist_or_fit_is_a_config_error(keys: dict[str, str], task: str, outputs: int, key: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        build_model(Model(**keys), features=4, outputs=outputs, task=task)  # type: ignore[arg-type]
+        build_model(model_section(**keys), features=4, outputs=outputs, task=task)  # type: ignore[arg-type]
     assert caught.value.where["key"] == key and caught.value.hint
 
 
+def test_a_kind_that_does_not_exist_is_a_config_error() -> None:
+    unknown = model_section().model_copy(update={"kind": "mpl"})
+    with pytest.raises(ConfigError, match="mpl") as caught:
+        build_model(unknown, features=4, outputs=3, task="classification")
+    assert caught.value.where["key"] == "model.kind" and caught.value.hint
+
+
 def test_auto_output_follows_the_task() -> None:
-    assert build_model(Model(), features=4, outputs=3, task="classification").loss == "softmax"
-    assert build_model(Model(), features=4, outputs=1, task="regression").loss == "linear"
+    assert build_model(model_section(), features=4, outputs=3, task="classification").loss == "softmax"
+    assert build_model(model_section(), features=4, outputs=1, task="regression").loss == "linear"
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -165,7 +171,7 @@ def test_auto_output_follows_the_task() -> None:
 def test_equals_the_readable_reference_bit_for_bit(hidden: list[int], activation: str, output: str, dtype: str) -> None:
     classes, task = (1, "regression") if output == "linear" else (5, "classification")
     keys: Any = {"hidden": hidden, "activation": activation, "output": output, "dtype": dtype, "init": "xavier"}
-    config = Model(**keys)
+    config = model_section(**keys)
     model = build_model(config, features=30, outputs=classes, task=task)  # type: ignore[arg-type]
     rng = np.random.default_rng(7)
     flat = model.initial(rng)
@@ -202,7 +208,9 @@ def test_linear_regression_reaches_an_exact_rule() -> None:
     rng = np.random.default_rng(9)
     x = rng.normal(size=(64, 3))
     y = x @ np.array([1.0, -2.0, 0.5]) + 3.0
-    model = build_model(Model(hidden=[], dtype="float64", init="normal"), features=3, outputs=1, task="regression")
+    model = build_model(
+        model_section(hidden=[], dtype="float64", init="normal"), features=3, outputs=1, task="regression"
+    )
     flat = model.initial(rng)
     gradient = np.empty_like(flat)
     bound = model.bind(flat, gradient, 64)

@@ -9,16 +9,17 @@ import numpy as np
 import pytest
 import reference
 
-from nnlib.config.schema import Model, Train
+from nnlib.config.kinds import OPTIMIZERS
+from nnlib.config.training import model_section, train_section
 from nnlib.core.entries import parameter
 from nnlib.core.errors import ConfigError
 from nnlib.core.layout import Layout
 from nnlib.models import build_model
-from nnlib.optim import OPTIMIZERS, StepOptimizer, build_optimizer
+from nnlib.optim import StepOptimizer, build_optimizer
 from nnlib.optim.protocol import Float64
 
-STEPS = [name for name, kind in OPTIMIZERS.items() if kind.kind == "step"]
-BATCHES = [name for name, kind in OPTIMIZERS.items() if kind.kind == "batch"]
+STEPS = [name for name, kind in OPTIMIZERS.items() if kind.averages_gradients]
+BATCHES = [name for name, kind in OPTIMIZERS.items() if not kind.averages_gradients]
 LAYOUT = Layout.build(
     [
         parameter("a.weight", (7, 5), decays=True),
@@ -31,7 +32,7 @@ LAYOUT = Layout.build(
 
 
 def step_optimizer(name: str, layout: Layout = LAYOUT, **keys: Any) -> StepOptimizer:
-    optimizer = build_optimizer(Train(optimizer=name, **keys), layout)
+    optimizer = build_optimizer(train_section(optimizer=name, **keys), layout)
     assert optimizer.kind == "step"
     return optimizer
 
@@ -103,10 +104,10 @@ def test_blocks_change_no_bit(name: str, dtype: str) -> None:
     layout = Layout.build(LAYOUT.entries, dtype)
     results = set()
     for block in (1, 7, 36, 40, layout.size, 10_000):
-        optimizer = OPTIMIZERS[name](Train(), layout, block)  # type: ignore[call-arg]
-        walked = walk(optimizer, start(layout), range(12))  # type: ignore[arg-type]
-        assert walked.dtype == dtype and optimizer.state.dtype == dtype  # type: ignore[union-attr]
-        results.add(walked.tobytes() + optimizer.state.tobytes())  # type: ignore[union-attr]
+        optimizer = OPTIMIZERS[name].load()(train_section(optimizer=name), layout, block)
+        walked = walk(optimizer, start(layout), range(12))
+        assert walked.dtype == dtype and optimizer.state.dtype == dtype
+        results.add(walked.tobytes() + optimizer.state.tobytes())
     assert len(results) == 1
 
 
@@ -148,7 +149,7 @@ def test_a_training_loop_equals_the_reference_bit_for_bit() -> None:
     rng = np.random.default_rng(3)
     x, y = rng.normal(size=(70, 12)).astype(np.float32), rng.integers(0, 4, 70)
     batches = [(x[at : at + 16].copy(), y[at : at + 16]) for at in range(0, 70, 16)] * 4
-    model = build_model(Model(hidden=[9, 8]), features=12, outputs=4, task="classification")
+    model = build_model(model_section(hidden=[9, 8]), features=12, outputs=4, task="classification")
     flat = model.initial(rng)
     layers = reference.unflatten(flat, [12, 9, 8, 4])
     gradient = np.empty_like(flat)
@@ -178,7 +179,7 @@ def rosenbrock(point: Float64) -> tuple[float, Float64]:
 @pytest.mark.parametrize("name", BATCHES)
 class TestBatch:
     def build(self, name: str) -> Any:
-        optimizer = build_optimizer(Train(optimizer=name), LAYOUT)
+        optimizer = build_optimizer(train_section(optimizer=name), LAYOUT)
         assert optimizer.kind == "batch"
         return optimizer
 
@@ -232,10 +233,10 @@ def test_softmax_regression_optimum_is_scikit_learns(name: str) -> None:
     x = rng.normal(size=(120, 5))
     y = (x @ rng.normal(size=(5, 3)) + rng.normal(size=(120, 3))).argmax(axis=1)
     l2 = 2.0
-    model = build_model(Model(hidden=[], dtype="float64"), features=5, outputs=3, task="classification")
+    model = build_model(model_section(hidden=[], dtype="float64"), features=5, outputs=3, task="classification")
     flat = model.initial(rng)
     objective = with_l2(model, flat, x, y, l2 / len(x))
-    optimizer = build_optimizer(Train(optimizer=name), model.layout)
+    optimizer = build_optimizer(train_section(optimizer=name), model.layout)
     assert optimizer.kind == "batch"
     flat[:] = optimizer.minimize(objective, flat, 400).point
     theirs = linear_model.LogisticRegression(C=1 / l2, tol=1e-10, max_iter=5000).fit(x, y)
@@ -251,10 +252,10 @@ def test_linear_regression_optimum_is_scikit_learns(name: str) -> None:
     rng = np.random.default_rng(6)
     x, y = rng.normal(size=(80, 4)), rng.normal(size=80)
     l2 = 3.0
-    model = build_model(Model(hidden=[], dtype="float64"), features=4, outputs=1, task="regression")
+    model = build_model(model_section(hidden=[], dtype="float64"), features=4, outputs=1, task="regression")
     flat = model.initial(rng)
     objective = with_l2(model, flat, x, y, l2 / len(x))
-    optimizer = build_optimizer(Train(optimizer=name), model.layout)
+    optimizer = build_optimizer(train_section(optimizer=name), model.layout)
     assert optimizer.kind == "batch"
     point = optimizer.minimize(objective, flat, 200).point
     theirs = linear_model.Ridge(alpha=l2, tol=1e-12).fit(x, y)
@@ -280,4 +281,4 @@ def with_l2(model: Any, flat: np.ndarray, x: np.ndarray, y: np.ndarray, decay: f
 
 def test_unknown_optimizer_is_a_config_error() -> None:
     with pytest.raises(ConfigError, match="adagrad"):
-        build_optimizer(Train(optimizer="adagrad"), LAYOUT)
+        build_optimizer(train_section().model_copy(update={"optimizer": "adagrad"}), LAYOUT)

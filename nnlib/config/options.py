@@ -1,0 +1,122 @@
+"""The options of each kind of model, optimizer, schedule and outer step: the keys that this kind reads.
+
+A class here has the keys of one kind, or of several that read the same. `nnlib.config.kinds` says which kind has which
+options, `nnlib.config.tagged` joins them with the keys that every kind of a section has.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator
+
+from nnlib.config.section import Count, Fraction, PositiveInt, Section
+
+# --- models: section `model`
+
+
+class ModelOptions(Section):
+    """Options of every model; also the options of one that reads no others."""
+
+    kind: str = Field("mlp", description="the kind of model")
+
+
+class MLPOptions(ModelOptions):
+    """Options of the multi-layer perceptron."""
+
+    hidden: list[PositiveInt] = Field([100], max_length=64, description="width of each hidden layer; [] is linear")
+    activation: Literal["sigmoid", "tanh", "relu"] = Field("relu", description="of every hidden layer")
+    init: Literal["he", "xavier", "normal", "uniform01"] = Field("he", description="uniform01 is the paper's")
+
+    @field_validator("hidden", mode="before")
+    @classmethod
+    def _one_layer(cls, value: Any) -> Any:
+        return [value] if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+# --- optimizers: section `train`
+
+
+class OptimizerOptions(Section):
+    """Options of every optimizer; also the options of one that reads no others."""
+
+    optimizer: str = Field("momentum", description="what a worker trains by")
+
+
+class RateOptions(OptimizerOptions):
+    """Options of an optimizer that takes steps at a rate."""
+
+    lr: Annotated[float, Field(gt=0.0, le=1e6)] = Field(0.05, description="learning rate")
+
+
+class MomentumOptions(RateOptions):
+    """Options of the heavy ball and of Nesterov's momentum."""
+
+    momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(0.9, description="part of the last step that is kept")
+
+
+class AdamOptions(RateOptions):
+    """Options of Adam."""
+
+    beta1: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(0.9, description="decay of the mean of gradients")
+    beta2: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(0.999, description="decay of the mean of their squares")
+    epsilon: Annotated[float, Field(gt=0.0)] = Field(1e-8, description="added to the root of that mean")
+
+
+class LBFGSOptions(OptimizerOptions):
+    """Options of L-BFGS."""
+
+    history: PositiveInt = Field(10, description="vector pairs kept")
+
+
+# --- schedules: section `train.schedule`
+
+
+class ScheduleOptions(Section):
+    """Options of every schedule; also the options of one that reads no others."""
+
+    kind: str = Field("constant", description="how lr changes over the epochs")
+    warmup_epochs: Count = Field(0, description="epochs of linear warm-up before the schedule")
+
+
+class StepOptions(ScheduleOptions):
+    """Options of a rate that drops now and then."""
+
+    step_epochs: PositiveInt = Field(30, description="epochs between two drops")
+    gamma: Annotated[float, Field(gt=0.0, le=1.0)] = Field(0.1, description="factor of one drop")
+
+
+class ExponentialOptions(ScheduleOptions):
+    """Options of a rate that drops after every epoch."""
+
+    gamma: Annotated[float, Field(gt=0.0, le=1.0)] = Field(0.1, description="factor of one epoch")
+
+
+class InverseOptions(ScheduleOptions):
+    """Options of a rate that is divided by 1 + gamma * epoch."""
+
+    gamma: Annotated[float, Field(gt=0.0, le=1.0)] = Field(0.1, description="decay of one epoch")
+
+
+class CosineOptions(ScheduleOptions):
+    """Options of a rate that follows half a cosine."""
+
+    final: Fraction = Field(0.0, description="fraction of lr left at the last epoch")
+
+
+# --- outer steps: section `sync.outer`
+
+
+class OuterOptions(Section):
+    """Options of every outer step; also the options of one that reads no others."""
+
+    kind: str = Field("mean", description="the outer step: what makes the next model from the workers' average")
+    lr: Annotated[float, Field(gt=0.0, le=100.0)] = Field(1.0, description="rate of the outer step; 1: the average")
+
+
+class OuterMomentumOptions(OuterOptions):
+    """Options of an outer step that goes on in the direction of the steps before."""
+
+    momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
+        0.0, description="part of the last outer step that is kept"
+    )

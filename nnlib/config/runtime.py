@@ -1,0 +1,104 @@
+"""The sections of a configuration that say where and how a run is done: they never change its bits, but for
+``runtime.blas_threads``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from nnlib.config.section import Count, PositiveInt, Section
+
+
+class Hadoop(Section):
+    """What the hadoop runner asks of a cluster; everything has a default that suits most."""
+
+    queue: str | None = Field(None, description="YARN queue; default: the cluster's")
+    uber: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="on: a job's tasks run in its master's container, one after the other; auto: where that is "
+        "quicker than starting containers",
+    )
+    memory_mb: PositiveInt | None = Field(
+        None, description="memory of a task's container; default: by model, batch and runtime.memory_mb"
+    )
+    vcores: PositiveInt | None = Field(None, description="cores of a task's container; default: runtime.blas_threads")
+    workers_per_task: PositiveInt | Literal["auto"] = Field(
+        "auto",
+        description="collective mode: so many workers share a container, each a process of its own; auto: those of a "
+        "node, where the cluster tells its nodes and neither memory_mb nor vcores is set",
+    )
+    jvm_options: str = Field(
+        "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
+        description="of the client, the master and the tasks: they live for seconds, so they compile quickly",
+    )
+    heap_mb: PositiveInt | None = Field(None, description="heap of a task's JVM; default: by the size of a slice")
+    archive: str | None = Field(
+        None, description="packed environment (`nnjobs pack`), here or in HDFS; default: packed from this one"
+    )
+    python_bin: str | None = Field(
+        None, description="Python of the nodes, with nnjobs installed; then nothing is packed"
+    )
+    preflight: Literal["auto", "job", "off"] = Field(
+        "auto", description="auto: the first job's tasks report on their nodes; job: a job of its own does, before it"
+    )
+    speculative: bool = Field(True, description="a slow task may be started twice; the first to end counts")
+    scratch: str | None = Field(
+        None, description="HDFS folder for plans, outputs and environments; default: .nnjobs in the user's home"
+    )
+    mrjob_conf: str = Field(
+        "configs/mrjob/hadoop.conf", description="mrjob's own configuration file, read if it is there"
+    )
+    jobconf: dict[str, str] = Field({}, description="Hadoop properties, which win over all others")
+
+
+class Runtime(Section):
+    runner: str = Field(
+        "inline", description="inline: one process; local: one a task; hadoop: MapReduce jobs on a cluster"
+    )
+    cores: PositiveInt | None = Field(None, description="local: tasks at once; default: all cores")
+    blas_threads: PositiveInt = Field(1, description="threads of one task's BLAS; part of the mathematics")
+    memory_mb: PositiveInt = Field(256, description="a task keeps decoded rows up to this size, else re-reads them")
+    cache_mb: Count = Field(
+        4096, description="MB of shards of a dataset in HDFS that a node keeps on its own disk; 0: none"
+    )
+    cache_dir: str | None = Field(
+        None, description="where it keeps them; default: YARN's local directories, else the temporary folder"
+    )
+    retries: Count = Field(3, description="times a failed task is tried again")
+    task_timeout_seconds: Annotated[float, Field(gt=0.0, le=1e9)] | None = Field(
+        None,
+        description="a task that takes longer (local) or shows no progress for so long (hadoop) is killed and tried "
+        "again; default: no limit (local), 600 (hadoop)",
+    )
+    numerics: Literal["strict", "loose"] = Field(
+        "strict", description="strict refuses workers whose BLAS computes other bits"
+    )
+    hadoop: Hadoop = Hadoop()
+
+
+class Evaluate(Section):
+    workers: list[Annotated[int, Field(ge=1, le=100_000)]] = Field(
+        [], description="numbers of workers to compare, one run each; default: that of the experiment"
+    )
+    streams: list[Literal["independent", "shared"]] = Field(
+        [], description="sampling.streams to compare; default: that of the experiment"
+    )
+    epochs: list[Count] = Field([], description="epochs at which the tables are read; default: train.epochs")
+    control: bool = Field(True, description="run one worker beside every parallel result")
+    published: Literal["none", "paper"] = Field("none", description="whose numbers to set beside ours")
+
+
+class Tracking(Section):
+    """Experiment trackers, written by the driver alone (`nnlib.tracking`)."""
+
+    tensorboard: bool | str = Field(
+        False, description="event files (extra: tensorboard); true: tensorboard/ in the run directory; or a folder"
+    )
+    mlflow: bool | str = Field(
+        False,
+        description="MLflow runs (extra: mlflow): a server's address or a folder; true: where MLFLOW_TRACKING_URI says",
+    )
+    experiment: Annotated[str, Field(min_length=1, max_length=200)] = Field(
+        "nnjobs", description="mlflow: the experiment that runs belong to"
+    )

@@ -1,0 +1,99 @@
+"""The sections of a configuration that name a kind: `model`, `train`, `train.schedule`, `sync.outer`.
+
+`Model`, `Train`, `Schedule` and `Outer` have the keys that every kind has. A section of a configuration is an instance
+of a subclass that has the options of its kind, too: ``isinstance(config.train, MomentumOptions)``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field
+
+from nnlib.config.kinds import MODELS, OPTIMIZERS, OUTER_STEPS, SCHEDULES
+from nnlib.config.options import ModelOptions, OptimizerOptions, OuterOptions, ScheduleOptions
+from nnlib.config.section import Count, PositiveInt, Section
+from nnlib.config.tagged import tagged_section, tagged_union
+
+
+class _Numbers(Section):
+    output: Literal["auto", "softmax", "sigmoid", "linear"] = Field(
+        "auto", description="auto: softmax for classes, linear for a numeric target; sigmoid: one-vs-rest"
+    )
+    dtype: Literal["float32", "float64"] = Field("float32", description="of weights and features in training")
+
+
+class Model(_Numbers, ModelOptions):
+    """The section `model`, whatever the kind."""
+
+
+Schedule = ScheduleOptions
+"""The section `train.schedule`, whatever the kind."""
+
+Outer = OuterOptions
+"""The section `sync.outer`, whatever the kind."""
+
+
+class Stop(Section):
+    """Early stopping."""
+
+    patience: PositiveInt = Field(description="scored rounds without improvement before a trial stops")
+    min_delta: Annotated[float, Field(ge=0.0)] = Field(0.0, description="smaller improvements do not count")
+
+
+if TYPE_CHECKING:
+    AnySchedule = Schedule
+else:
+    AnySchedule = tagged_union(Schedule, SCHEDULES)
+
+
+class _Training(Section):
+    batch_size: PositiveInt = Field(32, description="rows a step on one worker; cg and lbfgs use all their rows")
+    epochs: Count = Field(100, description="local passes over the data; iterations for cg and lbfgs")
+    epochs_per_round: Literal["auto"] | PositiveInt = Field(
+        5, description="local epochs between two averagings; auto: few at first, more as workers drift apart less"
+    )
+    l2: Annotated[float, Field(ge=0.0)] = Field(
+        0.0, description="lambda: adds lambda/(2m) * sum of squared weights, m = training rows in the objective"
+    )
+    schedule: AnySchedule = tagged_section(Schedule, SCHEDULES, {})
+    class_weights: Literal["none", "balanced"] | dict[str, Annotated[float, Field(gt=0.0)]] = Field(
+        "none", description="weight of each class in the loss; balanced: rows / (classes * rows of the class)"
+    )
+    optimizer_state: Literal["reset", "average"] = Field("reset", description="what a round does to optimizer state")
+    stop: Stop | None = Field(None, description="early stopping by the validation rows")
+    keep: Literal["last", "best"] = Field("last", description="best: the round with the least validation loss")
+
+
+class Train(_Training, OptimizerOptions):
+    """The section `train`, whatever the optimizer."""
+
+
+if TYPE_CHECKING:
+    AnyModel = Model
+    AnyTrain = Train
+    AnyOuter = Outer
+else:
+    AnyModel = tagged_union(Model, MODELS)
+    AnyTrain = tagged_union(Train, OPTIMIZERS)
+    AnyOuter = tagged_union(Outer, OUTER_STEPS)
+
+
+def model_section(**values: Any) -> Model:
+    """Return a section `model` with these keys. Raises `pydantic.ValidationError`."""
+    return tagged_section(Model, MODELS, values)
+
+
+def train_section(**values: Any) -> Train:
+    """Return a section `train` with these keys. Raises `pydantic.ValidationError`."""
+    return tagged_section(Train, OPTIMIZERS, values)
+
+
+def schedule_section(**values: Any) -> Schedule:
+    """Return a section `train.schedule` with these keys. Raises `pydantic.ValidationError`."""
+    return tagged_section(Schedule, SCHEDULES, values)
+
+
+def outer_section(**values: Any) -> Outer:
+    """Return a section `sync.outer` with these keys. Raises `pydantic.ValidationError`."""
+    return tagged_section(Outer, OUTER_STEPS, values)
