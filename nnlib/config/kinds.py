@@ -43,7 +43,12 @@ class OptimizerKind(Kind):
     """Whether it takes a step for each mini-batch, so that workers can average the gradients of a step
     (``sync.every: batch``). If not, it minimizes over all rows at once."""
     packages: tuple[str, ...] = ()
-    """Modules that its first use imports: worth loading before the first round."""
+    """Modules that its first use imports."""
+
+    def load_packages(self) -> None:
+        """Import what its first use would import: before the first round, so that no round waits for it."""
+        for package in self.packages:
+            importlib.import_module(package)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import threading
 from collections.abc import Generator
 
@@ -25,8 +24,7 @@ from nnlib.training.worker_round import local_round, score_record, worker_data
 def import_optimizers(spec: JobSpec) -> None:
     """Load what the trials' optimizers need, before it is needed."""
     for trial in spec.trials:
-        for package in OPTIMIZERS.of(spec.settings(trial).train).packages:
-            importlib.import_module(package)
+        OPTIMIZERS.of(spec.settings(trial).train).load_packages()
 
 
 class LocalWorker:

@@ -52,7 +52,7 @@ ONLY_IN = {
             "jobs.runners.registry",
             "jobs.runners.local.fork_server",
         ),
-        *("nnlib.data.importing.format_registry", "nnlib.export", "nnlib.storage.hdfs.webhdfs"),
+        *("nnlib.config.kinds", "nnlib.data.importing.format_registry", "nnlib.export", "nnlib.storage.hdfs.webhdfs"),
     },
     "safetensors.numpy.load": {"nnlib.run.model_file"},
 }
