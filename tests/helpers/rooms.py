@@ -25,8 +25,7 @@ UPWARD = {
 }
 """(module, module of a higher room it imports) -> why. Such imports stand within functions."""
 
-PENDING = {
-}
+PENDING = {}
 """(room, higher room that it imports) where the seams still have to be mended."""
 
 
