@@ -17,8 +17,10 @@ from nnlib import FORMAT_VERSION
 from nnlib.config.schema import Runtime
 from nnlib.core.errors import JobError, UsageError
 from nnlib.data.dataset import MANIFEST, Dataset
+from nnlib.inference.prediction_file import score_facts
 from nnlib.inference.prediction_parts import SUMMARY, Prediction, part_name
-from nnlib.inference.trained_model import TrainedModel, known_classes, score_facts
+from nnlib.inference.prediction_rows import known_classes
+from nnlib.inference.trained_model import TrainedModel
 from nnlib.run.ledger import canonical
 from nnlib.run.spec import WorkerPlan
 from nnlib.storage import storage

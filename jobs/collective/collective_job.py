@@ -19,7 +19,7 @@ from jobs.mapreduce.counters import count_mapped
 from jobs.mapreduce.round_job import RoundJob
 from jobs.runners.lines import Line
 from nnlib.run.spec import WorkerPlan
-from nnlib.training.worker import import_optimizers
+from nnlib.training.worker import prepare_learners
 
 
 class CollectiveJob(RoundJob):
@@ -45,7 +45,7 @@ class CollectiveJob(RoundJob):
         if self.options.phase != "preflight":
             import jobs.collective.membership  # noqa: F401  (once, for all)
 
-            import_optimizers(self._spec())
+            prepare_learners(self._spec())
         try:
             fork_workers(lines, self._work, self.stdout)
         except WorkerEndedError as ended:

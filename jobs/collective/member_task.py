@@ -93,7 +93,7 @@ class CollectiveWorker:
             try:
                 last = self._train(join_group, report_loss)
                 for index, state in enumerate(last.trials):
-                    yield metrics_line(self._number, index, worker.scores(index, state))
+                    yield metrics_line(self._number, index, worker.score(index, state))
             except SupersededError:
                 raise  # another task yields this worker's lines
             except TroubleError as trouble:

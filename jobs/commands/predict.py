@@ -36,7 +36,7 @@ def predict(run: str, dataset: str, output: str, trial: int, tasks: int | None, 
     """
     # Imported now: --help need not load numpy and pyarrow.
     from nnlib.config.render import from_resolved
-    from nnlib.inference.trained_model import predict_to_parquet
+    from nnlib.inference.prediction_file import predict_to_parquet
     from nnlib.run.directory import CONFIG, RunDirectory
 
     def read(overrides: Sequence[str]) -> Config:

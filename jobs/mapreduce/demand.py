@@ -25,7 +25,7 @@ def task_demand(spec: JobSpec) -> TaskDemand:
     vectors = sum(layout.nbytes for layout in layouts)
     largest = max(layout.nbytes for layout in layouts)
     activations = max(
-        8 * 3 * spec.settings(trial).train.batch_size * spec.model(trial).row_values for trial in spec.trials
+        spec.model(trial).activation_bytes(spec.settings(trial).train.batch_size) for trial in spec.trials
     )
     line = 2 * 8 * max(part.stop - part.start for layout in layouts for _, part in layout.slices(slice_elements(spec)))
     rows = min(2 * spec.config.runtime.memory_mb * MB, 3 * _dataset_bytes(spec))

@@ -24,10 +24,11 @@ from nnlib.data.scaling import FeatureStats
 from nnlib.data.shard_cache import shard_cache
 from nnlib.data.worker_data import WorkerData
 from nnlib.run.spec import JobSpec, Trial, WorkerPlan, arrays_from_json, arrays_to_json, partial_layout
-from nnlib.training.learner import LocalResult, RoundStart
+from nnlib.training.local_result import LocalResult, RoundStart
 from nnlib.training.local_training import local_training
 from nnlib.training.worker_record import WorkerRecord
 from nnlib.training.worker_round import local_round, score_record, worker_data
+from nnlib.training.worker_trial import WorkerTrial
 
 Models = Mapping[int, ModelState]
 """Trial index -> what it enters the round with: weights, then averaged optimizer state; and buffers."""
@@ -74,14 +75,13 @@ def _train(
     started = time.perf_counter()  # of the first trial's reading: the rows are read once for all of them
     with worker_data(spec, plan) as data:
         for index in active:
-            trial = spec.trials[index]
-            view = data.trial(trial.rule, trial.scaler, spec.settings(trial).model.dtype)
+            work = WorkerTrial.of(spec, spec.trials[index], plan.worker, data)
             read = time.perf_counter() - started
-            training = local_training(spec, trial, plan.worker, view, RoundStart(models[index].vector, round_, epochs))
-            record, result = local_round(spec, trial, plan.worker, view, models[index].vector, training.__next__)
+            training = local_training(work, RoundStart(models[index].vector, round_, epochs))
+            record, result = local_round(work, models[index].vector, training.__next__)
             record = replace(record, seconds={**record.seconds, "read": read})
             if result is not None:
-                yield from _partial_lines(spec, trial, result)
+                yield from _partial_lines(spec, work.trial, result)
             yield metrics_line(plan.worker, index, record)
             started = time.perf_counter()
 
@@ -101,9 +101,8 @@ def _score(spec: JobSpec, plan: WorkerPlan, active: Sequence[int], models: Model
     """A job of 0 epochs: score the given models."""
     with worker_data(spec, plan) as data:
         for index in active:
-            trial = spec.trials[index]
-            view = data.trial(trial.rule, trial.scaler, spec.settings(trial).model.dtype)
-            yield metrics_line(plan.worker, index, score_record(spec, trial, plan.worker, view, models[index].vector))
+            work = WorkerTrial.of(spec, spec.trials[index], plan.worker, data)
+            yield metrics_line(plan.worker, index, score_record(work, models[index].vector))
 
 
 def _scale(spec: JobSpec, plan: WorkerPlan, active: Sequence[int], models: Models) -> Iterator[Line]:

@@ -21,7 +21,9 @@ from nnlib.core.errors import MismatchError
 from nnlib.data.arrow import READ_ERRORS
 from nnlib.data.dataset import Dataset
 from nnlib.data.shard_cache import shard_cache
-from nnlib.inference.trained_model import PredictionWriter, TrainedModel, known_classes, shard_rows
+from nnlib.inference.prediction_file import PredictionWriter
+from nnlib.inference.prediction_rows import known_classes, shard_rows
+from nnlib.inference.trained_model import TrainedModel
 from nnlib.run.ledger import canonical, digest
 from nnlib.run.model_file import model_digest, named_arrays, pack, read_model, unpack
 from nnlib.run.spec import JobSpec
@@ -52,7 +54,7 @@ class Prediction:
 
     @cached_property
     def classes(self) -> npt.NDArray[Any]:
-        """The model's class index of each class of the dataset; see `nnlib.inference.trained_model.known_classes`."""
+        """The model's class index of each class of the dataset; see `nnlib.inference.prediction_rows.known_classes`."""
         return known_classes(self.model, self.dataset)
 
     @cached_property

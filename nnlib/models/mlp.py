@@ -24,6 +24,8 @@ from nnlib.models.init import INITIALISERS
 class MLP:
     """Widths, activation, loss and initialisation; holds no numbers."""
 
+    learner = "nnlib.training.numpy_learner:build"
+
     def __init__(self, widths: Sequence[int], *, activation: str, loss: str, init: str, dtype: str) -> None:
         """``widths``: features, each hidden layer, outputs. The names are keys of the tables in `nnlib.models`."""
         arrays: list[Entry] = []
@@ -32,7 +34,6 @@ class MLP:
             arrays.append(parameter(f"layer{index}.bias", (outputs,), decays=False))
         self.layout = Layout.build(arrays, dtype)
         self.widths = tuple(widths)
-        self.row_values = sum(widths[:-1])
         self.loss = loss
         self.activation = activation
         self._initialiser = INITIALISERS[init]
@@ -43,6 +44,10 @@ class MLP:
         for entry in self.layout.entries:
             flat[entry.range] = self._initialiser(rng, entry).reshape(-1)
         return flat
+
+    def activation_bytes(self, rows: int) -> int:
+        """See `nnlib.models.protocol.Model.activation_bytes`: three float64 values for each unit but the outputs."""
+        return 8 * 3 * rows * sum(self.widths[:-1])
 
     def bind(self, flat: Array, gradient: Array | None, max_rows: int) -> BoundMLP:
         """See `nnlib.models.protocol.Model.bind`."""

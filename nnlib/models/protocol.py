@@ -1,4 +1,4 @@
-"""What a model is to the rest: a layout, a start, and a loss with its gradient on one flat vector."""
+"""What a model is to the rest: a layout, a start and the learner that computes it."""
 
 from __future__ import annotations
 
@@ -42,25 +42,31 @@ class BoundModel(Protocol):
 
 
 class Model(Protocol):
-    """The architecture without numbers."""
+    """An architecture without numbers."""
 
     @property
-    def layout(self) -> Layout: ...
-
-    @property
-    def loss(self) -> str:
-        """A name in `nnlib.models.functions.LOSSES`."""
+    def layout(self) -> Layout:
+        """The arrays in the model's flat vector."""
         ...
 
     @property
-    def row_values(self) -> int:
-        """Numbers that a pass holds for one row: its features and the values of every hidden layer."""
+    def learner(self) -> str:
+        """What computes models of this kind: ``module:name`` of a `nnlib.training.learner.LearnerFactory`."""
         ...
 
     def initial(self, rng: np.random.Generator) -> Array:
-        """A new flat vector to start from, shape (layout.size,): drawn in float64, rounded once to the dtype."""
+        """Draw a new flat vector to start from, shape (layout.size,): in float64, rounded once to the dtype."""
         ...
 
+    def activation_bytes(self, rows: int) -> int:
+        """Estimate the memory in bytes that training takes for a batch of ``rows`` rows, beside vectors as long as the
+        layout."""
+        ...
+
+
+class NumpyModel(Model, Protocol):
+    """A model that `nnlib.training.numpy_learner` computes, in place on flat vectors of the host."""
+
     def bind(self, flat: Array, gradient: Array | None, max_rows: int) -> BoundModel:
-        """Use ``flat`` and ``gradient`` (both (layout.size,)) in place; None is enough for scoring."""
+        """Tie the model to ``flat`` and ``gradient`` (both (layout.size,)), used in place; None for scoring alone."""
         ...

@@ -17,7 +17,7 @@ from nnlib.optim.protocol import Float64, Minimum, Objective
 class _Scipy:
     """Runs one of scipy's methods, stopping for nothing but the iterations or a line search that finds no way down."""
 
-    kind: ClassVar[Literal["batch"]] = "batch"
+    minimizes: ClassVar[Literal[True]] = True
     method: ClassVar[str]
 
     def __init__(self, train: Train, layout: Layout) -> None:
@@ -32,17 +32,17 @@ class _Scipy:
 
         point = np.array(start, dtype=np.float64)
         if iterations <= 0:
-            return Minimum(point, float(objective(point)[0]), 0, 1, "no iterations asked for")
+            return Minimum(point, float(objective(point)[0]), 1, "no iterations asked for")
 
         def guarded(at: Float64) -> tuple[float, Float64]:
             loss, gradient = objective(at)
             return loss, np.array(gradient, dtype=np.float64)  # scipy keeps gradients; the objective may reuse its own
 
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a failed line search near the optimum: told in `message`
-            found = minimize(guarded, point, jac=True, method=self.method, options=self._options(iterations))
-        reached = np.array(found.x, dtype=np.float64)
-        return Minimum(reached, float(found.fun), int(found.nit), int(found.nfev), str(found.message))
+            warnings.simplefilter("ignore")  # a failed line search near the optimum: `message` names it
+            result = minimize(guarded, point, jac=True, method=self.method, options=self._options(iterations))
+        reached = np.array(result.x, dtype=np.float64)
+        return Minimum(reached, float(result.fun), int(result.nfev), str(result.message))
 
 
 class ConjugateGradient(_Scipy):

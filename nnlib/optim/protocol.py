@@ -19,7 +19,7 @@ Objective = Callable[[Float64], tuple[float, Float64]]
 class StepOptimizer(Protocol):
     """Steps down a mini-batch's gradient. All its memory is one flat vector, so it can be averaged like weights."""
 
-    kind: ClassVar[Literal["step"]] = "step"
+    minimizes: ClassVar[Literal[False]] = False
 
     @property
     def state_arrays(self) -> Sequence[Entry]:
@@ -48,7 +48,6 @@ class Minimum(NamedTuple):
 
     point: Float64
     loss: float
-    iterations: int
     evaluations: int
     """Calls of the objective."""
     message: str
@@ -58,7 +57,7 @@ class Minimum(NamedTuple):
 class BatchOptimizer(Protocol):
     """Minimises an objective; one iteration counts as one epoch. Starts afresh at every call."""
 
-    kind: ClassVar[Literal["batch"]] = "batch"
+    minimizes: ClassVar[Literal[True]] = True
 
     def minimize(self, objective: Objective, start: Float64, iterations: int) -> Minimum:
         """At most ``iterations`` iterations from ``start`` (size,), which is not changed."""

@@ -36,7 +36,7 @@ class _Block:
 class _Blocked:
     """Cuts the vectors into blocks, adds the L2 term's gradient, leaves the rest to `_update`."""
 
-    kind: ClassVar[Literal["step"]] = "step"
+    minimizes: ClassVar[Literal[False]] = False
     vectors: ClassVar[tuple[str, ...]] = ()
     """State vectors, each as long as the parameters."""
     scalars: ClassVar[tuple[str, ...]] = ()

@@ -9,12 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from nnlib.core.arrays import Array
-from nnlib.data.batches import SCORE_ROWS
 from nnlib.data.split.rule import TEST
 from nnlib.data.worker_data import WorkerData
 from nnlib.evaluation.statistics import Confused
 from nnlib.inference.trained_model import TrainedModel
 from nnlib.report.collect import Series
+from nnlib.training.learner import loaded
 
 LOOKED_AT = 50_000
 """Test rows that are predicted for pictures and scatter plots, at most."""
@@ -85,7 +85,7 @@ def _predicted(series: Series) -> Iterator[tuple[Array, Array, Array, Array]]:
     """Feature values, outputs, targets and ids of the first trial's test rows, in chunks; copies where kept."""
     spec, trial = series.run.spec, series.trials[0]
     weights = TrainedModel.load(series.run.directory.address, trial=trial.index).weights
-    bound = spec.model(trial).bind(weights, None, SCORE_ROWS)
+    learner = loaded(spec.model(trial), weights)
     memory = spec.config.runtime.memory_mb << 20
     shards = range(len(spec.dataset.shards))
     with WorkerData(spec.dataset, (), shards, memory_bytes=memory, extra_columns=spec.extra_columns) as data:
@@ -93,8 +93,7 @@ def _predicted(series: Series) -> Iterator[tuple[Array, Array, Array, Array]]:
         plain = data.trial(trial.rule, None, np.float32).score_batches(TEST)
         seen = 0
         for batch, values in zip(scaled, plain, strict=True):
-            outputs, _ = bound.score(batch.x, batch.y)
-            yield values.x, outputs, batch.y, batch.row
+            yield values.x, learner.outputs(batch.x), batch.y, batch.row
             seen += len(batch.y)
             if seen >= LOOKED_AT:
                 return

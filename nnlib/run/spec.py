@@ -210,7 +210,7 @@ def partial_layout(spec: JobSpec, trial: Trial) -> Layout:
     if config.train.optimizer_state == "reset":
         return model.layout
     optimizer = build_optimizer(config.train, model.layout)
-    return model.layout.extended(optimizer.state_arrays) if optimizer.kind == "step" else model.layout
+    return model.layout if optimizer.minimizes else model.layout.extended(optimizer.state_arrays)
 
 
 def initial_vector(spec: JobSpec, trial: Trial) -> npt.NDArray[Any]:

@@ -18,6 +18,7 @@ from nnlib.data.scaling import Scaler
 from nnlib.inference.trained_model import CHUNK_ROWS
 from nnlib.models.protocol import Model
 from nnlib.sklearn.fitting import PARAMETERS, configuration, train_arrays
+from nnlib.training.learner import loaded
 
 PARAMETERS_DOC = """\
 hidden_layer_sizes : array-like of int, default=(100,)
@@ -222,9 +223,9 @@ class NNJobsEstimator(BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self)
         X = validate_data(self, X, dtype=np.float32, reset=False)
         convert = Converter(1.0, 0.0, self.scaler_, self._model.layout.dtype)
-        bound = self._model.bind(self._flat(), None, CHUNK_ROWS)
+        learner = loaded(self._model, self._flat())
         chunks = (X[start : start + CHUNK_ROWS] for start in range(0, len(X), CHUNK_ROWS))
-        return np.concatenate([bound.outputs(convert(chunk)).copy() for chunk in chunks])
+        return np.concatenate([learner.outputs(convert(chunk)).copy() for chunk in chunks])
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "coefs_")

@@ -21,7 +21,7 @@ from nnlib.core.arrays import Buffer, Vector
 from nnlib.core.errors import DivergedError, NnjobsError
 from nnlib.run.checkpoint import Checkpoint
 from nnlib.run.spec import JobSpec
-from nnlib.training.learner import LocalResult, RoundStart
+from nnlib.training.local_result import LocalResult, RoundStart
 from nnlib.training.synchronous_sgd import no_gradient, steps_of_epoch, training_by_steps
 from nnlib.training.worker import LocalWorker
 from nnlib.training.worker_record import WorkerRecord, WorkerReport
@@ -76,9 +76,9 @@ def averaged_round(
     given = nothing_given(worker, before, active, report)
     for index in active if report.error is None else ():
         try:
-            record, result = worker.round(index, before.trials[index], before.round, epochs)
+            record, result = worker.run_round(index, before.trials[index], before.round, epochs)
         except NnjobsError as error:
-            given = nothing_given(worker, before, active, WorkerReport(error=worker.located(error)))
+            given = nothing_given(worker, before, active, WorkerReport(error=worker.locate(error)))
             break
         given.report.records[index] = record
         if result is not None:
@@ -90,7 +90,7 @@ def nothing_given(worker: LocalWorker, before: Checkpoint, active: Sequence[int]
     """Of no examples, until something is given (`give`)."""
     return Given(
         replace(report, records=dict(report.records)),
-        {index: worker.nothing(index, before.trials[index]) for index in active},
+        {index: worker.empty_partial(index, before.trials[index]) for index in active},
         {},
         {index: before.trials[index].buffers for index in active},
     )
@@ -109,7 +109,7 @@ def averaged(worker: LocalWorker, group: Communicator, before: Checkpoint, given
     active = list(given.partials)
     codecs: list[DeltaCodec | None] = [None] * len(active)
     if (precision := worker.spec.config.sync.precision) != "exact":
-        vectors = {index: worker.vector(index, before.trials[index]) for index in active}
+        vectors = {index: worker.start_vector(index, before.trials[index]) for index in active}
         codecs = [DeltaCodec(precision, vectors[index], given.deltas.get(index)) for index in active]
     operands = {
         index: [
@@ -181,14 +181,14 @@ def synchronous_round(
                     try:
                         given[index] = trials[index].gradient()
                     except NnjobsError as error:
-                        report = WorkerReport(error=worker.located(error))
+                        report = WorkerReport(error=worker.locate(error))
         began = time.perf_counter()
         reduced = all_reduce(group, [Operand(partial) for partial in given.values()])
         waited += time.perf_counter() - began
         for index, mean in zip(given, reduced.vectors, strict=True):
             if report.error is None:
                 trials[index].mean = mean
-    own = {index: worker.vector(index, before.trials[index]) for index in active}
+    own = {index: worker.start_vector(index, before.trials[index]) for index in active}
     rows = dict.fromkeys(active, 0)
     buffers = {index: before.trials[index].buffers for index in active}
     for index in active if report.error is None else ():
@@ -245,7 +245,7 @@ class _Steps:
     def __init__(self, worker: LocalWorker, index: int, before: Checkpoint, epochs: range) -> None:
         self._worker, self._index = worker, index
         self._state = before.trials[index]
-        self._start = RoundStart(worker.vector(index, self._state), before.round, epochs)
+        self._start = RoundStart(worker.start_vector(index, self._state), before.round, epochs)
         self._training: Generator[Partial, Vector | None, LocalResult] | None = None
         self._record: WorkerRecord | None = None
         self._seconds = {"score": 0.0, "train": 0.0}
@@ -256,10 +256,9 @@ class _Steps:
         """This worker's part of the next step."""
         began = time.perf_counter()
         if self._training is None:
-            self._record = self._worker.scores(self._index, self._state)
+            self._record = self._worker.score(self._index, self._state)
             self._seconds["score"] = time.perf_counter() - began
-            spec, view = self._worker.spec, self._worker.view(self._index)
-            self._training = training_by_steps(spec, spec.trials[self._index], self._worker.number, view, self._start)
+            self._training = training_by_steps(self._worker.trial(self._index), self._start)
             began = time.perf_counter()
             given = next(self._training)
         else:

@@ -1,37 +1,149 @@
-"""What a round of local training starts from, and what it gives."""
+"""What a worker does with a model, whatever computes it: load, train, average gradients, score.
+
+A model names its learner (`nnlib.models.protocol.Model.learner`), so a new kind is one file and the line that names its
+model. Rounds, all-reduce, scoring and prediction know only the protocols of this module. Vectors on the host
+cross them at a round's edge (`Learner.load`, `Learner.state`) and, where gradients are averaged, at a step's.
+"""
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol, cast
 
+import numpy as np
 import numpy.typing as npt
 
-from nnlib.aggregation.average import Partial
-from nnlib.aggregation.delta import Delta
-
-
-class RoundStart(NamedTuple):
-    """What a worker starts a round from: the model, shape (partial_layout.size,), and the global epochs to train (see
-    `nnlib.run.round_length`). ``round`` only names it in messages. ``residual``: what rounding took from the worker's
-    partials before, of the vector's shape and dtype; None without error feedback."""
-
-    vector: npt.NDArray[Any]
-    round: int
-    epochs: range
-    residual: npt.NDArray[Any] | None = None
+from nnlib.config.schema import Config
+from nnlib.core.arrays import Array, Vector
+from nnlib.core.errors import ConfigError
+from nnlib.core.layout import Layout
+from nnlib.data.batches import Batch
+from nnlib.models.protocol import Model
+from nnlib.run.spec import Trial
+from nnlib.training.round_batches import RoundBatches
+from nnlib.training.scores import Score
 
 
 @dataclass(frozen=True)
-class LocalResult:
-    """A worker's share of a round: the partial, and the mean training loss of each of its epochs. With a
-    ``sync.precision`` the partial is what ``delta`` makes of the round's start, and with error feedback ``residual`` is
-    what the next round starts with. ``buffers``: the model's, which travel exactly."""
+class TrainingSetup:
+    """What a learner needs for training beside its model.
 
-    partial: Partial
-    losses: tuple[float, ...]
-    rows: int
-    evaluations: int
-    delta: Delta | None = None
-    residual: npt.NDArray[Any] | None = None
-    buffers: tuple[npt.NDArray[Any], ...] = ()
+    ``config`` is the trial's. ``worker``, the trial's split and fold, and the epoch key whatever a learner draws at
+    random. ``layout`` is that of `Learner.load` and `Learner.state`: the model's, and behind it the optimizer's state
+    where that is averaged.
+    """
+
+    config: Config
+    trial: Trial
+    worker: int
+    layout: Layout
+
+    @property
+    def decay(self) -> float:
+        """lambda / m, the factor of a weight in the gradient of the L2 term."""
+        return self.config.train.l2 / self.trial.objective_rows
+
+
+class Trained(NamedTuple):
+    """What a call of `Learner.train` reached: the mean loss over the rows (with the L2 term where the optimizer
+    minimizes), and how often a minimizing optimizer evaluated its objective."""
+
+    loss: float
+    evaluations: int = 0
+
+
+class Learner(Protocol):
+    """A model with its numbers and its local optimizer. Serves one thread at a time.
+
+    ``x`` has shape (b, features) in the model's dtype, C order; ``y`` has shape (b,): class indices, or targets.
+    """
+
+    @property
+    def trains_whole_rounds(self) -> bool:
+        """Whether `train` takes a round's epochs together, as optimizers do that minimize over the whole sample."""
+        ...
+
+    @property
+    def averages_gradients(self) -> bool:
+        """Whether this is a `GradientLearner` too: its steps can be taken on a mean gradient."""
+        ...
+
+    def prepare(self) -> None:
+        """Import what training needs. May be called early, in another thread, while the worker waits for others."""
+        ...
+
+    def load(self, state: Vector) -> None:
+        """Take over a model, shape (layout.size,), which is copied.
+
+        An optimizer state behind the weights is taken over too; without one the optimizer starts afresh.
+        """
+        ...
+
+    def train(self, batches: RoundBatches, epochs: range) -> Trained:
+        """Train on a round's rows: one global epoch, or all of a round's where the learner `trains_whole_rounds`.
+
+        A loss that is not finite is returned, not raised.
+        """
+        ...
+
+    def state(self) -> Vector:
+        """Copy the model, and the averaged optimizer state, into a new vector of `TrainingSetup.layout`."""
+        ...
+
+    def score(self, batch: Batch, score: Score) -> None:
+        """Score rows and add what they count to ``score``; outputs stay here. Not finite is no error."""
+        ...
+
+    def outputs(self, x: Array) -> Array:
+        """Compute probabilities or values, shape (b, outputs). Valid until the next call."""
+        ...
+
+    def outputs_and_losses(self, x: Array, y: Array) -> tuple[Array, npt.NDArray[np.float64]]:
+        """Compute `outputs` and each row's loss, shape (b,), in one pass."""
+        ...
+
+
+class GradientLearner(Learner, Protocol):
+    """A learner whose single steps are taken from outside, on a gradient that workers average."""
+
+    def gradient(self, batch: Batch, epoch: int, step: int) -> tuple[float, Vector]:
+        """Compute the mean loss over a batch and its gradient without the L2 term, shape (model.layout.size,).
+
+        ``epoch`` and ``step`` (of the epoch) key what the model draws at random. The vector is used again by the next
+        call.
+        """
+        ...
+
+    def apply(self, mean: Vector, lr: float) -> None:
+        """Take a step of the optimizer at rate ``lr`` on a mean gradient, shape (model.layout.size,); adds the L2
+        term."""
+        ...
+
+
+class LearnerFactory(Protocol):
+    """Builds a learner of a model. Without a setup it scores and predicts only."""
+
+    def __call__(self, model: Model, setup: TrainingSetup | None) -> Learner: ...
+
+
+def build_learner(model: Model, setup: TrainingSetup | None = None) -> Learner:
+    """Build the learner that a model names; memory is taken when numbers are loaded. Without ``setup`` it scores and
+    predicts only."""
+    module, _, name = model.learner.partition(":")
+    factory: LearnerFactory = getattr(importlib.import_module(module), name)
+    return factory(model, setup)
+
+
+def loaded(model: Model, weights: Vector) -> Learner:
+    """Build a learner that scores and predicts with ``weights``, shape (model.layout.size,)."""
+    learner = build_learner(model)
+    learner.load(weights)
+    return learner
+
+
+def gradient_learner(learner: Learner) -> GradientLearner:
+    """The learner, where its gradients can be averaged. Raises `ConfigError` where not."""
+    if not learner.averages_gradients:
+        raise ConfigError("this optimizer takes no steps on averaged gradients", key="sync.every")
+    return cast(GradientLearner, learner)

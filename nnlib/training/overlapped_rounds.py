@@ -32,7 +32,7 @@ from nnlib.run.checkpoint import Checkpoint
 from nnlib.run.round_length import drained_round, next_epochs
 from nnlib.training.advance import advance, epochs_left
 from nnlib.training.allreduce_round import Given, Share, averaged, give, nothing_given
-from nnlib.training.learner import LocalResult
+from nnlib.training.local_result import LocalResult
 from nnlib.training.round_observer import Told, outputs_of
 from nnlib.training.round_result import TrialOutput
 from nnlib.training.worker import LocalWorker
@@ -100,7 +100,7 @@ def _train(
         return trained
     round_ = checkpoint.round + (under_way is not None)
     for index in checkpoint.active:
-        start = worker.vector(index, checkpoint.trials[index])
+        start = worker.start_vector(index, checkpoint.trials[index])
         if under_way is not None:
             if under_way.given.report.records[index].diverged is not None:
                 continue  # as will be known to all
@@ -112,7 +112,7 @@ def _train(
         except DivergedError as error:
             end = error
         except NnjobsError as error:
-            told.trouble = worker.located(error)
+            told.trouble = worker.locate(error)
             break
         trained[index] = _Trained(start, end, time.perf_counter() - began)
     return trained
@@ -135,9 +135,9 @@ def _given(
         state, each = checkpoint.trials[index], trained[index]
         began = time.perf_counter()
         try:
-            record = worker.scores(index, state)
+            record = worker.score(index, state)
         except NnjobsError as error:
-            told.trouble = worker.located(error)
+            told.trouble = worker.locate(error)
             return nothing_given(worker, checkpoint, active, WorkerReport(error=told.trouble))
         record = replace(record, seconds={"score": time.perf_counter() - began, "train": each.seconds})
         try:

@@ -1,4 +1,4 @@
-"""One worker's own part in a group: its rows and its running local training, which need nobody else."""
+"""One worker's part in a group: its rows and its running local training, which need no other worker."""
 
 from __future__ import annotations
 
@@ -9,22 +9,24 @@ from collections.abc import Generator
 import numpy as np
 
 from nnlib.aggregation.average import Partial
-from nnlib.config.kinds import OPTIMIZERS
 from nnlib.core.arrays import Vector
 from nnlib.core.errors import MismatchError, NnjobsError
-from nnlib.data.worker_data import TrialData, WorkerData
+from nnlib.data.worker_data import WorkerData
 from nnlib.run.checkpoint import Checkpoint, TrialState
 from nnlib.run.spec import JobSpec, WorkerPlan, partial_layout
-from nnlib.training.learner import LocalResult, RoundStart
+from nnlib.training.learner import TrainingSetup, build_learner
+from nnlib.training.local_result import LocalResult, RoundStart
 from nnlib.training.local_training import local_training
 from nnlib.training.worker_record import WorkerRecord
 from nnlib.training.worker_round import local_round, score_record, worker_data
+from nnlib.training.worker_trial import WorkerTrial
 
 
-def import_optimizers(spec: JobSpec) -> None:
-    """Load what the trials' optimizers need, before it is needed."""
+def prepare_learners(spec: JobSpec) -> None:
+    """Import what the trials' learners need, before they need it: a process that forks its workers does so once."""
     for trial in spec.trials:
-        OPTIMIZERS.of(spec.settings(trial).train).load_packages()
+        setup = TrainingSetup(spec.settings(trial), trial, 0, partial_layout(spec, trial))
+        build_learner(spec.model(trial), setup).prepare()
 
 
 class LocalWorker:
@@ -33,7 +35,7 @@ class LocalWorker:
     def __init__(self, spec: JobSpec, plan: WorkerPlan) -> None:
         self.spec, self.plan, self.number = spec, plan, plan.worker
         self._data: WorkerData | None = None
-        self._views: dict[int, TrialData] = {}
+        self._trials: dict[int, WorkerTrial] = {}
         self._preparing: threading.Thread | None = None
         self._training: dict[int, Generator[LocalResult, RoundStart, None]] = {}
         self.residuals: dict[int, Vector] = {}
@@ -43,29 +45,31 @@ class LocalWorker:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._prepared()
+        self._join_preparation()
         if self._data is not None:
             self._data.close()
 
     def prepare(self) -> None:
-        """Begin to read the rows and to load what the optimizers need, in a thread: who has to wait for others need not
-        do so afterwards. What goes wrong is met again, and raised, where the rows are asked for."""
+        """Begin to read the rows and to import what the learners need, in a thread, while the worker waits for others.
+
+        An error is raised again, by `trial`, when the rows are asked for.
+        """
         self._preparing = threading.Thread(target=self._prepare, name="prepare", daemon=True)
         self._preparing.start()
 
     def _prepare(self) -> None:
         with contextlib.suppress(NnjobsError):
             for trial in self.spec.trials:
-                self._view(trial.index)
-            import_optimizers(self.spec)
+                self._trial(trial.index)
+            prepare_learners(self.spec)
 
-    def _prepared(self) -> None:
+    def _join_preparation(self) -> None:
         if self._preparing is not None:
             self._preparing.join()
             self._preparing = None
 
     def restart(self, checkpoint: Checkpoint) -> None:
-        """Forget the running training: the next round starts from ``checkpoint``, not from what the last one gave.
+        """Forget the running training: the next round starts from ``checkpoint``.
 
         Raises `MismatchError` where it lacks this worker's residuals.
         """
@@ -84,18 +88,15 @@ class LocalWorker:
             raise MismatchError(
                 f"round {checkpoint.round} does not have the residuals of {self.spec.workers} workers", trial=index
             )
-        own: Vector = rows[self.number].copy()
-        return own
+        residual: Vector = rows[self.number].copy()
+        return residual
 
-    def round(
+    def run_round(
         self, index: int, state: TrialState, round_: int, epochs: range
     ) -> tuple[WorkerRecord, LocalResult | None]:
-        """`nnlib.training.worker_round.local_round` of a trial."""
-        vector = self.vector(index, state)
-        trial, view = self.spec.trials[index], self.view(index)
-        return local_round(
-            self.spec, trial, self.number, view, vector, lambda: self.train(index, vector, round_, epochs)
-        )
+        """Score a trial's model, then train it: see `nnlib.training.worker_round.local_round`."""
+        vector = self.start_vector(index, state)
+        return local_round(self.trial(index), vector, lambda: self.train(index, vector, round_, epochs))
 
     def train(self, index: int, vector: Vector, round_: int, epochs: range) -> LocalResult:
         """Train a trial from ``vector``. Raises `DivergedError`."""
@@ -103,41 +104,40 @@ class LocalWorker:
         if index in self._training:
             result = self._training[index].send(start)
         else:
-            fresh = local_training(self.spec, self.spec.trials[index], self.number, self.view(index), start)
+            fresh = local_training(self.trial(index), start)
             self._training[index], result = fresh, next(fresh)
         if result.residual is not None:
             self.residuals[index] = result.residual
         return result
 
-    def scores(self, index: int, state: TrialState) -> WorkerRecord:
-        """The record of a trial's model on this worker's held-out rows."""
-        return score_record(self.spec, self.spec.trials[index], self.number, self.view(index), state.weights)
+    def score(self, index: int, state: TrialState) -> WorkerRecord:
+        """Score a trial's model on this worker's held-out rows: see `nnlib.training.worker_round.score_record`."""
+        return score_record(self.trial(index), state.weights)
 
-    def located(self, error: NnjobsError) -> NnjobsError:
-        """An error of this worker, which says so."""
+    def locate(self, error: NnjobsError) -> NnjobsError:
+        """Name this worker in its error, where none is named."""
         error.where.setdefault("worker", self.number)
         return error
 
-    def nothing(self, index: int, state: TrialState) -> Partial:
-        """A partial of no examples, of a trial that diverged here."""
-        vector = self.vector(index, state)
+    def empty_partial(self, index: int, state: TrialState) -> Partial:
+        """Make a partial of no examples, for a trial that diverged here."""
+        vector = self.start_vector(index, state)
         return Partial(self.number, 0, vector, partial_layout(self.spec, self.spec.trials[index]).fingerprint)
 
-    def vector(self, index: int, state: TrialState) -> Vector:
-        """What a trial enters a round with: weights, then averaged optimizer state."""
+    def start_vector(self, index: int, state: TrialState) -> Vector:
+        """Join what a trial enters a round with: weights, then averaged optimizer state."""
         if partial_layout(self.spec, self.spec.trials[index]).size > state.weights.size:
             return np.concatenate([state.weights, state.optimizer])
         return state.weights
 
-    def view(self, index: int) -> TrialData:
-        """A trial's rows."""
-        self._prepared()
-        return self._view(index)
+    def trial(self, index: int) -> WorkerTrial:
+        """The trial's rows and learner on this worker, read when first asked for."""
+        self._join_preparation()
+        return self._trial(index)
 
-    def _view(self, index: int) -> TrialData:
+    def _trial(self, index: int) -> WorkerTrial:
         if self._data is None:
             self._data = worker_data(self.spec, self.plan)
-        if index not in self._views:
-            trial = self.spec.trials[index]
-            self._views[index] = self._data.trial(trial.rule, trial.scaler, self.spec.settings(trial).model.dtype)
-        return self._views[index]
+        if index not in self._trials:
+            self._trials[index] = WorkerTrial.of(self.spec, self.spec.trials[index], self.number, self._data)
+        return self._trials[index]

@@ -1,4 +1,4 @@
-"""A worker's share of one round: score the model it starts from, then train it."""
+"""A worker's part of one round: score the model it starts from, then train it."""
 
 from __future__ import annotations
 
@@ -6,23 +6,21 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-import numpy as np
-
 from nnlib.core import numerics
 from nnlib.core.arrays import Vector
 from nnlib.core.errors import DivergedError, MismatchError
-from nnlib.data.batches import SCORE_ROWS
 from nnlib.data.shard_cache import shard_cache
 from nnlib.data.split.rule import TEST, VALIDATION
-from nnlib.data.worker_data import TrialData, WorkerData
-from nnlib.run.spec import JobSpec, Trial, WorkerPlan
-from nnlib.training.learner import LocalResult
+from nnlib.data.worker_data import WorkerData
+from nnlib.run.spec import JobSpec, WorkerPlan
+from nnlib.training.local_result import LocalResult
 from nnlib.training.scores import Score, new_score
 from nnlib.training.worker_record import TrainingRecord, WorkerRecord
+from nnlib.training.worker_trial import WorkerTrial
 
 
 def worker_data(spec: JobSpec, plan: WorkerPlan) -> WorkerData:
-    """The worker's rows: its own shards to train on, or all of them if the streams are shared; its own to score."""
+    """Open a worker's rows: its shards, or all of them if the streams are shared, to train on; its shards to score."""
     shared = spec.config.sampling.streams == "shared"
     train = tuple(range(len(spec.dataset.shards))) if shared else plan.shards
     return WorkerData(
@@ -36,12 +34,14 @@ def worker_data(spec: JobSpec, plan: WorkerPlan) -> WorkerData:
 
 
 def local_round(
-    spec: JobSpec, trial: Trial, worker: int, view: TrialData, vector: Vector, train: Callable[[], LocalResult]
+    work: WorkerTrial, vector: Vector, train: Callable[[], LocalResult]
 ) -> tuple[WorkerRecord, LocalResult | None]:
-    """Score the model that a worker starts a round from, then train it. Returns the worker's record of the round, and
-    the result unless training diverged."""
+    """Take a worker's part in a round: score the model it starts from, then train it by ``train``.
+
+    Returns the record that the other workers get, and the result; None where training diverged.
+    """
     started = time.perf_counter()
-    record = score_record(spec, trial, worker, view, vector)
+    record = score_record(work, vector)
     scored = time.perf_counter()
     result = None
     try:
@@ -54,28 +54,29 @@ def local_round(
 
 
 def training_record(result: LocalResult) -> TrainingRecord:
-    """Record what a worker's training is to be known by."""
+    """Make the part of a worker's record that is about its training."""
     return TrainingRecord(tuple(result.losses), result.rows, result.evaluations)
 
 
-def score_record(spec: JobSpec, trial: Trial, worker: int, view: TrialData, vector: Vector) -> WorkerRecord:
-    """Score a model on this worker's test and validation rows. Raises `MismatchError` where the rows are not as many as
-    planned."""
-    model, scores = spec.model(trial), dict[str, Score]()
+def score_record(work: WorkerTrial, vector: Vector) -> WorkerRecord:
+    """Score a model on this worker's test and validation rows. ``vector`` begins with the weights.
+
+    Raises `MismatchError` where the rows are not as many as planned.
+    """
+    spec, trial, learner, scores = work.spec, work.trial, work.learner, dict[str, Score]()
+    learner.load(vector)
     for name, part, expected in (
-        ("test", TEST, trial.test_rows[worker]),
-        ("validation", VALIDATION, trial.validation_rows[worker]),
+        ("test", TEST, trial.test_rows[work.worker]),
+        ("validation", VALIDATION, trial.validation_rows[work.worker]),
     ):
         score = new_score(spec.dataset.task, len(spec.dataset.classes))
         if expected:
-            bound = model.bind(vector[: model.layout.size], None, min(SCORE_ROWS, expected))
-            with np.errstate(all="ignore"):  # a model that diverges scores NaN
-                for batch in view.score_batches(part):
-                    score.add(*bound.score(batch.x, batch.y), batch.y)
+            for batch in work.rows.score_batches(part):
+                learner.score(batch, score)
         if score.rows != expected:
             raise MismatchError(
                 f"found {score.rows} {name} rows, the plan says {expected}: the dataset changed during the run",
-                worker=worker,
+                worker=work.worker,
                 split=trial.split,
             )
         scores[name] = score

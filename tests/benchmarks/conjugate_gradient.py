@@ -33,8 +33,9 @@ from nnlib.data.importing.import_options import ImportOptions  # noqa: E402
 from nnlib.data.worker_data import WorkerData  # noqa: E402
 from nnlib.run.planner import make_spec  # noqa: E402
 from nnlib.run.spec import initial_vector  # noqa: E402
-from nnlib.training.learner import RoundStart  # noqa: E402
+from nnlib.training.local_result import RoundStart  # noqa: E402
 from nnlib.training.local_training import local_training  # noqa: E402
+from nnlib.training.worker_trial import WorkerTrial  # noqa: E402
 
 LAMBDA, HIDDEN, ITERATIONS, ROUNDS, REPEATS = 0.6987, 25, 5, 12, 5
 TARGET = 0.7
@@ -100,7 +101,7 @@ def measure() -> dict[str, Any]:
         ours, theirs, values = [], [], []
         for _ in range(REPEATS):
             began = time.perf_counter()
-            flow = local_training(spec, trial, 0, data, RoundStart(start, 0, range(ITERATIONS)))
+            flow = local_training(WorkerTrial(spec, trial, 0, data), RoundStart(start, 0, range(ITERATIONS)))
             result, evaluations = next(flow), 0
             for round_ in range(1, ROUNDS):
                 evaluations += result.evaluations

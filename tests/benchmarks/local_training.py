@@ -31,6 +31,7 @@ from record import record  # noqa: E402
 from nnlib.config.training import model_section, train_section  # noqa: E402
 from nnlib.core.layout import aligned_empty  # noqa: E402
 from nnlib.models import build_model  # noqa: E402
+from nnlib.models.mlp import MLP  # noqa: E402
 from nnlib.optim import build_optimizer  # noqa: E402
 
 SMALL, SMALL_ROWS, SMALL_BATCH = (400, 100, 10), 3_500, 64
@@ -54,11 +55,12 @@ def numpy_epoch(widths: Sequence[int], rows: int, batch: int) -> Epoch:
     x, y, order = data(widths, rows)
     config = model_section(hidden=list(widths[1:-1]))
     model = build_model(config, features=widths[0], outputs=widths[-1], task="classification")
+    assert isinstance(model, MLP)
     flat = model.initial(np.random.default_rng(1))
     gradient = aligned_empty(flat.size, flat.dtype)
     bound = model.bind(flat, gradient, batch)
     optimizer = build_optimizer(train_section(optimizer="momentum", momentum=MOMENTUM), model.layout)
-    assert optimizer.kind == "step"
+    assert not optimizer.minimizes
     x_rows = aligned_empty(batch * widths[0], np.float32).reshape(batch, widths[0])
     y_rows = np.empty(batch, y.dtype)
 

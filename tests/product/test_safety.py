@@ -53,6 +53,7 @@ ONLY_IN = {
             "jobs.runners.local.fork_server",
         ),
         *("nnlib.config.kinds", "nnlib.data.importing.format_registry", "nnlib.export", "nnlib.storage.hdfs.webhdfs"),
+        "nnlib.training.learner",
     },
     "safetensors.numpy.load": {"nnlib.run.model_file"},
 }

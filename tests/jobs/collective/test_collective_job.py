@@ -15,11 +15,10 @@ from jobs.driver import driver
 from nnlib.config.schema import Config
 from nnlib.core.errors import MismatchError, StorageError
 from nnlib.core.events import Event, RoundDone
-from nnlib.data.worker_data import Sample
 from nnlib.run.checkpoint import Checkpoint, RoundStore
 from nnlib.run.directory import RunDirectory
-from nnlib.training.learner import RoundStart
-from nnlib.training.local_training import LocalModel
+from nnlib.training.round_batches import RoundBatches
+from nnlib.training.worker_trial import WorkerTrial
 
 EXPERIMENTS: dict[str, dict[str, Any]] = {
     "sgd, equal weights": {"train__optimizer": "sgd", "sync__weighting": "equal"},
@@ -145,14 +144,14 @@ def test_an_error_of_one_worker_is_reported_once(tmp_path: Path, every: str) -> 
 def test_an_error_on_the_way_ends_the_run(
     blobs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
 ) -> None:
-    begin = LocalModel.begin
+    draw = WorkerTrial.draw_batches
 
-    def fail(self: LocalModel, start: RoundStart) -> Sample:
-        if (self.worker, start.round) == (1, 2):
+    def fail(self: WorkerTrial, epoch: int) -> RoundBatches:
+        if (self.worker, epoch) == (1, 4):
             raise MismatchError("rows are gone")
-        return begin(self, start)
+        return draw(self, epoch)
 
-    monkeypatch.setattr(LocalModel, "begin", fail)
+    monkeypatch.setattr(WorkerTrial, "draw_batches", fail)
     experiment = config(blobs, tmp_path / "run", sync__mode="collective", checkpoint__every=1, **changes)
     with pytest.raises(MismatchError, match="rows are gone") as caught:
         driver.train(experiment)

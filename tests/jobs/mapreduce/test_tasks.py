@@ -29,9 +29,10 @@ from nnlib.data.shard_reader import ShardReader
 from nnlib.data.split.rule import TEST, TRAIN
 from nnlib.run.planner import make_spec
 from nnlib.run.spec import JobSpec, WorkerPlan, initial_vector, partial_layout
-from nnlib.training.learner import RoundStart
+from nnlib.training.local_result import RoundStart
 from nnlib.training.local_training import local_training
 from nnlib.training.worker_round import worker_data
+from nnlib.training.worker_trial import WorkerTrial
 
 Line = tuple[bytes, bytes]
 FEATURES, CLASSES, ROWS, SHARDS, WORKERS = 6, 3, 120, 6, 3
@@ -108,11 +109,10 @@ def without_times(lines: list[Line]) -> list[Any]:
 
 def trained_alone(spec: JobSpec, plan: WorkerPlan, index: int) -> Partial:
     """The partial of one worker, straight from the training."""
-    trial = spec.trials[index]
     with worker_data(spec, plan) as data:
-        view = data.trial(trial.rule, trial.scaler, spec.settings(trial).model.dtype)
+        work = WorkerTrial.of(spec, spec.trials[index], plan.worker, data)
         start = RoundStart(starts(spec)[index].vector, 0, range(2))
-        return next(local_training(spec, trial, plan.worker, view, start)).partial
+        return next(local_training(work, start)).partial
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,9 @@ from nnlib.config.schema import Config, Runtime
 from nnlib.core import numerics
 from nnlib.core.errors import JobError, MismatchError, UsageError
 from nnlib.data.dataset import Dataset
+from nnlib.inference.prediction_file import predict_to_parquet
 from nnlib.inference.prediction_parts import SUMMARY, Prediction, part_name
-from nnlib.inference.trained_model import TrainedModel, predict_to_parquet
+from nnlib.inference.trained_model import TrainedModel
 
 ROWS, FEATURES, CLASSES, SHARDS = 240, 5, 3, 4
 

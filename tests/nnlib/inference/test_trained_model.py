@@ -22,7 +22,8 @@ from nnlib.core.errors import DataError, MismatchError, NnjobsError, UsageError
 from nnlib.data.importing.import_dataset import import_dataset
 from nnlib.data.importing.import_options import ImportOptions
 from nnlib.data.split.rule import TEST
-from nnlib.inference.trained_model import TrainedModel, class_labels, predict_to_parquet
+from nnlib.inference.prediction_file import predict_to_parquet
+from nnlib.inference.trained_model import TrainedModel, class_labels
 
 ROWS, FEATURES, CLASSES = 400, 6, 7
 

@@ -12,6 +12,7 @@ import pytest
 from nnlib.config.training import model_section, train_section
 from nnlib.core.layout import Layout
 from nnlib.models import BoundModel, build_model
+from nnlib.models.mlp import MLP
 from nnlib.optim import build_optimizer
 
 ACTIVATIONS = ("sigmoid", "tanh", "relu")
@@ -24,13 +25,14 @@ CASES = list(itertools.product(DEPTHS, ACTIVATIONS, OUTPUTS))
 class Case:
     """One architecture in float64 on random numbers, kept away from the kink of the ReLU."""
 
-    def __init__(self, hidden: list[int], activation: str, output: str) -> None:
+    def __init__(self, hidden: list[int], activation: Any, output: Any) -> None:
         self.outputs = 1 if output == "linear" else 3
         self.widths = [FEATURES, *hidden, self.outputs]
         keys: Any = {"hidden": hidden, "activation": activation, "output": output, "init": "xavier"}
         config = model_section(**keys, dtype="float64")
         task: Any = "regression" if output == "linear" else "classification"
         model = build_model(config, features=FEATURES, outputs=self.outputs, task=task)
+        assert isinstance(model, MLP)
         rng = np.random.default_rng(11)
         self.layout: Layout = model.layout
         self.flat = model.initial(rng) + 0.2 * rng.normal(size=model.layout.size)
@@ -84,7 +86,7 @@ def test_finite_differences_of_the_l2_term(hidden: list[int]) -> None:
     case.bound.loss_and_gradient(case.x, case.y)
     before = case.flat.copy()
     optimizer = build_optimizer(train_section(optimizer="sgd"), case.layout)
-    assert optimizer.kind == "step"
+    assert not optimizer.minimizes
     optimizer.step(case.flat, case.gradient, 1.0, decay)
     np.testing.assert_allclose(before - case.flat, differences, rtol=1e-6, atol=2e-9)
 
@@ -101,6 +103,7 @@ def test_hand_worked_two_two_two() -> None:
     """
     config = model_section(hidden=[2], activation="relu", dtype="float64")
     model = build_model(config, features=2, outputs=2, task="classification")
+    assert isinstance(model, MLP)
     flat = np.array([1.0, -1.0, 1.0, 0.0, 0.0, -1.0, 1 / 3, 0.0, 5.0, 7.0, math.log(3.0) - 1.0, 0.0])
     gradient = np.empty_like(flat)
     bound = model.bind(flat, gradient, 1)
@@ -152,6 +155,7 @@ def test_float32_follows_float64(output: str) -> None:
     config = model_section(hidden=[5, 4], activation="tanh", output=output)
     task: Any = "regression" if output == "linear" else "classification"
     model = build_model(config, features=FEATURES, outputs=case.outputs, task=task)
+    assert isinstance(model, MLP)
     flat = case.flat.astype(np.float32)
     gradient = np.empty_like(flat)
     loss = model.bind(flat, gradient, ROWS).loss_and_gradient(case.x.astype(np.float32), case.y)

@@ -160,8 +160,9 @@ def test_a_kind_that_does_not_exist_is_a_config_error() -> None:
 
 
 def test_auto_output_follows_the_task() -> None:
-    assert build_model(model_section(), features=4, outputs=3, task="classification").loss == "softmax"
-    assert build_model(model_section(), features=4, outputs=1, task="regression").loss == "linear"
+    for task, outputs, loss in (("classification", 3, "softmax"), ("regression", 1, "linear")):
+        model = build_model(model_section(), features=4, outputs=outputs, task=task)  # type: ignore[arg-type]
+        assert isinstance(model, MLP) and model.loss == loss
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -173,6 +174,7 @@ def test_equals_the_readable_reference_bit_for_bit(hidden: list[int], activation
     keys: Any = {"hidden": hidden, "activation": activation, "output": output, "dtype": dtype, "init": "xavier"}
     config = model_section(**keys)
     model = build_model(config, features=30, outputs=classes, task=task)  # type: ignore[arg-type]
+    assert isinstance(model, MLP)
     rng = np.random.default_rng(7)
     flat = model.initial(rng)
     gradient = np.empty_like(flat)
@@ -211,6 +213,7 @@ def test_linear_regression_reaches_an_exact_rule() -> None:
     model = build_model(
         model_section(hidden=[], dtype="float64", init="normal"), features=3, outputs=1, task="regression"
     )
+    assert isinstance(model, MLP)
     flat = model.initial(rng)
     gradient = np.empty_like(flat)
     bound = model.bind(flat, gradient, 64)

@@ -8,17 +8,20 @@ from typing import Any
 import numpy as np
 import pytest
 import reference
+import scipy.optimize
 
 from nnlib.config.kinds import OPTIMIZERS
 from nnlib.config.training import model_section, train_section
 from nnlib.core.entries import parameter
 from nnlib.core.errors import ConfigError
 from nnlib.core.layout import Layout
-from nnlib.models import build_model
+from nnlib.models import Task, build_model
+from nnlib.models.mlp import MLP
 from nnlib.optim import StepOptimizer, build_optimizer
 from nnlib.optim.protocol import Float64
 
 STEPS = [name for name, kind in OPTIMIZERS.items() if kind.averages_gradients]
+METHODS = {"cg": "CG", "lbfgs": "L-BFGS-B"}
 BATCHES = [name for name, kind in OPTIMIZERS.items() if not kind.averages_gradients]
 LAYOUT = Layout.build(
     [
@@ -33,8 +36,14 @@ LAYOUT = Layout.build(
 
 def step_optimizer(name: str, layout: Layout = LAYOUT, **keys: Any) -> StepOptimizer:
     optimizer = build_optimizer(train_section(optimizer=name, **keys), layout)
-    assert optimizer.kind == "step"
+    assert not optimizer.minimizes
     return optimizer
+
+
+def perceptron(config: Any, features: int, outputs: int, task: Task = "classification") -> MLP:
+    model = build_model(config, features=features, outputs=outputs, task=task)
+    assert isinstance(model, MLP)
+    return model
 
 
 def walk(optimizer: StepOptimizer, flat: np.ndarray, steps: range, decay: float = 0.01) -> np.ndarray:
@@ -149,7 +158,7 @@ def test_a_training_loop_equals_the_reference_bit_for_bit() -> None:
     rng = np.random.default_rng(3)
     x, y = rng.normal(size=(70, 12)).astype(np.float32), rng.integers(0, 4, 70)
     batches = [(x[at : at + 16].copy(), y[at : at + 16]) for at in range(0, 70, 16)] * 4
-    model = build_model(model_section(hidden=[9, 8]), features=12, outputs=4, task="classification")
+    model = perceptron(model_section(hidden=[9, 8]), 12, 4)
     flat = model.initial(rng)
     layers = reference.unflatten(flat, [12, 9, 8, 4])
     gradient = np.empty_like(flat)
@@ -180,7 +189,7 @@ def rosenbrock(point: Float64) -> tuple[float, Float64]:
 class TestBatch:
     def build(self, name: str) -> Any:
         optimizer = build_optimizer(train_section(optimizer=name), LAYOUT)
-        assert optimizer.kind == "batch"
+        assert optimizer.minimizes
         return optimizer
 
     def test_reaches_known_minima_and_stops_quietly_there(self, name: str) -> None:
@@ -205,8 +214,12 @@ class TestBatch:
         for iterations in range(6):
             calls = 0
             found = self.build(name).minimize(counted, np.array([-1.2, 1.0]), iterations)
-            assert found.iterations == iterations and found.evaluations == calls
+            assert found.evaluations == calls
             losses.append(found.loss)
+            if iterations:
+                method, options = METHODS[name], {"maxiter": iterations, "gtol": 0.0}
+                theirs = scipy.optimize.minimize(rosenbrock, [-1.2, 1.0], jac=True, method=method, options=options)
+                assert theirs.nit == iterations and np.array_equal(theirs.x, found.point)
         assert losses == sorted(losses, reverse=True) and losses[5] < losses[0]
 
     def test_is_deterministic_and_leaves_the_start_alone(self, name: str) -> None:
@@ -233,11 +246,11 @@ def test_softmax_regression_optimum_is_scikit_learns(name: str) -> None:
     x = rng.normal(size=(120, 5))
     y = (x @ rng.normal(size=(5, 3)) + rng.normal(size=(120, 3))).argmax(axis=1)
     l2 = 2.0
-    model = build_model(model_section(hidden=[], dtype="float64"), features=5, outputs=3, task="classification")
+    model = perceptron(model_section(hidden=[], dtype="float64"), 5, 3)
     flat = model.initial(rng)
     objective = with_l2(model, flat, x, y, l2 / len(x))
     optimizer = build_optimizer(train_section(optimizer=name), model.layout)
-    assert optimizer.kind == "batch"
+    assert optimizer.minimizes
     flat[:] = optimizer.minimize(objective, flat, 400).point
     theirs = linear_model.LogisticRegression(C=1 / l2, tol=1e-10, max_iter=5000).fit(x, y)
     views = model.layout.views(flat)
@@ -252,11 +265,11 @@ def test_linear_regression_optimum_is_scikit_learns(name: str) -> None:
     rng = np.random.default_rng(6)
     x, y = rng.normal(size=(80, 4)), rng.normal(size=80)
     l2 = 3.0
-    model = build_model(model_section(hidden=[], dtype="float64"), features=4, outputs=1, task="regression")
+    model = perceptron(model_section(hidden=[], dtype="float64"), 4, 1, "regression")
     flat = model.initial(rng)
     objective = with_l2(model, flat, x, y, l2 / len(x))
     optimizer = build_optimizer(train_section(optimizer=name), model.layout)
-    assert optimizer.kind == "batch"
+    assert optimizer.minimizes
     point = optimizer.minimize(objective, flat, 200).point
     theirs = linear_model.Ridge(alpha=l2, tol=1e-12).fit(x, y)
     np.testing.assert_allclose(point, [*theirs.coef_, theirs.intercept_], atol=1e-6)

@@ -24,9 +24,10 @@ from nnlib.config.schema import Config
 from nnlib.core.errors import MismatchError
 from nnlib.core.events import ignore
 from nnlib.run.checkpoint import RESIDUALS
-from nnlib.training.learner import RoundStart
+from nnlib.training.local_result import RoundStart
 from nnlib.training.local_training import local_training
 from nnlib.training.worker_round import worker_data
+from nnlib.training.worker_trial import WorkerTrial
 
 FEEDBACK: dict[str, Any] = {"sync__precision": "int8", "sync__error_feedback": True, "sync__mode": "collective"}
 
@@ -42,14 +43,15 @@ def test_it_does_what_is_said_of_it(blobs: str, tmp_path: Path) -> None:
     spec, plans = prepare(experiment, ignore)
     (trial,) = spec.trials
     exact = experiment.model_copy(update={"sync": experiment.sync.model_copy(update={"precision": "exact"})})
-    views = [worker_data(spec, plan).trial(trial.rule, trial.scaler, np.dtype(np.float32)) for plan in plans]
+    plain = replace(spec, config=exact)
+    works = [WorkerTrial.of(plain, trial, plan.worker, worker_data(spec, plan)) for plan in plans]
     weights: Any = initial_states(spec)[0].weights
     taken = np.zeros((2, weights.size), np.float32)
     for round_ in range(4):
         start = RoundStart(weights, round_, range(2 * round_, 2 * round_ + 2))
         average = Average([0, 1], "any")
-        for worker, view in enumerate(views):
-            result = next(local_training(replace(spec, config=exact), trial, worker, view, start))
+        for worker, work in enumerate(works):
+            result = next(local_training(work, start))
             wanted = result.partial.weights.astype(np.float64) - weights.astype(np.float64) + taken[worker]
             given = decode(encode(wanted, "int8"), weights.size, "int8")
             taken[worker] = wanted - given

@@ -20,8 +20,9 @@ from nnlib.optim.schedules import learning_rate
 from nnlib.run.directory import RunDirectory
 from nnlib.run.planner import make_spec
 from nnlib.run.spec import JobSpec, initial_vector
-from nnlib.training.learner import RoundStart
+from nnlib.training.local_result import RoundStart
 from nnlib.training.local_training import local_training
+from nnlib.training.worker_trial import WorkerTrial
 
 WIDTHS = [6, 5, 3]
 ROWS, BATCH, EPOCHS, PERIOD = 300, 16, 6, 2
@@ -127,7 +128,7 @@ def test_the_generator_driven_to_the_end_equals_rounds(data: tuple[str, Any, Any
     trial = spec.trials[0]
     rows = WorkerData(spec.dataset, range(4), range(4), memory_bytes=1 << 24)
     start = RoundStart(initial_vector(spec, trial), 0, range(PERIOD))
-    flow = local_training(spec, trial, 0, rows.trial(trial.rule, None, "float32"), start)
+    flow = local_training(WorkerTrial.of(spec, trial, 0, rows), start)
     result = next(flow)
     for round_ in range(1, EPOCHS // PERIOD):
         epochs = range(round_ * PERIOD, (round_ + 1) * PERIOD)
@@ -176,7 +177,7 @@ def test_a_loss_that_explodes_names_round_epoch_and_worker(data: tuple[str, Any,
     rows = WorkerData(spec.dataset, range(4), range(4), memory_bytes=1 << 24)
     with pytest.raises(DivergedError) as caught:
         start = RoundStart(initial_vector(spec, trial), 0, range(EPOCHS))
-        next(local_training(spec, trial, 0, rows.trial(trial.rule, None, "float32"), start))
+        next(local_training(WorkerTrial.of(spec, trial, 0, rows), start))
     assert {"round", "epoch", "worker"} <= set(caught.value.where)
 
 
@@ -186,6 +187,6 @@ def test_other_rows_than_planned_are_refused(data: tuple[str, Any, Any], tmp_pat
 
     spec, _ = make_spec(config(path, tmp_path / "run"), Dataset.open(path))
     trial = spec.trials[0]
-    fewer = WorkerData(spec.dataset, range(3), range(3), memory_bytes=1 << 24).trial(trial.rule, None, "float32")
+    fewer = WorkerTrial.of(spec, trial, 0, WorkerData(spec.dataset, range(3), range(3), memory_bytes=1 << 24))
     with pytest.raises(MismatchError, match="the plan says"):
-        next(local_training(spec, trial, 0, fewer, RoundStart(initial_vector(spec, trial), 0, range(1))))
+        next(local_training(fewer, RoundStart(initial_vector(spec, trial), 0, range(1))))

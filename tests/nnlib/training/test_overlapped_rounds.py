@@ -27,16 +27,17 @@ from nnlib.collective.in_process import InProcessGroup
 from nnlib.config.schema import Config
 from nnlib.core.errors import ConfigError, MismatchError
 from nnlib.core.events import ignore
-from nnlib.data.worker_data import Sample
 from nnlib.run.checkpoint import Checkpoint
 from nnlib.run.round_length import drained_round
 from nnlib.run.round_metrics import RoundMetrics
 from nnlib.training.allreduce_round import TroubleError
 from nnlib.training.collective_training import train_together
-from nnlib.training.learner import LocalResult, RoundStart
-from nnlib.training.local_training import LocalModel, local_training
+from nnlib.training.local_result import LocalResult, RoundStart
+from nnlib.training.local_training import local_training
+from nnlib.training.round_batches import RoundBatches
 from nnlib.training.worker import LocalWorker
 from nnlib.training.worker_round import worker_data
+from nnlib.training.worker_trial import WorkerTrial
 
 OVERLAP: dict[str, Any] = {"sync__mode": "collective", "sync__overlap": 1, "sync__overlap_drain": 3}
 
@@ -109,7 +110,8 @@ def test_it_does_what_is_said_of_it(blobs: str, tmp_path: Path, precision: str) 
     spec, plans = prepare(experiment, ignore)
     (trial,) = spec.trials
     plain = experiment.model_copy(update={"sync": experiment.sync.model_copy(update={"precision": "exact"})})
-    views = [worker_data(spec, plan).trial(trial.rule, trial.scaler, np.dtype(np.float32)) for plan in plans]
+    plain_spec = replace(spec, config=plain)
+    works = [WorkerTrial.of(plain_spec, trial, plan.worker, worker_data(spec, plan)) for plan in plans]
     store = rounds_of(tmp_path / "run")
     model: Any = initial_states(spec)[0].weights
     starts = [model] * 3
@@ -117,9 +119,9 @@ def test_it_does_what_is_said_of_it(blobs: str, tmp_path: Path, precision: str) 
     late = None
     for round_ in range(1, 8):
         ends = []
-        for worker, view in enumerate(views):
+        for worker, work in enumerate(works):
             start = RoundStart(starts[worker], round_, range(2 * round_ - 2, 2 * round_))
-            ends.append(next(local_training(replace(spec, config=plain), trial, worker, view, start)))
+            ends.append(next(local_training(work, start)))
         if late is not None:
             model = late.finish()
         late = Average(range(3), "any")
@@ -221,14 +223,14 @@ def test_all_at_once_gives_the_bits_of_one_after_the_other(blobs: str, tmp_path:
 def test_an_error_reaches_all_wherever_it_is_met(
     blobs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, round_: int
 ) -> None:
-    begin = LocalModel.begin
+    draw = WorkerTrial.draw_batches
 
-    def fail(self: LocalModel, start: RoundStart) -> Sample:
-        if (self.worker, start.round) == (1, round_):
+    def fail(self: WorkerTrial, epoch: int) -> RoundBatches:
+        if (self.worker, epoch) == (1, 2 * round_):
             raise MismatchError("rows are gone")
-        return begin(self, start)
+        return draw(self, epoch)
 
-    monkeypatch.setattr(LocalModel, "begin", fail)
+    monkeypatch.setattr(WorkerTrial, "draw_batches", fail)
     ends = in_threads(overlapped(blobs, tmp_path))
     assert [isinstance(end, TroubleError) and (end.own, str(end.error.message)) for end in ends] == [
         (worker == 1, "rows are gone") for worker in range(3)

@@ -15,14 +15,14 @@ from jobs.driver.run_setup import initial_states, prepare
 from jobs.driver.verification import verify
 from nnlib.config.schema import Config
 from nnlib.core.events import ignore
+from nnlib.models.mlp import MLP
 from nnlib.optim import build_optimizer
 from nnlib.optim.schedules import learning_rate
 from nnlib.run.directory import RunDirectory
 from nnlib.run.spec import JobSpec
-from nnlib.training.learner import RoundStart
-from nnlib.training.local_training import LocalModel
 from nnlib.training.synchronous_sgd import steps_of_epoch
 from nnlib.training.worker_round import worker_data
+from nnlib.training.worker_trial import WorkerTrial
 
 
 def batched(blobs: str, run: Path, **changes: Any) -> Config:
@@ -62,22 +62,17 @@ def joint_batches(spec: JobSpec) -> Any:
     model = spec.model(trial)
     state = initial_states(spec)[0].weights
     plans = prepare(spec.config, ignore)[1]
-    locals_ = [
-        LocalModel(spec, trial, plan.worker, worker_data(spec, plan).trial(trial.rule, trial.scaler, np.float64))
-        for plan in plans
-    ]
+    works = [WorkerTrial.of(spec, trial, plan.worker, worker_data(spec, plan)) for plan in plans]
     flat, gradient = state.copy(), np.empty_like(state)
+    assert isinstance(model, MLP)
     bound = model.bind(flat, gradient, 1000)
     for first in range(0, plain.epochs, 2):
         epochs = range(first, first + 2)
         optimizer = build_optimizer(plain, model.layout)  # reset at every round
-        assert optimizer.kind == "step"
-        samples = [local.begin(RoundStart(flat, 0, epochs)) for local in locals_]
+        assert not optimizer.minimizes
+        samples = [work.draw_batches(first) for work in works]
         for epoch in epochs:
-            steps = [
-                [(batch.x.copy(), batch.y.copy()) for batch in local.batches(sample, epoch)]
-                for local, sample in zip(locals_, samples, strict=True)
-            ]
+            steps = [[(batch.x.copy(), batch.y.copy()) for batch in sample.epoch(epoch)] for sample in samples]
             for number in range(max(map(len, steps))):
                 parts = [batches[number] for batches in steps if number < len(batches)]
                 bound.loss_and_gradient(np.concatenate([x for x, _ in parts]), np.concatenate([y for _, y in parts]))

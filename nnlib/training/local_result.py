@@ -1,0 +1,71 @@
+"""What a round of local training starts from, and what a worker makes of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from nnlib.aggregation.average import Partial
+from nnlib.aggregation.delta import Delta
+from nnlib.core.arrays import Vector
+from nnlib.core.errors import DivergedError
+from nnlib.training.worker_trial import WorkerTrial
+
+
+class RoundStart(NamedTuple):
+    """What a worker starts a round from.
+
+    ``vector``: the model, shape (partial_layout.size,). ``round`` only names the round in messages. ``epochs``: the
+    global epochs to train (see `nnlib.run.round_length`). ``residual``: what rounding took from the worker's partials
+    before, of the vector's shape and dtype; None without error feedback.
+    """
+
+    vector: npt.NDArray[Any]
+    round: int
+    epochs: range
+    residual: npt.NDArray[Any] | None = None
+
+
+@dataclass(frozen=True)
+class LocalResult:
+    """A worker's part of a round: the partial, and the mean training loss of each of its epochs (of all of them
+    together where the optimizer minimizes).
+
+    With a ``sync.precision`` the partial is what ``delta`` makes of the round's start; with error feedback the next
+    round starts with ``residual``. ``buffers``: the model's, which travel exactly.
+    """
+
+    partial: Partial
+    losses: tuple[float, ...]
+    rows: int
+    evaluations: int
+    delta: Delta | None = None
+    residual: npt.NDArray[Any] | None = None
+    buffers: tuple[npt.NDArray[Any], ...] = ()
+
+
+def local_result(
+    work: WorkerTrial, start: RoundStart, state: Vector, rows: int, losses: Sequence[float], evaluations: int = 0
+) -> LocalResult:
+    """Make a worker's result of the learner's ``state`` after a round on ``rows`` rows; with ``sync.precision`` round
+    its difference from the start.
+
+    Raises `DivergedError` if a loss or a number of the state is not finite.
+    """
+    if not (np.isfinite(state).all() and all(map(math.isfinite, losses))):
+        epoch = start.epochs.stop - 1
+        raise DivergedError("a weight is not finite", round=start.round, epoch=epoch, worker=work.worker)
+    delta, residual = None, start.residual
+    if (precision := work.config.sync.precision) != "exact":
+        if residual is None:
+            delta = Delta.of(state, start.vector, precision)
+        else:
+            delta, residual = Delta.with_feedback(state, start.vector, precision, residual)
+        state = delta.restored(start.vector)
+    partial = Partial(work.worker, rows, state, work.layout.fingerprint)
+    return LocalResult(partial, tuple(losses), rows, evaluations, delta, residual)
