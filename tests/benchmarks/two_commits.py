@@ -38,7 +38,7 @@ def seconds_of_a_round(tree: Path, run: Path, runner: str, data: str) -> float:
     settings = ("--set", f"data.path={data}", "--set", "train.epochs=30", "--set", "train.epochs_per_round=1")
     nnjobs(tree, "train", CONFIG, "-r", runner, "--run-dir", str(run), "--quiet", *settings)
     events = [json.loads(line) for line in (run / "events.jsonl").read_text("utf-8").splitlines()]
-    return statistics.median(event["seconds"] for event in events if event["event"] == "round")
+    return float(statistics.median(event["seconds"] for event in events if event["event"] == "round"))
 
 
 def cases(data: str, folder: Path) -> dict[str, Callable[[Path, int], float]]:

@@ -25,9 +25,6 @@ UPWARD = {
 }
 """(module, module of a higher room it imports) -> why. Such imports stand within functions."""
 
-PENDING = {}
-"""(room, higher room that it imports) where the seams still have to be mended."""
-
 
 def room_of(module: str) -> str:
     """The room that a module stands in: the first two parts of its name."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from records import round_facts, round_metrics
 
 from jobs.mapreduce.wire import SliceKey, decode_partial, encode_partial
 from nnlib.aggregation.average import Average, Partial
@@ -221,7 +222,7 @@ def test_a_checkpoint_keeps_buffers_by_name_and_dtype(tmp_path: Path) -> None:
     store = RoundStore(LocalStorage(tmp_path), [LAYOUT])
     numbers = state(1)
     trial = TrialState(numbers.vector, np.empty(0, np.float32), np.empty(0), buffers=numbers.buffers)
-    store.commit(Checkpoint(0, [trial], {"round": 0}, {"round": 0}, best={0: state(2)}))
+    store.commit(Checkpoint(0, [trial], round_metrics(0), round_facts(0), best={0: state(2)}))
     stored = unpack((tmp_path / "rounds/000000/model.safetensors").read_bytes(), "f")
     assert {name: array.dtype.name for name, array in stored.items()} == {
         "0.weight": "float32",
