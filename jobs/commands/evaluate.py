@@ -97,7 +97,7 @@ def _progress() -> Iterator[Progress]:
 
         def show(variant: Variant, done: int, epochs: int) -> None:
             if variant not in tasks:
-                tasks[variant] = bars.add_task(variant.label, total=epochs, completed=done)
+                tasks[variant] = bars.add_task(variant.name, total=epochs, completed=done)
             bars.update(tasks[variant], completed=done, total=epochs)
 
         yield show
@@ -113,4 +113,4 @@ class _Lines:
         tenth = 10 * done // max(epochs, 1)
         if self._tenths.get(variant) != tenth:
             self._tenths[variant] = tenth
-            click.echo(f"{variant.label}: epoch {done} of {epochs}", err=True)
+            click.echo(f"{variant.name}: epoch {done} of {epochs}", err=True)

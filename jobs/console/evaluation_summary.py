@@ -29,7 +29,7 @@ def score_lines(
     published = {row.epochs: row for row in PAPER} if config.evaluate.published == "paper" else {}
     apart = bool(config.sweep) and not any((chosen or {}).values())
     groups = list(dict.fromkeys(row.overrides for row in rows)) if apart else [None]
-    head = ["epochs", *(column.label for column in columns)]
+    head = ["epochs", *(column.name for column in columns)]
     head += ["paper: sequential", "paper: parallel"] if published else []
     head += [""] if apart else []
     table = []
@@ -94,7 +94,7 @@ def time_lines(config: Config, seconds: Mapping[int, Mapping[int, float]]) -> li
     published = {row.epochs: row for row in PAPER} if config.evaluate.published == "paper" else {}
     head = ["epochs"]
     for workers in sorted(seconds):
-        head += [Variant(workers, "").label.rstrip(", "), *(["paper"] if published else [])]
+        head += ["1 worker" if workers == 1 else f"{workers} workers", *(["paper"] if published else [])]
     table = []
     for epoch in sorted(next(iter(seconds.values()))):
         line = [str(epoch)]

@@ -19,6 +19,7 @@ from jobs.console.output import is_terminal, printable
 from jobs.console.worker_lines import group_lines
 from nnlib.core.events import Event, GroupSeen, Note, PhaseStarted, RoundDone, RunDone, RunStarted, TrialStopped
 from nnlib.evaluation.model_selection import choice_text, trial_text
+from nnlib.run.names import run_names
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -204,7 +205,7 @@ def header_lines(event: RunStarted) -> list[str]:
     rounds = "rounds as long as drift and cost suggest" if event.rounds is None else _count(event.rounds, "round")
     resumed = f", going on after round {event.first_round}" if event.first_round else ""
     return [
-        f"{event.name}: {trials}{_count(event.workers, 'worker')}, {event.runner}{resumed}",
+        f"{run_names([event.run_dir])[0]}: {trials}{_count(event.workers, 'worker')}, {event.runner}{resumed}",
         f"  {event.parameters:,} parameters, {event.train_rows:,} rows to train on, {event.test_rows:,} to test",
         f"  {event.epochs} epochs in {rounds}, into {shown_path(event.run_dir)}",
     ]

@@ -100,7 +100,7 @@ def _compared(
         for series in read_series([run.address]):
             choice = None if chosen is None else chosen[variant]
             if chosen is None or (choice is not None and dict(series.trials[0].overrides) == choice["overrides"]):
-                found.append(replace(series, label=variant.label))
+                found.append(replace(series, label=variant.name))
     return found
 
 
@@ -210,7 +210,7 @@ def _run_all(
         place.write(path, to_yaml(variant_config(config, variant, place)).encode())
         with lock:
             if stopping:
-                raise JobError("stopped before its start", run=variant.label)
+                raise JobError("stopped before its start", run=variant.name)
             process = subprocess.Popen(
                 [sys.executable, "-m", "jobs.experiments.run_process", f"{place.root}/{path}"],
                 stdout=subprocess.PIPE,
@@ -262,6 +262,6 @@ def _follow(process: subprocess.Popen[str], variant: Variant, progress: Progress
             result = facts
     code = process.wait()
     if result is None:
-        raise JobError(f"the run of {variant.label} ended with code {code}", hint="run the same command to go on")
+        raise JobError(f"the run of {variant.name} ended with code {code}", hint="run the same command to go on")
     progress(variant, epochs, epochs)  # a run whose trials all stopped is done before its last epoch
     return result

@@ -28,7 +28,7 @@ def accuracy_figure(scores: Sequence[Score], *, published: bool) -> bytes:
             (epoch, tuple(_value(score) for score in scores if _is(score, variant, epoch)))
             for epoch in sorted({score.epoch for score in scores})
         )
-        lines.setdefault(tuple((epoch, values) for epoch, values in points if values), []).append(variant.label)
+        lines.setdefault(tuple((epoch, values) for epoch, values in points if values), []).append(variant.name)
     for colour, (line, labels) in zip(_COLOURS, lines.items(), strict=False):
         epochs = [epoch for epoch, _ in line]
         means = [statistics.fmean(values) for _, values in line]

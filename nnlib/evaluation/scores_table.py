@@ -20,18 +20,15 @@ from nnlib.run.metrics_view import metrics_lines
 
 @dataclass(frozen=True)
 class Variant:
-    """One run of an evaluation. ``name`` is its folder."""
+    """One run of an evaluation: a number of workers, and how they sample (``sampling.streams``)."""
 
     workers: int
     streams: str
 
     @property
     def name(self) -> str:
+        """The run's name, which is its folder's."""
         return f"{self.streams}-{self.workers}"
-
-    @property
-    def label(self) -> str:
-        return "sequential" if self.workers == 1 else f"{self.workers} workers, {self.streams}"
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from nnlib.run.directory import CONFIG, EVENTS, RunDirectory
 from nnlib.run.final_result import FinalTrial
 from nnlib.run.metrics_view import MetricsLine, metrics_lines
 from nnlib.run.model_file import parse_json
+from nnlib.run.names import run_names
 from nnlib.run.round_length import round_count
 from nnlib.run.spec import JobSpec, Trial
 
@@ -238,7 +239,8 @@ class Pair:
 
 def read_series(addresses: Sequence[str]) -> list[Series]:
     """All series of some runs, in the order given. Raises `UsageError` for a run given twice or of another task."""
-    runs = [RunFacts.read(address, name) for address, name in zip(addresses, _names(list(addresses)), strict=True)]
+    names = run_names([RunDirectory(address).address for address in addresses])
+    runs = [RunFacts.read(address, name) for address, name in zip(addresses, names, strict=True)]
     if len({run.spec.dataset.task for run in runs}) > 1:
         raise UsageError("classification and regression cannot stand in one report", hint="make one report for each")
     series = []
@@ -287,17 +289,6 @@ def _compared(a: Series, b: Series) -> Comparison:
                 first.append(a.run.scored[trial.index].test.value(a.score))
                 second.append(b.run.scored[other.index].test.value(b.score))
     return compare(first, second, max(a.test_to_train, b.test_to_train))
-
-
-def _names(addresses: list[str]) -> list[str]:
-    """Runs' directories, as short as they differ."""
-    parts = [RunDirectory(address).address.rstrip("/").split("/") for address in addresses]
-    if len({tuple(part) for part in parts}) < len(parts):
-        raise UsageError("a run is given twice", hint="name each run once")
-    length = 1
-    while len({tuple(part[-length:]) for part in parts}) < len(parts):
-        length += 1
-    return ["/".join(part[-length:]) for part in parts]
 
 
 def _newest(spec: JobSpec, lines: Sequence[MetricsLine]) -> list[FinalTrial]:

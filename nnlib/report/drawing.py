@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
@@ -34,6 +34,9 @@ WIDTH, HEIGHT = 4.1, 2.7
 DRAWN_SERIES = 8
 LABEL = 26
 """Characters of a label."""
+MAX_COLUMNS = 3
+LEGEND_HANDLE, LEGEND_CHARACTER, LEGEND_ROW = 0.5, 0.065, 0.17
+"""Inches in a legend: the width of a line with the space around it and of a character, the height of a row."""
 
 STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
@@ -105,10 +108,16 @@ def draw_line(axes: Axes, x: Sequence[int], y: Any, number: int, label: str) -> 
     )
 
 
-def draw_legend(canvas: Canvas, names: Sized) -> None:
-    """Of several lines, above the axes: within them it would lie on some."""
+def draw_legend(canvas: Canvas, names: Sequence[str]) -> None:
+    """Draw the legend of several lines above the axes, in as many columns as fit; none for one line.
+
+    The canvas grows where the legend has more than two rows.
+    """
     if len(names) > 1:
-        canvas.legend(loc="outside upper left", ncols=3, columnspacing=1.2)
+        longest = max(len(shortened(name)) for name in names)
+        columns = min(max(int(WIDTH / (LEGEND_HANDLE + LEGEND_CHARACTER * longest)), 1), MAX_COLUMNS)
+        canvas.set_figheight(canvas.get_figheight() + LEGEND_ROW * max(0, -(-len(names) // columns) - 2))
+        canvas.legend(loc="outside upper left", ncols=columns, columnspacing=1.2)
 
 
 def numbered(series: Sequence[Series], drawn: Sequence[Series]) -> Iterator[tuple[int, Series]]:

@@ -55,7 +55,7 @@ def curve(series: Sequence[Series], score: str) -> Figure:
         axes.set_ylim(*_settled([each.curves[score] for each in drawn]))
         if share:
             axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.4g} %"))
-        draw_legend(canvas, drawn)
+        draw_legend(canvas, [each.label for each in drawn])
         words = [f"{each.label}: {_course(each, score)}" for each in drawn]
         return rendered(canvas, f"curve-{score}", f"T{NAMES[score][1:]} against epochs", ". ".join(words))
 
@@ -77,7 +77,7 @@ def drift(series: Sequence[Series]) -> Figure | None:
         axes.set_ylabel("distance from the average,\nrelative to its norm")
         axes.set_ylim(bottom=0.0)
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        draw_legend(canvas, drawn)
+        draw_legend(canvas, [each.label for each in drawn])
         words = [
             f"{each.label}: {each.drift[0, 1]:.3g} in the first round, {each.drift[-1, 1]:.3g} in the last"
             for each in drawn
@@ -108,7 +108,7 @@ def round_lengths(runs: Sequence[RunFacts]) -> Figure | None:
         axes.set_ylim(bottom=0.0)
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(6, integer=True))
-        draw_legend(canvas, drawn)
+        draw_legend(canvas, [run.name for run in drawn])
         words = [
             f"{run.name}: {len(run.lengths)} rounds, of {min(run.lengths)} to {max(run.lengths)} epochs"
             for run in drawn

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from nnlib.report import words
+from nnlib.report import formatting
 from nnlib.report.collect import PHASES, RunFacts, Series
 from nnlib.report.drawing import (
     DASHES,
@@ -105,7 +105,7 @@ def _bytes_by_round(amounts: Mapping[str, tuple[Sequence[int], Sequence[int]]], 
         axes.set_ylabel(f"{unit} a round")
         axes.set_ylim(bottom=0.0, top=1.15 * most / size or 1.0)
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        draw_legend(canvas, drawn)
+        draw_legend(canvas, [run for run, _, _ in drawn])
         told = [
             f"{run}: {sizes[0] / size:.3g} {unit} in the first round, {sum(sizes) / size:.3g} {unit} in all"
             for run, _, sizes in drawn
@@ -142,7 +142,9 @@ def score_by_bytes(series: Sequence[Series]) -> Figure | None:
                 capsize=2,
                 label=f" {shortened(each.label)}",
             )
-            told.append(f"{each.label}: {words.score(found.mean, score)} with {words.size(sent)}")
+            told.append(
+                f"{each.label}: {formatting.format_score(found.mean, score)} with {formatting.format_size(sent)}"
+            )
         if amounts and max(amounts) > FAR_APART * min(amounts):
             axes.set_xscale("symlog", linthresh=min(amounts) / size)
         axes.set_xlabel(f"{unit} sent for a model")
@@ -150,5 +152,5 @@ def score_by_bytes(series: Sequence[Series]) -> Figure | None:
         if score == "accuracy":
             axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.4g} %"))
         axes.margins(x=0.1)
-        canvas.legend(loc="outside upper left", ncols=2, handletextpad=0.2, columnspacing=0.8)
+        draw_legend(canvas, [each.label for each in drawn])
         return rendered(canvas, "score-by-bytes", f"Test {score} against bytes sent", "; ".join(told))

@@ -59,7 +59,7 @@ def test_plain_lines_one_a_round() -> None:
     rounds = [line for line in lines if line.startswith("round")]
     assert len(rounds) == 20
     assert rounds[6] == "round  7/20  loss 0.1234  accuracy before 90.00 %  epoch 35/100  drift 0.034  0.05 s"
-    assert lines[1] == "digits: 2 trials, 4 workers, inline"
+    assert lines[1] == "digits-1: 2 trials, 4 workers, inline"
     assert "warning: task 3 was tried again" in lines and "split 1 (trial 1) stopped at round 7: diverged" in lines
     assert all(line.isprintable() for line in lines)
 

@@ -101,13 +101,20 @@ def test_scores_are_those_of_single_runs(dataset: str, tmp_path: Path) -> None:
         result["report"] == str(output / "report.html") and "Is it a difference?" in Path(result["report"]).read_text()
     )
     assert result["chosen"] is None
+    # A run has one name: in the table of scores, in the comparison, in the progress and in the report.
+    names = list(result["runs"])
+    assert score_lines(config(dataset), result["scores"])[1].split()[1:] == names
+    assert {pair[side] for pair in result["comparisons"] for side in ("first", "second")} == set(names)
+    assert {name for name, _ in seen} == set(names)
+    page = Path(result["report"]).read_text()
+    assert all(f'<th scope="row" class="name">{name}</th>' in page for name in names)
 
     # The comparison is that of the last scores, split by split.
     pair = result["comparisons"][0]
     spec = RunDirectory.open(result["runs"]["shared-1"]).spec()
     ratio = sum(sum(trial.test_rows) for trial in spec.trials) / sum(map(spec.train_rows, spec.trials))
     expected = compare(accuracies(1, "shared", 4), accuracies(2, "shared", 4), ratio)
-    assert (pair["first"], pair["second"], pair["splits"]) == ("sequential", "2 workers, shared", 3)
+    assert (pair["first"], pair["second"], pair["splits"]) == ("shared-1", "shared-2", 3)
     assert (pair["difference"], pair["verdict"], expected.equal) == (0.0, "equal on every split", True)
     pair = result["comparisons"][1]
     expected = compare(accuracies(1, "shared", 4), accuracies(2, "independent", 4), ratio)
@@ -150,8 +157,8 @@ def test_times_are_measured_apart(dataset: str, tmp_path: Path) -> None:
 
 def test_the_comparison_is_told_in_words() -> None:
     pair = {
-        "first": "sequential",
-        "second": "4 workers",
+        "first": "shared-1",
+        "second": "shared-4",
         "score": "accuracy",
         "verdict": "not distinguishable",
         "splits": 10,

@@ -17,7 +17,6 @@ import pytest
 import yaml
 from product import ROOT
 
-import nnlib.report
 from jobs.__main__ import main
 from jobs.runners.local import session as local_session
 from jobs.runners.local.attempt import Task
@@ -31,9 +30,12 @@ from nnlib.run.directory import EVENTS, RunDirectory
 pytest.importorskip("matplotlib")
 pytest.importorskip("jinja2")
 
+from markupsafe import Markup
+
 from nnlib.evaluation.statistics import compare, most_confused
-from nnlib.report import write_report
+from nnlib.report import page, write_report
 from nnlib.report.collect import PHASES, Times, compare_series, differing_keys, read_events, read_series
+from nnlib.report.content import Content, Material, Section
 from nnlib.report.example_rows import PICTURES, misread_rows
 
 NAMES = ("<script>alert(1)</script>", '"quoted" & $x$', "_below")
@@ -53,6 +55,7 @@ def imported(folder: Path, labels: list[str], x: Any, *options: str) -> str:
 
 
 def trained(folder: Path, name: str, data: str, **changes: Any) -> str:
+    folder.mkdir(exist_ok=True)
     config: dict[str, Any] = {
         "name": name,
         "workers": 2,
@@ -170,29 +173,85 @@ def test_regenerated_is_stored(runs: dict[str, str], tmp_path: Path, which: list
 def test_the_page_asks_no_one_and_can_be_heard(runs: dict[str, str], regression: str, tmp_path: Path) -> None:
     for addresses in ([runs["two"]], [runs["two"], runs["one"]], [runs["sweep"]], [regression]):
         text = written(addresses, tmp_path)
-        page = Page(text)
-        assert not page.having("script") and "<script" not in text
-        for _, attributes in page.tags:
+        shown = Page(text)
+        assert not shown.having("script") and "<script" not in text
+        for _, attributes in shown.tags:
             for name in ("src", "href", "srcset", "action", "data", "poster", "xlink:href"):
                 assert (attributes.get(name) or "#").startswith(("#", "data:"))
             assert "@import" not in (attributes.get("style") or "") and not any(
                 key.startswith("on") for key in attributes
             )
         assert not re.search(r"url\((?!#)", text) and "http://" not in text and "https://" not in text
-        ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+        ids = [attributes["id"] for _, attributes in shown.tags if "id" in attributes]
         assert len(ids) == len(set(ids)), "an id stands twice"
-        for _, attributes in page.tags:
+        for _, attributes in shown.tags:
             for name in ("aria-labelledby", "href"):
                 for target in (attributes.get(name) or "").split():
                     if name == "aria-labelledby" or target.startswith("#"):
                         assert target.removeprefix("#") in ids
-        levels = [int(tag[1]) for tag, _ in page.tags if re.fullmatch(r"h[1-6]", tag)]
+        levels = [int(tag[1]) for tag, _ in shown.tags if re.fullmatch(r"h[1-6]", tag)]
         assert levels[0] == 1 and levels.count(1) == 1
-        assert len(page.having("caption")) == len(page.having("table"))
-        assert all(image.get("alt") for image in page.having("img"))
-        drawings = page.having("svg")
+        assert len(shown.having("caption")) == len(shown.having("table"))
+        assert all(image.get("alt") for image in shown.having("img"))
+        drawings = shown.having("svg")
         assert drawings and all(svg.get("role") == "img" and svg.get("aria-labelledby") for svg in drawings)
-        assert page.having("html")[0]["lang"] == "en"
+        assert shown.having("html")[0]["lang"] == "en"
+
+
+def headings(text: str) -> list[str]:
+    """The titles of the sections, in order."""
+    return re.findall(r'<h2 id="[^"]*">(.*?)</h2>', text)
+
+
+def test_sections_of_several_runs_are_folded_and_listed(runs: dict[str, str], tmp_path: Path) -> None:
+    one, several, swept = (
+        written([runs[name] for name in names], tmp_path / "-".join(names))
+        for names in (["two"], ["two", "one"], ["sweep"])
+    )
+    for text in (one, several, swept):
+        contents = re.findall(r'<nav class="contents".*?</nav>', text, re.DOTALL)[0]
+        links = re.findall(r'<a href="#([^"]*)">(.*?)</a>', contents)
+        assert [title for _, title in links] == headings(text)
+        assert [anchor for anchor, _ in links] == re.findall(r'<section id="([^"]*)"', text)
+    assert headings(one)[0] == "Scores" and "Comparison" not in headings(one)
+    assert headings(several)[:2] == headings(swept)[:2] == ["Comparison", "Scores"]
+    opened, folded = ("<details open>", '<details class="run" open>'), '<details class="run">'
+    assert all(each in one for each in opened) and folded not in one
+    assert opened[1] not in several
+    # Errors, provenance and configuration of each run; of the sweep, whose run is one, errors of each combination.
+    assert several.count(folded) == 6 and swept.count(folded) == 2
+    for text in (several, swept):
+        assert text.index(folded) > text.index('<section id="errors"') > text.index('<section id="work"')
+
+
+def test_a_new_section_is_a_function_and_a_line(
+    runs: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def make(material: Material) -> Content | None:
+        if material.is_comparison:
+            return None
+        rows = Markup("<p>{} of {}</p>").format(material.runs[0].name, "<all> weather")
+        return Content(rows, {"weather.txt": b"fair"})
+
+    monkeypatch.setitem(page.SECTIONS, "weather", Section("Weather", make))
+    text = written([runs["two"]], tmp_path / "a")
+    assert headings(text)[-1] == "Weather" and '<a href="#weather">Weather</a>' in text
+    assert "<p>two of &lt;all&gt; weather</p>" in text
+    assert (tmp_path / "a/figures/weather.txt").read_bytes() == b"fair"
+    assert "Weather" not in headings(written([runs["two"], runs["one"]], tmp_path / "b"))
+
+
+def test_a_run_has_one_name(runs: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The terminal of its training and the report name it alike; runs whose folders are named alike are told apart."""
+    for folder in ("a", "b"):
+        trained(tmp_path / folder, "same", runs["data"])
+    assert capsys.readouterr().err.count("\nsame: 3 trials, 2 workers") == 2
+    first, second = str(tmp_path / "a/same"), str(tmp_path / "b/same")
+    assert [each.label for each in read_series([first])] == ["same"]
+    assert "<h1>same</h1>" in written([first], tmp_path / "one")
+    assert [each.label for each in read_series([first, second])] == ["a/same", "b/same"]
+    with pytest.raises(UsageError, match="given twice"):
+        read_series([first, f"{first}/"])
 
 
 def test_names_stay_text(runs: dict[str, str], tmp_path: Path) -> None:
@@ -411,9 +470,11 @@ def test_command(runs: dict[str, str], regression: str, tmp_path: Path, capsys: 
 
 @pytest.mark.parametrize("package", ["matplotlib", "jinja2"])
 def test_what_is_not_installed_is_named(package: str, runs: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("page", "drawing", "learning_figures", "time_figures", "error_figures"):
-        monkeypatch.delitem(sys.modules, f"nnlib.report.{name}", raising=False)
-        monkeypatch.delattr(nnlib.report, name, raising=False)
+    for module in [name for name in sys.modules if name.startswith("nnlib.report.")]:
+        parent, _, name = module.rpartition(".")
+        monkeypatch.delattr(sys.modules[parent], name)
+    for module in [name for name in sys.modules if name.startswith("nnlib.report.")]:
+        monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(UsageError, match=f"package {package}") as caught:
         write_report([runs["two"]])
@@ -446,12 +507,15 @@ MEASURE = """<script>
 const problems = [];
 addEventListener("error", event => problems.push(String(event.message || event.target.outerHTML)), true);
 addEventListener("securitypolicyviolation", event => problems.push(event.blockedURI));
-addEventListener("load", () => parent.postMessage(JSON.stringify({
+addEventListener("load", () => { const closed = [...document.querySelectorAll("details.run:not([open]) svg")]
+  .filter(each => each.checkVisibility()).length;
+ document.querySelectorAll("details").forEach(each => each.open = true); parent.postMessage(JSON.stringify({
+  closed, contents: getComputedStyle(document.querySelector("nav.contents")).position,
   sizes: [...document.querySelectorAll("svg, img")].map(each => [each.getBoundingClientRect().width,
     each.tagName == "IMG" ? each.naturalWidth : each.getBBox().width]),
   requests: performance.getEntriesByType("resource").map(each => each.name),
   overflow: document.documentElement.scrollWidth - innerWidth,
-  dark: getComputedStyle(document.body).backgroundColor, problems}), "*"));
+  dark: getComputedStyle(document.body).backgroundColor, problems}), "*"); });
 </script>"""
 
 
@@ -477,6 +541,8 @@ def test_a_browser_shows_it(runs: dict[str, str], tmp_path: Path, width: int) ->
     assert found and found[1], done.stderr[-2000:]
     measured = json.loads(html.unescape(found[1]))
     assert len(measured["sizes"]) > 8
+    assert measured["closed"] == 0, "figures of single runs are folded"
+    assert measured["contents"] == "sticky"
     assert all(shown > 20 and drawn > 0 for shown, drawn in measured["sizes"])
     assert all(request.startswith("data:") for request in measured["requests"])
     assert measured["problems"] == [] and measured["overflow"] <= 0

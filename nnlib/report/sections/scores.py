@@ -1,0 +1,17 @@
+"""Scores over the trials, and of every trial."""
+
+from __future__ import annotations
+
+from nnlib.evaluation.model_selection import choice_facts, choice_text, combinations_of
+from nnlib.report.collect import RunFacts
+from nnlib.report.content import Content, Material, fill_template
+
+
+def make(material: Material) -> Content:
+    """Make the tables of scores; of a sweep also what was chosen."""
+    choices = [_choice(run) for run in material.runs if run.finished and run.spec.config.sweep]
+    return Content(fill_template("sections/scores", material, choices=choices))
+
+
+def _choice(run: RunFacts) -> str:
+    return f"{run.name}: {choice_text(choice_facts(combinations_of(run.scored)))}"
