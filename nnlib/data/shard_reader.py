@@ -160,7 +160,7 @@ class ShardReader:
         try:
             extra = {name: table.column(name).to_numpy() for name in self._extra}
         except READ_ERRORS as error:
-            raise self._mismatch(f"a kept column holds text that is not UTF-8 ({error})") from None
+            raise self._mismatch(f"an extra column holds text that is not UTF-8 ({error})") from None
         return RowLabels(row, y, extra)
 
     def _plain(self, table: pa.Table, name: str, row: IntArray | None) -> npt.NDArray[Any]:
@@ -246,7 +246,7 @@ class ShardReader:
             if name not in self.dataset.columns:
                 raise ConfigError(
                     f"the dataset keeps no column {name!r}; kept: {', '.join(self.dataset.columns) or 'none'}",
-                    hint="import it again with this column kept",
+                    hint=f"import it again with --keep {name}",
                 )
         metadata = self._file.metadata
         for what, number, expected in (

@@ -76,7 +76,7 @@ def choose_columns(table: Table, options: ImportOptions) -> ColumnChoice:
     wanted = options.label if options.label in table.columns or table.label is None else table.label
     if wanted is None:
         shown = ", ".join(table.columns[:20]) + (", ..." if len(table.columns) > 20 else "")
-        raise UsageError("say with --label which column is the label", hint=f"columns: {shown}", file=table.file)
+        raise UsageError("name the label column with --label", hint=f"columns: {shown}", file=table.file)
     label = table.column(wanted, "--label")
     extra = tuple(dict.fromkeys([*(table.column(name, "--keep") for name in options.keep), *table.extra]))
     categorical = {table.column(name, "--categorical") for name in options.categorical}

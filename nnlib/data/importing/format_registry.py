@@ -113,7 +113,7 @@ def detect_format(source: str) -> str:
     for name, format_ in FORMATS.items():
         if re.match(format_.magic, head):
             return name
-    raise DataError("cannot tell its format", hint=f"say it with --format: {', '.join(FORMATS)}", file=source)
+    raise DataError("its format is not recognized", hint=f"name it with --format: {', '.join(FORMATS)}", file=source)
 
 
 def format_of_name(file_name: str) -> str | None:

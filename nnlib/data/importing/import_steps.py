@@ -200,7 +200,7 @@ def write_shards(
 def _while_wanted(batches: Iterable[pa.RecordBatch], is_wanted: Callable[[], bool]) -> Iterator[pa.RecordBatch]:
     yield from batches
     if not is_wanted():
-        raise JobError("the import that this task belongs to was given up")
+        raise JobError("the import that this task belongs to was cancelled")
 
 
 def encode_plan(plan: ImportPlan, files: Sequence[InputFile]) -> bytes:

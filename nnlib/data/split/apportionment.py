@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 
 def apportion(rows: Sequence[int], totals: Sequence[int]) -> list[list[int]]:
-    """Divide the rows of each class among parts of given sizes.
+    """Divide the rows of each class among parts of fixed sizes.
 
     ``rows[c]``: rows of class c. ``totals[p]``: rows of part p, all classes together. Returns counts ``s[c][p]`` whose
     sums are ``rows[c]`` over the parts and ``totals[p]`` over the classes, each the exact proportion

@@ -78,7 +78,7 @@ class RankSelector:
         keep = self._wanted[self._bucket(stratum, hashes)]
         stratum, hashes = stratum[keep], hashes[keep]
         for one in np.flatnonzero(np.bincount(stratum)):
-            # Equal hashes are kept once, with their number: one huge group takes no more room than a small one.
+            # Equal hashes are stored once, with their number: a huge group takes no more memory than a small one.
             values = np.sort(hashes[stratum == one])
             starts = _runs(values)
             counts = np.diff(starts, append=len(values))

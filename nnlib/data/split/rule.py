@@ -135,7 +135,7 @@ class SplitRule:
         if -1 in codes:
             index = codes.index(-1)
             raise DataError(
-                f"the official split's column {self.column} says {values[index]!r}",
+                f"the official split's column {self.column} holds {values[index]!r}",
                 hint="its values must be train, validation or test",
                 row=int(row[index]),
             )
@@ -176,7 +176,7 @@ class SplitRule:
 def _column(extra: ExtraColumns, name: str, key: str) -> npt.NDArray[Any]:
     if name not in extra:
         raise ConfigError(
-            f"{key}: the dataset keeps no column {name!r}", hint="import it again with this column kept", key=key
+            f"{key}: the dataset keeps no column {name!r}", hint=f"import it again with --keep {name}", key=key
         )
     return extra[name]
 

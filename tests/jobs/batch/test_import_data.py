@@ -191,7 +191,7 @@ def test_a_task_that_outlives_its_import_writes_nothing(
         return write_shards(plan, shards, partitions, names, output, lambda: False)
 
     monkeypatch.setattr("jobs.batch.import_job.write_shards", unwanted)
-    with pytest.raises(JobError, match="was given up"):
+    with pytest.raises(JobError, match="was cancelled"):
         import_by_jobs([str(folders["csv"])], str(tmp_path / "out"), OPTIONS, Runtime())
     assert content(tmp_path / "out") == {}
 

@@ -61,7 +61,7 @@ def choose_array(
         if name in names:
             return name
     raise UsageError(
-        f"cannot tell which array holds the {what}; arrays: {', '.join(names) or 'none'}",
+        f"it is not clear which array holds the {what}; arrays: {', '.join(names) or 'none'}",
         hint=f"name it with {option}",
         file=file,
     )
@@ -138,7 +138,7 @@ def array_table(
 def keyed_table(file: str, arrays: Mapping[str, ArrayColumn], options: ReadOptions) -> Table:
     """Return a table of named arrays, whose features and label have the names in ``options`` or the usual ones.
 
-    Raises `UsageError` if it cannot be told which they are, and `DataError` for arrays that cannot be used.
+    Raises `UsageError` if it is not clear which they are, and `DataError` for arrays that cannot be used.
     """
     names = list(arrays)
     features = list(options.features) or [name for name in options.likely_features if name in names]

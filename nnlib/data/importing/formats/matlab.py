@@ -191,7 +191,7 @@ def _variables(stream: IO[bytes], size: int) -> Iterator[_Variable]:
         variable = _matrix(data, order, packed)
         if packed is None and variable.other is None and variable.start + variable.bytes > at:
             raise ValueError(f"variable {variable.name} goes on after its end")
-        if variable.name:  # MATLAB's own workspace has none
+        if variable.name:  # the variable of MATLAB's workspace has none
             yield variable
 
 

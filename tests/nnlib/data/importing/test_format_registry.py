@@ -64,7 +64,7 @@ def test_it_is_recognized_by_its_first_bytes(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("values 1 2")
     (tmp_path / "b").write_text("other")
     assert detect_format(str(tmp_path / "a")) == "values"
-    with pytest.raises(DataError, match="cannot tell its format"):
+    with pytest.raises(DataError, match="its format is not recognized"):
         detect_format(str(tmp_path / "b"))
 
 
