@@ -24,6 +24,7 @@ from nnlib.data.dataset import Dataset
 from nnlib.data.sampling import sample_size
 from nnlib.run.checkpoint import RoundStore
 from nnlib.run.directory import RunDirectory
+from nnlib.run.ledger import first_facts
 from nnlib.run.planner import make_spec
 from nnlib.run.spec import JobSpec, partial_layout
 from nnlib.simulate.costs import Costs, Workload
@@ -154,7 +155,7 @@ def _known(address: str, copy: str) -> Costs:
     commits = []
     for round_ in range(REPETITIONS):
         began = time.perf_counter()
-        other.commit(replace(checkpoint, round=round_))
+        other.commit(replace(checkpoint, round=round_, facts=first_facts(spec, None)))
         commits.append(time.perf_counter() - began)
     size = partial_layout(spec, spec.trials[0]).size
     weights = np.resize(checkpoint.trials[0].weights, size)

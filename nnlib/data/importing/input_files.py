@@ -57,7 +57,8 @@ def _files(source: str) -> list[str]:
 def _format(file: str) -> str:
     name = format_of_name(file.rpartition("/")[2])
     if name is None:
-        raise DataError("its format is not recognized", hint=f"name it with --format: {', '.join(job_formats())}", file=file)
+        known = ", ".join(job_formats())
+        raise DataError("its format is not recognized", hint=f"name it with --format: {known}", file=file)
     if name not in job_formats():
         raise UsageError(
             f"a job imports {' and '.join(job_formats())} files, not {name}", hint="import it without -r", file=file
