@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from mrjob.inline import InlineMRJobRunner
@@ -47,28 +47,23 @@ class InlineRunner(InlineMRJobRunner):  # type: ignore[misc]
         return runner
 
     def _run(self) -> None:
-        job = self.request.job(self._mr_job_extra_args(local=True))
-        self._output = run_tasks(job, [[line] for line in self.request.lines], self.request)
+        job = self.request.job(self.request.local_arguments())
+        plan = [line.encode() for line in self.request.lines]
+        if self.request.is_collective:  # one task is the whole group
+            self._output = output_of(job, job.run_mapper, plan)
+            return
+        mapped = [line for worker in plan for line in output_of(job, job.run_mapper, [worker])]
+        if not self.request.reducers:
+            self._output = mapped
+            return
+        groups: dict[int, list[bytes]] = {}
+        for line in sorted(mapped):
+            groups.setdefault(reducer_of(line, self.request.reducers), []).append(line)
+        self._output = [line for group in groups.values() for line in output_of(job, job.run_reducer, group)]
 
     def lines(self) -> Iterable[bytes]:
         """Return the job's output."""
         return self._output
-
-
-def run_tasks(job: TaskJob, plan: Sequence[Sequence[str]], request: JobRequest) -> list[bytes]:
-    """Run the map tasks of a job, each on its lines of ``plan``, then the reduce tasks; return their output lines.
-
-    A collective job is one task that holds the whole group.
-    """
-    if request.is_collective:
-        return output_of(job, job.run_mapper, [line.encode() for task in plan for line in task])
-    mapped = [line for task in plan for line in output_of(job, job.run_mapper, [text.encode() for text in task])]
-    if not request.reducers:
-        return mapped
-    groups: dict[int, list[bytes]] = {}
-    for line in sorted(mapped):
-        groups.setdefault(reducer_of(line, request.reducers), []).append(line)
-    return [line for group in groups.values() for line in output_of(job, job.run_reducer, group)]
 
 
 def output_of(job: TaskJob, task: Callable[[], None], lines: Iterable[bytes]) -> list[bytes]:

@@ -67,3 +67,7 @@ class JobRequest:
                 name = address.rpartition("/")[2]
                 arguments += [option, {"type": "file", "path": address, "name": name}]
         return arguments
+
+    def local_arguments(self) -> list[str]:
+        """Return the arguments of tasks that run on this machine, where files have their own names."""
+        return [part["path"] if isinstance(part, dict) else part for part in self.arguments(fetched=True)]
