@@ -23,7 +23,7 @@ from nnlib.inference.prediction_rows import known_classes
 from nnlib.inference.trained_model import TrainedModel
 from nnlib.run.ledger import canonical
 from nnlib.run.spec import WorkerPlan
-from nnlib.storage import storage
+from nnlib.storage import file_at, storage
 from nnlib.training.scores import merge_scores, score_from_json
 
 TASK_BYTES = 32 << 20
@@ -49,9 +49,10 @@ def predict(
     """Predict every row of a dataset into the folder ``output``: a Parquet file for each shard, then ``SUMMARY``.
 
     ``tasks``: map tasks, by default as many as shards that are large. Returns what ``--json`` prints. Raises
-    `DataError` where the model cannot read the dataset, and `MismatchError` where the folder holds other predictions.
+    `UsageError` where the data is no dataset, `DataError` where there is none or the model cannot read it, and
+    `MismatchError` where the folder holds other predictions.
     """
-    if not storage(source).exists(MANIFEST):
+    if not storage(source).exists(MANIFEST) and _holds_data(source):
         raise UsageError(
             "with -r the data must be a dataset",
             hint="import it first (nnjobs data import), or predict without -r",
@@ -79,6 +80,14 @@ def predict(
     if any(facts is None for facts in found):
         raise JobError("parts are missing that tasks said they wrote", output=place.root)
     return _summarised(prediction, [facts for facts in found if facts is not None], len(missing), runtime)
+
+
+def _holds_data(address: str) -> bool:
+    """Whether there is something at an address: a file, or a folder with files."""
+    if storage(address).names():
+        return True
+    place, name = file_at(address.rstrip("/"))
+    return place.exists(name)
 
 
 def _look(prediction: Prediction) -> list[dict[str, Any] | None]:

@@ -145,6 +145,17 @@ def test_the_command(run: tuple[str, str], tmp_path: Path, capsys: pytest.Captur
         assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("runner", [None, "inline", "local", "hadoop"])
+def test_a_dataset_that_is_not_there(
+    run: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str], runner: str | None
+) -> None:
+    for missing in (f"file://{tmp_path}/none", f"file://{tmp_path}/none/"):
+        arguments = ["predict", run[0], missing, "-o", f"file://{tmp_path}/out"]
+        assert main([*arguments, *(["-r", runner] if runner else [])]) == 3
+        assert missing.rstrip("/") in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_task_that_fails_leaves_the_other_parts(
     run: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
