@@ -1,8 +1,8 @@
-"""The collective job, as an mrjob job: map tasks that train to the end together, each on its line of the plan.
+"""The collective job, as an mrjob job: map tasks that train to the end together, each for one line of the plan.
 
-Its output is that of a job that scores: the records of the last models on every worker's held-out rows. What was
-trained is in the run directory, where worker 0 commits it. A task that is given several lines starts a process for each
-on a cluster (`jobs.collective.forked_workers`); inline, where it is given all, it is the whole group by itself.
+Its output is that of a job that scores: the records of the last models on every worker's held-out rows. The models are
+in the run directory, where worker 0 commits them. On a cluster a task with several lines forks a process for each
+(`jobs.collective.forked_workers`); with the inline runner one task has all lines and runs the whole group.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class CollectiveJob(RoundJob):
     def add_task_args(self) -> None:
         super().add_task_args()
         self.add_passthru_arg("--run-dir")
-        self.add_passthru_arg("--group")
-        self.add_passthru_arg("--lock")
+        self.add_passthru_arg("--folder")
+        self.add_passthru_arg("--lease")
 
     def execute(self) -> None:
         if not self.options.report:
@@ -69,7 +69,7 @@ class CollectiveJob(RoundJob):
             yield from self._node(plans[0])
         if options.phase != "preflight":
             spec = self._spec()
-            lines = run_member_task(spec, plans, options.run_dir, options.group, options.lock)
+            lines = run_member_task(spec, plans, options.run_dir, options.folder, options.lease)
             yield from lines if self._reporter is None else count_mapped(self._reporter, spec, plans[0], lines)
 
 

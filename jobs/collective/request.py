@@ -1,4 +1,4 @@
-"""The request for a collective job: a round's request, and where the job's workers meet."""
+"""The request for a collective job: the request for a round, and the files through which the job's tasks work."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ TASK_MODULES = ("jobs.collective.collective_job", "jobs.collective.membership")
 """What the tasks of a collective job import."""
 
 
-class Group(NamedTuple):
-    """Where the workers of a collective job meet: the run directory, a folder in it, and the lease of the driver they
-    work for."""
+class JobFiles(NamedTuple):
+    """Where the tasks of a collective job work: the run directory's address, the job's folder in it, and the name of
+    the lease of the driver that starts them."""
 
     run_dir: str
     folder: str
-    lock: str
+    lease: str
 
 
-def collective_request(job: JobRequest, group: Group) -> JobRequest:
-    """Return the request for the collective job of a group, made from that for a round of its workers."""
-    options = (*job.options, "--run-dir", group.run_dir, "--group", group.folder, "--lock", group.lock)
-    return replace(job, job=CollectiveJob, options=options, reducers=0, spare=0, is_collective=True)
+def collective_request(round_: JobRequest, files: JobFiles) -> JobRequest:
+    """Return the request for a collective job, made from the request for a round of the same workers."""
+    options = (*round_.options, "--run-dir", files.run_dir, "--folder", files.folder, "--lease", files.lease)
+    return replace(round_, job=CollectiveJob, options=options, reducers=0, spare=0, is_collective=True)

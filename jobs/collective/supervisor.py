@@ -10,7 +10,7 @@ import contextlib
 import secrets
 
 from jobs.collective.progress import EventSink, ProgressReporter
-from jobs.collective.request import Group, collective_request
+from jobs.collective.request import JobFiles, collective_request
 from jobs.mapreduce.launcher import RoundLauncher
 from nnlib.config.runners import runner_named
 from nnlib.core.errors import JobError, NnjobsError, StorageError
@@ -29,30 +29,31 @@ def run_collective(
     Returns None where not all workers came to run at once and ``sync.gang_fallback`` says to go on in rounds mode: from
     the newest commit, which may be a later one by then. Raises `JobError` where the job failed.
     """
-    run, trials = store.storage, range(len(launcher.spec.trials))
-    group = Group(run.root, f"{GROUP}/{secrets.token_hex(4)}", current_lease(run))
+    spec, run = launcher.spec, store.storage
+    trials = range(len(spec.trials))
+    files = JobFiles(run.root, f"{GROUP}/{secrets.token_hex(4)}", current_lease(run))
     detector = None
-    if launcher.spec.workers > 1 and not runner_named(launcher.spec.config.runtime.runner).in_one_process:
+    if spec.workers > 1 and not runner_named(spec.config.runtime.runner).in_one_process:
         # Late: pyzmq takes 0.1 s to import, and a group in one process does not need it.
         from jobs.collective.failure_detector import FailureDetector
 
-        detector = FailureDetector(events, launcher, run, group.folder)
-    progress = ProgressReporter(events, launcher.spec, store, start, None if detector is None else detector.check)
+        detector = FailureDetector(events, launcher, run, files.folder)
+    progress = ProgressReporter(events, spec, store, start, None if detector is None else detector.check)
     was_undisturbed = False
     try:
         with progress.polling():
-            request = collective_request(launcher.request("collective", start.round, trials), group)
+            request = collective_request(launcher.request("collective", start.round, trials), files)
             outputs = launcher.launch(request, trials)
         was_undisturbed = progress.generation == 1
         return outputs
     except KeyboardInterrupt:
         with contextlib.suppress(NnjobsError):
-            every = launcher.spec.config.checkpoint.every
+            every = spec.config.checkpoint.every
             events.tell(Note(f"the newest commit is of round {store.newest()} (checkpoint.every: {every})", "warning"))
         raise
     except JobError as failed:
         error = failed if detector is None or detector.error is None else detector.error
-        if "slots" not in error.where or launcher.spec.config.sync.gang_fallback != "rounds":
+        if "slots" not in error.where or spec.config.sync.gang_fallback != "rounds":
             raise error from None
         events.tell(Note(f"{error.message}; going on in rounds mode from round {store.newest()}", "warning"))
         return None

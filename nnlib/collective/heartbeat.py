@@ -173,9 +173,9 @@ class HeartbeatMonitor(threading.Thread):
         self._publish()
 
     def _publish(self, *, has_left: bool = False) -> None:
-        own = self.outgoing
-        header = _HEADER.pack(self._tags[self.worker], self.worker, PULSE.beats, own.is_waiting, has_left)
-        self._publisher.send(header + struct.pack(f"<{len(own.sent)}Q", *own.sent))
+        status = self.outgoing
+        header = _HEADER.pack(self._tags[self.worker], self.worker, PULSE.beats, status.is_waiting, has_left)
+        self._publisher.send(header + struct.pack(f"<{len(status.sent)}Q", *status.sent))
 
     def _receive(self) -> None:
         with contextlib.suppress(zmq.Again):

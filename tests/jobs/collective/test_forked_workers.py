@@ -112,8 +112,8 @@ def test_a_worker_that_fails_is_named_in_the_log(blobs: str, tmp_path: Path) -> 
     config = Config.model_validate({"name": "tiny", "workers": 4, "data": {"path": blobs}, "model": {"hidden": [4]}})
     spec, _ = make_spec(config, Dataset.open(blobs))
     (tmp_path / "spec.json").write_bytes(canonical(spec.to_json()))
-    options = ["--phase", "collective", "--spec", "spec.json", "--run-dir", str(tmp_path / "nowhere"), "--group", "g"]
-    done = task(tmp_path, *options, "--lock", "l")
+    options = ["--phase", "collective", "--spec", "spec.json", "--run-dir", str(tmp_path / "nowhere"), "--folder", "f"]
+    done = task(tmp_path, *options, "--lease", "l")
     assert done.returncode == 1
     assert re.search(rb"^nnjobs: worker [13] on \S+ ended with code 1$", done.stderr, re.MULTILINE), done.stderr
     assert b"there is no run directory" in done.stderr

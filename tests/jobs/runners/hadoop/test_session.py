@@ -11,7 +11,7 @@ import pytest
 from played_hadoop import APPLICATION, Yarn, after, play, said
 from small_job import request, small_spec, with_hadoop
 
-from jobs.collective.request import Group, collective_request
+from jobs.collective.request import JobFiles, collective_request
 from jobs.mapreduce.launcher import RoundLauncher
 from jobs.runners.hadoop import staging
 from jobs.runners.hadoop.session import HadoopSession
@@ -246,7 +246,7 @@ def test_where_things_lie(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def collective(spec: JobSpec) -> JobRequest:
-    return collective_request(request(spec, "collective"), Group("/run", "collective/x", "lock"))
+    return collective_request(request(spec, "collective"), JobFiles("/run", "collective/x", "lock"))
 
 
 def test_how_workers_are_put_into_containers_is_shown_when_it_changes(opened: Opened, hadoop_home: Path) -> None:
