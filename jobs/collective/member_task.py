@@ -24,8 +24,8 @@ from nnlib.run.checkpoint import ROUNDS, Checkpoint, RoundStore
 from nnlib.run.spec import JobSpec, WorkerPlan
 from nnlib.storage import Storage, storage
 from nnlib.training.advance import epochs_left
-from nnlib.training.allreduce_round import TroubleError
 from nnlib.training.collective_training import train_together
+from nnlib.training.contribution import WorkerFailedError
 from nnlib.training.worker import LocalWorker
 
 JoinGroup = Callable[[Callable[[], bool]], Communicator]
@@ -96,9 +96,9 @@ class CollectiveWorker:
                     yield metrics_line(self._number, index, worker.score(index, state))
             except SupersededError:
                 raise  # another task yields this worker's lines
-            except TroubleError as trouble:
-                if trouble.own:
-                    yield ERROR_KEY, encode_record(self._number, trouble.error.to_record())
+            except WorkerFailedError as failed:
+                if failed.is_local:
+                    yield ERROR_KEY, encode_record(self._number, failed.error.to_record())
             except NnjobsError as error:
                 yield ERROR_KEY, encode_record(self._number, error.to_record())
 

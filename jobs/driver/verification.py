@@ -32,8 +32,8 @@ from nnlib.run.round_metrics import RoundMetrics
 from nnlib.run.spec import JobSpec, WorkerPlan, assign_shards
 from nnlib.storage import LocalStorage
 from nnlib.training.advance import advance
-from nnlib.training.allreduce_round import TroubleError
 from nnlib.training.collective_training import train_together
+from nnlib.training.contribution import WorkerFailedError
 from nnlib.training.worker import LocalWorker
 
 
@@ -245,8 +245,8 @@ def _replay_together(
 
     try:
         InProcessGroup(spec.workers).run(take_part)
-    except TroubleError as trouble:
-        raise trouble.error from trouble
+    except WorkerFailedError as failed:
+        raise failed.error from failed
     return reached[0]
 
 

@@ -1,18 +1,20 @@
-"""One worker of a group that trains together: score, train, all-reduce, advance, round after round.
+"""One worker of a group that trains together: train, all-reduce and advance, round after round.
 
-The station is the one of rounds mode (`nnlib.training.worker_round.local_round`, `nnlib.training.advance.advance`);
-only the way of the partials differs: they do not travel as lines through a reducer but in an all-reduce, all trials in
-the same one. Every worker advances by itself, from the same records and averages, so all know the next round's models,
-who goes on and for how many epochs, and nothing of that has to be sent."""
+A round does what it does in rounds mode (`nnlib.training.worker_round.local_round`, `nnlib.training.advance.advance`);
+only the partials go another way: not as lines through a reducer but in an all-reduce, all trials in the same one. Every
+worker advances by itself, from the same records and averages. So all know the next round's models, which trials go on
+and for how many epochs, and none of that has to be sent.
+"""
 
 from __future__ import annotations
 
 from nnlib.collective.communicator import Communicator
 from nnlib.run.checkpoint import Checkpoint
 from nnlib.training.advance import advance, epochs_left
-from nnlib.training.allreduce_round import averaged_round, synchronous_round
-from nnlib.training.overlapped_rounds import overlapped_rounds
-from nnlib.training.round_observer import RoundObserver, Told, outputs_of
+from nnlib.training.allreduce_round import average_gradients, average_weights
+from nnlib.training.overlapped_rounds import train_overlapped_rounds
+from nnlib.training.round_observer import RoundObserver, RoundPublisher
+from nnlib.training.round_outputs import collect_outputs
 from nnlib.training.worker import LocalWorker
 
 
@@ -24,29 +26,31 @@ def train_together(
     *,
     until: int | None = None,
 ) -> Checkpoint:
-    """Rounds from ``checkpoint``, the same at every worker, to the last (or to round ``until``, a drained one of
-    `nnlib.run.round_length.drained_round`); returns the last checkpoint.
+    """Train from ``checkpoint``, which is the same at every worker, to the last round; return the last checkpoint.
 
-    Raises `TroubleError` at all workers for an error of any, and what the group raises when it breaks.
+    ``observer``: receives every round (worker 0's commits them); ``until``: the round to stop at, a drained one (see
+    `nnlib.run.round_length.drained_round`).
+
+    Raises `WorkerFailedError` at all workers for an error of any, and what ``group`` raises for a lost peer.
     """
     worker.restart(checkpoint)
-    told = Told(worker, group, observer)
-    rounds = overlapped_rounds if worker.spec.config.sync.overlap else _rounds
-    last = rounds(worker, group, checkpoint, told, until)
-    told.end()
+    publisher = RoundPublisher(worker, group, observer)
+    train_rounds = train_overlapped_rounds if worker.spec.config.sync.overlap else _train_rounds
+    last = train_rounds(worker, group, checkpoint, publisher, until)
+    publisher.finish()
     return last
 
 
-def _rounds(
-    worker: LocalWorker, group: Communicator, checkpoint: Checkpoint, told: Told, until: int | None
+def _train_rounds(
+    worker: LocalWorker, group: Communicator, checkpoint: Checkpoint, publisher: RoundPublisher, until: int | None
 ) -> Checkpoint:
-    """One round after the other."""
+    """Train one round after the other."""
     spec = worker.spec
-    take = synchronous_round if spec.config.sync.every == "batch" else averaged_round
+    run_round = average_gradients if spec.config.sync.every == "batch" else average_weights
     while checkpoint.round != until and (epochs := epochs_left(spec, checkpoint)):
-        report = told.report(checkpoint.round + 1)
-        share = take(worker, group, checkpoint, checkpoint.active, epochs, report)
-        outputs, share = outputs_of(worker, group, checkpoint, share)
+        report = publisher.begin_report(checkpoint.round + 1)
+        averaged = run_round(worker, group, checkpoint, epochs, report)
+        outputs, averaged = collect_outputs(worker, group, checkpoint, averaged)
         before, checkpoint = checkpoint, advance(spec, checkpoint, outputs)
-        told.round(before, checkpoint, outputs, share)
+        publisher.publish(before, checkpoint, outputs, averaged)
     return checkpoint

@@ -30,8 +30,8 @@ from nnlib.core.events import ignore
 from nnlib.run.checkpoint import Checkpoint
 from nnlib.run.round_length import drained_round
 from nnlib.run.round_metrics import RoundMetrics
-from nnlib.training.allreduce_round import TroubleError
 from nnlib.training.collective_training import train_together
+from nnlib.training.contribution import WorkerFailedError
 from nnlib.training.local_result import LocalResult, RoundStart
 from nnlib.training.local_training import local_training
 from nnlib.training.round_batches import RoundBatches
@@ -232,7 +232,7 @@ def test_an_error_reaches_all_wherever_it_is_met(
 
     monkeypatch.setattr(WorkerTrial, "draw_batches", fail)
     ends = in_threads(overlapped(blobs, tmp_path))
-    assert [isinstance(end, TroubleError) and (end.own, str(end.error.message)) for end in ends] == [
+    assert [isinstance(end, WorkerFailedError) and (end.is_local, str(end.error.message)) for end in ends] == [
         (worker == 1, "rows are gone") for worker in range(3)
     ]
 
