@@ -20,7 +20,9 @@ from jobs.runners.lines import ERROR_KEY, Line, encode_record
 from nnlib.collective.communicator import Communicator, PeerLostError, SupersededError
 from nnlib.collective.in_process import InProcessGroup
 from nnlib.core.errors import JobError, NnjobsError
-from nnlib.run.checkpoint import ROUNDS, Checkpoint, RoundStore
+from nnlib.run.checkpoint import Checkpoint
+from nnlib.run.manifest import ROUNDS
+from nnlib.run.round_store import RoundStore
 from nnlib.run.spec import JobSpec, WorkerPlan
 from nnlib.storage import Storage, storage
 from nnlib.training.advance import epochs_left

@@ -11,7 +11,8 @@ from typing import Any, Protocol
 from jobs.collective.status_file import CollectiveStatus, read_status
 from nnlib.core.errors import NnjobsError
 from nnlib.core.events import Event, GroupSeen, TrialStopped
-from nnlib.run.checkpoint import Checkpoint, RoundStore
+from nnlib.run.checkpoint import Checkpoint
+from nnlib.run.round_store import RoundStore
 from nnlib.run.spec import JobSpec
 from nnlib.training.round_events import round_done
 
@@ -110,7 +111,7 @@ class ProgressReporter:
     def _report_committed(self, newest: int) -> None:
         """Report rounds up to ``newest`` from their metrics, which have no times."""
         for round_ in range(self._reported + 1, newest + 1):
-            metrics = self._store.metrics(round_)
+            metrics = self._store.log.metrics(round_)
             for trial in metrics.trials:
                 if trial.status != "active":
                     self._events.tell(TrialStopped(trial.trial, trial.scores.split, round_ - 1, trial.status))

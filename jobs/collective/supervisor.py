@@ -15,9 +15,11 @@ from jobs.mapreduce.launcher import RoundLauncher
 from nnlib.config.runners import runner_named
 from nnlib.core.errors import JobError, NnjobsError, StorageError
 from nnlib.core.events import Note
-from nnlib.run.checkpoint import ROUNDS, Checkpoint, RoundStore
+from nnlib.run.checkpoint import Checkpoint
 from nnlib.run.directory import GROUP
 from nnlib.run.lease import current_lease
+from nnlib.run.manifest import ROUNDS
+from nnlib.run.round_store import RoundStore
 from nnlib.training.round_result import TrialOutput
 
 

@@ -25,13 +25,14 @@ from nnlib.core.arrays import Vector
 from nnlib.core.errors import ConfigError
 from nnlib.core.events import Event, Listener, Note, PhaseStarted, RunDone, RunStarted, ignore
 from nnlib.core.numerics import blas_threads
-from nnlib.run.checkpoint import Checkpoint, RoundStore
+from nnlib.run.checkpoint import Checkpoint
 from nnlib.run.directory import EVENTS, GROUP, LOG, METRICS_VIEW, RunDirectory
 from nnlib.run.final_result import FinalResult
 from nnlib.run.journal import Journal
 from nnlib.run.lease import RunLock
 from nnlib.run.metrics_view import metrics_lines, view_text
 from nnlib.run.round_length import round_count
+from nnlib.run.round_store import RoundStore
 from nnlib.run.spec import JobSpec
 from nnlib.storage.upload_counter import UPLOADED
 from nnlib.tracking import tracked

@@ -10,10 +10,11 @@ from jobs.mapreduce.launcher import RoundLauncher, model_files
 from nnlib.core.arrays import Vector
 from nnlib.core.errors import MismatchError
 from nnlib.evaluation.model_selection import choice_facts, combinations_of
-from nnlib.run.checkpoint import Checkpoint, RoundStore
+from nnlib.run.checkpoint import Checkpoint
 from nnlib.run.final_result import FinalResult, FinalTrial
 from nnlib.run.model_file import model_digest, named_arrays
 from nnlib.run.round_metrics import TrialScores
+from nnlib.run.round_store import RoundStore
 from nnlib.training.advance import watch
 from nnlib.training.round_events import mean
 from nnlib.training.round_result import TrialOutput
@@ -68,7 +69,7 @@ def final_scores(
 
 def _scores_of(store: RoundStore, trial: int, round_: int) -> TrialScores:
     """The scores of a trial's model after ``round_`` rounds: the next round's job made them."""
-    for entry in store.metrics(round_ + 1).trials:
+    for entry in store.log.metrics(round_ + 1).trials:
         if entry.trial == trial and entry.scored_round == round_:
             return entry.scores
     raise MismatchError("the scores of the best round are not there", round=round_, trial=trial)

@@ -10,9 +10,10 @@ from jobs.mapreduce.launcher import RoundLauncher, model_files
 from nnlib.core.errors import ConfigError
 from nnlib.core.events import Listener
 from nnlib.core.scratch import scratch_folder
-from nnlib.run.checkpoint import Checkpoint, RoundStore, TrialState
+from nnlib.run.checkpoint import Checkpoint, TrialState
 from nnlib.run.ledger import first_facts
 from nnlib.run.round_metrics import RoundMetrics
+from nnlib.run.round_store import RoundStore
 from nnlib.run.spec import JobSpec, WorkerPlan
 from nnlib.storage import LocalStorage
 from nnlib.training.round_result import TrialOutput

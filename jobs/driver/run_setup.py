@@ -21,10 +21,11 @@ from nnlib.core.events import Listener, PhaseStarted
 from nnlib.data.dataset import Dataset
 from nnlib.data.scaling import Scaler
 from nnlib.optim import build_outer
-from nnlib.run.checkpoint import ROUNDS, Checkpoint, TrialState
+from nnlib.run.checkpoint import Checkpoint, TrialState
 from nnlib.run.directory import RunDirectory
 from nnlib.run.lease import RunLock
 from nnlib.run.ledger import Origin, RunOrigin, WeightsOrigin, digest, first_facts
+from nnlib.run.manifest import ROUNDS
 from nnlib.run.planner import make_spec
 from nnlib.run.round_metrics import RoundMetrics
 from nnlib.run.spec import JobSpec, Trial, WorkerPlan, assign_shards, initial_vector, partial_layout
@@ -177,7 +178,7 @@ def _start_from_run(spec: JobSpec, states: Sequence[TrialState], address: str) -
         if old.model(old.trials[index]).layout != layout:
             raise ConfigError("that run's model has another shape or dtype", run=parent.address, key="model")
         state.weights, state.buffers = models[index]
-    return RunOrigin(round_, checkpoint is None, digest(store.ledger(round_)))
+    return RunOrigin(round_, checkpoint is None, digest(store.log.ledger(round_)))
 
 
 def _same_trial(spec: JobSpec, wanted: Trial) -> int | None:

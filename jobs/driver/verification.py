@@ -23,12 +23,14 @@ from nnlib.core.numerics import blas_threads
 from nnlib.core.scratch import scratch_folder
 from nnlib.data.dataset import Dataset
 from nnlib.data.shard_reader import ShardReader
-from nnlib.run.checkpoint import LEDGER, MODEL, RESIDUALS, STATE, Checkpoint, RoundStore
+from nnlib.run.checkpoint import Checkpoint
 from nnlib.run.directory import FINAL_METRICS, RunDirectory, final_bytes
 from nnlib.run.ledger import LedgerLine, digest, first_facts
+from nnlib.run.manifest import LEDGER, MODEL, RESIDUALS, STATE
 from nnlib.run.planner import make_spec
 from nnlib.run.round_length import drained_round, epochs_after, round_count
 from nnlib.run.round_metrics import RoundMetrics
+from nnlib.run.round_store import RoundStore
 from nnlib.run.spec import JobSpec, WorkerPlan, assign_shards
 from nnlib.storage import LocalStorage
 from nnlib.training.advance import advance
@@ -112,9 +114,9 @@ def _check_files(store: RoundStore, committed: Sequence[int], found: Verificatio
         missing = sorted(set(range(committed[-1] + 1)) - set(committed))
         wrong = f"round {', '.join(map(str, missing))} is missing" if missing else "two commits hold the same round"
         found.problems.append(wrong)
-    for span in store.spans():
+    for span in store.log.spans():
         try:
-            found.problems += store.damaged(span[-1])
+            found.problems += store.log.damaged(span[-1])
         except NnjobsError as error:
             found.problems.append(f"round {span[-1]}: {error}")
 
@@ -125,7 +127,7 @@ def _check_chain(spec: JobSpec, store: RoundStore, committed: Sequence[int], fou
     own = first_facts(spec, None).to_json()
     for round_ in committed:
         try:
-            line = store.ledger(round_)
+            line = store.log.ledger(round_)
             parsed = LedgerLine.parse(line)
             facts = parsed.facts
             if parsed.previous != (None if previous is None else digest(previous)):
@@ -138,7 +140,7 @@ def _check_chain(spec: JobSpec, store: RoundStore, committed: Sequence[int], fou
             for key in ("seed", "splits", "folds", "trials", "shards") if round_ == 0 else ():
                 if facts[key] != own[key]:
                     found.problems.append(f"ledger line 0: {key} are not those of spec.json")
-            stored, within = store.hashes(round_), store.commit_of(round_) != round_
+            stored, within = store.log.hashes(round_), store.log.commit_of(round_) != round_
             for name, expected in parsed.files.items():
                 if stored.get(name) != expected and not (within and name not in stored):
                     found.problems.append(f"ledger line {round_}: {name} is not the one of the manifest")
@@ -160,7 +162,7 @@ def _check_data(spec: JobSpec, found: Verification) -> None:
 def _same_kernel(store: RoundStore, committed: Sequence[int], found: Verification) -> bool:
     """Whether this machine computes the bits that the run's workers computed."""
     here = numerics.fingerprint()
-    kernels = {kernel for round_ in committed[1:] for kernel in LedgerLine.parse(store.ledger(round_)).numerics}
+    kernels = {kernel for round_ in committed[1:] for kernel in LedgerLine.parse(store.log.ledger(round_)).numerics}
     if kernels <= {here}:
         return True
     found.notes.append(
@@ -181,7 +183,7 @@ def _replay(
     if 0 in wanted:
         _verify_start(run, spec, store, scratch, found)
     current: tuple[RoundStore, Checkpoint] | None = None
-    lacking = {round_ for round_ in store.rounds()[1:] if LedgerLine.parse(store.ledger(round_)).lacks_workers}
+    lacking = {round_ for round_ in store.rounds()[1:] if LedgerLine.parse(store.log.ledger(round_)).lacks_workers}
     together = spec.config.sync.every == "batch" or spec.config.sync.error_feedback or spec.config.sync.overlap
     for target in [round_ for round_ in wanted if round_ > 0]:
         if current is not None and current[1].round >= target:  # on the way to the end of an overlap
@@ -252,13 +254,13 @@ def _replay_together(
 
 def _compare(store: RoundStore, scratch: RoundStore, round_: int, found: Verification) -> None:
     """The line of the ledger has the hashes of all the round's files, also of those that a span does not keep."""
-    lines = [place.ledger(round_) for place in (scratch, store)]
+    lines = [place.log.ledger(round_) for place in (scratch, store)]
     ours, theirs = (LedgerLine.parse(line).files for line in lines)
     differing = [name for name in sorted({*ours, *theirs}) if ours.get(name) != theirs.get(name)]
     if lines[0] != lines[1]:
         differing.append(LEDGER)
-    if store.commit_of(round_) == round_:  # residuals are in no line, for rounds within spans have none
-        kept = [place.manifest(round_)["files"].get(RESIDUALS) for place in (scratch, store)]
+    if store.log.commit_of(round_) == round_:  # residuals are in no line, for rounds within spans have none
+        kept = [place.log.manifest(round_).files.get(RESIDUALS) for place in (scratch, store)]
         differing += [RESIDUALS] if kept[0] != kept[1] else []
     if differing:
         found.problems.append(f"round {round_}: recomputing gives another {', '.join(differing)}")
@@ -274,11 +276,11 @@ def _verify_start(
     for ours, theirs in zip(trials, spec.trials, strict=True):
         if {**ours.to_json(), "scaler": None} != {**theirs.to_json(), "scaler": None}:
             found.problems.append(f"spec.json: trial {theirs.index} is not what its split seed gives")
-    if LedgerLine.parse(store.ledger(0)).has_origin:
+    if LedgerLine.parse(store.log.ledger(0)).has_origin:
         found.notes.append("round 0 was given its weights (train --from, or by a program): only their hash was checked")
         return
     scratch.commit(Checkpoint(0, initial_states(spec), RoundMetrics(0), first_facts(spec, None)))
-    ours_files, theirs_files = (place.manifest(0)["files"] for place in (scratch, store))
+    ours_files, theirs_files = (place.log.manifest(0).files for place in (scratch, store))
     for name in (MODEL, STATE):
         if ours_files.get(name) != theirs_files.get(name):
             found.problems.append(f"round 0: the seeds give another {name}")

@@ -22,10 +22,10 @@ from nnlib.config.schema import Config
 from nnlib.core.scratch import scratch_folder
 from nnlib.data.dataset import Dataset
 from nnlib.data.sampling import sample_size
-from nnlib.run.checkpoint import RoundStore
 from nnlib.run.directory import RunDirectory
 from nnlib.run.ledger import first_facts
 from nnlib.run.planner import make_spec
+from nnlib.run.round_store import RoundStore
 from nnlib.run.spec import JobSpec, partial_layout
 from nnlib.simulate.costs import Costs, Workload
 from nnlib.simulate.fit import Measured, fit_costs

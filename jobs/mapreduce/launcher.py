@@ -20,8 +20,10 @@ from nnlib.config.runners import runner_named
 from nnlib.core.errors import ConfigError, JobError
 from nnlib.core.events import Note
 from nnlib.core.layout import LayoutSlice
-from nnlib.run.checkpoint import Checkpoint, RoundStore
+from nnlib.run.checkpoint import Checkpoint
 from nnlib.run.ledger import canonical
+from nnlib.run.manifest import MODEL, STATE, round_path
+from nnlib.run.round_store import RoundStore
 from nnlib.run.spec import JobSpec, WorkerPlan, partial_layout
 from nnlib.storage import storage
 from nnlib.training.round_result import TrialOutput, check_records
@@ -189,5 +191,5 @@ def model_files(store: RoundStore, checkpoint: Checkpoint) -> tuple[str, str | N
     """Paths of a round's model, and of the averaged optimizer state if there is any, for a job's tasks."""
     state = any(trial.optimizer.size for trial in checkpoint.trials)
     root = store.storage.root
-    model = f"{root}/{store.model_file(checkpoint.round)}"
-    return model, f"{root}/{store.state_file(checkpoint.round)}" if state else None
+    model = f"{root}/{round_path(checkpoint.round, MODEL)}"
+    return model, f"{root}/{round_path(checkpoint.round, STATE)}" if state else None

@@ -125,7 +125,7 @@ def scores_of(run: RunDirectory, epochs: Sequence[int]) -> list[Score]:
 def round_ends(run: RunDirectory) -> dict[int, int]:
     """Epoch -> the round that it ends, of a run's committed rounds."""
     store = run.rounds(run.spec())
-    return {store.metrics(round_).epoch: round_ for round_ in store.rounds()}
+    return {store.log.metrics(round_).epoch: round_ for round_ in store.rounds()}
 
 
 def round_seconds(run: RunDirectory) -> dict[int, float]:

@@ -17,10 +17,10 @@ from nnlib.core.errors import ConfigError
 from nnlib.evaluation.intervals import LEVEL, over_splits, wilson
 from nnlib.export.network import Network
 from nnlib.inference.trained_model import TrainedModel
-from nnlib.run.checkpoint import RoundStore
 from nnlib.run.directory import CONFIG, RunDirectory
 from nnlib.run.final_result import FinalTrial
 from nnlib.run.ledger import digest
+from nnlib.run.round_store import RoundStore
 from nnlib.run.spec import JobSpec, Trial
 
 SCORES = {"classification": ("accuracy", "top_5_accuracy", "loss"), "regression": ("r2", "mse", "mae", "loss")}
@@ -73,7 +73,7 @@ def make_card(
 def ledger_root(store: RoundStore) -> dict[str, Any]:
     """The newest round and the hash of its ledger line: the lines are chained, so it stands for the whole ledger."""
     round_ = store.newest()
-    return {"round": round_, "sha256": digest(store.ledger(round_))}
+    return {"round": round_, "sha256": digest(store.log.ledger(round_))}
 
 
 def _metrics(spec: JobSpec, trial: Trial, entries: Sequence[FinalTrial]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The run directory: everything a run knows, at one address.
 
 ``config.yaml`` (resolved, with versions), ``spec.json`` (what every task reads: config, dataset manifest, trials with
-their splits and scaling), ``rounds/`` (see `nnlib.run.checkpoint`), ``final/`` (the models that are kept and their
+their splits and scaling), ``rounds/`` (see `nnlib.run.round_store`), ``final/`` (the models that are kept and their
 scores), ``metrics.jsonl`` (a view made from the rounds), ``events.jsonl`` and ``log`` (attempts, hosts, times: never
 hashed). It is its owner's alone, for a log may quote what data and machines say; `nnlib.export` makes files to share.
 """
@@ -16,12 +16,13 @@ from nnlib.config.schema import Config
 from nnlib.core.arrays import Vector
 from nnlib.core.errors import MismatchError, UsageError
 from nnlib.core.layout import ModelState
-from nnlib.run.checkpoint import ROUNDS, RoundStore
 from nnlib.run.final_result import REMAKE, FinalResult
 from nnlib.run.lease import FOLDER
 from nnlib.run.ledger import canonical
+from nnlib.run.manifest import ROUNDS
 from nnlib.run.model_file import model_digest, pack, parse_json, read_model, unpack
 from nnlib.run.round_length import round_count
+from nnlib.run.round_store import RoundStore
 from nnlib.run.spec import JobSpec
 from nnlib.storage import Storage, storage
 

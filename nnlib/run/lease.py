@@ -4,7 +4,7 @@ A lock is a lease: ``lock/000003.json`` says who holds it (host, process, since 
 counts; taking over a dead holder's lease means creating the next number, which only one of several can. On the same
 host a holder is dead when its process is; elsewhere when its lease has run out, which a live holder renews in time.
 Clocks only decide when a dead driver's run may go on: should a stale one wake up, its commit of a round is refused
-(`nnlib.run.checkpoint`), whatever the clocks say.
+(`nnlib.run.round_store`), whatever the clocks say.
 """
 
 from __future__ import annotations

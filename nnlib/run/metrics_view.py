@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from nnlib.run.checkpoint import RoundStore
 from nnlib.run.final_result import FinalResult
 from nnlib.run.round_metrics import TrialScores, TrialTraining, WorkerTraining
+from nnlib.run.round_store import RoundStore
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def metrics_lines(store: RoundStore, rounds: Iterable[int], final: FinalResult |
     training: dict[tuple[int, int], TrialTraining] = {}
     epochs = {0: 0}
     for round_ in rounds:
-        metrics = store.recent_metrics(round_)
+        metrics = store.log.recent_metrics(round_)
         epochs[round_] = metrics.epoch
         for entry in metrics.trials:
             scores[entry.scored_round, entry.trial] = entry.scores

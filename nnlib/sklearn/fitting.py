@@ -146,7 +146,7 @@ def _history(run: str) -> tuple[list[float], int]:
     losses: list[float] = []
     epochs = 0
     for round_ in store.rounds()[1:]:
-        metrics = store.metrics(round_)
+        metrics = store.log.metrics(round_)
         training = metrics.trials[0].training
         if training is None:  # the round at which the trial stopped early
             continue

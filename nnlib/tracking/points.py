@@ -55,7 +55,7 @@ class History:
         return set(self._store.rounds())
 
     def points(self, round_: int, when: float, seconds: float | None) -> list[Point]:
-        return round_points(self._store.metrics(round_), when, seconds)
+        return round_points(self._store.log.metrics(round_), when, seconds)
 
     def recorded(self, newest: int) -> Iterable[Point]:
         """Of all rounds up to ``newest``, with the times that the run's events tell of them."""
@@ -69,7 +69,7 @@ class History:
         final = self._run.final()
         if final is None:
             return []
-        epoch = self._store.metrics(self._store.newest()).epoch
+        epoch = self._store.log.metrics(self._store.newest()).epoch
         scores = score_values([trial.scores for trial in final.trials])
         values = {f"kept/{name}": value for name, value in scores.items()}
         return [Point(epoch, when, values)]

@@ -10,7 +10,8 @@ from records import round_facts, round_metrics, trial_metrics
 
 from nnlib.core.entries import parameter
 from nnlib.core.layout import Layout
-from nnlib.run.checkpoint import Checkpoint, RoundStore, TrialState
+from nnlib.run.checkpoint import Checkpoint, TrialState
+from nnlib.run.round_store import RoundStore
 
 LAYOUTS = [
     Layout.build(

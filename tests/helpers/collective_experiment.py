@@ -29,8 +29,8 @@ def substance(run: Path) -> dict[str, Any]:
     directory = RunDirectory.open(str(run))
     store = directory.rounds(directory.spec())
     return {
-        "ledger": [store.ledger(round_) for round_ in store.rounds()],
-        "metrics": [store.metrics(round_) for round_ in store.rounds()],
+        "ledger": [store.log.ledger(round_) for round_ in store.rounds()],
+        "metrics": [store.log.metrics(round_) for round_ in store.rounds()],
         "view": (run / "metrics.jsonl").read_bytes(),
         **{path.name: path.read_bytes() for path in sorted((run / "final").iterdir())},
     }

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from nnlib.run.checkpoint import RoundStore
 from nnlib.run.directory import RunDirectory
+from nnlib.run.round_store import RoundStore
 
 
 def deterministic_files(run: Path) -> dict[str, str]:

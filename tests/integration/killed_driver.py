@@ -36,7 +36,7 @@ def before_submission() -> None:
 
 def before_commit() -> None:
     """When the job's lines are read, and nothing is written."""
-    from nnlib.run.checkpoint import RoundStore
+    from nnlib.run.round_store import RoundStore
 
     require = RoundStore.require
 
@@ -61,7 +61,7 @@ def in_commit() -> None:
 
 def after_commit() -> None:
     """When the round is there, and nobody was told."""
-    from nnlib.run.checkpoint import RoundStore
+    from nnlib.run.round_store import RoundStore
 
     commit = RoundStore.commit
 

@@ -15,8 +15,9 @@ from jobs.driver import driver
 from nnlib.config.schema import Config
 from nnlib.core.errors import MismatchError, StorageError
 from nnlib.core.events import Event, RoundDone
-from nnlib.run.checkpoint import Checkpoint, RoundStore
+from nnlib.run.checkpoint import Checkpoint
 from nnlib.run.directory import RunDirectory
+from nnlib.run.round_store import RoundStore
 from nnlib.training.round_batches import RoundBatches
 from nnlib.training.worker_trial import WorkerTrial
 
@@ -69,7 +70,7 @@ def test_when_it_commits_does_not_matter(blobs: str, tmp_path: Path) -> None:
         driver.train(config(blobs, run, sync__mode="collective", **changes))
         found.append(substance(run))
         store = RunDirectory.open(str(run)).rounds(RunDirectory.open(str(run)).spec())
-        commits = [span[-1] for span in store.spans()]
+        commits = [span[-1] for span in store.log.spans()]
         if isinstance(every, int):
             assert commits == [0, *(round_ for round_ in range(1, 7) if round_ % every == 0), 7]
         assert [store.has_model(commit) for commit in commits] == [

@@ -70,10 +70,14 @@ def test_a_quorum_goes_on_and_says_who_was_missing(
     run = RunDirectory.open(str(tmp_path / "run"))
     spec = run.spec()
     store = run.rounds(spec)
-    assert [json.loads(store.ledger(round_))["trials"][0].get("missing") for round_ in (1, 2, 3)] == [None, [1], None]
-    facts = json.loads(store.ledger(2))["trials"][0]
+    assert [json.loads(store.log.ledger(round_))["trials"][0].get("missing") for round_ in (1, 2, 3)] == [
+        None,
+        [1],
+        None,
+    ]
+    facts = json.loads(store.log.ledger(2))["trials"][0]
     assert facts["examples"] == [spec.trials[0].train_rows[worker] for worker in (0, 2, 3)]
-    entry = store.metrics(2).trials[0].scores
+    entry = store.log.metrics(2).trials[0].scores
     lost = spec.trials[0].test_rows[1]
     assert entry.missing == MissingWorkers((1,), test_rows=lost, validation_rows=0)
     assert entry.test.rows == sum(spec.trials[0].test_rows) - lost

@@ -16,8 +16,9 @@ from nnlib.aggregation.average import Average, Partial
 from nnlib.core.entries import BUFFER_DTYPES, Entry, buffer, optimizer_state, parameter
 from nnlib.core.errors import DivergedError, MismatchError
 from nnlib.core.layout import BLOCK, Layout, LayoutSlice, ModelState
-from nnlib.run.checkpoint import Checkpoint, RoundStore, TrialState
+from nnlib.run.checkpoint import Checkpoint, TrialState
 from nnlib.run.model_file import model_digest, named_arrays, read_model, unpack
+from nnlib.run.round_store import RoundStore
 from nnlib.storage import LocalStorage
 
 PARAMETERS: list[Entry] = [parameter("weight", (3, 2), decays=True), parameter("bias", (2,), decays=False)]

@@ -274,7 +274,7 @@ def test_the_card(run: Path, tmp_path: Path) -> None:
     assert card["training"]["split"] == 6 and card["training"]["split_seeds"] == [4, 8, 6]
     assert card["data"]["classes"] == dict(zip("0123", directory.spec().dataset.class_counts, strict=True))
     assert [column["name"] for column in card["data"]["encoding"]["columns"]] == ["x"]
-    assert card["ledger"] == {"round": 2, "sha256": digest(directory.rounds(directory.spec()).ledger(2))}
+    assert card["ledger"] == {"round": 2, "sha256": digest(directory.rounds(directory.spec()).log.ledger(2))}
     assert card["versions"]["trained"]["numpy"] == np.__version__
     test = dict(card["metrics"]["test"])
     low, high = test.pop("accuracy_interval")

@@ -18,9 +18,11 @@ from safetensors.numpy import load_file
 
 from nnlib.core.errors import MismatchError, NnjobsError, StorageError
 from nnlib.core.layout import ModelState
-from nnlib.run.checkpoint import LEDGER, MANIFEST, METRICS, MODEL, STATE, TRIALS, Checkpoint, RoundStore
+from nnlib.run.checkpoint import Checkpoint
 from nnlib.run.ledger import canonical
+from nnlib.run.manifest import LEDGER, MANIFEST, METRICS, MODEL, STATE, TRIALS
 from nnlib.run.model_file import model_digest, pack, parse_json, read_model, unpack
+from nnlib.run.round_store import RoundStore
 from nnlib.storage import LocalStorage
 
 
@@ -49,9 +51,9 @@ def test_what_was_committed_is_loaded(store: RoundStore) -> None:
     assert store.rounds() == [0, 1, 2]
     for round_ in range(3):
         assert_same(store.load(round_), made[round_])
-        assert store.metrics(round_) == made[round_].metrics
-        assert store.ledger(round_) == made[round_].line
-        assert store.damaged(round_) == []
+        assert store.log.metrics(round_) == made[round_].metrics
+        assert store.log.ledger(round_) == made[round_].line
+        assert store.log.damaged(round_) == []
         assert sorted(path.name for path in folder(store, round_).iterdir()) == sorted(
             [LEDGER, MANIFEST, METRICS, MODEL, STATE, TRIALS]
         )
@@ -121,7 +123,7 @@ def test_of_many_drivers_one_commits(store: RoundStore) -> None:
     with ThreadPoolExecutor(6) as pool:
         assert list(pool.map(commit, range(6))).count(True) == 1
     expected = checkpoint(0)
-    expected.line = store.ledger(0)
+    expected.line = store.log.ledger(0)
     assert_same(store.load(0), expected)
 
 
@@ -135,13 +137,13 @@ def test_damage_of_any_file_is_found_and_named(store: RoundStore, name: str) -> 
         with pytest.raises(MismatchError, match="altered or damaged") as caught:
             store.load(0)
         assert caught.value.where["file"] == str(path)
-        assert store.damaged(0) == [f"rounds/000000/{name} does not match {MANIFEST}"]
+        assert store.log.damaged(0) == [f"rounds/000000/{name} does not match {MANIFEST}"]
     path.unlink()
     with pytest.raises(MismatchError, match="is missing") as missing:
         store.load(0)
     assert missing.value.where["file"] == str(path)
     if name not in (MODEL, STATE):
-        assert store.damaged(0) == [f"rounds/000000/{name} is missing"]
+        assert store.log.damaged(0) == [f"rounds/000000/{name} is missing"]
     path.write_bytes(data)
     store.load(0)
 
@@ -187,8 +189,8 @@ def test_pruning_keeps_the_first_the_newest_and_the_needed(store: RoundStore) ->
     assert not (folder(store, 1) / STATE).exists()
     assert store.rounds() == list(range(6))
     for round_ in range(6):
-        assert store.metrics(round_) == made[round_].metrics
-        assert store.damaged(round_) == []
+        assert store.log.metrics(round_) == made[round_].metrics
+        assert store.log.damaged(round_) == []
     assert_same(store.load(2), made[2])
     store.prune(1, {4})  # round 2 is needed no longer; from round 0 any other can be recomputed
     assert [round_ for round_ in range(6) if store.has_model(round_)] == [0, 4, 5]

@@ -114,7 +114,9 @@ def test_a_run_is_what_its_rounds_say(dataset: str, tmp_path: Path) -> None:
     assert result["rounds"] == len(rounds) < 20
     store = RunDirectory.open(str(run)).rounds(RunDirectory.open(str(run)).spec())
     for round_, (first, end) in enumerate(rounds[1:], 1):
-        distances = [sorted(w.drift.relative or 0.0 for w in trial.workers) for trial in store.metrics(round_).trials]
+        distances = [
+            sorted(w.drift.relative or 0.0 for w in trial.workers) for trial in store.log.metrics(round_).trials
+        ]
         drift = max(each[1] / 2 + each[2] / 2 for each in distances)
         length = rounds[round_ - 1][1] - rounds[round_ - 1][0]
         wanted = min(max(APART / drift * math.sqrt(3.0 * length), length / 2), 2 * length)

@@ -23,7 +23,7 @@ from nnlib.aggregation.quantization import decode, encode
 from nnlib.config.schema import Config
 from nnlib.core.errors import MismatchError
 from nnlib.core.events import ignore
-from nnlib.run.checkpoint import RESIDUALS
+from nnlib.run.manifest import RESIDUALS
 from nnlib.training.local_result import RoundStart
 from nnlib.training.local_training import local_training
 from nnlib.training.worker_round import worker_data
@@ -103,7 +103,7 @@ def test_a_worker_that_dies_is_replaced(blobs: str, tmp_path: Path, worker: int)
 def test_verify_recomputes_it(blobs: str, tmp_path: Path) -> None:
     run = tmp_path / "run"
     driver.train(fed_back(blobs, run, checkpoint__every=2, checkpoint__keep="all", train__epochs=10))
-    assert [span[-1] for span in rounds_of(run).spans()] == [0, 2, 4, 5]
+    assert [span[-1] for span in rounds_of(run).log.spans()] == [0, 2, 4, 5]
     for found in (verify(str(run)), verify(str(run), round_=3), verify(str(run), every=True)):
         assert (found.problems, found.notes) == ([], [])
     assert verify(str(run), every=True).recomputed == [0, 1, 2, 3, 4, 5]

@@ -177,8 +177,8 @@ def test_only_drained_rounds_are_committed_and_the_ledger_tells_them(blobs: str,
         run = tmp_path / str(every)
         driver.train(overlapped(blobs, run, checkpoint__every=every))
         store = rounds_of(run)
-        assert expected is None or [span[-1] for span in store.spans()] == expected
-        assert [json.loads(store.ledger(round_))["drained"] for round_ in range(1, 8)] == [
+        assert expected is None or [span[-1] for span in store.log.spans()] == expected
+        assert [json.loads(store.log.ledger(round_))["drained"] for round_ in range(1, 8)] == [
             round_ in (3, 6, 7) for round_ in range(1, 8)
         ]
         found.append(substance(run))

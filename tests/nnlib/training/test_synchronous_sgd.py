@@ -98,7 +98,7 @@ def test_workers_never_part_and_the_run_can_be_verified(blobs: str, tmp_path: Pa
     directory = RunDirectory.open(str(run))
     store = directory.rounds(directory.spec())
     for round_ in store.rounds()[1:]:
-        for entry in store.metrics(round_).trials:
+        for entry in store.log.metrics(round_).trials:
             assert [worker.drift.relative for worker in entry.workers] == [0.0] * 3
     found = verify(str(run), every=True)
     assert found.problems == [] and found.recomputed == store.rounds()
