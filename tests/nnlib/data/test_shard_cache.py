@@ -54,11 +54,11 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Dataset,
 
 
 def read_all(dataset: Dataset, cache: ShardCache | None = None) -> list[bytes]:
-    found = []
+    contents = []
     for shard in range(len(dataset.shards)):
         with ShardReader(dataset, shard, cache=cache) as reader:
-            found.append(b"".join(reader.row_group(index).x.tobytes() for index in range(len(reader.group_rows))))
-    return found
+            contents.append(b"".join(reader.row_group(index).x.tobytes() for index in range(len(reader.group_rows))))
+    return contents
 
 
 def test_a_shard_is_read_once(elsewhere: tuple[Dataset, Elsewhere], tmp_path: Path) -> None:

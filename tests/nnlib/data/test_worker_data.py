@@ -130,18 +130,18 @@ def test_workers_share_the_rows_among_them(tmp_path: Path) -> None:
     """Independent workers train on every row once; shared ones on the same rows; all score every row once."""
     dataset, _, _ = made(tmp_path, "uint8")
     rule = split_of(dataset)
-    own, shared, scored = [], [], []
+    trained, shared, scored = [], [], []
     for worker in range(SHARDS):
         one = WorkerData(dataset, [worker], [worker], memory_bytes=LARGE).trial(rule, None, "float32")
         all_ = WorkerData(dataset, range(SHARDS), [worker], memory_bytes=LARGE).trial(rule, None, "float32")
         key, rng = hash_key(0, Purpose.SAMPLE), generator(0, Purpose.ORDER)
-        own += [row for batch in one.sample().chunks() for row in batch.row.tolist()]
+        trained += [row for batch in one.sample().chunks() for row in batch.row.tolist()]
         shared.append(copied(all_.sample(0.9, key).batches(rng, window_rows=100, batch_size=32)))
         scored += [row for batch in all_.score_batches(TEST) for row in batch.row.tolist()]
     assert shared[0] == shared[1] == shared[2]
-    assert len(set(own)) == len(own) == 420
+    assert len(set(trained)) == len(trained) == 420
     assert len(set(scored)) == len(scored) == 210
-    assert not set(own) & set(scored)
+    assert not set(trained) & set(scored)
 
 
 def test_scoring_uses_fixed_chunks(tmp_path: Path) -> None:

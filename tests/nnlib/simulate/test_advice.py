@@ -42,10 +42,10 @@ def test_break_even_and_the_best_number_by_hand() -> None:
 def test_longer_periods_are_faster_and_the_shortest_cheap_one_is_named() -> None:
     work = replace(EIGHT, epochs=20, epochs_per_round=4)
     costs = Costs(train_example=0.01, job=0.45)  # a round of e epochs trains 2 e seconds on 4 workers
-    found = compare_periods(work, costs, Cluster(slots=4), 4)
-    assert [period.epochs for period in found] == [1, 2, 4, 5, 10, 20]
-    assert [period.seconds for period in found] == sorted((period.seconds for period in found), reverse=True)
-    assert [period.overhead for period in found[:3]] == pytest.approx([0.45 / 2.45, 0.45 / 4.45, 0.45 / 8.45])
-    cheap = shortest_cheap_period(found)
+    compared = compare_periods(work, costs, Cluster(slots=4), 4)
+    assert [period.epochs for period in compared] == [1, 2, 4, 5, 10, 20]
+    assert [period.seconds for period in compared] == sorted((period.seconds for period in compared), reverse=True)
+    assert [period.overhead for period in compared[:3]] == pytest.approx([0.45 / 2.45, 0.45 / 4.45, 0.45 / 8.45])
+    cheap = shortest_cheap_period(compared)
     assert cheap is not None and cheap.epochs == 4
-    assert shortest_cheap_period(found[:2]) is None
+    assert shortest_cheap_period(compared[:2]) is None

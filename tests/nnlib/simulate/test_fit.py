@@ -27,9 +27,9 @@ def test_the_fit_finds_the_costs_that_made_the_measurements(slots: int, shared: 
     known = replace(
         truth, train_example=0.0, visit_row=0.0, startup=0.0, job=0.0, dispatch=0.0, contention=1.0, slots=1
     )
-    found = fit_costs(points[0], points[1], slots, known)
+    fitted = fit_costs(points[0], points[1], slots, known)
     for name in ("train_example", "visit_row", "startup", "job", "dispatch", "contention"):
-        assert getattr(found, name) == pytest.approx(getattr(truth, name), rel=1e-6), name
+        assert getattr(fitted, name) == pytest.approx(getattr(truth, name), rel=1e-6), name
     held_out = predict(EIGHT, truth, Cluster(slots), [2, 4, 8])
-    for expected, point in zip(held_out, predict(EIGHT, found, Cluster(slots), [2, 4, 8]), strict=True):
+    for expected, point in zip(held_out, predict(EIGHT, fitted, Cluster(slots), [2, 4, 8]), strict=True):
         assert point.seconds == pytest.approx(expected.seconds, rel=1e-6)

@@ -63,16 +63,16 @@ class TestSameBytes:
         holes = X.copy()
         holes[RANDOM.random(X.shape) < 0.1] = np.nan
         options = ImportOptions(shards=3, row_group_rows=100, nulls="mean")
-        found = []
+        contents = []
         for number, (sizes, memory, bucket) in enumerate(
             [([10**9], 1 << 30, 1 << 30), ([7, 1, 300], 0, 1 << 30), ([1999], 5000, 2000), ([64], 1 << 30, 500)]
         ):
             monkeypatch.setattr(import_plan, "BUCKET_BYTES", bucket)
             out = str(tmp_path / str(number))
             chosen = replace(options, buffer_bytes=memory)
-            found.append(content(import_tables([recut(source(holes), sizes)], out, chosen)))
-        assert all(one == found[0] for one in found)
-        assert len(found[0]) == 4
+            contents.append(content(import_tables([recut(source(holes), sizes)], out, chosen)))
+        assert all(one == contents[0] for one in contents)
+        assert len(contents[0]) == 4
 
     def test_again(self, tmp_path: Path) -> None:
         first = from_arrays(X, Y, str(tmp_path / "a"), shards=4, seed=9)
@@ -111,10 +111,10 @@ class TestShards:
         for name, x in (("bytes", pixels), ("floats", X[:300])):
             dataset = from_arrays(x, np.arange(300) % 3, str(tmp_path / name), shards=2)
             query = f"select row, x, y from '{dataset.address}/*.parquet' order by row"
-            found = duckdb.execute(query).fetchall()
-            assert [row for row, _, _ in found] == list(range(300))
-            assert np.array_equal(np.array([x for _, x, _ in found]), x.reshape(300, -1))
-            assert [y for _, _, y in found] == [row % 3 for row in range(300)]
+            rows = duckdb.execute(query).fetchall()
+            assert [row for row, _, _ in rows] == list(range(300))
+            assert np.array_equal(np.array([x for _, x, _ in rows]), x.reshape(300, -1))
+            assert [y for _, _, y in rows] == [row % 3 for row in range(300)]
 
 
 class TestTorn:
@@ -237,10 +237,10 @@ class TestOptions:
         assert not (tmp_path / "d").exists()
 
     def test_progress_ends_at_all_rows(self, tmp_path: Path) -> None:
-        told: list[tuple[int, int | None]] = []
-        import_tables([source()], str(tmp_path / "d"), ImportOptions(), lambda *args: told.append(args))
-        assert told[-1] == (2000, 2000)
-        assert [done for done, _ in told] == sorted(done for done, _ in told)
+        reports: list[tuple[int, int | None]] = []
+        import_tables([source()], str(tmp_path / "d"), ImportOptions(), lambda *args: reports.append(args))
+        assert reports[-1] == (2000, 2000)
+        assert [done for done, _ in reports] == sorted(done for done, _ in reports)
 
     def test_wide_one_hot_is_encoded_piece_by_piece(self, tmp_path: Path) -> None:
         codes = RANDOM.integers(0, 700, 3000)

@@ -20,9 +20,9 @@ def test_sums_are_exact_and_shares_proportional(rows: list[int], points: list[fl
     shares = apportion(rows, totals)
     assert [sum(share) for share in shares] == rows
     assert [sum(column) for column in zip(*shares, strict=True)] == totals
-    for own, share in zip(rows, shares, strict=True):
+    for count, share in zip(rows, shares, strict=True):
         for total, part in zip(totals, share, strict=True):
-            assert abs(part * n - own * total) < max(n, 1)
+            assert abs(part * n - count * total) < max(n, 1)
 
 
 def test_two_parts_are_the_largest_remainders() -> None:

@@ -22,7 +22,7 @@ fixed = settings(derandomize=True, deadline=None, max_examples=60)
 
 
 def chunks_of(row: Any, y: Any, extra: dict[str, Any] | None = None, step: int = 7, shards: int = 3) -> LabelChunks:
-    """The rows in chunks of ``step``, dealt to the shards in turn."""
+    """The rows in chunks of ``step``, assigned to the shards in turn."""
     row, y = np.asarray(row, np.int64), np.asarray(y)
     kept = {name: np.asarray(values) for name, values in (extra or {}).items()}
 
@@ -103,9 +103,9 @@ def test_stratified_totals_are_exact_and_classes_proportional(data: tuple[Any, A
     parts = rule.parts(row, y, {})
     assert counts(parts) == plain
     for label in range(5):
-        own = int((y == label).sum())
+        members = int((y == label).sum())
         for code, total in enumerate(plain):
-            assert abs(int((parts[y == label] == code).sum()) - own * total / len(row)) < 1
+            assert abs(int((parts[y == label] == code).sum()) - members * total / len(row)) < 1
     assert SplitRule.from_json(json.loads(json.dumps(rule.to_json()))) == rule
 
 
@@ -162,22 +162,22 @@ def test_other_seeds_give_other_splits() -> None:
 
 
 def test_an_official_split_is_taken_as_it_is() -> None:
-    said = np.array(["Train", "test", " VAL ", "training", "TEST", "dev", "valid", "validation"], object)
+    names = np.array(["Train", "test", " VAL ", "training", "TEST", "dev", "valid", "validation"], object)
     row, y = np.arange(8), np.zeros(8)
-    rule = rule_of(chunks_of(row, y, {"part": said}), Split(column="part", validation=0.2))
+    rule = rule_of(chunks_of(row, y, {"part": names}), Split(column="part", validation=0.2))
     expected = [TRAIN, TEST, VALIDATION, TRAIN, TEST, VALIDATION, VALIDATION, VALIDATION]
-    assert rule.parts(row, y, {"part": said}).tolist() == expected
+    assert rule.parts(row, y, {"part": names}).tolist() == expected
 
 
 def test_validation_is_carved_out_of_official_training_rows() -> None:
-    said = np.array(["train", "train", "test"] * 20, object)
+    names = np.array(["train", "train", "test"] * 20, object)
     row, y = np.arange(60), np.zeros(60)
     split = Split(column="part", validation=0.1)
-    rules = [rule_of(chunks_of(row, y, {"part": said}), split, split_seed=seed) for seed in (0, 1)]
-    parts = [rule.parts(row, y, {"part": said}) for rule in rules]
+    rules = [rule_of(chunks_of(row, y, {"part": names}), split, split_seed=seed) for seed in (0, 1)]
+    parts = [rule.parts(row, y, {"part": names}) for rule in rules]
     for one in parts:
         assert counts(one) == [0, 36, 4, 20]
-        assert (one[said == "test"] == TEST).all()
+        assert (one[names == "test"] == TEST).all()
     assert (parts[0] != parts[1]).any()
 
 
@@ -218,15 +218,15 @@ def test_count_parts_counts_every_trial_in_one_pass() -> None:
     split = Split(train=0.5, validation=0.2)
     rules = fit_split_rules(counted, split, [(0, 0), (1, 0)], seed=3, classes=4)
     assert passes == 2
-    found = count_parts(counted, rules, shards=3, classes=4)
+    counted_parts = count_parts(counted, rules, shards=3, classes=4)
     assert passes == 3
     shard = np.arange(300) // 11 % 3
-    for rule, count in zip(rules, found, strict=True):
+    for rule, count in zip(rules, counted_parts, strict=True):
         parts = rule.parts(row, y, {})
         for code, field in ((TRAIN, count.train), (VALIDATION, count.validation), (TEST, count.test)):
             np.testing.assert_array_equal(field, np.bincount(shard[parts == code], minlength=3))
         assert count.train_classes is not None
         for one in range(3):
-            own = y[(parts == TRAIN) & (shard == one)]
-            np.testing.assert_array_equal(count.train_classes[one], np.bincount(own, minlength=4))
+            members = y[(parts == TRAIN) & (shard == one)]
+            np.testing.assert_array_equal(count.train_classes[one], np.bincount(members, minlength=4))
     assert count_parts(chunks, rules, shards=3, classes=None)[0].train_classes is None

@@ -31,12 +31,12 @@ Y = RANDOM.integers(0, 3, N)
 
 def rows_of(dataset: Dataset) -> Counter[tuple[Any, ...]]:
     """All rows as a multiset of (label, *stored values)."""
-    found: Counter[tuple[Any, ...]] = Counter()
+    rows: Counter[tuple[Any, ...]] = Counter()
     for shard in dataset.shards:
         for row in pq.read_table(Path(dataset.address) / shard.name).to_pylist():
             label = dataset.classes[row["y"]] if dataset.classes else row["y"]
-            found[(label, *row["x"])] += 1
-    return found
+            rows[(label, *row["x"])] += 1
+    return rows
 
 
 def expected(x: np.ndarray, y: Any) -> Counter[tuple[Any, ...]]:

@@ -37,9 +37,9 @@ def test_every_type_reads_as_scipy_reads_it(tmp_path: Path, kind: str, options: 
         savemat(tmp_path / "a.mat", {"some_name": array, "other": array[:, :1].copy(), "t": "text"}, **options)
         expected = loadmat(tmp_path / "a.mat")["some_name"]
         expected = expected.T if expected.shape[0] == 1 and expected.ndim == 2 else expected
-        found = read(tmp_path / "a.mat", "some_name")["some_name"]
-        assert np.array_equal(found, expected.reshape(len(expected), -1).squeeze())
-        assert found.dtype == np.dtype(kind)
+        arrays = read(tmp_path / "a.mat", "some_name")["some_name"]
+        assert np.array_equal(arrays, expected.reshape(len(expected), -1).squeeze())
+        assert arrays.dtype == np.dtype(kind)
 
 
 def element(kind: int, data: bytes, order: str) -> bytes:
@@ -78,9 +78,9 @@ def test_doubles_stored_as_bytes(tmp_path: Path, order: str, packed: bool) -> No
         ]
     content = b"".join(matrices)
     (tmp_path / "a.mat").write_bytes(header(order) + content)
-    found = read(tmp_path / "a.mat", "X", "y")
-    assert found["X"].tolist() == [[1, 4], [2, 5], [3, 250]] and found["X"].dtype == np.float64
-    assert found["y"].tolist() == [7, 8, 9]
+    arrays = read(tmp_path / "a.mat", "X", "y")
+    assert arrays["X"].tolist() == [[1, 4], [2, 5], [3, 250]] and arrays["X"].dtype == np.float64
+    assert arrays["y"].tolist() == [7, 8, 9]
 
 
 @pytest.mark.parametrize(
