@@ -19,7 +19,7 @@ from nnlib.core.layout import ModelState
 from nnlib.run.checkpoint import Checkpoint
 from nnlib.run.round_store import RoundStore
 from nnlib.run.spec import JobSpec
-from nnlib.storage.upload_counter import UPLOADED
+from nnlib.storage.traffic import PROCESS
 from nnlib.training.round_events import phase_seconds, round_done, trials_stopped
 from nnlib.training.round_observer import RoundTimes
 from nnlib.training.round_result import TrialOutput
@@ -59,7 +59,7 @@ class BackgroundCommitter:
         self._thread = ThreadPoolExecutor(1)
         self._pending: list[Future[None]] = []
         self._has_failed = False
-        self._uploaded = UPLOADED.sum
+        self._uploaded = PROCESS.uploaded_bytes
 
     def __enter__(self) -> BackgroundCommitter:
         return self
@@ -142,7 +142,7 @@ class BackgroundCommitter:
         self, before: Checkpoint, after: Checkpoint, outputs: Mapping[int, TrialOutput], times: RoundTimes
     ) -> RoundReport:
         """The bytes that a commit uploads are counted to the round after it."""
-        uploaded, self._uploaded = UPLOADED.since(self._uploaded)
+        uploaded, self._uploaded = PROCESS.uploaded_since(self._uploaded)
         return RoundReport(
             round_done(self._spec.config, after.metrics, times.seconds),
             tuple(trials_stopped(self._spec, before, after)),

@@ -79,7 +79,7 @@ class Membership:
 
     def _wait(self, seconds: float) -> None:
         time.sleep(seconds)
-        if time.monotonic() - self._checked > CHECK_SECONDS["://" in self._run.root]:
+        if time.monotonic() - self._checked > CHECK_SECONDS[self._run.is_remote]:
             self._check()
 
     def _check(self) -> None:

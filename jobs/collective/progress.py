@@ -68,7 +68,7 @@ class ProgressReporter:
             self.poll(is_last=True)
 
     def _poll_until_stopped(self) -> None:
-        is_remote = "://" in self._store.storage.root
+        is_remote = self._store.storage.is_remote
         while not self._stopped.wait(2 * POLL_SECONDS if is_remote else POLL_SECONDS):
             self.poll()
 

@@ -20,6 +20,7 @@ from jobs.console.worker_lines import group_lines
 from nnlib.core.events import Event, GroupSeen, Note, PhaseStarted, RoundDone, RunDone, RunStarted, TrialStopped
 from nnlib.evaluation.model_selection import choice_text, trial_text
 from nnlib.run.names import run_names
+from nnlib.storage import has_scheme
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -300,7 +301,7 @@ def resume_line(run_dir: str) -> str:
 
 def shown_path(address: str) -> str:
     """A local path relative to the current directory where that is shorter; other addresses as they are."""
-    if "://" in address:
+    if has_scheme(address):
         return address
     with contextlib.suppress(ValueError):
         return str(Path(address).relative_to(Path.cwd()))

@@ -34,7 +34,7 @@ from nnlib.run.metrics_view import metrics_lines, view_text
 from nnlib.run.round_length import round_count
 from nnlib.run.round_store import RoundStore
 from nnlib.run.spec import JobSpec
-from nnlib.storage.upload_counter import UPLOADED
+from nnlib.storage.traffic import PROCESS
 from nnlib.tracking import tracked
 from nnlib.training.advance import advance, epochs_left
 from nnlib.training.round_events import phase_seconds, round_done, trials_stopped
@@ -113,7 +113,7 @@ class Driver:
         self._events = Journal(run.storage, EVENTS)
         self._viewed = time.monotonic()
         self._viewed_rounds = 0
-        self._uploaded = UPLOADED.sum
+        self._uploaded = PROCESS.uploaded_bytes
         self._telling = threading.RLock()
 
     def tell(self, event: Event) -> None:
@@ -238,7 +238,7 @@ class Driver:
 
     def _sent(self) -> int:
         """Bytes uploaded since this was asked last."""
-        sent, self._uploaded = UPLOADED.since(self._uploaded)
+        sent, self._uploaded = PROCESS.uploaded_since(self._uploaded)
         return sent
 
     def _write_view(self, store: RoundStore, final: FinalResult | None) -> None:

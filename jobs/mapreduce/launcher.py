@@ -25,7 +25,7 @@ from nnlib.run.ledger import canonical
 from nnlib.run.manifest import MODEL, STATE, round_path
 from nnlib.run.round_store import RoundStore
 from nnlib.run.spec import JobSpec, WorkerPlan, partial_layout
-from nnlib.storage import storage
+from nnlib.storage import has_scheme, storage
 from nnlib.training.round_result import TrialOutput, check_records
 
 TASK_MODULES = ("jobs.mapreduce.round_job",)
@@ -176,7 +176,7 @@ def _readable(spec: JobSpec) -> JobSpec:
     """The spec with the dataset's address as tasks know it. Raises `ConfigError` where they could not read it."""
     if not runner_named(spec.config.runtime.runner).is_remote:
         return spec
-    if "://" not in spec.config.data.path:
+    if not has_scheme(spec.config.data.path):
         raise ConfigError(
             "the nodes of a cluster cannot read a dataset on this machine",
             hint="import it into HDFS (nnjobs data import ... -o hdfs:///...), or, where all nodes share the file "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nnlib.config.runners import runner_named
 from nnlib.core.errors import UsageError
-from nnlib.storage import storage
+from nnlib.storage import has_scheme, storage
 
 
 def reachable(address: str, runner: str, what: str) -> str:
@@ -13,7 +13,7 @@ def reachable(address: str, runner: str, what: str) -> str:
     ``what`` names the thing in an error. Raises `UsageError` for a path of this machine where other machines must read
     it.
     """
-    if runner_named(runner).is_remote and "://" not in address:
+    if runner_named(runner).is_remote and not has_scheme(address):
         raise UsageError(
             f"the nodes of a cluster do not see {what} on this machine",
             hint="use an address in HDFS (hdfs:///...), or, where all nodes share the file system, say file:///...",

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jobs.runners.task_job import TaskJob
+from nnlib.storage import has_scheme
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class JobRequest:
         """
         arguments: list[Any] = ["--phase", self.phase, *self.options]
         for option, address in self.files.items():
-            if address is not None and fetched and "://" in address:
+            if address is not None and fetched and has_scheme(address):
                 arguments += [option, address]
             elif address is not None:
                 name = address.rpartition("/")[2]

@@ -16,7 +16,7 @@ from nnlib.config.schema import Config, stored_config
 from nnlib.config.tagged import unknown_name
 from nnlib.config.unread import chosen_kinds, unread_options
 from nnlib.core.errors import ConfigError
-from nnlib.storage import file_at
+from nnlib.storage import file_at, has_scheme
 from nnlib.storage.credentials import refuse_credentials
 
 RUNNER = ("runtime", "runner")
@@ -34,7 +34,7 @@ def load_config(path: str | os.PathLike[str] | None, overrides: Sequence[str] = 
     if path is None:
         return parse_config("", "", overrides)
     address = os.fspath(path)
-    data = _read_address(address) if "://" in address else _read_file(pathlib.Path(path))
+    data = _read_address(address) if has_scheme(address) else _read_file(pathlib.Path(path))
     return parse_config(_text(data, address), address, overrides)
 
 
@@ -199,6 +199,6 @@ def _error(problems: Sequence[Problem], document: Document, source: str) -> Conf
 
 
 def _absolute(address: str) -> str:
-    if "://" in address:
+    if has_scheme(address):
         return address
     return str(pathlib.Path(os.path.expanduser(address)).absolute())  # noqa: PTH111  (pathlib's fails for an unknown ~user)

@@ -21,7 +21,7 @@ from nnlib.data.arrow import READ_ERRORS, as_numpy
 from nnlib.data.dataset import MOST_ROWS_A_BYTE, Dataset, Shard
 from nnlib.data.shard_cache import ShardCache
 from nnlib.data.split.rule import ExtraColumns, LabelChunks, Labels
-from nnlib.storage import LocalStorage, Storage
+from nnlib.storage import Storage
 
 _VERIFIED: set[tuple[str, str, int, int | None, str]] = set()
 """Shards whose hash this process has checked: (root, name, bytes, modification time if known, SHA-256)."""
@@ -192,7 +192,7 @@ class ShardReader:
     def _open(self, cache: ShardCache | None) -> BinaryIO:
         """Return the shard's file after its bytes were checked; a damaged copy in the cache is fetched again."""
         files = self.dataset.storage()
-        if isinstance(files, LocalStorage):
+        if not files.is_remote:
             return self._checked(files, None)
         cache = cache or ShardCache()
         try:

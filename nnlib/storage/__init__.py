@@ -1,6 +1,7 @@
 """Files at any address, through one small interface: a local path, ``hdfs://...``.
 
-A new kind is one file with a `Storage` and one line in `STORAGES`.
+A new storage is one file or folder with a `Storage` and one line in `STORAGES`. What it is (on other machines or not,
+what a task needs to reach it, what was sent to it) is asked of it: no other code looks at schemes or classes.
 """
 
 from __future__ import annotations
@@ -8,17 +9,30 @@ from __future__ import annotations
 from typing import Protocol
 
 from nnlib.core.errors import UsageError
-from nnlib.storage.base import TEMPORARY, Storage
+from nnlib.storage.addresses import has_scheme, is_remote_address
+from nnlib.storage.base import TEMPORARY, Access, Storage
 from nnlib.storage.credentials import refuse_credentials
 from nnlib.storage.local import LocalStorage
 
-__all__ = ["STORAGES", "TEMPORARY", "LocalStorage", "Storage", "file_at", "storage"]
+__all__ = [
+    "STORAGES",
+    "TEMPORARY",
+    "Access",
+    "LocalStorage",
+    "Storage",
+    "file_at",
+    "has_scheme",
+    "is_remote_address",
+    "storage",
+]
 
 
 class Opener(Protocol):
-    """Makes the storage at an address of its scheme."""
+    """What a line of `STORAGES` names."""
 
-    def __call__(self, address: str, *, private: bool) -> Storage: ...
+    def __call__(self, address: str, *, private: bool) -> Storage:
+        """Return the storage at an address of the scheme."""
+        ...
 
 
 def _local(address: str, *, private: bool) -> Storage:
@@ -36,7 +50,7 @@ STORAGES: dict[str, Opener] = {"": _local, "file": _local} | dict.fromkeys(("hdf
 
 
 def storage(address: str, *, private: bool = False) -> Storage:
-    """The storage at an address: a path, ``file://...`` or another scheme of `STORAGES`.
+    """Return the storage at an address: a path, ``file://...`` or another scheme of `STORAGES`.
 
     ``private``: new files are for their owner alone (where the storage knows owners).
     """
@@ -54,7 +68,7 @@ def storage(address: str, *, private: bool = False) -> Storage:
 
 
 def file_at(address: str) -> tuple[Storage, str]:
-    """The storage of the directory a file lies in, and the file's name there.
+    """Return the storage of the directory that a file lies in, and the file's name there.
 
     Raises `UsageError` where the address names no file (it ends in ``/``, or has a host only).
     """

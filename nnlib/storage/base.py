@@ -6,10 +6,24 @@ import contextlib
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import BinaryIO
+
+from nnlib.storage.traffic import Traffic
 
 TEMPORARY = ".tmp"
 """Ends the names of files that are being written; they are hidden from `Storage.names`."""
+
+
+@dataclass(frozen=True)
+class Access:
+    """What a process needs to reach a storage. Nothing here is a secret: it is written into jobs' descriptions."""
+
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Environment variables by name."""
+    files: tuple[str, ...] = ()
+    """Paths on this machine of files that must be there under the same names."""
 
 
 class Storage(ABC):
@@ -21,27 +35,45 @@ class Storage(ABC):
     """
 
     root: str
+    """The root's address, or its path on this machine."""
+    is_remote = False
+    """Whether the files are on other machines: they then cost messages, and no path of this machine leads to them."""
+    traffic: Traffic
+    """What was sent to it by this object."""
     journal_seconds = 2.0
     """Files that grow (logs, views) are rewritten at most this often: there is no append."""
     journal_growth = 0.0
-    """The share by which they must have grown since, so that a long run does not send all of them in every round."""
+    """Fraction by which they must have grown since, so that a long run does not send all of them in every round."""
     journal_latest_seconds = 600.0
     """What is new is written after this time, however little it is."""
 
+    @property
+    def uri(self) -> str:
+        """The root's address with a scheme."""
+        return self.root
+
+    def local_path(self, name: str = "") -> Path | None:
+        """Return where a file is on this machine; None if it is on others."""
+        return None
+
+    def access(self) -> Access:
+        """Return what a process on another machine needs to reach this storage."""
+        return Access()
+
     def journal_is_due(self, seconds: float, size: float, new: float) -> bool:
-        """Whether to write a file that grows, ``seconds`` after its last writing; ``new`` of ``size`` (in whatever
-        unit) was added since."""
+        """Return whether to write a file that grows, ``seconds`` after its last writing; ``new`` of ``size`` (in the
+        same unit) was added since."""
         if seconds < self.journal_seconds:
             return False
         return new >= self.journal_growth * size or seconds >= self.journal_latest_seconds
 
     @abstractmethod
     def read(self, name: str) -> bytes:
-        """The whole file. Raises `StorageError` if it is not there."""
+        """Return the whole file. Raises `StorageError` if it is not there."""
 
     @abstractmethod
     def open(self, name: str) -> BinaryIO:
-        """The file, open for random reads (for Parquet)."""
+        """Open the file for random reads (for Parquet)."""
 
     @abstractmethod
     def write(self, name: str, data: bytes) -> None:
@@ -63,13 +95,15 @@ class Storage(ABC):
 
     @abstractmethod
     def names(self, under: str = "") -> list[str]:
-        """Sorted names of files and directories directly under a directory ([] if it is not there)."""
+        """Return the sorted names of files and directories directly under a directory ([] if it is not there)."""
 
     @abstractmethod
-    def exists(self, name: str) -> bool: ...
+    def exists(self, name: str) -> bool:
+        """Return whether there is a file or directory of this name."""
 
     @abstractmethod
-    def size(self, name: str) -> int: ...
+    def size(self, name: str) -> int:
+        """Return the bytes of a file. Raises `StorageError` if it is not there."""
 
     @abstractmethod
     def sweep(self, under: str = "") -> None:
@@ -82,10 +116,10 @@ class Storage(ABC):
     @abstractmethod
     @contextlib.contextmanager
     def writing(self, name: str) -> Iterator[BinaryIO]:
-        """A stream that becomes the file, durably, when the block ends without an error; else nothing is left."""
+        """Open a stream that becomes the file, durably, when the block ends without an error; else nothing is left."""
 
 
 def temporary_name(name: str) -> str:
-    """A hidden name beside a file's own for it to be written under; no two writers ever get the same."""
+    """Return a hidden name in the file's folder to write it under; no two writers ever get the same."""
     folder, slash, last = name.rpartition("/")
     return f"{folder}{slash}.{last}.{secrets.token_hex(4)}{TEMPORARY}"

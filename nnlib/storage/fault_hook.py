@@ -1,4 +1,4 @@
-"""The one place that every change to any storage passes."""
+"""The function that every change to any storage calls first."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def step(action: str, place: str | Path) -> None:
-    """Called before every single change (creating, renaming, deleting ...) to a file at a path or address.
+    """Do nothing: called before every single change (creating, renaming, deleting ...) of a file, by path or address.
 
     Tests replace it: they count the changes here, and kill the process, or let the storage fail, at any one.
     """

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from nnlib.core.errors import StorageError
-from nnlib.storage import fault_hook as changes
+from nnlib.storage import fault_hook
 from nnlib.storage.base import TEMPORARY, Storage, temporary_name
+from nnlib.storage.traffic import PROCESS, Traffic
 
 
 class LocalStorage(Storage):
@@ -21,6 +22,14 @@ class LocalStorage(Storage):
         self.path = Path(os.path.expanduser(root)).absolute()  # noqa: PTH111  (pathlib's fails for an unknown ~user)
         self.root = str(self.path)
         self._private = private
+        self.traffic = Traffic(PROCESS)
+
+    @property
+    def uri(self) -> str:
+        return f"file://{self.root}"
+
+    def local_path(self, name: str = "") -> Path:
+        return self._at(name)
 
     def _at(self, name: str) -> Path:
         return self.path / name if name else self.path
@@ -62,7 +71,7 @@ class LocalStorage(Storage):
         with _explained("write", target), self._temporary(target) as (temporary, stream):
             stream.write(data)
             _durable(stream)
-            changes.step("link", target)
+            fault_hook.step("link", target)
             try:
                 os.link(temporary, target)  # atomic, and fails if the target exists: rename would overwrite
             except FileExistsError:
@@ -77,18 +86,18 @@ class LocalStorage(Storage):
             self._make_directory(target.parent)
         temporary = target.with_name(temporary_name(target.name))
         try:
-            changes.step("create", temporary)
+            fault_hook.step("create", temporary)
             temporary.touch(0o600 if self._private else 0o666, exist_ok=False)
             with temporary.open("wb") as stream:
                 yield temporary, stream
         finally:
-            changes.step("clean", temporary)
+            fault_hook.step("clean", temporary)
             temporary.unlink(missing_ok=True)
 
     def _make_directory(self, path: Path) -> None:
         missing = [each for each in (path, *path.parents) if not each.is_dir()]
         for each in reversed(missing):
-            changes.step("mkdir", each)
+            fault_hook.step("mkdir", each)
             own = self._private and each.is_relative_to(self.path)
             each.mkdir(0o700 if own else 0o777, exist_ok=True)
             _sync_directory(each.parent)
@@ -96,7 +105,7 @@ class LocalStorage(Storage):
     def sweep(self, under: str = "") -> None:
         """Delete what writers that were killed have left; call only while no other writes here."""
         for path in sorted(self._at(under).rglob(f".*{TEMPORARY}")):
-            changes.step("sweep", path)
+            fault_hook.step("sweep", path)
             with _explained("delete", path):
                 path.unlink(missing_ok=True)
 
@@ -117,7 +126,7 @@ class LocalStorage(Storage):
 
     def delete(self, name: str) -> None:
         path = self._at(name)
-        changes.step("delete", path)
+        fault_hook.step("delete", path)
         with _explained("delete", path):
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
@@ -139,19 +148,19 @@ def _explained(action: str, path: Path) -> Iterator[None]:
 
 def _durable(stream: BinaryIO) -> None:
     stream.flush()
-    changes.step("sync", Path(stream.name))
+    fault_hook.step("sync", Path(stream.name))
     os.fsync(stream.fileno())
 
 
 def _replace(target: Path, temporary: Path, stream: BinaryIO) -> None:
     _durable(stream)
-    changes.step("rename", target)
+    fault_hook.step("rename", target)
     temporary.replace(target)
 
 
 def _sync_directory(path: Path) -> None:
     """Make a rename or link in this directory survive a power cut."""
-    changes.step("sync", path)
+    fault_hook.step("sync", path)
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

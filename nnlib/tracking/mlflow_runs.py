@@ -9,6 +9,7 @@ from typing import Any
 from nnlib.config.identity import mathematics
 from nnlib.config.schema import Config
 from nnlib.run.directory import RunDirectory
+from nnlib.storage import is_remote_address
 from nnlib.tracking.protocol import Point, Status
 
 STATES: dict[Status, str] = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
@@ -33,7 +34,7 @@ class MlflowRun:
 
     def begin(self, run: RunDirectory) -> Mapping[str, int]:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # it would report to its makers
-        if self._address is not None and self._address.partition("://")[0] in (self._address, "file"):
+        if self._address is not None and not is_remote_address(self._address):
             os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # who names a folder wants one
         from mlflow.tracking import MlflowClient  # an extra, and slow to import
 

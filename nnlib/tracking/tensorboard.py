@@ -10,6 +10,7 @@ from typing import Any
 from nnlib.config.schema import Config
 from nnlib.core.errors import ConfigError
 from nnlib.run.directory import RunDirectory
+from nnlib.storage import has_scheme
 from nnlib.tracking.protocol import Point, Status
 
 FOLDER = "tensorboard"
@@ -32,7 +33,7 @@ class EventFiles:
         """Raises `ConfigError` for a folder that is not local: event files are appended to."""
         wanted = config.tracking.tensorboard
         folder = wanted if isinstance(wanted, str) else None
-        if "://" in (folder or config.run_dir or ""):
+        if has_scheme(folder or config.run_dir or ""):
             raise ConfigError(
                 "event files need a local folder",
                 hint="set tracking.tensorboard to one",

@@ -22,7 +22,7 @@ from jobs.runners.hadoop.yarn_rest import (
     user,
 )
 from nnlib.core.errors import NnjobsError
-from nnlib.storage import storage
+from nnlib.storage import has_scheme, storage
 from nnlib.storage.hdfs.hadoop_config import properties
 
 KILL_SECONDS = 60.0
@@ -76,7 +76,7 @@ def delete_staged(name: str) -> None:
     job = name.replace("application_", "job_", 1)
     with contextlib.suppress(NnjobsError):  # it is some kilobytes; the default file system need not be HDFS
         root = properties().get("yarn.app.mapreduce.am.staging-dir", STAGING)
-        storage(root if "://" in root else f"hdfs://{root}").delete(f"{user()}/.staging/{job}")
+        storage(root if has_scheme(root) else f"hdfs://{root}").delete(f"{user()}/.staging/{job}")
 
 
 def kill_attempt(attempt: str, web: str | None, mapred: str, environment: Mapping[str, str]) -> None:

@@ -9,14 +9,14 @@ from pathlib import Path
 
 from mrjob.fs.base import Filesystem
 
-from nnlib.storage import Storage, file_at, storage
+from nnlib.storage import Storage, file_at, has_scheme, storage
 
 
 class StorageFilesystem(Filesystem):  # type: ignore[misc]
     """Paths with a scheme, such as ``hdfs://``. Names are taken as they are: nothing here expands patterns."""
 
     def can_handle_path(self, path: str) -> bool:
-        return "://" in path
+        return has_scheme(path)
 
     def ls(self, path_glob: str) -> Iterator[str]:
         place = storage(path_glob)

@@ -19,7 +19,7 @@ from jobs.runners.hadoop.kill import kill_application
 from jobs.runners.hadoop.yarn_rest import program
 from nnlib.core.events import Note
 from nnlib.core.scratch import abandoned, own_prefix
-from nnlib.storage import Storage
+from nnlib.storage import Storage, has_scheme
 
 ALIVE = "NEW,NEW_SAVING,SUBMITTED,ACCEPTED,RUNNING"
 YARN_SECONDS = 60.0
@@ -58,7 +58,7 @@ def _and_ended(applications: list[str]) -> str:
 def _run_mark(run: str | None) -> str:
     if run is None:
         return NO_RUN
-    place = run if "://" in run else f"{platform.node()}:{run}"  # a path means another run on another machine
+    place = run if has_scheme(run) else f"{platform.node()}:{run}"  # a path means another run on another machine
     return hashlib.sha256(place.encode()).hexdigest()[:8]
 
 

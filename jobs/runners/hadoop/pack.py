@@ -35,7 +35,7 @@ from nnlib.core.events import Note
 ROOTS: tuple[str, ...] = (
     *("numpy", "scipy", "pyarrow", "threadpoolctl"),
     *("pydantic", "PyYAML", "mrjob", "safetensors"),
-    *("fsspec", "requests", "pyzmq"),
+    *("requests", "pyzmq"),
 )
 """What tasks import; their own requirements come along."""
 

@@ -28,7 +28,7 @@ from jobs.runners.request import JobRequest
 from nnlib.config.schema import Hadoop
 from nnlib.core.errors import JobError
 from nnlib.core.events import Note
-from nnlib.storage import storage
+from nnlib.storage import has_scheme, storage
 
 SUCCESS = "_SUCCESS"
 """Hadoop's committer writes it when all output is there."""
@@ -85,7 +85,7 @@ class HadoopRunner(HadoopJobRunner):  # type: ignore[misc]
 
     def _file_arg_hash_paths(self, named_paths: Any = None, always_use_hash: bool = True) -> Iterator[str]:
         """Only what lies in HDFS: mrjob would send the job's script, too, which the environment has."""
-        return (path for path in super()._file_arg_hash_paths(named_paths, always_use_hash) if "://" in path)
+        return (path for path in super()._file_arg_hash_paths(named_paths, always_use_hash) if has_scheme(path))
 
     def _upload_args(self) -> list[str]:
         """None: Hadoop's ``-files`` and ``-archives`` refuse names with spaces, the properties they set do not."""

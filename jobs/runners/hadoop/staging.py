@@ -16,7 +16,7 @@ from jobs.runners.hadoop.task_environment import environment, escaped
 from jobs.runners.hadoop.yarn_rest import user
 from nnlib.config.schema import Hadoop, Runtime
 from nnlib.core.events import Note
-from nnlib.storage import file_at, storage
+from nnlib.storage import file_at, has_scheme, storage
 
 RUNS = "runs"
 """Folder of all commands' scratch folders, beside that of the environments."""
@@ -47,9 +47,9 @@ class Staging:
             stack.callback(base.delete, folder)
             # Its owner's alone, as the run directory is: jobs' output is the model. (In a file system that all nodes
             # mount, tasks may run as another user of the system.)
-            self.storage = storage(f"{base.root}/{folder}", private="://" in base.root)
+            self.storage = storage(f"{base.root}/{folder}", private=base.is_remote)
             # Where all nodes share a file system it can be a folder there, which mrjob would take for one of HDFS.
-            self.root = self.storage.root if "://" in self.storage.root else f"file://{self.storage.root}"
+            self.root = self.storage.uri
             self.environment = environment(runtime, base, notify)
             self._stack = stack.pop_all()
 
@@ -67,7 +67,7 @@ class Staging:
 
     def shipped(self, file: str) -> str:
         """A file's address for the distributed cache; of one on this machine a copy goes up first, for this job."""
-        if "://" in file:
+        if has_scheme(file):
             return escaped(file)
         place, name = file_at(file)
         copy = f"job-{self._jobs:06d}/{name}"

@@ -13,8 +13,7 @@ from nnlib.config.schema import Runtime
 from nnlib.core.errors import ConfigError
 from nnlib.core.events import Note
 from nnlib.core.machine import BLAS_VARIABLES
-from nnlib.storage import Storage, file_at
-from nnlib.storage.hdfs.hadoop_config import locate
+from nnlib.storage import Storage, file_at, has_scheme
 
 ENVIRONMENTS = "environments"
 """Folder of the packed environments in HDFS, by hash; the one thing that stays there after a run."""
@@ -23,12 +22,9 @@ UNPACKED = "nnjobs-env"
 CODE = "nnjobs-code"
 """What the unpacked archives are called in a task's folder."""
 
-SHIPPED = (
-    *("NNJOBS_HDFS_CLIENT", "NNJOBS_HDFS_AUTH", "NNJOBS_HDFS_WAIT"),
-    *("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "MKL_CBWR", "NPY_DISABLE_CPU_FEATURES"),
-)
-"""Variables that hold for the nodes, too, where they are set here: how to reach the storage, and which kernels numpy
-and BLAS compute with (so that nodes with unlike processors can be told to give equal bits)."""
+PASSED_ON = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "MKL_CBWR", "NPY_DISABLE_CPU_FEATURES")
+"""Variables that hold for the nodes, too, where they are set here: which kernels numpy and BLAS compute with, so that
+nodes with unlike processors can compute equal bits."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +43,7 @@ def environment(runtime: Runtime, base: Storage, notify: Callable[[Note], None])
     ``base`` is the folder in HDFS for what the tool keeps there. Raises `ConfigError` for an archive that is not there.
     """
     settings = runtime.hadoop
-    variables = dict.fromkeys(BLAS_VARIABLES, str(runtime.blas_threads)) | _variables(base.root)
+    variables = dict.fromkeys(BLAS_VARIABLES, str(runtime.blas_threads)) | _variables(base)
     if settings.python_bin is not None:
         if settings.archive is not None:
             raise ConfigError("python_bin and archive exclude each other", key="runtime.hadoop.archive")
@@ -62,20 +58,16 @@ def environment(runtime: Runtime, base: Storage, notify: Callable[[Note], None])
     return Environment(python, archives, variables | {"PYTHONPATH": CODE})
 
 
-def _variables(address: str) -> dict[str, str]:
-    """What tasks know of this machine, above all where HDFS is: containers do not have the client's configuration
-    files."""
-    place, _ = locate(address)
+def _variables(base: Storage) -> dict[str, str]:
+    """Return the variables that tasks need, above all to reach the storage: containers have no files of the client."""
+    kernels = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
     # Streaming takes a value's end for what is before its first space; numpy takes its list with commas, too.
-    found = {name: ",".join(os.environ[name].split()) for name in SHIPPED if name in os.environ}
-    if place.kerberos:
-        found["NNJOBS_HDFS_AUTH"] = "kerberos"
-    return found | {"NNJOBS_HDFS_HTTP": ",".join(place.urls), "HADOOP_USER_NAME": place.user}
+    return {name: ",".join(value.split()) for name, value in {**kernels, **base.access().environment}.items()}
 
 
 def _given(archive: str, base: Storage, notify: Callable[[Note], None]) -> str:
     """The address of an archive that the configuration names, here or in HDFS."""
-    if "://" in archive:
+    if has_scheme(archive):
         place, name = file_at(archive)
         if not place.exists(name):
             raise ConfigError("there is no such archive", key="runtime.hadoop.archive", file=archive)

@@ -30,7 +30,7 @@ from nnlib.data.importing.partitioner import ShardPartitioner, encode_rows
 from nnlib.data.importing.spill_buffer import SpillBuffer
 from nnlib.data.importing.survey import survey_tables
 from nnlib.data.shard_writer import check_no_dataset, replace_dataset, write_manifest, write_shards
-from nnlib.storage import LocalStorage, Storage, storage
+from nnlib.storage import Storage, storage
 
 Progress = Callable[[int, int | None], None]
 """Called with the number of rows done and the number of all rows (None while it is not known)."""
@@ -98,10 +98,11 @@ def import_tables(
 def _buffer_folder(files: Storage) -> Path | None:
     """Return the folder for temporary files: the dataset's parent, whose disk must have the space anyway. Make it if it
     is missing; None if the dataset is not on this machine."""
-    if not isinstance(files, LocalStorage):
+    path = files.local_path()
+    if path is None:
         return None
     try:
-        files.path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"cannot write there: {error}", output=files.root) from None
-    return files.path.parent
+    return path.parent

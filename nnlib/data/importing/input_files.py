@@ -13,7 +13,7 @@ from nnlib.core.errors import DataError, UsageError
 from nnlib.data.importing.format_registry import FORMATS, format_of_name, open_tables
 from nnlib.data.importing.formats.table import ReadOptions, Table
 from nnlib.data.importing.local_copies import head_copy, local_copies
-from nnlib.storage import file_at
+from nnlib.storage import file_at, has_scheme
 
 PARALLEL_REQUESTS = 8
 """Sizes that are requested at the same time."""
@@ -49,7 +49,7 @@ def _files(source: str) -> list[str]:
     within = [each for each in folder.names(name) if not each.startswith(("_", "."))]
     if within:
         return [f"{source.rstrip('/')}/{each}" for each in within]
-    if not folder.exists(name) or ("://" not in source and Path(source).is_dir()):
+    if not folder.exists(name) or (not has_scheme(source) and Path(source).is_dir()):
         raise DataError("there is no file", file=source)
     return [source]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from nnlib.core.errors import DataError, StorageError
 from nnlib.core.liveness import beat
-from nnlib.storage import LocalStorage, Storage, file_at
+from nnlib.storage import Storage, file_at, has_scheme
 
 PART_BYTES = 8 << 20
 """Bytes copied at a time."""
@@ -26,7 +26,7 @@ def local_copies(sources: Sequence[str]) -> Iterator[list[str]]:
     ``_SUCCESS``). Copies lie in the system's folder for temporary files. A `DataError` that the block raises names the
     address, not the copy. Raises `DataError` for a source that is missing and `StorageError` if it cannot be copied.
     """
-    if not any("://" in source for source in sources):
+    if not any(has_scheme(source) for source in sources):
         yield list(sources)
         return
     with _folder() as folder:
@@ -41,7 +41,7 @@ def head_copy(source: str) -> Iterator[str]:
 
     Raises as `local_copies` does.
     """
-    if "://" not in source:
+    if not has_scheme(source):
         yield source
         return
     files, name = file_at(source)
@@ -80,12 +80,12 @@ def _named(origins: Mapping[str, str]) -> Iterator[None]:
 
 def _copied(source: str, folder: Path) -> Iterator[tuple[str, str]]:
     """Yield the local path and the address of each file of a source; files on other machines are copied."""
-    if "://" not in source:
+    if not has_scheme(source):
         yield source, source
         return
     files, name = file_at(source.rstrip("/"))
-    if isinstance(files, LocalStorage):
-        yield str(files.path / name), source
+    if (path := files.local_path(name)) is not None:
+        yield str(path), source
         return
     within = [file for file in files.names(name) if not file.startswith(("_", "."))]
     if not within and not files.exists(name):

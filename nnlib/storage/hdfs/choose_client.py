@@ -9,39 +9,39 @@ from functools import lru_cache
 
 from nnlib.core.errors import UsageError
 from nnlib.storage.hdfs.client import HdfsClient
-from nnlib.storage.hdfs.hadoop_config import HdfsPlace, properties
+from nnlib.storage.hdfs.hadoop_config import HdfsAddress, properties
 
 
 # Each is imported when it is taken: a run needs one of them, with its HTTP client or Arrow's file systems.
-def _webhdfs(place: HdfsPlace) -> HdfsClient:
+def _webhdfs(hdfs: HdfsAddress) -> HdfsClient:
     from nnlib.storage.hdfs.webhdfs import WebHdfs
 
-    return WebHdfs(place)
+    return WebHdfs(hdfs)
 
 
-def _native(place: HdfsPlace) -> HdfsClient:
+def _native(hdfs: HdfsAddress) -> HdfsClient:
     from nnlib.storage.hdfs.libhdfs import LibHdfs
 
-    return LibHdfs(place)
+    return LibHdfs(hdfs)
 
 
-def _command(place: HdfsPlace) -> HdfsClient:
+def _command(hdfs: HdfsAddress) -> HdfsClient:
     from nnlib.storage.hdfs.hadoop_cli import HadoopCommand
 
-    return HadoopCommand(place)
+    return HadoopCommand(hdfs)
 
 
-HDFS_CLIENTS: dict[str, Callable[[HdfsPlace], HdfsClient]] = {"webhdfs": _webhdfs, "native": _native, "cli": _command}
+HDFS_CLIENTS: dict[str, Callable[[HdfsAddress], HdfsClient]] = {"webhdfs": _webhdfs, "native": _native, "cli": _command}
 """Name in ``NNJOBS_HDFS_CLIENT`` -> the way in."""
 
 
 @lru_cache(maxsize=32)
-def client_of(place: HdfsPlace) -> HdfsClient:
+def client_of(hdfs: HdfsAddress) -> HdfsClient:
     """The client of a file system, one for all storages there: they share its connections."""
-    return HDFS_CLIENTS[choose(place) if place.client == "auto" else place.client](place)
+    return HDFS_CLIENTS[choose(hdfs) if hdfs.client == "auto" else hdfs.client](hdfs)
 
 
-def choose(place: HdfsPlace) -> str:
+def choose(hdfs: HdfsAddress) -> str:
     """WebHDFS, unless Hadoop's configuration turns it off or Kerberos over HTTP is not installed.
 
     A job's task has no Kerberos ticket but a file of tokens, which only Hadoop's own clients can use.
@@ -51,9 +51,9 @@ def choose(place: HdfsPlace) -> str:
     from nnlib.storage.hdfs.hadoop_cli import find_hadoop
     from nnlib.storage.hdfs.libhdfs import find_libhdfs
 
-    task = place.kerberos and "HADOOP_TOKEN_FILE_LOCATION" in os.environ
-    enabled = place.scheme != "hdfs" or properties().get("dfs.webhdfs.enabled", "true") != "false"
-    if enabled and not task and (not place.kerberos or importlib.util.find_spec("requests_kerberos") is not None):
+    task = hdfs.kerberos and "HADOOP_TOKEN_FILE_LOCATION" in os.environ
+    enabled = hdfs.scheme != "hdfs" or properties().get("dfs.webhdfs.enabled", "true") != "false"
+    if enabled and not task and (not hdfs.kerberos or importlib.util.find_spec("requests_kerberos") is not None):
         return "webhdfs"
     if find_libhdfs() is not None:
         return "native"
@@ -65,12 +65,12 @@ def choose(place: HdfsPlace) -> str:
             "command nor libhdfs",
             hint="let the NodeManagers pass HADOOP_HOME to containers (yarn.nodemanager.env-whitelist), or put hadoop "
             "on their PATH",
-            address=f"{place.scheme}://{place.authority}",
+            address=f"{hdfs.scheme}://{hdfs.authority}",
         )
     if enabled:
         return "webhdfs"  # which says what to install
     raise UsageError(
         "WebHDFS is turned off (dfs.webhdfs.enabled), and there is neither libhdfs nor a hadoop command",
         hint="set HADOOP_HOME",
-        address=f"{place.scheme}://{place.authority}",
+        address=f"{hdfs.scheme}://{hdfs.authority}",
     )

@@ -9,7 +9,7 @@ from nnlib.core.errors import StorageError
 
 
 @dataclass(frozen=True)
-class Status:
+class FileStatus:
     """A file or directory. ``id`` is the NameNode's own number of it, kept by a rename; 0 where none is told."""
 
     name: str
@@ -29,7 +29,7 @@ class AlreadyThereError(StorageError):
 class HdfsClient(Protocol):
     """Paths are absolute. Every call raises `StorageError`; those that need a file raise `NotThereError`.
 
-    ``patient``: wait for a service that is away (as long as configured); False: try once, for cleaning up.
+    ``wait``: wait for a service that is away (as long as configured); False: try once, for cleaning up.
     """
 
     @property
@@ -37,11 +37,11 @@ class HdfsClient(Protocol):
         """Whether a part of a file can be read for less than the whole."""
         ...
 
-    def status(self, path: str) -> Status | None:
+    def status(self, path: str) -> FileStatus | None:
         """What is at a path; None if nothing is."""
         ...
 
-    def list(self, path: str) -> list[Status]:
+    def list(self, path: str) -> list[FileStatus]:
         """What is directly under a directory; [] for a file or where nothing is."""
         ...
 
@@ -64,6 +64,6 @@ class HdfsClient(Protocol):
 
     def mkdirs(self, path: str, *, private: bool) -> None: ...
 
-    def delete(self, path: str, *, patient: bool = True) -> None:
+    def delete(self, path: str, *, wait: bool = True) -> None:
         """Delete a file or a tree; not being there is fine."""
         ...

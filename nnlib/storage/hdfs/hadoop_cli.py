@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from nnlib.core.errors import StorageError, UsageError
-from nnlib.storage.hdfs.client import AlreadyThereError, NotThereError, Status
-from nnlib.storage.hdfs.hadoop_config import HdfsPlace
-from nnlib.storage.hdfs.rename_replace import PlainRenames
+from nnlib.storage.hdfs.client import AlreadyThereError, FileStatus, NotThereError
+from nnlib.storage.hdfs.hadoop_config import HdfsAddress
+from nnlib.storage.hdfs.rename_replace import ReplaceByRenames
 
 _UNUSABLE = re.compile(r"[\\*?\[\]{}]")
 
@@ -26,20 +26,20 @@ def find_hadoop() -> str | None:
     return str(own) if own is not None and own.is_file() else shutil.which("hadoop")
 
 
-class HadoopCommand(PlainRenames):
+class HadoopCommand(ReplaceByRenames):
     """Hadoop's own client repeats and waits by its own configuration."""
 
     ranged = False
 
-    def __init__(self, place: HdfsPlace) -> None:
+    def __init__(self, hdfs: HdfsAddress) -> None:
         program = find_hadoop()
         if program is None:
             raise UsageError("there is no hadoop command", hint="set HADOOP_HOME, or NNJOBS_HDFS_CLIENT=webhdfs")
         self._program = program
-        self._root = f"{place.scheme}://{place.authority}"
-        self._environment = {**os.environ, "HADOOP_USER_NAME": place.user}
+        self._root = f"{hdfs.scheme}://{hdfs.authority}"
+        self._environment = {**os.environ, "HADOOP_USER_NAME": hdfs.user}
 
-    def list(self, path: str) -> list[Status]:
+    def list(self, path: str) -> list[FileStatus]:
         try:
             lines = self._run("-ls", path).decode().splitlines()
         except NotThereError:
@@ -47,7 +47,7 @@ class HadoopCommand(PlainRenames):
         found = [_parsed(line) for line in lines if not line.startswith("Found ")]
         return [entry for entry in found if not (entry.name == posixpath.basename(path) and not entry.directory)]
 
-    def _status(self, path: str) -> Status | None:
+    def _status(self, path: str) -> FileStatus | None:
         try:
             return _parsed(self._run("-ls", "-d", path).decode().splitlines()[0])
         except NotThereError:
@@ -72,7 +72,7 @@ class HadoopCommand(PlainRenames):
         if new:
             self._run("-chmod", "700", path)
 
-    def delete(self, path: str, *, patient: bool = True) -> None:
+    def delete(self, path: str, *, wait: bool = True) -> None:
         self._run("-rm", "-r", "-f", "-skipTrash", path)
 
     def _run(self, *arguments: str, send: bytes | BinaryIO = b"") -> bytes:
@@ -103,10 +103,10 @@ def _finished(
         raise StorageError(f"cannot run {command[0]}: {error}") from error
 
 
-def _parsed(line: str) -> Status:
+def _parsed(line: str) -> FileStatus:
     """A line of ``-ls``: permissions, replication, owner, group, bytes, day, time, path."""
     mode, _, _, _, size, _, _, path = line.split(None, 7)
-    return Status(posixpath.basename(path), mode.startswith("d"), int(size))
+    return FileStatus(posixpath.basename(path), mode.startswith("d"), int(size))
 
 
 def _explained(text: str, path: str) -> StorageError:

@@ -25,16 +25,22 @@ from urllib.parse import urlsplit
 from xml.etree import ElementTree
 
 from nnlib.core.errors import UsageError
+from nnlib.storage.base import Access
 
 CLIENTS = ("auto", "webhdfs", "native", "cli")
 HTTP_PORTS = {"http": 9870, "https": 9871}
 WAIT_SECONDS = 120.0
+PASSED_ON = ("NNJOBS_HDFS_CLIENT", "NNJOBS_HDFS_AUTH", "NNJOBS_HDFS_WAIT")
+"""Variables that hold for tasks, too, where they are set here."""
 
 
 @dataclass(frozen=True)
-class HdfsPlace:
-    """A file system to talk to. ``authority`` is host:port or a nameservice; ``urls`` are the WebHDFS addresses of its
-    NameNodes (several where they stand by for each other)."""
+class HdfsAddress:
+    """A file system and how to reach it.
+
+    ``authority`` is host:port or a nameservice; ``urls`` are the WebHDFS addresses of its NameNodes (several where one
+    replaces another that fails).
+    """
 
     scheme: str
     authority: str
@@ -45,9 +51,16 @@ class HdfsPlace:
     client: str
     wait_seconds: float
 
+    def access(self) -> Access:
+        """Return the environment variables that lead a task to this HDFS: a container has none of Hadoop's files."""
+        found = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+        if self.kerberos:
+            found["NNJOBS_HDFS_AUTH"] = "kerberos"
+        return Access(found | {"NNJOBS_HDFS_HTTP": ",".join(self.urls), "HADOOP_USER_NAME": self.user})
 
-def locate(address: str) -> tuple[HdfsPlace, str]:
-    """The file system and the absolute path of an address. Raises `UsageError` for one that cannot be used."""
+
+def locate(address: str) -> tuple[HdfsAddress, str]:
+    """Split an address into its file system and the absolute path there. Raises `UsageError` if it cannot be used."""
     scheme, _, rest = address.partition("://")
     authority, _, path = rest.partition("/")
     path = posixpath.normpath(f"/{path.lstrip('/')}")
@@ -64,7 +77,7 @@ def locate(address: str) -> tuple[HdfsPlace, str]:
         protocol = "https" if scheme == "swebhdfs" else "http"
         urls = (f"{protocol}://{_with_port(authority, HTTP_PORTS[protocol])}",)
     return (
-        HdfsPlace(
+        HdfsAddress(
             scheme,
             authority,
             urls,
@@ -80,15 +93,15 @@ def locate(address: str) -> tuple[HdfsPlace, str]:
 
 
 def hosts(address: str) -> list[str]:
-    """The NameNodes of an address in HDFS, by name; none of any other."""
+    """Return the host names of the NameNodes of an address in HDFS; [] for any other address."""
     if address.partition("://")[0] not in ("hdfs", "webhdfs", "swebhdfs"):
         return []
-    place, _ = locate(address)
-    return [host for url in place.urls if (host := urlsplit(url).hostname)]
+    hdfs, _ = locate(address)
+    return [host for url in hdfs.urls if (host := urlsplit(url).hostname)]
 
 
 def properties() -> Mapping[str, str]:
-    """What Hadoop's files for a site say; {} where there are none."""
+    """Return the properties in Hadoop's configuration files; {} where there are none."""
     folder = os.environ.get("HADOOP_CONF_DIR")
     if not folder and os.environ.get("HADOOP_HOME"):
         folder = os.path.join(os.environ["HADOOP_HOME"], "etc", "hadoop")  # noqa: PTH118

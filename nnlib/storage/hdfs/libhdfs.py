@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from nnlib.core.errors import StorageError, UsageError
-from nnlib.storage.hdfs.client import AlreadyThereError, NotThereError, Status
+from nnlib.storage.hdfs.client import AlreadyThereError, FileStatus, NotThereError
 from nnlib.storage.hdfs.hadoop_cli import find_hadoop
-from nnlib.storage.hdfs.hadoop_config import HdfsPlace
-from nnlib.storage.hdfs.rename_replace import PlainRenames
+from nnlib.storage.hdfs.hadoop_config import HdfsAddress
+from nnlib.storage.hdfs.rename_replace import ReplaceByRenames
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileInfo
@@ -29,18 +29,18 @@ def find_libhdfs() -> Path | None:
     return None
 
 
-class LibHdfs(PlainRenames):
+class LibHdfs(ReplaceByRenames):
     """pyarrow's file system; ``filesystem`` stands in for it in tests. It sets no permissions: what is private is so
     by its directory, made by ``hadoop fs`` where there is one, else by the user's umask."""
 
     ranged = True
 
-    def __init__(self, place: HdfsPlace, filesystem: Any = None) -> None:
-        self._root = f"{place.scheme}://{place.authority}"
-        self._environment = {**os.environ, "HADOOP_USER_NAME": place.user}
-        self._files = _connected(place) if filesystem is None else filesystem
+    def __init__(self, hdfs: HdfsAddress, filesystem: Any = None) -> None:
+        self._root = f"{hdfs.scheme}://{hdfs.authority}"
+        self._environment = {**os.environ, "HADOOP_USER_NAME": hdfs.user}
+        self._files = _connected(hdfs) if filesystem is None else filesystem
 
-    def list(self, path: str) -> list[Status]:
+    def list(self, path: str) -> list[FileStatus]:
         from pyarrow.fs import FileSelector
 
         found = self._status(path)
@@ -49,7 +49,7 @@ class LibHdfs(PlainRenames):
         selected = FileSelector(path, allow_not_found=True)
         return [_status(info) for info in self._done(path, self._files.get_file_info, selected)]
 
-    def _status(self, path: str) -> Status | None:
+    def _status(self, path: str) -> FileStatus | None:
         from pyarrow.fs import FileType
 
         info = self._done(path, self._files.get_file_info, path)
@@ -90,7 +90,7 @@ class LibHdfs(PlainRenames):
             if done.returncode:
                 raise StorageError("cannot be made its owner's alone (hadoop fs -chmod 700 failed)", file=path)
 
-    def delete(self, path: str, *, patient: bool = True) -> None:
+    def delete(self, path: str, *, wait: bool = True) -> None:
         found = self._status(path)
         if found is not None:
             self._done(path, self._files.delete_dir if found.directory else self._files.delete_file, path)
@@ -105,22 +105,22 @@ class LibHdfs(PlainRenames):
             raise StorageError(f"HDFS refused: {str(error).partition(chr(10))[0]}", file=path) from error
 
 
-def _status(info: FileInfo) -> Status:
+def _status(info: FileInfo) -> FileStatus:
     from pyarrow.fs import FileType
 
-    return Status(info.base_name, info.type == FileType.Directory, info.size or 0)
+    return FileStatus(info.base_name, info.type == FileType.Directory, info.size or 0)
 
 
-def _connected(place: HdfsPlace) -> Any:
+def _connected(hdfs: HdfsAddress) -> Any:
     from pyarrow.fs import HadoopFileSystem
 
     program = find_hadoop()
     if "CLASSPATH" not in os.environ and program is not None:  # the JVM inside needs Hadoop's jars, one by one
         done = subprocess.run([program, "classpath", "--glob"], capture_output=True, check=False)
         os.environ["CLASSPATH"] = done.stdout.decode().strip()
-    host, _, port = place.authority.rpartition(":")
+    host, _, port = hdfs.authority.rpartition(":")
     try:
-        return HadoopFileSystem(host or port, int(port) if host else 0, user=None if place.kerberos else place.user)
+        return HadoopFileSystem(host or port, int(port) if host else 0, user=None if hdfs.kerberos else hdfs.user)
     except OSError as error:
         raise UsageError(
             f"libhdfs cannot be used: {str(error).partition(chr(10))[0]}",

@@ -14,18 +14,18 @@ from typing import BinaryIO
 
 from nnlib.core.errors import StorageError
 from nnlib.storage.base import TEMPORARY, temporary_name
-from nnlib.storage.hdfs.client import AlreadyThereError, NotThereError, Status
+from nnlib.storage.hdfs.client import AlreadyThereError, FileStatus, NotThereError
 
 ASIDE = f".old{TEMPORARY}"
-LOOKS = 10
+READ_ATTEMPTS = 10
 """A reader looks so often, 50 ms apart at least, for a file that is just changing places."""
 
 
-class PlainRenames(ABC):
+class ReplaceByRenames(ABC):
     """An `nnlib.storage.hdfs.client.HdfsClient` on top of a rename that fails where the target exists."""
 
     @abstractmethod
-    def _status(self, path: str) -> Status | None: ...
+    def _status(self, path: str) -> FileStatus | None: ...
 
     @abstractmethod
     def _read(self, path: str, offset: int, length: int | None) -> bytes: ...
@@ -35,7 +35,7 @@ class PlainRenames(ABC):
         """Raises `AlreadyThereError` or `NotThereError`. Atomic."""
 
     @abstractmethod
-    def list(self, path: str) -> list[Status]: ...
+    def list(self, path: str) -> list[FileStatus]: ...
 
     @abstractmethod
     def upload(self, path: str, data: bytes | BinaryIO, *, private: bool) -> None: ...
@@ -44,15 +44,15 @@ class PlainRenames(ABC):
     def mkdirs(self, path: str, *, private: bool) -> None: ...
 
     @abstractmethod
-    def delete(self, path: str, *, patient: bool = True) -> None: ...
+    def delete(self, path: str, *, wait: bool = True) -> None: ...
 
-    def status(self, path: str) -> Status | None:
+    def status(self, path: str) -> FileStatus | None:
         found = self._status(path)
         aside = self._aside(path) if found is None else None
         return found if aside is None else self._status(aside) or self._status(path)
 
     def read(self, path: str, offset: int = 0, length: int | None = None) -> bytes:
-        for _ in range(LOOKS):
+        for _ in range(READ_ATTEMPTS):
             try:
                 return self._read(path, offset, length)
             except NotThereError:
@@ -75,7 +75,7 @@ class PlainRenames(ABC):
                 raise AlreadyThereError("is there already", file=target)
             self._rename(source, target)
             return
-        for _ in range(LOOKS):
+        for _ in range(READ_ATTEMPTS):
             aside = temporary_name(target).removesuffix(TEMPORARY) + ASIDE
             try:
                 self._rename(target, aside)

@@ -1,4 +1,4 @@
-"""Files in HDFS, by whichever way in there is: WebHDFS, libhdfs or ``hadoop fs``.
+"""Files in HDFS, by any client of it: WebHDFS, libhdfs or ``hadoop fs``.
 
 A file is written under a temporary name beside its own and then renamed, which the NameNode does in one step.
 """
@@ -14,12 +14,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import BinaryIO, cast
 
 from nnlib.core.errors import StorageError
-from nnlib.storage import fault_hook as changes
-from nnlib.storage.base import TEMPORARY, Storage, temporary_name
+from nnlib.storage import fault_hook
+from nnlib.storage.base import TEMPORARY, Access, Storage, temporary_name
 from nnlib.storage.hdfs.choose_client import client_of
 from nnlib.storage.hdfs.client import AlreadyThereError, HdfsClient
 from nnlib.storage.hdfs.hadoop_config import locate
-from nnlib.storage.upload_counter import UPLOADED
+from nnlib.storage.traffic import PROCESS, Traffic
 
 SMALL_BYTES = 4 << 20
 """Files up to this size are opened by reading them whole."""
@@ -28,21 +28,33 @@ READ_AHEAD_BYTES = 4 << 20
 """Two calls fetch this much; reading on by single MiBs would take thrice as long."""
 
 UPLOADS = 8
-"""At once. Closing a file often costs 400 ms, in which a DataNode only waits to be heard by the NameNode."""
+"""Files uploaded at once. Closing a file often takes 400 ms, in which a DataNode only waits for its next heartbeat."""
 
 
 class HdfsStorage(Storage):
     """A directory in HDFS. ``private``: it is made for its owner alone, and so is what lies below it."""
 
+    is_remote = True
     journal_seconds = 30.0
     journal_growth = 0.125
 
     def __init__(self, address: str, *, private: bool = False, client: HdfsClient | None = None) -> None:
-        place, self._path = locate(address)
-        self.root = f"{place.scheme}://{place.authority}{self._path if self._path != '/' else ''}"
+        hdfs, self._path = locate(address)
+        self.root = f"{hdfs.scheme}://{hdfs.authority}{self._path if self._path != '/' else ''}"
         self._private = private
         self._made = not private
-        self._client = client or client_of(place)
+        self._hdfs = hdfs
+        self._shared_client = client or client_of(hdfs)
+        self.traffic = Traffic(PROCESS)
+
+    def access(self) -> Access:
+        return self._hdfs.access()
+
+    @property
+    def _client(self) -> HdfsClient:
+        """The client, for one call of the service."""
+        self.traffic.count_request()
+        return self._shared_client
 
     def read(self, name: str) -> bytes:
         with self._explained(name):
@@ -56,12 +68,12 @@ class HdfsStorage(Storage):
                 raise StorageError("no such file or directory")
             if status.directory:
                 raise StorageError("cannot read: it is a directory")
-            if status.size <= SMALL_BYTES or not self._client.ranged:
+            if status.size <= SMALL_BYTES or not self._shared_client.ranged:
                 return io.BytesIO(self._client.read(path))
         return cast(BinaryIO, io.BufferedReader(_RemoteFile(self, name, status.size), READ_AHEAD_BYTES))
 
     def read_range(self, name: str, offset: int, length: int) -> bytes:
-        """Bytes ``offset`` to ``offset + length`` of a file that has that many."""
+        """Return the bytes ``offset`` to ``offset + length`` of a file that has that many. Raises `StorageError`."""
         with self._explained(name):
             data = self._client.read(self._at(name), offset, length)
             if len(data) != length:
@@ -91,15 +103,15 @@ class HdfsStorage(Storage):
 
     @contextlib.contextmanager
     def writing(self, name: str) -> Iterator[BinaryIO]:
-        """Spooled to a local file first: an upload that breaks off can be repeated then."""
+        """Written to a local file first: an upload that breaks off can be repeated then."""
         try:
-            spool = tempfile.TemporaryFile(prefix="nnjobs-")  # noqa: SIM115  (closed below)
+            buffer = tempfile.TemporaryFile(prefix="nnjobs-")  # noqa: SIM115  (closed below)
         except OSError as error:
             raise StorageError(f"cannot make a temporary file: {error}", hint="set TMPDIR") from error
-        with spool:
+        with buffer:
             try:
-                yield cast(BinaryIO, spool)
-                spool.flush()
+                yield cast(BinaryIO, buffer)
+                buffer.flush()
             except OSError as error:
                 raise StorageError(
                     f"cannot write a temporary file: {error.strerror or error}",
@@ -107,26 +119,26 @@ class HdfsStorage(Storage):
                     file=f"{self.root}/{name}",
                 ) from error
             with self._temporary(name) as temporary:
-                changes.step("create", temporary)
+                fault_hook.step("create", temporary)
                 with self._explained(name):
-                    self._client.upload(temporary, cast(BinaryIO, spool), private=self._private)
-                UPLOADED.add(spool.seek(0, io.SEEK_END))
+                    self._client.upload(temporary, cast(BinaryIO, buffer), private=self._private)
+                self.traffic.count_upload(buffer.seek(0, io.SEEK_END))
                 self._rename(temporary, name)
 
     @contextlib.contextmanager
     def _uploaded(self, files: Mapping[str, bytes]) -> Iterator[Iterator[tuple[str, str]]]:
-        """The files' names with their temporary paths, each given when its upload is done; at the end none is left."""
+        """Upload files; yields each name with its temporary path when its upload is done. At the end none is left."""
         with contextlib.ExitStack() as stack:
             temporaries = {name: stack.enter_context(self._temporary(name)) for name in files}
 
             def upload(name: str) -> tuple[str, str]:
                 with self._explained(name):
                     self._client.upload(temporaries[name], files[name], private=self._private)
-                UPLOADED.add(len(files[name]))
+                self.traffic.count_upload(len(files[name]))
                 return name, temporaries[name]
 
             for temporary in temporaries.values():
-                changes.step("create", temporary)
+                fault_hook.step("create", temporary)
             if len(files) < 2:
                 yield map(upload, temporaries)
             else:
@@ -137,7 +149,7 @@ class HdfsStorage(Storage):
     def _temporary(self, name: str) -> Iterator[str]:
         """A path to upload to; what is left there when the block fails is deleted, as far as HDFS answers."""
         if not self._made:
-            changes.step("mkdir", self._path)
+            fault_hook.step("mkdir", self._path)
             with self._explained(""):
                 self._client.mkdirs(self._path, private=True)
             self._made = True
@@ -149,12 +161,12 @@ class HdfsStorage(Storage):
             raise
 
     def _discard(self, temporary: str) -> None:
-        changes.step("clean", temporary)
+        fault_hook.step("clean", temporary)
         with contextlib.suppress(StorageError):  # the next driver sweeps what stays
-            self._client.delete(temporary, patient=False)
+            self._client.delete(temporary, wait=False)
 
     def _rename(self, temporary: str, name: str) -> None:
-        changes.step("rename", self._at(name))
+        fault_hook.step("rename", self._at(name))
         with self._explained(name):
             self._client.rename(temporary, self._at(name), overwrite=True)
 
@@ -162,7 +174,7 @@ class HdfsStorage(Storage):
         """Give the file its name if that is free."""
         with self._explained(name):
             status = self._client.status(temporary)
-            changes.step("rename", self._at(name))
+            fault_hook.step("rename", self._at(name))
             try:
                 self._client.rename(temporary, self._at(name), overwrite=False, id=status.id if status else 0)
             except AlreadyThereError:
@@ -180,7 +192,7 @@ class HdfsStorage(Storage):
                     if entry.directory:
                         folders.append(path)
                     elif entry.name.startswith(".") and entry.name.endswith(TEMPORARY):
-                        changes.step("sweep", path)
+                        fault_hook.step("sweep", path)
                         self._client.sweep(path)
 
     def names(self, under: str = "") -> list[str]:
@@ -200,7 +212,7 @@ class HdfsStorage(Storage):
             return status.size
 
     def delete(self, name: str) -> None:
-        changes.step("delete", self._at(name))
+        fault_hook.step("delete", self._at(name))
         with self._explained(name):
             self._client.delete(self._at(name))
         self._made = self._made and bool(name)

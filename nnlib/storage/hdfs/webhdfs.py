@@ -22,9 +22,9 @@ from urllib.parse import quote
 import requests
 
 from nnlib.core.errors import StorageError, UsageError
-from nnlib.storage.hdfs.client import NotThereError, Status
-from nnlib.storage.hdfs.hadoop_config import HdfsPlace
-from nnlib.storage.hdfs.retry import Patience
+from nnlib.storage.backoff import Backoff
+from nnlib.storage.hdfs.client import FileStatus, NotThereError
+from nnlib.storage.hdfs.hadoop_config import HdfsAddress
 from nnlib.storage.hdfs.webhdfs_errors import LostReplyError, TransientError, explained, was_not_sent
 
 Result = TypeVar("Result")
@@ -43,23 +43,23 @@ class WebHdfs:
 
     ranged = True
 
-    def __init__(self, place: HdfsPlace) -> None:
-        self._place = place
-        self._parameters = {} if place.kerberos else {"user.name": place.user}
-        self._auth = _kerberos() if place.kerberos else None
+    def __init__(self, hdfs: HdfsAddress) -> None:
+        self._hdfs = hdfs
+        self._parameters = {} if hdfs.kerberos else {"user.name": hdfs.user}
+        self._auth = _kerberos() if hdfs.kerberos else None
         self._active = 0
         self._lock = threading.Lock()
         self._session: requests.Session | None = None
         self._process = 0
 
-    def status(self, path: str) -> Status | None:
+    def status(self, path: str) -> FileStatus | None:
         try:
             found = self._call("GET", "GETFILESTATUS", path).json()["FileStatus"]
         except NotThereError:
             return None
         return _status(found)
 
-    def list(self, path: str) -> list[Status]:
+    def list(self, path: str) -> list[FileStatus]:
         try:
             found = self._call("GET", "LISTSTATUS", path).json()["FileStatuses"]["FileStatus"]
         except NotThereError:
@@ -74,7 +74,7 @@ class WebHdfs:
             body = self._send("GET", where, None, path).content
             return bytes(body)
 
-        return self._patiently(attempt, path)
+        return self._with_retries(attempt, path)
 
     def upload(self, path: str, data: bytes | BinaryIO, *, private: bool) -> None:
         parameters = {"overwrite": "true"} | ({"permission": "600"} if private else {})
@@ -85,7 +85,7 @@ class WebHdfs:
             where = self._redirect("PUT", base, "CREATE", path, parameters)
             self._send("PUT", where, data, path)
 
-        self._patiently(attempt, path)
+        self._with_retries(attempt, path)
 
     def rename(self, source: str, target: str, *, overwrite: bool, id: int = 0) -> None:
         parameters = {"destination": target, "renameoptions": "OVERWRITE" if overwrite else "NONE"}
@@ -113,9 +113,9 @@ class WebHdfs:
     def mkdirs(self, path: str, *, private: bool) -> None:
         self._call("PUT", "MKDIRS", path, {"permission": "700"} if private else {})
 
-    def delete(self, path: str, *, patient: bool = True) -> None:
+    def delete(self, path: str, *, wait: bool = True) -> None:
         with contextlib.suppress(NotThereError):
-            self._call("DELETE", "DELETE", path, {"recursive": "true"}, patient=patient)
+            self._call("DELETE", "DELETE", path, {"recursive": "true"}, wait=wait)
 
     def _call(
         self,
@@ -125,14 +125,14 @@ class WebHdfs:
         parameters: dict[str, str] | None = None,
         *,
         repeatable: bool = True,
-        patient: bool = True,
+        wait: bool = True,
     ) -> requests.Response:
         """A call that the NameNode answers by itself."""
 
         def attempt(base: str) -> requests.Response:
             return self._send(method, self._url(base, path), None, path, self._query(operation, parameters))
 
-        return self._patiently(attempt, path, repeatable=repeatable, patient=patient)
+        return self._with_retries(attempt, path, repeatable=repeatable, wait=wait)
 
     def _redirect(self, method: str, base: str, operation: str, path: str, parameters: dict[str, str]) -> str:
         """Where the NameNode sends us for a file's bytes: a DataNode's address, good for this once."""
@@ -142,16 +142,22 @@ class WebHdfs:
             raise StorageError(f"{base} does not speak WebHDFS: it named no DataNode", file=path)
         return where
 
-    def _patiently(
-        self, attempt: Callable[[str], Result], path: str, *, repeatable: bool = True, patient: bool = True
+    def _with_retries(
+        self, attempt: Callable[[str], Result], path: str, *, repeatable: bool = True, wait: bool = True
     ) -> Result:
-        patience = Patience(self._place.wait_seconds if patient else 0.0, self._place.authority)
+        backoff = Backoff(
+            self._hdfs.wait_seconds if wait else 0.0,
+            "HDFS",
+            self._hdfs.authority,
+            variable="NNJOBS_HDFS_WAIT",
+            check="hdfs dfsadmin -report",
+        )
         short = 0
         while True:
             active = self._active
             try:
-                result = attempt(self._place.urls[active])
-                patience.over()
+                result = attempt(self._hdfs.urls[active])
+                backoff.succeeded()
                 return result
             except LostReplyError as error:
                 if not repeatable:
@@ -163,13 +169,13 @@ class WebHdfs:
                         hint=f"a block may be damaged or lost: hdfs fsck {path} -files -blocks",
                         file=path,
                     ) from error
-                patience.wait(str(error))
+                backoff.wait(str(error))
             except TransientError as error:
                 if error.ask_another:
                     with self._lock:
                         if self._active == active:
-                            self._active = (active + 1) % len(self._place.urls)
-                patience.wait(str(error), at_once=error.ask_another and self._active != 0)
+                            self._active = (active + 1) % len(self._hdfs.urls)
+                backoff.wait(str(error), at_once=error.ask_another and self._active != 0)
 
     def _send(
         self, method: str, url: str, body: bytes | BinaryIO | None, path: str, query: dict[str, str] | None = None
@@ -207,7 +213,7 @@ class WebHdfs:
             if self._session is None or self._process != os.getpid():
                 session = requests.Session()
                 session.trust_env = False  # a proxy for the world outside does not lead to the cluster
-                session.verify = self._place.certificates or True
+                session.verify = self._hdfs.certificates or True
                 adapter = requests.adapters.HTTPAdapter(pool_connections=8, pool_maxsize=8)
                 session.mount("http://", adapter)
                 session.mount("https://", adapter)
@@ -221,8 +227,8 @@ class WebHdfs:
         return {"op": operation, **self._parameters, **(parameters or {})}
 
 
-def _status(entry: dict[str, Any]) -> Status:
-    return Status(entry["pathSuffix"], entry["type"] == "DIRECTORY", entry["length"], entry.get("fileId", 0))
+def _status(entry: dict[str, Any]) -> FileStatus:
+    return FileStatus(entry["pathSuffix"], entry["type"] == "DIRECTORY", entry["length"], entry.get("fileId", 0))
 
 
 def _kerberos() -> Any:

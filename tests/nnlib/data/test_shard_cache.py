@@ -16,7 +16,6 @@ from shards import write_dataset
 from nnlib.core.errors import MismatchError, StorageError
 from nnlib.data import dataset as dataset_module
 from nnlib.data import shard_cache as cache_module
-from nnlib.data import shard_reader as reader_module
 from nnlib.data.dataset import Dataset
 from nnlib.data.shard_cache import ShardCache, default_folder
 from nnlib.data.shard_reader import _VERIFIED, ShardReader
@@ -25,6 +24,8 @@ from nnlib.storage import LocalStorage, Storage
 
 class Elsewhere(LocalStorage):
     """Stands for a storage that is not this machine's; counts what is opened."""
+
+    is_remote = True
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
@@ -47,7 +48,6 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Dataset,
         return files
 
     monkeypatch.setattr(dataset_module, "storage", storage)
-    monkeypatch.setattr(reader_module, "LocalStorage", type("Here", (), {}))  # nothing lies here
     monkeypatch.setattr(cache_module, "default_folder", lambda: tmp_path / "cache")
     _VERIFIED.clear()
     return dataset, files

@@ -14,7 +14,7 @@ from nnlib.core.errors import DataError
 from nnlib.data.arrow import READ_ERRORS
 from nnlib.data.columns import Columns
 from nnlib.data.importing.formats.table import ReadOptions, Role, Table, rows_per_chunk
-from nnlib.storage import file_at
+from nnlib.storage import file_at, has_scheme
 
 
 def open_parquet(files: Sequence[str], options: ReadOptions) -> list[Table]:
@@ -33,7 +33,7 @@ def _parts(file: str) -> list[str]:
 
 def _file(file: str) -> Any:
     """Return what pyarrow reads: the path, or for another address a stream."""
-    if "://" not in file:
+    if not has_scheme(file):
         return file
     folder, name = file_at(file)
     return folder.open(name)

@@ -15,12 +15,12 @@ from storage_contract import StorageContract
 
 from nnlib.core.errors import StorageError
 from nnlib.storage import Storage
-from nnlib.storage.hdfs.hadoop_config import HdfsPlace
+from nnlib.storage.hdfs.hadoop_config import HdfsAddress
 from nnlib.storage.hdfs.libhdfs import LibHdfs
 from nnlib.storage.hdfs.rename_replace import ASIDE
 from nnlib.storage.hdfs.storage import HdfsStorage
 
-PLACE = HdfsPlace("hdfs", "test", (), "ann", False, None, "native", 1.0)
+PLACE = HdfsAddress("hdfs", "test", (), "ann", False, None, "native", 1.0)
 
 
 class HdfsLike:

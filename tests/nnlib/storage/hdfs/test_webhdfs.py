@@ -19,7 +19,7 @@ import pytest
 from nnlib.core.errors import StorageError, UsageError
 from nnlib.storage import Storage, storage
 from nnlib.storage.hdfs.choose_client import choose
-from nnlib.storage.hdfs.hadoop_config import HdfsPlace, locate
+from nnlib.storage.hdfs.hadoop_config import HdfsAddress, locate
 from nnlib.storage.hdfs.storage import HdfsStorage
 from nnlib.storage.hdfs.webhdfs import WebHdfs
 
@@ -151,8 +151,8 @@ def cluster() -> Iterator[Cluster]:
         server.server_close()
 
 
-def place_of(cluster: Cluster, *, nodes: int = 1, wait: float = 5.0, kerberos: bool = False) -> HdfsPlace:
-    return HdfsPlace("hdfs", "test", tuple(cluster.urls[:nodes]), "ann", kerberos, None, "webhdfs", wait)
+def place_of(cluster: Cluster, *, nodes: int = 1, wait: float = 5.0, kerberos: bool = False) -> HdfsAddress:
+    return HdfsAddress("hdfs", "test", tuple(cluster.urls[:nodes]), "ann", kerberos, None, "webhdfs", wait)
 
 
 @pytest.fixture

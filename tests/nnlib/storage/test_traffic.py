@@ -1,4 +1,4 @@
-"""What a run sends to storage on other machines: counted, told, and in each round little more than its model."""
+"""What a run sends to storage on other machines: counted, reported, and in each round little more than its model."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from jobs.driver import driver
 from nnlib.run.directory import EVENTS, SPEC, RunDirectory
 from nnlib.run.journal import Journal
 from nnlib.storage.hdfs import storage as hdfs
-from nnlib.storage.hdfs.client import Status
+from nnlib.storage.hdfs.client import FileStatus
 from nnlib.storage.hdfs.storage import HdfsStorage
 from nnlib.storage.local import LocalStorage
+from nnlib.storage.traffic import PROCESS
 
 ROUNDS = 50
 
@@ -31,11 +32,11 @@ class Folder:
     def __init__(self) -> None:
         self.given: list[tuple[str, int]] = []
 
-    def status(self, path: str) -> Status | None:
+    def status(self, path: str) -> FileStatus | None:
         found = Path(path)
-        return Status(found.name, found.is_dir(), found.stat().st_size) if found.exists() else None
+        return FileStatus(found.name, found.is_dir(), found.stat().st_size) if found.exists() else None
 
-    def list(self, path: str) -> list[Status]:
+    def list(self, path: str) -> list[FileStatus]:
         folder = Path(path)
         found = [self.status(str(entry)) for entry in folder.iterdir()] if folder.is_dir() else []
         return [status for status in found if status is not None]
@@ -44,6 +45,8 @@ class Folder:
         return Path(path).read_bytes()[offset : None if length is None else offset + length]
 
     def upload(self, path: str, data: bytes | BinaryIO, *, private: bool) -> None:
+        if not isinstance(data, bytes):
+            data.seek(0)
         content = data if isinstance(data, bytes) else data.read()
         self.mkdirs(str(Path(path).parent), private=private)
         Path(path).write_bytes(content)
@@ -58,7 +61,7 @@ class Folder:
     def mkdirs(self, path: str, *, private: bool) -> None:
         os.makedirs(path, exist_ok=True)  # noqa: PTH103
 
-    def delete(self, path: str, *, patient: bool = True) -> None:
+    def delete(self, path: str, *, wait: bool = True) -> None:
         if Path(path).exists():
             files = pyarrow.fs.LocalFileSystem()
             (files.delete_dir if Path(path).is_dir() else files.delete_file)(path)
@@ -133,3 +136,18 @@ def test_when_a_journal_is_due(seconds: float, size: int, new: int, due: bool, t
     local = seconds <= 2.0
     place = LocalStorage(tmp_path) if local else HdfsStorage(f"hdfs://test{tmp_path}")
     assert place.journal_is_due(seconds, size, new) is due
+
+
+def test_each_storage_counts_what_is_sent_to_it_and_the_process_counts_all(tmp_path: Path, folder: Folder) -> None:
+    before = PROCESS.uploaded_bytes, PROCESS.requests
+    one, two = (HdfsStorage(f"hdfs://test{tmp_path}/{name}") for name in "ab")
+    one.write_all({"x": b"123", "y": b"4567"})
+    with two.writing("z") as stream:
+        stream.write(b"89")
+    assert two.read("z") == b"89"
+    assert (one.traffic.uploaded_bytes, two.traffic.uploaded_bytes) == (7, 2)
+    assert (one.traffic.requests, two.traffic.requests) == (4, 3)  # an upload and a renaming each, and the reading
+    assert (PROCESS.uploaded_bytes, PROCESS.requests) == (before[0] + 9, before[1] + 7)
+    here = LocalStorage(tmp_path)
+    here.write("here", b"1")
+    assert here.traffic.uploaded_bytes == here.traffic.requests == 0
