@@ -13,11 +13,12 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from jobs.collective.status_file import CollectiveStatus, RoundCost, RoundReport, write_status
+from jobs.collective.status_file import CollectiveStatus, RoundReport, write_status
 from nnlib.core.events import WorkerSeen
 from nnlib.core.layout import ModelState
 from nnlib.run.checkpoint import Checkpoint
 from nnlib.run.round_store import RoundStore
+from nnlib.run.run_events import RoundEvent
 from nnlib.run.spec import JobSpec
 from nnlib.storage.traffic import PROCESS
 from nnlib.training.round_events import phase_seconds, round_done, trials_stopped
@@ -146,7 +147,7 @@ class BackgroundCommitter:
         return RoundReport(
             round_done(self._spec.config, after.metrics, times.seconds),
             tuple(trials_stopped(self._spec, before, after)),
-            RoundCost(
+            RoundEvent(
                 round=after.round,
                 seconds=round(times.seconds, 4),
                 exchange_seconds=round(times.exchange, 4),

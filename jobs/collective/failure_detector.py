@@ -16,6 +16,7 @@ from nnlib.collective.curve_keys import make_keys
 from nnlib.collective.rendezvous import list_generations
 from nnlib.core.errors import JobError
 from nnlib.core.events import Note
+from nnlib.run.run_events import WorkerLostEvent
 from nnlib.storage import Storage
 
 REJOIN_SECONDS = 2.0
@@ -48,7 +49,7 @@ class FailureDetector:
         if self.error is None:
             self._require_gang(names)
         for lost in self._losses.confirm(names):
-            self._events.record_event(event="lost", worker=lost.worker, generation=lost.generation, why=lost.why)
+            self._events.record_event(WorkerLostEvent(lost.worker, lost.generation, lost.why))
             self._events.tell(Note(f"worker {lost.worker}: {lost.why}; the others wait for its replacement", "warning"))
             if lost.attempt is not None:
                 self._launcher.session.end_task(lost.worker, lost.attempt)

@@ -6,13 +6,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Protocol
 
 from jobs.collective.status_file import CollectiveStatus, read_status
 from nnlib.core.errors import NnjobsError
 from nnlib.core.events import Event, GroupSeen, TrialStopped
 from nnlib.run.checkpoint import Checkpoint
 from nnlib.run.round_store import RoundStore
+from nnlib.run.run_events import RunEvent
 from nnlib.run.spec import JobSpec
 from nnlib.training.round_events import round_done
 
@@ -28,8 +29,8 @@ class EventSink(Protocol):
     def tell(self, event: Event) -> None:
         """Send an event to the listeners: terminal, trackers."""
 
-    def record_event(self, **facts: Any) -> None:
-        """Add a line to the run's events."""
+    def record_event(self, event: RunEvent) -> None:
+        """Add an event to the run's journal."""
 
     def renew_view(self, store: RoundStore) -> None:
         """Write the view of the committed rounds' metrics anew, if it is old."""
@@ -97,7 +98,7 @@ class ProgressReporter:
                 continue  # reported before the group was formed again, or to be reported when it is committed
             for stopped in report.stopped:
                 self._events.tell(stopped)
-            self._events.record_event(event="round", **report.journal.to_json())
+            self._events.record_event(report.journal)
             self._events.tell(report.done)
             self._reported = round_
 

@@ -10,48 +10,28 @@ from typing import Any
 from nnlib import FORMAT_VERSION
 from nnlib.core.events import RoundDone, TrialStopped, WorkerSeen
 from nnlib.run.directory import GROUP
+from nnlib.run.run_events import RoundEvent
 from nnlib.storage import Storage
 
 STATUS = f"{GROUP}/status.json"
-
-
-@dataclass(frozen=True)
-class RoundCost:
-    """What a round cost, for the run's events: its seconds, those that worker 0 spent in exchanges, those that all
-    workers spent in each phase; bytes exchanged by all workers, and bytes that worker 0 has uploaded since the round
-    before."""
-
-    round: int
-    seconds: float
-    exchange_seconds: float
-    worker_seconds: Mapping[str, float]
-    shuffled_bytes: int
-    uploaded_bytes: int
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the record as JSON-able data."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> RoundCost:
-        """Read what `to_json` wrote."""
-        return cls(**data)
+JOURNAL = ("round", "seconds", "exchange_seconds", "worker_seconds", "shuffled_bytes", "uploaded_bytes")
+"""What a status has of a round's event for the journal."""
 
 
 @dataclass(frozen=True)
 class RoundReport:
-    """What the driver reports of a round: the event, the trials that it ended, and what it cost."""
+    """What the driver reports of a round: the event for people, the trials that it ended, the event for the journal."""
 
     done: RoundDone
     stopped: tuple[TrialStopped, ...]
-    journal: RoundCost
+    journal: RoundEvent
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as JSON-able data."""
         return {
             "done": asdict(self.done),
             "stopped": [asdict(event) for event in self.stopped],
-            "journal": self.journal.to_json(),
+            "journal": {name: getattr(self.journal, name) for name in JOURNAL},
         }
 
     @classmethod
@@ -61,7 +41,7 @@ class RoundReport:
         return cls(
             RoundDone(**{**data["done"], "test_metric": None if metric is None else tuple(metric)}),
             tuple(TrialStopped(**stopped) for stopped in data["stopped"]),
-            RoundCost.from_json(data["journal"]),
+            RoundEvent.from_json(data["journal"]),
         )
 
 

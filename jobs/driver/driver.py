@@ -33,6 +33,7 @@ from nnlib.run.lease import RunLock
 from nnlib.run.metrics_view import metrics_lines, view_text
 from nnlib.run.round_length import round_count
 from nnlib.run.round_store import RoundStore
+from nnlib.run.run_events import RoundEvent, RunEvent, StartEvent
 from nnlib.run.spec import JobSpec
 from nnlib.storage.traffic import PROCESS
 from nnlib.tracking import tracked
@@ -122,12 +123,14 @@ class Driver:
             self._log.line(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {event}")
             self._listen(event)
 
-    def record_event(self, **facts: Any) -> None:
-        """Keep a line of facts in the run's events: what may differ between two runs of the same bits."""
+    def record_event(self, event: RunEvent) -> None:
+        """Keep an event in the run's journal: what may differ between two runs of the same bits. Called from any
+        thread."""
         with self._telling:
-            self._events.record(**facts)
+            self._events.record(event)
 
     def close(self) -> None:
+        """Write what the journals still hold."""
         self._log.flush()
         self._events.flush()
 
@@ -193,14 +196,15 @@ class Driver:
     def _announce(self, site: RoundLauncher, first: Checkpoint) -> None:
         spec = site.spec
         config, trial = spec.config, spec.trials[0]
-        self._events.record(
-            event="start",
-            host=platform.node(),
-            process=os.getpid(),
-            runner=config.runtime.runner,
-            slots=site.slots,
-            round=first.round,
-            uploaded_bytes=self._sent(),
+        self.record_event(
+            StartEvent(
+                round=first.round,
+                runner=config.runtime.runner,
+                slots=site.slots,
+                host=platform.node(),
+                process=os.getpid(),
+                uploaded_bytes=self._sent(),
+            )
         )
         self.tell(
             RunStarted(
@@ -223,17 +227,15 @@ class Driver:
     def _record(
         self, round_: int, outputs: dict[int, TrialOutput], seconds: float, job_seconds: float, shuffled_bytes: int
     ) -> None:
-        """What may differ between two runs of the same bits: times. ``worker_seconds`` are summed over all tasks;
-        ``seconds`` less ``job_seconds`` went into the outer step and the commit. ``uploaded_bytes`` went to storages on
-        other machines since the round before was recorded (of the first round: since the start)."""
-        self._events.record(
-            event="round",
-            round=round_,
-            seconds=round(seconds, 4),
-            job_seconds=round(job_seconds, 4),
-            worker_seconds=phase_seconds(outputs),
-            shuffled_bytes=shuffled_bytes,
-            uploaded_bytes=self._sent(),
+        self.record_event(
+            RoundEvent(
+                round=round_,
+                seconds=round(seconds, 4),
+                job_seconds=round(job_seconds, 4),
+                worker_seconds=phase_seconds(outputs),
+                shuffled_bytes=shuffled_bytes,
+                uploaded_bytes=self._sent(),
+            )
         )
 
     def _sent(self) -> int:

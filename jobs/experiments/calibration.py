@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from jobs.driver import driver
-from jobs.experiments.scaling import changed, round_events
+from jobs.experiments.scaling import changed
 from jobs.mapreduce.wire import SliceKey, decode_partial, encode_partial
 from nnlib.aggregation.average import Average, Partial
 from nnlib.aggregation.drift import block_drift
@@ -23,9 +23,11 @@ from nnlib.core.scratch import scratch_folder
 from nnlib.data.dataset import Dataset
 from nnlib.data.sampling import sample_size
 from nnlib.run.directory import RunDirectory
+from nnlib.run.journal import last_rounds, read_events
 from nnlib.run.ledger import first_facts
 from nnlib.run.planner import make_spec
 from nnlib.run.round_store import RoundStore
+from nnlib.run.run_events import RoundEvent
 from nnlib.run.spec import JobSpec, partial_layout
 from nnlib.simulate.costs import Costs, Workload
 from nnlib.simulate.fit import Measured, fit_costs
@@ -117,10 +119,10 @@ def _short_run(config: Config, workers: int, rounds: int, length: int, folder: s
     )
     result = driver.train(short)
     run = RunDirectory(folder)
-    events = round_events(run)
+    events = [recorded.event for recorded in last_rounds(read_events(run))]
     steady = events[1:] if len(events) >= ROUNDS_TO_WARM_UP else events
 
-    def mean(value: Callable[[dict[str, Any]], float]) -> float:
+    def mean(value: Callable[[RoundEvent], float]) -> float:
         return statistics.fmean(value(event) for event in steady)
 
     whole = _workload(run.spec())
@@ -128,9 +130,9 @@ def _short_run(config: Config, workers: int, rounds: int, length: int, folder: s
         workload=whole,
         workers=workers,
         seconds=result["seconds"],
-        round_seconds=mean(lambda event: float(event["seconds"])),
-        train_seconds=mean(lambda event: float(event["worker_seconds"].get("train", 0.0))),
-        visit_seconds=mean(lambda event: float(sum(event["worker_seconds"].get(k, 0.0) for k in ("read", "score")))),
+        round_seconds=mean(lambda event: event.seconds),
+        train_seconds=mean(lambda event: event.worker_seconds.get("train", 0.0)),
+        visit_seconds=mean(lambda event: sum(event.worker_seconds.get(k, 0.0) for k in ("read", "score"))),
     )
 
 

@@ -17,7 +17,8 @@ from nnlib.config.sweep import applied
 from nnlib.core.errors import MismatchError, UsageError
 from nnlib.core.events import Event, Listener, Note, RoundDone
 from nnlib.data.dataset import Dataset
-from nnlib.run.directory import EVENTS, RunDirectory
+from nnlib.run.directory import RunDirectory
+from nnlib.run.journal import last_rounds, read_events
 from nnlib.run.ledger import canonical
 from nnlib.run.model_file import parse_json
 from nnlib.run.spec import assign_shards
@@ -146,18 +147,11 @@ def _run(config: Config, listen: Listener) -> Timing:
     )
 
 
-def round_events(run: RunDirectory) -> list[dict[str, Any]]:
-    """What a run's events tell of its rounds, one record a round: ``seconds``, and ``worker_seconds`` by phase, summed
-    over workers and trials."""
-    lines = run.storage.read(EVENTS).splitlines() if run.storage.exists(EVENTS) else []
-    records = [parse_json(line, f"{run.address}/{EVENTS}") for line in lines]
-    return list({record["round"]: record for record in records if record.get("event") == "round"}.values())
-
-
 def round_seconds(run: RunDirectory, rounds: int) -> float:
-    """Seconds of a run's rounds. A kill can lose the record of the newest ones: they count as the mean of the rest."""
-    records = round_events(run)
-    return float(statistics.fmean(record["seconds"] for record in records) * rounds) if records else 0.0
+    """Sum the seconds of a run's ``rounds`` rounds. A kill can lose the record of the newest ones: they count as the
+    mean of the rest."""
+    recorded = last_rounds(read_events(run))
+    return statistics.fmean(each.event.seconds for each in recorded) * rounds if recorded else 0.0
 
 
 def _show(event: Event, tell: Tell) -> None:

@@ -24,6 +24,7 @@ from nnlib.run.checkpoint import Checkpoint
 from nnlib.run.ledger import canonical
 from nnlib.run.manifest import MODEL, STATE, round_path
 from nnlib.run.round_store import RoundStore
+from nnlib.run.run_events import RunEvent
 from nnlib.run.spec import JobSpec, WorkerPlan, partial_layout
 from nnlib.storage import has_scheme, storage
 from nnlib.training.round_result import TrialOutput, check_records
@@ -44,7 +45,7 @@ class RoundLauncher:
         plans: Sequence[WorkerPlan],
         notify: Callable[[Note], None],
         *,
-        record: Callable[..., None] = record_nothing,
+        record: Callable[[RunEvent], None] = record_nothing,
         chaos: Chaos | None = None,
         run: str | None = None,
         modules: Sequence[str] = TASK_MODULES,

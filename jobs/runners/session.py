@@ -20,11 +20,12 @@ from jobs.runners.request import JobRequest
 from nnlib.config.schema import Runtime
 from nnlib.core.events import Note
 from nnlib.core.scratch import scratch_folder, write_file
+from nnlib.run.run_events import RunEvent
 from nnlib.storage import LocalStorage, Storage
 
 
-def record_nothing(**facts: object) -> None:
-    """Record no facts: for commands without a run directory."""
+def record_nothing(event: RunEvent) -> None:
+    """Record no event: for commands without a run directory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +33,7 @@ class SessionOptions:
     """What the jobs of a command have in common.
 
     ``near`` is an address that the tasks read: a cluster's files may go beside it. ``modules`` are what every task
-    imports. ``notify`` takes notes for people, ``record`` facts for the run's events. ``chaos`` injects faults into
+    imports. ``notify`` takes notes for people, ``record`` the run's events. ``chaos`` injects faults into
     tasks. ``run`` is the address of the run whose lock the command holds, if it holds one.
     """
 
@@ -40,7 +41,7 @@ class SessionOptions:
     near: str
     modules: Sequence[str]
     notify: Callable[[Note], None]
-    record: Callable[..., None] = record_nothing
+    record: Callable[[RunEvent], None] = record_nothing
     chaos: Chaos | None = None
     run: str | None = None
 

@@ -15,6 +15,7 @@ from nnlib.config.kinds import SCHEDULES
 from nnlib.config.schema import Config
 from nnlib.core.errors import ConfigError
 from nnlib.run.directory import RunDirectory
+from nnlib.run.journal import last_rounds, read_events
 from nnlib.run.metrics_view import metrics_lines
 
 
@@ -129,16 +130,13 @@ def round_ends(run: RunDirectory) -> dict[int, int]:
 
 
 def round_seconds(run: RunDirectory) -> dict[int, float]:
-    """Round -> seconds from the start of training to its end, summed over resumes; {0: 0.0} and no more without
-    events."""
-    total, found = 0.0, {0: 0.0}
-    if run.storage.exists("events.jsonl"):
-        for text in run.storage.read("events.jsonl").splitlines():
-            event = json.loads(text)
-            if event.get("event") == "round" and event["round"] not in found:
-                total += event["seconds"]
-                found[event["round"]] = total
-    return found
+    """Sum the seconds from the start of training to the end of each round, over all resumes: round -> seconds. Without
+    events only {0: 0.0}."""
+    total, seconds = 0.0, {0: 0.0}
+    for recorded in last_rounds(read_events(run)):
+        total += recorded.event.seconds
+        seconds[recorded.event.round] = total
+    return seconds
 
 
 def to_table(scores: Sequence[Score]) -> Any:

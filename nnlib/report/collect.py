@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -21,13 +21,14 @@ from nnlib.core.arrays import FloatArray
 from nnlib.core.errors import UsageError
 from nnlib.evaluation.statistics import Comparison, Summary, compare, holm, summarize, verdict
 from nnlib.export.card import ledger_root, trained_versions
-from nnlib.report.lost_workers import Gap, Loss, gaps, losses
-from nnlib.run.directory import CONFIG, EVENTS, RunDirectory
+from nnlib.report.lost_workers import Gap, LostTask, gaps, lost_tasks
+from nnlib.run.directory import CONFIG, RunDirectory
 from nnlib.run.final_result import FinalTrial
+from nnlib.run.journal import RecordedEvent, last_rounds, read_events
 from nnlib.run.metrics_view import MetricsLine, metrics_lines
-from nnlib.run.model_file import parse_json
 from nnlib.run.names import run_names
 from nnlib.run.round_length import round_count
+from nnlib.run.run_events import RoundEvent, StartEvent
 from nnlib.run.spec import JobSpec, Trial
 
 PHASES = ("start", "read", "score", "train", "average", "commit")
@@ -55,42 +56,30 @@ class Times:
     runners: list[str] = field(default_factory=list)
 
     @classmethod
-    def of(cls, events: Iterable[Mapping[str, Any]]) -> Times | None:
-        """From a run's events; None if they tell of no round. A round that was recorded twice counts once."""
-        times, slots = cls(), 1
-        done: dict[int, tuple[Mapping[str, Any], int]] = {}
-        for event in events:
-            if event.get("event") == "start":
-                slots = int(event.get("slots", 1))
-                times.start_bytes += event.get("uploaded_bytes", 0)
-                if event["runner"] not in times.runners:
-                    times.runners.append(event["runner"])
-            elif event.get("event") == "round":
-                done[event["round"]] = event, slots
-        for round_, (event, slots) in sorted(done.items()):
-            times._add(round_, event, slots)
+    def of(cls, events: Sequence[RecordedEvent]) -> Times | None:
+        """Add up the rounds of a run's events; None if there is none."""
+        times = cls()
+        for recorded in events:
+            if isinstance(start := recorded.event, StartEvent):
+                times.start_bytes += start.uploaded_bytes
+                if start.runner not in times.runners:
+                    times.runners.append(start.runner)
+        for each in last_rounds(events):
+            times._add(each.event, each.slots)
         return times if times.rounds else None
 
-    def _add(self, round_: int, event: Mapping[str, Any], slots: int) -> None:
-        seconds, work = event["seconds"], event["worker_seconds"]
-        job = event.get("job_seconds", seconds)
+    def _add(self, event: RoundEvent, slots: int) -> None:
+        work = event.worker_seconds
+        job = event.seconds if event.job_seconds is None else event.job_seconds
         for phase, spent in work.items():
             self.phases[phase] += spent / slots
         self.phases["start"] += max(0.0, job - sum(work.values()) / slots)
-        self.phases["commit"] += seconds - job
-        self.seconds += seconds
-        if "shuffled_bytes" in event:
-            self.rounds.append(round_)
-            self.bytes.append(event["shuffled_bytes"])
-            self.uploaded.append(event.get("uploaded_bytes", 0))
-
-
-def read_events(directory: RunDirectory) -> list[dict[str, Any]]:
-    """What a run keeps of its times and troubles; [] if it has lost it."""
-    if not directory.storage.exists(EVENTS):
-        return []
-    lines = directory.storage.read(EVENTS).splitlines()
-    return [parse_json(line, f"{directory.address}/{EVENTS}") for line in lines]
+        self.phases["commit"] += event.seconds - job
+        self.seconds += event.seconds
+        if event.shuffled_bytes is not None:
+            self.rounds.append(event.round)
+            self.bytes.append(event.shuffled_bytes)
+            self.uploaded.append(event.uploaded_bytes)
 
 
 @dataclass(frozen=True)
@@ -111,7 +100,7 @@ class RunFacts:
     versions: dict[str, str]
     times: Times | None
     gaps: list[Gap]
-    losses: list[Loss]
+    losses: list[LostTask]
 
     @property
     def rounds_planned(self) -> int | None:
@@ -152,7 +141,7 @@ class RunFacts:
             trained_versions(directory),
             Times.of(events),
             gaps(spec, lines, newest),
-            losses(events),
+            lost_tasks(events),
         )
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
+from nnlib.run.journal import RecordedEvent
 from nnlib.run.metrics_view import MetricsLine
 from nnlib.run.round_metrics import MissingWorkers
+from nnlib.run.run_events import AttemptFailedEvent, JobEvent, RoundEvent, WorkerLostEvent
 from nnlib.run.spec import JobSpec
 
 SHOWN = 50
@@ -27,7 +28,7 @@ class Gap:
 
 
 @dataclass(frozen=True)
-class Loss:
+class LostTask:
     """A task that was lost: ``when`` and whose it was, and what became of it."""
 
     when: str
@@ -53,21 +54,22 @@ def gaps(spec: JobSpec, lines: Iterable[MetricsLine], rounds: int) -> list[Gap]:
     ]
 
 
-def losses(events: Iterable[Mapping[str, Any]]) -> list[Loss]:
-    """From a run's events, in their order: workers that their group lost, attempts of tasks that failed."""
-    found, done = [], 0
-    for event in events:
-        kind = event.get("event")
-        if kind == "round":
-            done = event["round"]
-        elif kind == "lost":
-            when = f"after round {done}" if done else "before round 1 was done"
-            found.append(Loss(when, f"worker {event['worker']}", f"{event['why']}; replaced"))
-        elif kind == "attempt":
-            found.append(Loss(_job(event["job"]), event["task"], f"attempt {event['attempt']} {event['failure']}"))
-        elif kind == "job":
-            found += [Loss(_job(event["job"]), attempt, "failed") for attempt in event.get("failed", ())]
-    return found
+def lost_tasks(events: Iterable[RecordedEvent]) -> list[LostTask]:
+    """List workers that their group lost and attempts of tasks that failed, in the order of a run's events."""
+    lost: list[LostTask] = []
+    done = 0
+    for recorded in events:
+        match recorded.event:
+            case RoundEvent(round=round_):
+                done = round_
+            case WorkerLostEvent(worker=worker, why=why):
+                when = f"after round {done}" if done else "before round 1 was done"
+                lost.append(LostTask(when, f"worker {worker}", f"{why}; replaced"))
+            case AttemptFailedEvent(job=job, task=task, attempt=attempt, failure=failure):
+                lost.append(LostTask(_job(job), task, f"attempt {attempt} {failure}"))
+            case JobEvent(job=job, failed=failed):
+                lost += [LostTask(_job(job), attempt, "failed") for attempt in failed]
+    return lost
 
 
 def _job(name: str) -> str:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 import time
 from collections.abc import Iterable, Sequence
-from typing import Any
 
-from nnlib.run.directory import EVENTS, RunDirectory
+from nnlib.run.directory import RunDirectory
+from nnlib.run.journal import last_rounds, read_events
 from nnlib.run.round_length import combined_drift
 from nnlib.run.round_metrics import RoundMetrics, TrialScores
 from nnlib.tracking.protocol import Point
@@ -58,11 +57,14 @@ class History:
         return round_points(self._store.log.metrics(round_), when, seconds)
 
     def recorded(self, newest: int) -> Iterable[Point]:
-        """Of all rounds up to ``newest``, with the times that the run's events tell of them."""
-        events = self._events()
+        """Make the points of all rounds up to ``newest``, with the times that the run's events have of them."""
+        events = {each.event.round: each for each in last_rounds(read_events(self._run))}
         for round_ in range(1, newest + 1):
-            event = events.get(round_, {})
-            yield from self.points(round_, event.get("time", time.time()), event.get("seconds"))
+            recorded = events.get(round_)
+            if recorded is None:
+                yield from self.points(round_, time.time(), None)
+            else:
+                yield from self.points(round_, recorded.time or time.time(), recorded.event.seconds)
 
     def final(self, when: float) -> list[Point]:
         """The scores of the kept models, at the run's last epoch."""
@@ -73,9 +75,3 @@ class History:
         scores = score_values([trial.scores for trial in final.trials])
         values = {f"kept/{name}": value for name, value in scores.items()}
         return [Point(epoch, when, values)]
-
-    def _events(self) -> dict[int, dict[str, Any]]:
-        storage = self._run.storage
-        lines = storage.read(EVENTS).splitlines() if storage.exists(EVENTS) else []
-        events = [json.loads(line) for line in lines]
-        return {event["round"]: event for event in events if event.get("event") == "round"}

@@ -28,6 +28,7 @@ from jobs.runners.request import JobRequest
 from nnlib.config.schema import Hadoop
 from nnlib.core.errors import JobError
 from nnlib.core.events import Note
+from nnlib.run.run_events import JobEvent, RunEvent
 from nnlib.storage import has_scheme, storage
 
 SUCCESS = "_SUCCESS"
@@ -49,7 +50,7 @@ class HadoopJob:
     properties: Mapping[str, str]
     settings: Hadoop
     notify: Callable[[Note], None]
-    record: Callable[..., None]
+    record: Callable[[RunEvent], None]
     submission: Submission = field(default_factory=Submission)
 
 
@@ -121,14 +122,15 @@ class HadoopRunner(HadoopJobRunner):  # type: ignore[misc]
             self._warn(f"{name}: done, though its client was not told (exit status {status})")
             status = 0
         self.job.record(
-            event="job",
-            job=name,
-            application=submission.application,
-            uber=self.job.in_master,
-            map_attempts=submission.map_attempts,
-            status=status,
-            counters=submission.counters.get("nnjobs", {}),
-            failed=list(dict.fromkeys(submission.failed)),
+            JobEvent(
+                job=name,
+                application=submission.application,
+                uber=self.job.in_master,
+                map_attempts=submission.map_attempts,
+                status=status,
+                counters=submission.counters.get("nnjobs", {}),
+                failed=list(dict.fromkeys(submission.failed)),
+            )
         )
         if not status:
             return

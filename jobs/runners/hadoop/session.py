@@ -25,6 +25,7 @@ from jobs.runners.request import JobRequest
 from jobs.runners.session import Session, SessionOptions
 from nnlib.core.events import Note
 from nnlib.core.scratch import scratch_folder
+from nnlib.run.run_events import NodesEvent
 
 
 class HadoopSession(Session):
@@ -163,7 +164,7 @@ class HadoopSession(Session):
         nodes = node_reports(reports)
         if nodes:
             self._nodes_are_known = True
-            self._record(event="nodes", nodes=nodes)
+            self._record(NodesEvent(nodes))
             check_nodes(nodes, strict=self._runtime.numerics == "strict")
 
     def end_task(self, worker: int, attempt: str) -> None:

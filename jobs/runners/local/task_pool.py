@@ -30,6 +30,7 @@ from jobs.runners.local.attempt import (
 from jobs.runners.local.chaos import Chaos, Faults, cut, shuffle_lines
 from jobs.runners.output_trailer import unseal
 from nnlib.core.errors import JobError
+from nnlib.run.run_events import AttemptFailedEvent, FaultEvent, RunEvent
 
 FAULTS = {
     "kill": "killed",
@@ -53,7 +54,7 @@ class _StoppedError(Exception):
 class TaskPool:
     """Runs the tasks of a run's jobs, at most ``cores`` processes at once, each up to ``retries`` times again.
 
-    ``note`` gets a line for people, ``record`` facts for the run's events; both are called by one thread at a time.
+    ``note`` gets a line for people, ``record`` gets the run's events; both are called by one thread at a time.
     ``injected`` counts the faults of ``chaos`` by kind.
     """
 
@@ -66,7 +67,7 @@ class TaskPool:
         timeout_seconds: float | None = None,
         chaos: Chaos | None = None,
         note: Callable[[str], None] = lambda text: None,
-        record: Callable[..., None] = lambda **facts: None,
+        record: Callable[[RunEvent], None] = lambda event: None,
     ) -> None:
         self.chaos, self._chaos = chaos, chaos or Chaos()
         self.injected: Counter[str] = Counter()
@@ -219,11 +220,11 @@ class TaskPool:
     def _tell_fault(self, task: Task, number: int, fault: str) -> None:
         with self._telling:
             self.injected[fault] += 1
-            self._record(event="chaos", job=task.job, task=task.name, attempt=number + 1, fault=fault)
+            self._record(FaultEvent(task.job, task.name, number + 1, fault))
 
     def _tell_failure(self, task: Task, number: int, attempt: Attempt) -> None:
         with self._telling:
-            self._record(event="attempt", job=task.job, task=task.name, attempt=number + 1, failure=attempt.failure)
+            self._record(AttemptFailedEvent(task.job, task.name, number + 1, attempt.failure))
             if not attempt.faults.fatal and number < self._retries:  # what was asked for is no news
                 self._note(f"{task.label}: attempt {number + 1} of {self._retries + 1} {attempt.failure}; trying again")
 

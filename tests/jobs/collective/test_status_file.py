@@ -10,17 +10,19 @@ import pytest
 from jobs.collective.status_file import (
     STATUS,
     CollectiveStatus,
-    RoundCost,
     RoundReport,
     read_status,
     write_status,
 )
 from nnlib.core.events import RoundDone, TrialStopped, WorkerSeen
+from nnlib.run.run_events import RoundEvent
 from nnlib.storage import LocalStorage
 
 DONE = RoundDone(7, None, 14, 20, 1, 0.5, None, None, ("r2", 0.9), None, 0.01, 0.25)
 STOPPED = TrialStopped(1, 0, 6, "stopped early: no better for 3 rounds")
-COST = RoundCost(7, 0.25, 0.125, {"train": 0.1, "score": 0.05}, 4096, 1024)
+COST = RoundEvent(
+    7, 0.25, {"train": 0.1, "score": 0.05}, exchange_seconds=0.125, shuffled_bytes=4096, uploaded_bytes=1024
+)
 
 
 def test_a_status_is_read_as_it_was_written(tmp_path: Path) -> None:

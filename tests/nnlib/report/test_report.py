@@ -26,6 +26,7 @@ from nnlib.data.split.rule import TEST
 from nnlib.data.worker_data import WorkerData
 from nnlib.inference.trained_model import TrainedModel
 from nnlib.run.directory import EVENTS, RunDirectory
+from nnlib.run.journal import read_events
 
 pytest.importorskip("matplotlib")
 pytest.importorskip("jinja2")
@@ -34,7 +35,7 @@ from markupsafe import Markup
 
 from nnlib.evaluation.statistics import compare, most_confused
 from nnlib.report import page, write_report
-from nnlib.report.collect import PHASES, Times, compare_series, differing_keys, read_events, read_series
+from nnlib.report.collect import PHASES, Times, compare_series, differing_keys, read_series
 from nnlib.report.content import Content, Material, Section
 from nnlib.report.example_rows import PICTURES, misread_rows
 

@@ -13,17 +13,15 @@ from shards import write_dataset
 
 from jobs.driver import driver
 from nnlib.config.schema import Config
-from nnlib.core.errors import MismatchError, NnjobsError, StorageError, UsageError
+from nnlib.core.errors import MismatchError, NnjobsError, UsageError
 from nnlib.core.layout import ModelState
 from nnlib.run.directory import CONFIG, FINAL_METRICS, FINAL_MODEL, METRICS_VIEW, SPEC, RunDirectory
 from nnlib.run.final_result import FinalResult
-from nnlib.run.journal import Journal
 from nnlib.run.metrics_view import metrics_lines, view_text
 from nnlib.run.model_file import model_digest, named_arrays
 from nnlib.run.planner import make_spec
 from nnlib.run.round_length import round_count
 from nnlib.run.spec import JobSpec, initial_vector
-from nnlib.storage import LocalStorage
 
 
 def made(where: Path, **sections: Any) -> JobSpec:
@@ -136,38 +134,6 @@ def test_final_models_are_those_that_were_scored(tmp_path: Path) -> None:
     assert caught.value.where["file"] == str(tmp_path / "run" / FINAL_MODEL)
     run.finish(replace(final, rounds_planned=planned - 1), arrays)
     assert run.final() is None  # it was finished, and then given more epochs
-
-
-def test_a_journal_grows_and_survives_storage_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(LocalStorage, "journal_seconds", 1e9)
-    store = LocalStorage(tmp_path)
-    store.write("log", b"from before\n")
-    store.write(SPEC, b"{}")  # without a run there is no journal
-    journal = Journal(store, "log")
-    journal.line("one")
-    journal.line("zwei \u00fc \ud800")
-    journal.flush()
-    assert store.read("log") == "from before\none\nzwei \u00fc \\ud800\n".encode()
-
-    writes: list[bytes] = []
-
-    def refuse(name: str, data: bytes) -> None:
-        writes.append(data)
-        raise StorageError("full")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(store, "write", refuse)
-        journal.line("three")
-        journal.flush()
-        assert len(writes) == 1
-    journal.flush()  # what could not be written is not lost
-    journal.record(event="x", path=tmp_path)
-    journal.flush()
-    *_, three, record = store.read("log").decode().splitlines()
-    assert three == "three"
-    assert json.loads(record)["event"] == "x" and json.loads(record)["path"] == str(tmp_path)
-    journal.flush()
-    assert writes == [writes[0]]
 
 
 def test_the_view_joins_training_with_the_scores_of_the_model_it_gave(tmp_path: Path) -> None:

@@ -61,17 +61,17 @@ class Told:
 
     def __init__(self) -> None:
         self.notes: list[str] = []
-        self.facts: list[dict[str, Any]] = []
+        self.events: list[Any] = []
 
     def pool(self, start: Callable[..., Any] = subprocess.Popen, **options: Any) -> TaskPool:
-        return TaskPool(start, note=self.notes.append, record=lambda **facts: self.facts.append(facts), **options)
+        return TaskPool(start, note=self.notes.append, record=self.events.append, **options)
 
 
 def test_a_task_reads_its_input_and_gives_its_output(tmp_path: Path) -> None:
     told, work = Told(), task(tmp_path, "write(sys.stdin.read() * 2)")
     told.pool().run(work)
     assert work.output.read_text() == "a line\n" * 2
-    assert told.notes == [] and told.facts == []
+    assert told.notes == [] and told.events == []
 
 
 def test_a_failed_attempt_leaves_nothing_in_the_output(tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ if number < 3:
     told.pool(retries=3).run(work)
     assert work.output.read_text() == "of attempt 3\n"
     assert told.notes == [f"worker 0, round 0: attempt {n} of 4 ended with code 1; trying again" for n in (1, 2)]
-    assert [fact["attempt"] for fact in told.facts] == [1, 2]
+    assert [event.attempt for event in told.events] == [1, 2]
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ def test_the_first_failure_ends_the_others(tmp_path: Path) -> None:
         run_all(told.pool(cores=2, retries=1), tasks)
     assert not alive(int((tmp_path / "shared" / "sleeper").read_text()))
     assert not (tmp_path / "shared" / "attempts").exists()  # the one that waited for a core was never begun
-    assert all(fact["task"] == "worker 1" for fact in told.facts)
+    assert all(event.task == "worker 1" for event in told.events)
 
 
 def test_of_several_failures_the_first_task_is_named(tmp_path: Path) -> None:
@@ -238,8 +238,8 @@ def test_injected_faults_fail_an_attempt_and_are_told_as_events(
     told.pool(retries=1, timeout_seconds=3.0, chaos=hit).run(work)
     assert work.output.read_text() == "1\n2\n3\n"
     assert told.notes == []  # what was asked for is no news
-    assert [fact["event"] for fact in told.facts] == ["chaos", "attempt"]
-    assert told.facts[1]["failure"] == failure
+    assert [event.kind for event in told.events] == ["chaos", "attempt"]
+    assert told.events[1].failure == failure
 
 
 def test_a_twin_saves_an_attempt_that_is_killed(tmp_path: Path) -> None:
@@ -250,7 +250,7 @@ def test_a_twin_saves_an_attempt_that_is_killed(tmp_path: Path) -> None:
     told = Told()
     told.pool(cores=2, retries=3, chaos=chaos).run(work)
     assert work.output.read_text() == "result"
-    assert {fact["attempt"] for fact in told.facts} == {1}
+    assert {event.attempt for event in told.events} == {1}
 
 
 @pytest.mark.parametrize("used", ["first", "second"])
