@@ -83,7 +83,7 @@ def group(
 
 
 def exchanged(group: Sequence[Communicator], text: str) -> list[Any]:
-    """What everyone has after everyone said something else to everyone."""
+    """What each worker has received after every worker has sent another text to every worker."""
 
     def outgoing(worker: int) -> list[list[bytes]]:
         return [[f"{text} {worker} to {peer}".encode(), b""] for peer in range(len(group))]

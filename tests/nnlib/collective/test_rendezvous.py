@@ -221,7 +221,7 @@ def test_the_newest_tasks_form_a_generation_whatever_dies(tmp_path: Path, seed: 
     while time.monotonic() < end:
         with lock:
             dead = [worker for worker, each in newest.items() if each in sleepers]
-        for worker in dead:  # whoever died meanwhile is replaced for good
+        for worker in dead:  # those that have died meanwhile are replaced for good
             threads.append(threading.Thread(target=start, args=(worker, -1)))
             threads[-1].start()
             while newest[worker] in sleepers:

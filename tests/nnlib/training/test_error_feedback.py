@@ -53,9 +53,9 @@ def test_it_does_what_is_said_of_it(blobs: str, tmp_path: Path) -> None:
         for worker, work in enumerate(works):
             result = next(local_training(work, start))
             wanted = result.partial.weights.astype(np.float64) - weights.astype(np.float64) + taken[worker]
-            given = decode(encode(wanted, "int8"), weights.size, "int8")
-            taken[worker] = wanted - given
-            average.add(Partial(worker, result.rows, (weights.astype(np.float64) + given).astype(np.float32), "any"))
+            rounded = decode(encode(wanted, "int8"), weights.size, "int8")
+            taken[worker] = wanted - rounded
+            average.add(Partial(worker, result.rows, (weights.astype(np.float64) + rounded).astype(np.float32), "any"))
         weights = average.finish()
         store = rounds_of(tmp_path / "run")
         assert store.load(round_ + 1).trials[0].weights.tobytes() == weights.tobytes()

@@ -48,7 +48,7 @@ def overlapped(blobs: str, run: Path, **changes: Any) -> Config:
 
 
 class Scripted(LocalWorker):
-    """Goes by given differences instead of training; ``started`` is where it started each round."""
+    """Adds scripted differences instead of training; ``started`` is where it started each round."""
 
     def __init__(self, *arguments: Any, differences: list[float]) -> None:
         super().__init__(*arguments)
@@ -65,7 +65,7 @@ class Scripted(LocalWorker):
 def test_three_rounds_of_two_workers_by_hand(blobs: str, tmp_path: Path) -> None:
     """From 0, steps of 2, 4, 6 and of 0, -2, 2; the third round is drained.
 
-    round 1: from 0 and 0 to 2 and 0: they give 2 and 0, the average is 1
+    round 1: from 0 and 0 to 2 and 0: they contribute 2 and 0, the average is 1
     round 2: from 2 and 0 to 6 and -2, with the average 6 + (1 - 2) = 5 and -2 + (1 - 0) = -1: the average is 2
     round 3: from 5 and -1 to 11 and 1, with the average 11 + (2 - 5) = 8 and 1 + (2 + 1) = 4: the average is 6
     round 4: from 6 and 6 to 8 and 6: the last one
@@ -132,9 +132,9 @@ def test_it_does_what_is_said_of_it(blobs: str, tmp_path: Path, precision: str) 
                 difference = decode(encode(wanted, "int8"), model.size, "int8")
                 taken[worker] = wanted - difference
             first = starts[worker] is model and precision == "exact"
-            given = end.partial.weights if first else (model.astype(np.float64) + difference).astype(np.float32)
-            starts[worker] = given
-            late.add(Partial(worker, end.rows, given, "any"))
+            contributed = end.partial.weights if first else (model.astype(np.float64) + difference).astype(np.float32)
+            starts[worker] = contributed
+            late.add(Partial(worker, end.rows, contributed, "any"))
         if round_ in (3, 6, 7):
             model, late = late.finish(), None
             starts = [model] * 3
