@@ -15,7 +15,7 @@ from jobs.console.output import print_json, printable
 from jobs.console.tables import show_table
 from jobs.minicluster.cluster import MEMORY_MB, VCORES, Cluster, default_folder
 from jobs.minicluster.daemons import DAEMONS
-from jobs.minicluster.status import states, usage
+from jobs.minicluster.status import cluster_usage, daemon_states
 from nnlib.core.errors import JobError
 
 
@@ -46,27 +46,27 @@ def _shared(command: Callable[..., None]) -> Callable[..., None]:
 )
 def start(folder: Path | None, as_json: bool, memory: int | None, vcores: int | None) -> None:
     """Start the cluster and wait until it is ready. One that was stopped goes on with its data."""
-    chosen = Cluster(folder or default_folder(), _say)
+    chosen = Cluster(folder or default_folder(), _announce)
     started = chosen.start(memory, vcores)
-    layout = chosen.layout
+    settings = chosen.settings
     if as_json:
         print_json(
             {
                 "started": started,
                 "folder": str(chosen.folder),
-                "addresses": layout.addresses(),
-                "environment": layout.environment(),
+                "addresses": settings.addresses(),
+                "environment": settings.environment(),
             }
         )
         return
     click.echo(f"Hadoop {'is ready' if started else 'runs already'} in {printable(str(chosen.folder))}")
-    for name, address in layout.addresses().items():
+    for name, address in settings.addresses().items():
         click.echo(f"  {name:16} {address}")
     click.echo("to use it, in your shell:")
     for name in ("HADOOP_HOME", "HADOOP_CONF_DIR"):
-        click.echo(f"  export {name}={shlex.quote(layout.environment()[name])}")
+        click.echo(f"  export {name}={shlex.quote(settings.environment()[name])}")
     click.echo("for example:")
-    data = f"{layout.filesystem}/datasets/digits"
+    data = f"{settings.filesystem}/datasets/digits"
     click.echo(f"  nnjobs data import digits -o {data} --shards 8")
     click.echo(f"  nnjobs train configs/digits.yaml -r hadoop --set data.path={data}")
     click.echo(f"to end it: nnjobs cluster stop{_dir_option(folder)}")
@@ -77,8 +77,8 @@ def start(folder: Path | None, as_json: bool, memory: int | None, vcores: int | 
 def status(folder: Path | None, as_json: bool) -> None:
     """Show the daemons, the space and the applications. Exit code 4 unless all daemons are up."""
     chosen = Cluster(folder or default_folder())
-    layout = chosen.layout
-    daemons, used = states(layout), usage(layout)
+    settings = chosen.settings
+    daemons, used = daemon_states(settings), cluster_usage(settings)
     ready = all(state.up for state in daemons)
     if as_json:
         print_json(
@@ -87,8 +87,8 @@ def status(folder: Path | None, as_json: bool) -> None:
                 "folder": str(chosen.folder),
                 "daemons": [asdict(state) for state in daemons],
                 **used,
-                "addresses": layout.addresses(),
-                "environment": layout.environment(),
+                "addresses": settings.addresses(),
+                "environment": settings.environment(),
             }
         )
     else:
@@ -108,7 +108,7 @@ def status(folder: Path | None, as_json: bool) -> None:
 @click.option("--delete", is_flag=True, help="Remove the cluster's data, too.")
 def stop(folder: Path | None, as_json: bool, delete: bool) -> None:
     """Stop the cluster, and whatever is left of one whose start was killed."""
-    chosen = Cluster(folder or default_folder(), _say)
+    chosen = Cluster(folder or default_folder(), _announce)
     deleted = delete and chosen.exists
     stopped = chosen.stop(delete=delete)
     if as_json:
@@ -130,7 +130,7 @@ def _usage_lines(usage: dict[str, int | None]) -> list[str]:
     return lines
 
 
-def _say(text: str) -> None:
+def _announce(text: str) -> None:
     click.echo(printable(text), err=True)
 
 

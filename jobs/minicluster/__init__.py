@@ -1,1 +1,1 @@
-"""A single-node Hadoop for tests and trials: assembled from Maven artifacts, run without root, ssh or a shell."""
+"""A single-node Hadoop for tests and trials, assembled from Maven artifacts; it needs no root, no ssh and no shell."""

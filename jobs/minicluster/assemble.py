@@ -34,21 +34,23 @@ SECONDS = 1800
 
 
 def cache_folder() -> Path:
-    """Where assembled Hadoops are kept: ``$XDG_CACHE_HOME/nnjobs``, by default ``~/.cache/nnjobs``."""
+    """Return the folder of assembled Hadoops: ``$XDG_CACHE_HOME/nnjobs``, by default ``~/.cache/nnjobs``."""
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "nnjobs"
 
 
 def assembly_folder() -> Path:
-    """The HADOOP_HOME for these resources: another pom or launcher is another folder."""
+    """Return the HADOOP_HOME for these resources: another pom or launcher has another folder."""
     digest = hashlib.sha256()
     for name in ("pom.xml", "hadoop.sh"):
         digest.update((RESOURCES / name).read_bytes())
     return cache_folder() / f"hadoop-{digest.hexdigest()[:12]}"
 
 
-def assemble(java: Java, say: Callable[[str], None]) -> Path:
-    """The HADOOP_HOME, made now unless it is there. Two that assemble at once do not disturb each other.
+def assemble(java: Java, announce: Callable[[str], None]) -> Path:
+    """Return the HADOOP_HOME, which Maven makes now unless it exists. Two processes may do so at once.
+
+    ``announce`` is called with each step, a line for people.
 
     Raises:
         UsageError: there is no Maven.
@@ -64,7 +66,7 @@ def assemble(java: Java, say: Callable[[str], None]) -> Path:
             "Hadoop is assembled by Maven, and there is no mvn on PATH",
             hint=MAVEN_HINT,
         )
-    say("assembling Hadoop from Maven artifacts (93 MB, once; half a minute on a fast line)")
+    announce("assembling Hadoop from Maven artifacts (93 MB, once; half a minute on a fast line)")
     try:
         home.parent.mkdir(parents=True, exist_ok=True)
         _sweep(home.parent)
@@ -82,7 +84,7 @@ def assemble(java: Java, say: Callable[[str], None]) -> Path:
 
 
 def _sweep(folder: Path) -> None:
-    """Removes what assemblies left that were killed; one that is at work is younger."""
+    """Remove what killed processes left here; the folder of one that still works is younger."""
     for path in folder.glob(f"{SCRATCH}*"):
         with contextlib.suppress(OSError):
             if time.time() - path.stat().st_mtime > 2 * SECONDS:
@@ -100,22 +102,22 @@ def _collect(maven: str, java: Java, jars: Path) -> None:
     except subprocess.TimeoutExpired as error:
         raise JobError(f"Maven did not finish within {SECONDS} s", hint="try again: it goes on where it was") from error
     if done.returncode:
-        said = without_colours(done.stdout + done.stderr).splitlines()
-        lines = [line for line in said if "ERROR" in line] or said[-4:]
-        told = "\n".join(f"  {line}" for line in lines[:4])
+        output = without_colours(done.stdout + done.stderr).splitlines()
+        lines = [line for line in output if "ERROR" in line] or output[-4:]
+        quoted = "\n".join(f"  {line}" for line in lines[:4])
         raise JobError(
-            f"Maven failed with exit code {done.returncode}:\n{told}",
+            f"Maven failed with exit code {done.returncode}:\n{quoted}",
             hint="is Maven Central, or the mirror in ~/.m2/settings.xml, reachable, and is there room on the disk?",
         )
 
 
 def without_colours(text: str) -> str:
-    """What Maven wrote, without the control sequences that it writes even where there is no terminal."""
+    """Return Maven's output without control sequences, which it writes even where there is no terminal."""
     return re.sub(r"\x1b\[[0-9;]*m", "", text)
 
 
 def _arrange(made: Path) -> None:
-    """Puts things where Hadoop's own releases have them: mrjob and people look there."""
+    """Move files to where Hadoop's own releases have them: mrjob and people look there."""
     (made / TOOLS).mkdir(parents=True)
     for jar in (made / JARS).glob("hadoop-streaming-*.jar"):
         jar.rename(made / TOOLS / jar.name)

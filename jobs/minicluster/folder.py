@@ -1,4 +1,4 @@
-"""The folder that a cluster lives in: which may be one, who works on it, and removing it."""
+"""The folder of a cluster: which folder can be one, the lock on it, its removal."""
 
 from __future__ import annotations
 
@@ -9,37 +9,37 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from jobs.minicluster.layout import DESCRIPTION
+from jobs.minicluster.settings import DESCRIPTION
 from nnlib.core.errors import JobError, StorageError, UsageError
 
 LOCK = ".nnjobs-lock"
-OWN = ("conf", "data", "logs", "nm", "tmp", LOCK, DESCRIPTION)
-"""What a cluster's folder holds, the description last. Nothing else is ever deleted."""
+CLUSTER_FILES = ("conf", "data", "logs", "nm", "tmp", LOCK, DESCRIPTION)
+"""The contents of a cluster's folder, the description last. Nothing else is ever deleted."""
 
 LEGAL = re.compile(r"[\w./@+=~-]+", re.ASCII)
 """Hadoop splits paths at commas and colons, and its launch scripts at spaces."""
 
 
-def check_name(path: Path, setting: str) -> None:
-    """Refuses a path that Hadoop cannot work with; ``setting`` is what names another.
+def check_path(path: Path, setting: str) -> None:
+    """Refuse a path that Hadoop cannot work with. ``setting`` is the option that names another path.
 
     Raises:
         UsageError: the path holds such a character.
     """
     if not LEGAL.fullmatch(str(path)):
         raise UsageError(
-            f"Hadoop cannot work in {path}: the name holds a space or another character of its own meaning",
+            f"Hadoop cannot work in {path}: the name holds a space or another special character",
             hint=f"choose a folder of letters, digits and . _ - with {setting}",
         )
 
 
 def check_folder(folder: Path) -> None:
-    """Refuses a folder that holds something else.
+    """Refuse a folder that holds something else than a cluster.
 
     Raises:
-        UsageError: it does, or has a name that Hadoop cannot work with.
+        UsageError: the folder does, or Hadoop cannot work with its name.
     """
-    check_name(folder, "--dir or NNJOBS_CLUSTER")
+    check_path(folder, "--dir or NNJOBS_CLUSTER")
     if folder.is_dir() and not (folder / DESCRIPTION).exists():
         strange = sorted({path.name for path in folder.iterdir()} - {LOCK})
         if strange:
@@ -50,10 +50,10 @@ def check_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Nobody else starts or stops the cluster meanwhile. The lock of a process that was killed is free.
+    """Hold the lock of the cluster: no other process starts or stops it meanwhile. A killed process frees its lock.
 
     Raises:
-        JobError: somebody does.
+        JobError: another process holds it.
         StorageError: the folder cannot be written.
     """
     try:
@@ -72,13 +72,13 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def delete_folder(folder: Path) -> None:
-    """Removes what belongs to the cluster, and the folder if nothing else is in it.
+    """Remove the cluster's files, and the folder if nothing else is in it.
 
     Raises:
-        StorageError: something cannot be removed; it can be tried again.
+        StorageError: something cannot be removed; a second call goes on.
     """
     try:
-        for name in OWN:
+        for name in CLUSTER_FILES:
             path = folder / name
             if path.is_dir():
                 shutil.rmtree(path)

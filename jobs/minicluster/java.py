@@ -19,30 +19,31 @@ HINT = f"install a JDK {OLDEST} or {NEWEST} (Debian: apt install openjdk-17-jdk-
 
 @dataclass(frozen=True)
 class Java:
-    """A Java installation: its folder and its release (17)."""
+    """A Java installation: its folder and its release, such as 17."""
 
     home: Path
     release: int
 
     @property
     def program(self) -> Path:
+        """The ``java`` command."""
         return self.home / "bin" / "java"
 
 
 def find_java() -> Java:
-    """The Java of JAVA_HOME, else the one on PATH.
+    """Find the Java of JAVA_HOME, else the one on PATH, and check that Hadoop runs on it.
 
     Raises:
         UsageError: there is none, it does not run, or Hadoop does not run on it.
     """
     home = os.environ.get("JAVA_HOME")
-    found = str(Path(home, "bin", "java")) if home else shutil.which("java")
+    program = str(Path(home, "bin", "java")) if home else shutil.which("java")
     where = f"JAVA_HOME={home}" if home else "PATH"
-    if found is None:
+    if program is None:
         raise UsageError("Hadoop needs Java, and there is none on PATH nor a JAVA_HOME", hint=HINT)
     try:
         done = subprocess.run(
-            [found, "-XshowSettings:properties", "-version"],
+            [program, "-XshowSettings:properties", "-version"],
             capture_output=True,
             text=True,
             errors="replace",
@@ -54,8 +55,8 @@ def find_java() -> Java:
     settings = dict(re.findall(r"^\s*(java\.\S+) = (.*)$", done.stderr, re.MULTILINE))
     version = settings.get("java.specification.version", "")
     if done.returncode or "java.home" not in settings or not version:
-        said = (done.stderr or done.stdout).strip().splitlines() or [f"exit code {done.returncode}"]
-        raise UsageError(f"the Java of {where} does not run: {said[-1]}", hint=HINT)
+        lines = (done.stderr or done.stdout).strip().splitlines() or [f"exit code {done.returncode}"]
+        raise UsageError(f"the Java of {where} does not run: {lines[-1]}", hint=HINT)
     release = int(version.removeprefix("1.").split(".")[0])
     if not OLDEST <= release <= NEWEST:
         raise UsageError(f"Hadoop does not run on the Java {release} of {where}", hint=HINT)

@@ -1,4 +1,4 @@
-"""Whether a daemon does its work, asked over HTTP (REST and JMX), in one line for people where it does not yet."""
+"""Asks the daemons over HTTP (REST and JMX) whether they work, and makes the first folders of HDFS."""
 
 from __future__ import annotations
 
@@ -12,85 +12,85 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
-from jobs.minicluster.daemons import failure
-from jobs.minicluster.layout import HISTORY_FOLDER, HOST, Layout
+from jobs.minicluster.daemons import daemon_error
+from jobs.minicluster.settings import HISTORY_FOLDER, HOST, ClusterSettings
 
 SECONDS = 5.0
-"""An answer that takes longer is none."""
+"""An answer must come within this time."""
 
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-"""A proxy of the surroundings is not asked for loopback addresses."""
+"""Uses no proxy, whatever the environment names: all addresses are of this machine."""
 
 
 HDFS_FOLDERS = {"/tmp": "1777", "/user": "755", "/user/{user}": "700"}
 
 
 class NotReadyError(Exception):
-    """Not ready yet; the text says what is waited for."""
+    """A daemon is not ready yet; the text says what it waits for."""
 
 
-def check(layout: Layout, name: str, *, with_datanode: bool = True) -> None:
-    """Returns if a daemon is ready.
+def check_daemon(settings: ClusterSettings, name: str, *, with_datanode: bool = True) -> None:
+    """Check that a daemon is ready.
 
     Args:
-        with_datanode: whether the NameNode shall have left safe mode, which it does when a DataNode has reported.
+        with_datanode: the NameNode must have left safe mode, which it does when a DataNode has reported.
 
     Raises:
         NotReadyError: it is not.
     """
     try:
         if name == "namenode":
-            _namenode(layout, with_datanode)
+            _namenode(settings, with_datanode)
         else:
-            CHECKS[name](layout)
+            CHECKS[name](settings)
     except (KeyError, TypeError, ValueError) as error:
-        # A bean that is asked while its daemon starts or ends lacks attributes.
+        # While its daemon starts or ends, a bean lacks attributes.
         raise NotReadyError("is starting") from error
 
 
-def fetch(layout: Layout, port: str, path: str) -> dict[str, Any]:
-    """The JSON object at a path of a daemon's web interface.
+def fetch(settings: ClusterSettings, port: str, path: str) -> dict[str, Any]:
+    """Fetch the JSON object at a path of a daemon's web interface.
 
     Raises:
         NotReadyError: there is no answer, or no JSON object.
     """
     try:
-        with DIRECT.open(f"{layout.web(port)}{path}", timeout=SECONDS) as answer:
-            found = json.load(answer)
+        with DIRECT.open(f"{settings.web(port)}{path}", timeout=SECONDS) as answer:
+            facts = json.load(answer)
     except (OSError, ValueError, http.client.HTTPException) as error:
         raise NotReadyError("does not answer yet") from error
-    if not isinstance(found, dict):
+    if not isinstance(facts, dict):
         raise NotReadyError("does not answer yet")
-    return found
+    return facts
 
 
-def bean(layout: Layout, port: str, name: str) -> dict[str, Any]:
-    """The attributes of a management bean ("service=NameNode,name=NameNodeInfo").
+def bean(settings: ClusterSettings, port: str, name: str) -> dict[str, Any]:
+    """Fetch the attributes of a management bean, such as ``service=NameNode,name=NameNodeInfo``.
 
     Raises:
         NotReadyError: the daemon does not answer or has not registered it yet.
     """
-    beans = fetch(layout, port, f"/jmx?qry=Hadoop:{name}").get("beans") or []
+    beans = fetch(settings, port, f"/jmx?qry=Hadoop:{name}").get("beans") or []
     if not beans:
         raise NotReadyError("is starting")
-    found: dict[str, Any] = beans[0]
-    return found
+    attributes: dict[str, Any] = beans[0]
+    return attributes
 
 
-def _namenode(layout: Layout, with_datanode: bool) -> None:
-    facts = bean(layout, "namenode_http", "service=NameNode,name=NameNodeInfo")
+def _namenode(settings: ClusterSettings, with_datanode: bool) -> None:
+    facts = bean(settings, "namenode_http", "service=NameNode,name=NameNodeInfo")
     if not with_datanode:
         return
     if facts["Safemode"]:
         raise NotReadyError("is in safe mode")
-    state = bean(layout, "namenode_http", "service=NameNode,name=FSNamesystemState")
+    state = bean(settings, "namenode_http", "service=NameNode,name=FSNamesystemState")
     if not state["NumLiveDataNodes"]:
         raise NotReadyError("has no DataNode yet")
 
 
-def _datanode(layout: Layout) -> None:
-    # The NameNode's list would not do: it shows a DataNode that was killed for some time yet.
-    facts = bean(layout, "datanode_http", "service=DataNode,name=DataNodeInfo")
+def _datanode(settings: ClusterSettings) -> None:
+    # The NameNode's list would not do: for some time it still shows a DataNode that was killed.
+    facts = bean(settings, "datanode_http", "service=DataNode,name=DataNodeInfo")
     actors = json.loads(facts["BPServiceActorInfo"])
     if not any(actor["ActorState"] == "RUNNING" for actor in actors):
         raise NotReadyError("has not registered with the NameNode yet")
@@ -98,30 +98,30 @@ def _datanode(layout: Layout) -> None:
         raise NotReadyError("has no volume yet")
 
 
-def _resourcemanager(layout: Layout) -> None:
-    info = fetch(layout, "resourcemanager_http", "/ws/v1/cluster/info")
+def _resourcemanager(settings: ClusterSettings) -> None:
+    info = fetch(settings, "resourcemanager_http", "/ws/v1/cluster/info")
     if info.get("clusterInfo", {}).get("state") != "STARTED":
         raise NotReadyError("is starting")
 
 
-def _nodemanager(layout: Layout) -> None:
-    own = fetch(layout, "nodemanager_http", "/ws/v1/node/info")["nodeInfo"]
-    nodes = fetch(layout, "resourcemanager_http", "/ws/v1/cluster/nodes").get("nodes") or {}
-    address = f"{HOST}:{layout.ports['nodemanager']}"
+def _nodemanager(settings: ClusterSettings) -> None:
+    this = fetch(settings, "nodemanager_http", "/ws/v1/node/info")["nodeInfo"]
+    nodes = fetch(settings, "resourcemanager_http", "/ws/v1/cluster/nodes").get("nodes") or {}
+    address = f"{HOST}:{settings.ports['nodemanager']}"
     for node in nodes.get("node", ()):
         # One that was killed counts as running for some time: it must have reported since this one started.
-        if node["id"] == address and node["lastHealthUpdate"] >= own["nmStartupTime"]:
+        if node["id"] == address and node["lastHealthUpdate"] >= this["nmStartupTime"]:
             if node["state"] == "RUNNING":
                 return
             raise NotReadyError(f"is {node['state'].lower()}: {node.get('healthReport') or 'no reason is given'}")
     raise NotReadyError("has not registered with the ResourceManager yet")
 
 
-def _historyserver(layout: Layout) -> None:
-    fetch(layout, "historyserver_http", "/ws/v1/history/info")
+def _historyserver(settings: ClusterSettings) -> None:
+    fetch(settings, "historyserver_http", "/ws/v1/history/info")
 
 
-CHECKS: dict[str, Callable[[Layout], None]] = {
+CHECKS: dict[str, Callable[[ClusterSettings], None]] = {
     "datanode": _datanode,
     "resourcemanager": _resourcemanager,
     "nodemanager": _nodemanager,
@@ -129,8 +129,8 @@ CHECKS: dict[str, Callable[[Layout], None]] = {
 }
 
 
-def make_folders(layout: Layout) -> None:
-    """The folders of HDFS that people expect, made as the superuser; those that are there keep their permissions.
+def make_folders(settings: ClusterSettings) -> None:
+    """Make the usual folders of HDFS as the superuser; existing ones keep their permissions.
 
     Raises:
         JobError: the NameNode refused.
@@ -138,17 +138,17 @@ def make_folders(layout: Layout) -> None:
     user = quote(pwd.getpwuid(os.getuid()).pw_name)
     try:
         for path, mode in HDFS_FOLDERS.items():
-            _put(layout, f"{path.format(user=user)}?op=MKDIRS&permission={mode}&user.name={user}")
+            _put(settings, f"{path.format(user=user)}?op=MKDIRS&permission={mode}&user.name={user}")
         # The history server makes it for itself alone; others' jobs leave their histories below it.
-        _put(layout, f"{HISTORY_FOLDER}?op=SETPERMISSION&permission=755&user.name={user}")
+        _put(settings, f"{HISTORY_FOLDER}?op=SETPERMISSION&permission=755&user.name={user}")
     except urllib.error.HTTPError as error:
-        said = error.read().decode(errors="replace")[:300]
-        raise failure(layout, "namenode", f"refused to make a folder ({said})") from error
+        answer = error.read().decode(errors="replace")[:300]
+        raise daemon_error(settings, "namenode", f"refused to make a folder ({answer})") from error
     except (OSError, http.client.HTTPException) as error:
-        raise failure(layout, "namenode", f"made no folder ({error})") from error
+        raise daemon_error(settings, "namenode", f"made no folder ({error})") from error
 
 
-def _put(layout: Layout, request: str) -> None:
-    address = f"{layout.web('namenode_http')}/webhdfs/v1{request}"
+def _put(settings: ClusterSettings, request: str) -> None:
+    address = f"{settings.web('namenode_http')}/webhdfs/v1{request}"
     with DIRECT.open(urllib.request.Request(address, method="PUT"), timeout=SECONDS):
         pass

@@ -24,7 +24,7 @@ def hadoop() -> Iterator[tuple[str, Path]]:
             own = Cluster(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hadoop-"))))
             stack.callback(own.stop, delete=True)
             own.start()
-            os.environ |= own.layout.environment()
+            os.environ |= own.settings.environment()
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nnjobs-bench-")))
         base = f"hdfs:///user/{os.environ.get('USER', 'bench')}/nnjobs-bench-{os.getpid()}"
         stack.callback(storage(base).delete, "")

@@ -42,7 +42,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def hadoop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """A running cluster. `Cluster.layout` has its addresses, `hadoop_env` makes this process use it."""
+    """A running cluster. `Cluster.settings` has its addresses, `hadoop_env` makes this process use it."""
     if (reason := lacking()) is not None:
         pytest.fail(f"the Hadoop tests cannot run: {reason}", pytrace=False)
     cluster = Cluster(tmp_path_factory.mktemp("hadoop"))
@@ -60,7 +60,7 @@ def hadoop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 def used_hadoop(hadoop: Cluster) -> Iterator[Cluster]:
     """The cluster, which this process uses until the tests of a file are done."""
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in hadoop.layout.environment().items():
+        for name, value in hadoop.settings.environment().items():
             patch.setenv(name, value)
         yield hadoop
 
@@ -68,8 +68,8 @@ def used_hadoop(hadoop: Cluster) -> Iterator[Cluster]:
 @pytest.fixture
 def hadoop_env(hadoop: Cluster, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """The variables by which ``hadoop``, mrjob and nnjobs find the cluster, set for one test."""
-    variables = hadoop.layout.environment()
-    variables["PATH"] = f"{hadoop.layout.hadoop_home / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    variables = hadoop.settings.environment()
+    variables["PATH"] = f"{hadoop.settings.hadoop_home / 'bin'}{os.pathsep}{os.environ['PATH']}"
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     return variables

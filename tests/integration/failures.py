@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 
 from jobs.minicluster.cluster import Cluster
 from jobs.minicluster.daemons import DAEMONS
-from jobs.minicluster.processes import Process, containers_of
+from jobs.minicluster.processes import ProcessInfo, containers_of
 from jobs.minicluster.readiness import DIRECT, SECONDS, fetch
 from nnlib.storage import storage
 
@@ -77,12 +77,12 @@ def heal(cluster: Cluster) -> None:
     for application in running_applications(cluster):
         kill_application(cluster, application)
     wait_until(lambda: not containers_of(cluster.folder), "containers have ended")
-    storage(f"{cluster.layout.addresses()['webhdfs']}/user/{USER}/.staging").delete("")
+    storage(f"{cluster.settings.addresses()['webhdfs']}/user/{USER}/.staging").delete("")
 
 
 def applications(cluster: Cluster) -> list[dict[str, object]]:
     """What the ResourceManager knows of all applications."""
-    found = fetch(cluster.layout, "resourcemanager_http", "/ws/v1/cluster/apps").get("apps") or {}
+    found = fetch(cluster.settings, "resourcemanager_http", "/ws/v1/cluster/apps").get("apps") or {}
     return list(found.get("app", ()))
 
 
@@ -93,7 +93,7 @@ def running_applications(cluster: Cluster) -> list[str]:
 
 def kill_application(cluster: Cluster, application: str) -> None:
     """Ends an application, as ``yarn application -kill`` does, and waits for it."""
-    address = f"{cluster.layout.web('resourcemanager_http')}/ws/v1/cluster/apps/{application}/state?user.name={USER}"
+    address = f"{cluster.settings.web('resourcemanager_http')}/ws/v1/cluster/apps/{application}/state?user.name={USER}"
     content = json.dumps({"state": "KILLED"}).encode()
     request = urllib.request.Request(address, content, {"Content-Type": "application/json"}, method="PUT")
     with DIRECT.open(request, timeout=SECONDS):
@@ -101,6 +101,6 @@ def kill_application(cluster: Cluster, application: str) -> None:
     wait_until(lambda: application not in running_applications(cluster), f"{application} has ended")
 
 
-def containers(cluster: Cluster, needle: str = "") -> list[Process]:
+def containers(cluster: Cluster, needle: str = "") -> list[ProcessInfo]:
     """The containers' processes that hold a text in their command lines."""
     return [process for process in containers_of(cluster.folder) if needle in process.command]

@@ -17,7 +17,7 @@ from processes import started
 
 from jobs.driver import driver
 from jobs.minicluster.cluster import Cluster
-from jobs.minicluster.processes import containers_of, send
+from jobs.minicluster.processes import containers_of, send_signal
 from nnlib.config.schema import Config
 from nnlib.data.importing.import_dataset import from_arrays
 from nnlib.storage import storage
@@ -120,7 +120,7 @@ class Scene:
 
     def harm(self, name: str, number: signal.Signals = signal.SIGKILL) -> None:
         """Send a signal to an attempt that has stopped: kill it, or let it go on."""
-        send(self.stopped(name), number)
+        send_signal(self.stopped(name), number)
 
     def go_on(self, *names: str) -> None:
         for name in names:
@@ -176,7 +176,7 @@ class Scene:
         self._started.close()
         for mark in (self._folder / "stopped").iterdir():
             if (process := int(mark.read_text())) and state(process) == "T":
-                send(process, signal.SIGKILL)
+                send_signal(process, signal.SIGKILL)
 
 
 def state(process: int) -> str | None:

@@ -17,7 +17,7 @@ from killed_driver import POINTS
 from scene import DATA, EXPERIMENT, HOME, Scene, inline, state, write_data
 
 from jobs.minicluster.cluster import Cluster
-from jobs.minicluster.processes import containers_of, send
+from jobs.minicluster.processes import containers_of, send_signal
 from nnlib.storage import storage
 from nnlib.storage.hdfs.storage import HdfsStorage
 
@@ -178,7 +178,7 @@ def test_a_node_crashes_with_all_that_runs_on_it(scene: Scene, expected: str) ->
     scene.stopped("train-0-m-1-0")
     scene.cluster.kill_daemon("nodemanager")
     for process in containers_of(scene.cluster.folder):
-        send(process.pid, signal.SIGKILL)
+        send_signal(process.pid, signal.SIGKILL)
     scene.cluster.start_daemon("nodemanager")
     assert scene.result() == expected
     scene.nothing_left()

@@ -110,7 +110,7 @@ def group(scene: Scene) -> HdfsStorage:
 
 def permission(scene: Scene, path: str) -> str:
     address = f"/webhdfs/v1{quote(path)}?op=GETFILESTATUS&user.name={USER}"
-    return str(fetch(scene.cluster.layout, "namenode_http", address)["FileStatus"]["permission"])
+    return str(fetch(scene.cluster.settings, "namenode_http", address)["FileStatus"]["permission"])
 
 
 def processes(place: HdfsStorage, generation: int) -> dict[int, int]:

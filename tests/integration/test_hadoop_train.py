@@ -172,7 +172,7 @@ def test_a_quorum_goes_on_without_a_worker_whose_shard_is_lost(
 
 def applications(cluster: Cluster, states: str) -> list[str]:
     """Names of the applications in these states."""
-    port = cluster.layout.ports["resourcemanager_http"]
+    port = cluster.settings.ports["resourcemanager_http"]
     address = f"http://localhost:{port}/ws/v1/cluster/apps?states={states}"
     with urllib.request.urlopen(address, timeout=30) as answer:
         return [app["name"] for app in (json.load(answer)["apps"] or {}).get("app", [])]

@@ -24,11 +24,21 @@ from jobs.commands.cluster import cluster as command
 from jobs.minicluster import assemble, processes
 from jobs.minicluster.assemble import RESOURCES, assembly_folder
 from jobs.minicluster.cluster import Cluster, default_folder
-from jobs.minicluster.daemons import DAEMONS, TELLING_LINES, command_line, telling_lines
+from jobs.minicluster.daemons import DAEMONS, MAX_ERROR_LINES, command_line, error_lines
 from jobs.minicluster.folder import locked
 from jobs.minicluster.java import Java, find_java
-from jobs.minicluster.layout import BLOCK, DESCRIPTION, FIRST_PORT, PORTS, Layout, free_ports, is_free, load, site_files
-from jobs.minicluster.processes import daemons_of, own_processes
+from jobs.minicluster.processes import daemons_of, user_processes
+from jobs.minicluster.settings import (
+    BLOCK,
+    DESCRIPTION,
+    FIRST_PORT,
+    PORTS,
+    ClusterSettings,
+    free_ports,
+    is_free,
+    load_settings,
+    site_files,
+)
 from nnlib.core.errors import JobError, StorageError, UsageError
 
 DIES = """
@@ -82,8 +92,10 @@ def fake(surroundings: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluste
     cluster.stop()
 
 
-def layout_in(folder: Path, java: Path = Path("/opt/java")) -> Layout:
-    return Layout(folder, Path("/opt/hadoop"), java, 2048, 3, {name: 20000 + i for i, name in enumerate(PORTS)})
+def settings_in(folder: Path, java: Path = Path("/opt/java")) -> ClusterSettings:
+    return ClusterSettings(
+        folder, Path("/opt/hadoop"), java, 2048, 3, {name: 20000 + i for i, name in enumerate(PORTS)}
+    )
 
 
 def test_ports_are_a_block_that_is_free() -> None:
@@ -99,29 +111,29 @@ def test_ports_are_a_block_that_is_free() -> None:
 
 
 def test_a_layout_is_read_as_it_was_written(tmp_path: Path) -> None:
-    layout = layout_in(tmp_path)
-    assert load(tmp_path) is None
-    layout.save()
-    assert load(tmp_path) == layout
-    written = {path.name for path in layout.conf.iterdir()}
-    assert written == {*site_files(layout), "capacity-scheduler.xml", "log4j.properties"}
-    root = ElementTree.parse(layout.conf / "core-site.xml").getroot()
+    settings = settings_in(tmp_path)
+    assert load_settings(tmp_path) is None
+    settings.save()
+    assert load_settings(tmp_path) == settings
+    written = {path.name for path in settings.conf.iterdir()}
+    assert written == {*site_files(settings), "capacity-scheduler.xml", "log4j.properties"}
+    root = ElementTree.parse(settings.conf / "core-site.xml").getroot()
     properties = {entry.findtext("name"): entry.findtext("value") for entry in root}
     assert properties["fs.defaultFS"] == "hdfs://localhost:20000"
 
 
 def test_every_port_is_given_to_hadoop_and_every_address_is_loopback(tmp_path: Path) -> None:
-    values = [str(value) for properties in site_files(layout_in(tmp_path)).values() for value in properties.values()]
-    for number in layout_in(tmp_path).ports.values():
+    values = [str(value) for properties in site_files(settings_in(tmp_path)).values() for value in properties.values()]
+    for number in settings_in(tmp_path).ports.values():
         assert any(value.endswith(str(number)) or f":{number}/" in value for value in values), number
     assert not any("0.0.0.0" in value for value in values)
 
 
 def test_a_damaged_description_can_still_be_deleted(tmp_path: Path) -> None:
-    layout_in(tmp_path / "c").save()
+    settings_in(tmp_path / "c").save()
     (tmp_path / "c" / DESCRIPTION).write_text('{"format_version": 2}')
     with pytest.raises(StorageError, match="stop --delete"):
-        load(tmp_path / "c")
+        load_settings(tmp_path / "c")
     Cluster(tmp_path / "c").stop(delete=True)
     assert not (tmp_path / "c").exists()
 
@@ -133,7 +145,7 @@ def test_a_folder_with_something_else_is_left_alone(surroundings: Path) -> None:
         Cluster(folder).start()
     Cluster(folder).stop(delete=True)
     assert [path.name for path in folder.iterdir()] == ["data"]
-    layout_in(surroundings / "mixed").save()
+    settings_in(surroundings / "mixed").save()
     (surroundings / "mixed/mine.txt").touch()
     result = CliRunner().invoke(command, ["stop", "--delete", "--dir", str(surroundings / "mixed")])
     assert "no cluster runs" in result.stdout and "removed" in result.stdout
@@ -142,7 +154,7 @@ def test_a_folder_with_something_else_is_left_alone(surroundings: Path) -> None:
 
 @pytest.mark.parametrize("name", ["with space", "a,b", "a:b", "größe"])
 def test_names_that_hadoop_would_split_are_refused(surroundings: Path, name: str) -> None:
-    with pytest.raises(UsageError, match="another character"):
+    with pytest.raises(UsageError, match="another special character"):
         Cluster(surroundings / name).start()
     assert not (surroundings / name).exists()
 
@@ -252,9 +264,9 @@ def test_the_rest_of_a_killed_start_is_found_and_ended(fake: Cluster, monkeypatc
     """Even if it hears no SIGTERM, and even if the folder is gone; a daemon of another folder is let alone."""
     monkeypatch.setattr("jobs.minicluster.cluster.GRACE_SECONDS", 0.2)
     java = fake_java(fake.folder.parent / "deaf", DEAF).home
-    layout, other = (layout_in(folder, java) for folder in (fake.folder, fake.folder.with_name("cluster2")))
+    settings, other = (settings_in(folder, java) for folder in (fake.folder, fake.folder.with_name("cluster2")))
     log = fake.folder.parent / "log"
-    cases = ((layout, "namenode"), (layout, "datanode"), (other, "namenode"))
+    cases = ((settings, "namenode"), (settings, "datanode"), (other, "namenode"))
     with log.open("wb") as stream, contextlib.ExitStack() as stack:
         children = [stack.enter_context(started(command_line(each, name), stdout=stream)) for each, name in cases]
         while log.read_text().count("deaf") < 3:
@@ -267,7 +279,7 @@ def test_the_rest_of_a_killed_start_is_found_and_ended(fake: Cluster, monkeypatc
 
 
 def test_only_one_at_a_time_starts_or_stops(fake: Cluster) -> None:
-    layout_in(fake.folder).save()
+    settings_in(fake.folder).save()
     with locked(fake.folder):
         for act in (fake.start, fake.stop):
             with pytest.raises(JobError, match="another nnjobs is starting or stopping"):
@@ -279,21 +291,21 @@ def test_ps_tells_what_proc_tells(monkeypatch: pytest.MonkeyPatch) -> None:
     program = "import time; print(flush=True); time.sleep(600)"
     with started([sys.executable, "-c", program, "a mark"], stdout=subprocess.PIPE) as child:
         assert child.stdout is not None and child.stdout.readline()  # until then its command line may be another's
-        (here,) = [process for process in own_processes() if process.pid == child.pid]
+        (here,) = [process for process in user_processes() if process.pid == child.pid]
         monkeypatch.setattr(processes, "PROC", Path("/nowhere"))
-        (there,) = [process for process in own_processes() if process.pid == child.pid]
+        (there,) = [process for process in user_processes() if process.pid == child.pid]
         assert there == here and here.group == child.pid and "a mark" in here.command
 
 
-def test_telling_lines(tmp_path: Path) -> None:
+def test_error_lines(tmp_path: Path) -> None:
     log = tmp_path / "namenode.log"
-    assert telling_lines(log) == [f"{log}: No such file or directory"]
+    assert error_lines(log) == [f"{log}: No such file or directory"]
     log.write_text("INFO a\nINFO b\n\nINFO c\nINFO d\n")
-    assert telling_lines(log) == ["INFO b", "INFO c", "INFO d"]
+    assert error_lines(log) == ["INFO b", "INFO c", "INFO d"]
     repeated = "".join(f"INFO x\nERROR {i}\nERROR {i}\n" for i in range(20))
     log.write_text(f"{repeated}Caused by: y\nERROR {'z' * 999}")
-    found = telling_lines(log)
-    assert len(found) == TELLING_LINES and found[:2] == ["ERROR 0", "ERROR 1"]
+    found = error_lines(log)
+    assert len(found) == MAX_ERROR_LINES and found[:2] == ["ERROR 0", "ERROR 1"]
     assert found[-2] == "Caused by: y" and len(found[-1]) < 300
 
 

@@ -1,4 +1,4 @@
-"""The folder of a cluster: its ports, its configuration files, where data and logs lie."""
+"""The settings of a cluster: its ports, its sizes, its configuration files."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ PORTS = (
     "historyserver_admin",
 )
 FIRST_PORT, BLOCKS, BLOCK = 20000, 600, 20
-"""Ports come in blocks below those that systems give to outgoing connections (from 32768): a daemon that is restarted
-finds its own free again."""
+"""Ports come in blocks below those that systems use for outgoing connections (from 32768), so that a daemon that is
+restarted finds its port still free."""
 
 HOST = "localhost"
 DESCRIPTION = "nnjobs-cluster.json"
@@ -46,8 +46,11 @@ SMALLEST_MB = 256
 
 
 @dataclass(frozen=True)
-class Layout:
-    """A cluster's folder and what was decided about it. ``ports`` maps `PORTS` to numbers."""
+class ClusterSettings:
+    """A cluster's folder, programs, sizes and ports.
+
+    ``memory_mb`` and ``vcores`` are for containers. ``ports`` maps each of `PORTS` to a number.
+    """
 
     folder: Path
     hadoop_home: Path
@@ -58,22 +61,25 @@ class Layout:
 
     @property
     def conf(self) -> Path:
+        """The folder of the configuration files, HADOOP_CONF_DIR."""
         return self.folder / "conf"
 
     @property
     def logs(self) -> Path:
+        """The folder of the daemons' logs."""
         return self.folder / "logs"
 
     @property
     def filesystem(self) -> str:
+        """The address of HDFS."""
         return f"hdfs://{HOST}:{self.ports['namenode']}"
 
     def web(self, port: str) -> str:
-        """The HTTP address of a daemon, by the name of its port."""
+        """Return the HTTP address of a daemon by the name of its port."""
         return f"http://{HOST}:{self.ports[port]}"
 
     def addresses(self) -> dict[str, str]:
-        """What clients connect to."""
+        """Return the addresses that clients connect to, by name."""
         return {
             "hdfs": self.filesystem,
             "webhdfs": f"webhdfs://{HOST}:{self.ports['namenode_http']}",
@@ -84,7 +90,7 @@ class Layout:
         }
 
     def environment(self) -> dict[str, str]:
-        """The variables that make ``hadoop``, mrjob and nnjobs use this cluster."""
+        """Return the environment variables with which ``hadoop``, mrjob and nnjobs use this cluster."""
         return {
             "HADOOP_HOME": str(self.hadoop_home),
             "HADOOP_CONF_DIR": str(self.conf),
@@ -92,7 +98,7 @@ class Layout:
         }
 
     def save(self) -> None:
-        """Writes the description, then conf/: a folder with anything of ours in it has a description.
+        """Write the description, then conf/: the description comes first, so that the folder is known as a cluster's.
 
         Raises:
             StorageError: the folder cannot be written.
@@ -112,8 +118,8 @@ class Layout:
             raise StorageError(f"cannot write {error.filename}: {error.strerror}", hint="name another --dir") from error
 
 
-def load(folder: Path) -> Layout | None:
-    """The layout of the cluster in a folder, or None if there is none.
+def load_settings(folder: Path) -> ClusterSettings | None:
+    """Read the settings of the cluster in a folder; None if there is no cluster.
 
     Raises:
         StorageError: its description is damaged.
@@ -123,7 +129,7 @@ def load(folder: Path) -> Layout | None:
         facts: dict[str, Any] = json.loads(path.read_bytes())
         if facts["format_version"] != 1:
             raise ValueError(f"format_version {facts['format_version']} is another version's")
-        return Layout(
+        return ClusterSettings(
             folder,
             Path(facts["hadoop_home"]),
             Path(facts["java_home"]),
@@ -140,12 +146,12 @@ def load(folder: Path) -> Layout | None:
 
 
 def free_ports() -> dict[str, int]:
-    """A block of ports that are free now.
+    """Find a block of ports that are free now.
 
     Raises:
-        UsageError: none is.
+        UsageError: there is none.
     """
-    # Chosen at random: of two clusters that start at the same moment, both see the same ports free.
+    # At random: two clusters that start at the same moment see the same free ports.
     for block in random.SystemRandom().sample(range(BLOCKS), BLOCKS):
         ports = {name: FIRST_PORT + block * BLOCK + i for i, name in enumerate(PORTS)}
         if all(is_free(port) for port in ports.values()):
@@ -164,12 +170,12 @@ def is_free(port: int) -> bool:
     return True
 
 
-def site_files(layout: Layout) -> dict[str, dict[str, object]]:
-    """The configuration files by name: property -> value."""
-    at = {name: f"{HOST}:{port}" for name, port in layout.ports.items()}
-    folder = layout.folder
+def site_files(settings: ClusterSettings) -> dict[str, dict[str, object]]:
+    """Return the properties of each configuration file, by the file's name."""
+    at = {name: f"{HOST}:{port}" for name, port in settings.ports.items()}
+    folder = settings.folder
     core = {
-        "fs.defaultFS": layout.filesystem,
+        "fs.defaultFS": settings.filesystem,
         "hadoop.tmp.dir": folder / "tmp",
         # A client that finds a daemon restarting tries again soon, not after Hadoop's 10 s or 30 s.
         "ipc.client.connect.retry.interval": 500,
@@ -221,11 +227,11 @@ def site_files(layout: Layout) -> dict[str, dict[str, object]]:
         "yarn.nodemanager.localizer.address": at["localizer"],
         "yarn.nodemanager.local-dirs": folder / "nm/local",
         "yarn.nodemanager.log-dirs": folder / "nm/logs",
-        "yarn.nodemanager.resource.memory-mb": layout.memory_mb,
-        "yarn.nodemanager.resource.cpu-vcores": layout.vcores,
+        "yarn.nodemanager.resource.memory-mb": settings.memory_mb,
+        "yarn.nodemanager.resource.cpu-vcores": settings.vcores,
         "yarn.scheduler.minimum-allocation-mb": SMALLEST_MB,
-        "yarn.scheduler.maximum-allocation-mb": layout.memory_mb,
-        "yarn.scheduler.maximum-allocation-vcores": layout.vcores,
+        "yarn.scheduler.maximum-allocation-mb": settings.memory_mb,
+        "yarn.scheduler.maximum-allocation-vcores": settings.vcores,
         # Virtual memory says nothing about a JVM or numpy; real memory does.
         "yarn.nodemanager.vmem-check-enabled": "false",
         "yarn.nodemanager.pmem-check-enabled": "true",
@@ -235,27 +241,27 @@ def site_files(layout: Layout) -> dict[str, dict[str, object]]:
         # For its debug log every container's folder is listed first, the packed Python's thousands of files, too.
         "yarn.nodemanager.log-container-debug-info.enabled": "false",
         "yarn.nodemanager.aux-services": "mapreduce_shuffle",
-        "yarn.application.classpath": layout.conf,
+        "yarn.application.classpath": settings.conf,
         "yarn.log-aggregation-enable": "true",
-        "yarn.log.server.url": f"{layout.web('historyserver_http')}/jobhistory/logs",
+        "yarn.log.server.url": f"{settings.web('historyserver_http')}/jobhistory/logs",
     }
     mapred = {
         "mapreduce.framework.name": "yarn",
-        "mapreduce.application.classpath": layout.hadoop_home / JARS / "*",
+        "mapreduce.application.classpath": settings.hadoop_home / JARS / "*",
         "mapreduce.jobhistory.address": at["historyserver"],
         "mapreduce.jobhistory.webapp.address": at["historyserver_http"],
         "mapreduce.jobhistory.admin.address": at["historyserver_admin"],
         # Not below the staging folder, whose parent the history server would make, unreadable for others.
         "mapreduce.jobhistory.done-dir": f"{HISTORY_FOLDER}/done",
         "mapreduce.jobhistory.intermediate-done-dir": f"{HISTORY_FOLDER}/tmp",
-        "mapreduce.shuffle.port": layout.ports["shuffle"],
+        "mapreduce.shuffle.port": settings.ports["shuffle"],
         "yarn.app.mapreduce.am.staging-dir": "/user",
     }
     return {"core-site.xml": core, "hdfs-site.xml": hdfs, "yarn-site.xml": yarn, "mapred-site.xml": mapred}
 
 
 def configuration_xml(properties: dict[str, object]) -> bytes:
-    """Hadoop's configuration file format."""
+    """Return properties in the format of Hadoop's configuration files."""
     entries = "".join(
         f"  <property><name>{escape(name)}</name><value>{escape(str(value))}</value></property>\n"
         for name, value in properties.items()
