@@ -77,8 +77,8 @@ def _train(
         for index in active:
             work = WorkerTrial.of(spec, spec.trials[index], plan.worker, data)
             read = time.perf_counter() - started
-            training = local_training(work, RoundStart(models[index].vector, round_, epochs))
-            record, result = local_round(work, models[index].vector, training.__next__)
+            training = local_training(work, RoundStart(models[index], round_, epochs))
+            record, result = local_round(work, models[index], training.__next__)
             record = replace(record, seconds={**record.seconds, "read": read})
             if result is not None:
                 yield from _partial_lines(spec, work.trial, result)
@@ -102,7 +102,7 @@ def _score(spec: JobSpec, plan: WorkerPlan, active: Sequence[int], models: Model
     with worker_data(spec, plan) as data:
         for index in active:
             work = WorkerTrial.of(spec, spec.trials[index], plan.worker, data)
-            yield metrics_line(plan.worker, index, score_record(work, models[index].vector))
+            yield metrics_line(plan.worker, index, score_record(work, models[index]))
 
 
 def _scale(spec: JobSpec, plan: WorkerPlan, active: Sequence[int], models: Models) -> Iterator[Line]:

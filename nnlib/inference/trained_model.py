@@ -13,7 +13,7 @@ from nnlib.core.layout import ModelState
 from nnlib.data.feature_converter import Converter
 from nnlib.run.directory import RunDirectory
 from nnlib.run.spec import JobSpec, Trial
-from nnlib.training.learner import loaded
+from nnlib.training.learner import load_learner
 
 CHUNK_ROWS = 1024
 """Rows predicted at once. BLAS rounds a row's last bit by how many stand beside it, so a row predicted alone may differ
@@ -106,7 +106,7 @@ class Predictor:
         dataset = model.spec.dataset
         scale, offset = (dataset.x_scale, dataset.x_offset) if stored else (1.0, 0.0)
         self._convert = Converter(scale, offset, model.trial.scaler, model.weights.dtype)
-        self._learner = loaded(model.spec.model(model.trial), model.weights)
+        self._learner = load_learner(model.spec.model(model.trial), model.state)
 
     def outputs(self, x: Array) -> Array:
         """Compute the outputs, shape (n, outputs), of rows (n, features): n is `CHUNK_ROWS` at most. A copy."""

@@ -14,7 +14,7 @@ from nnlib.data.worker_data import WorkerData
 from nnlib.evaluation.statistics import Confused
 from nnlib.inference.trained_model import TrainedModel
 from nnlib.report.collect import Series
-from nnlib.training.learner import loaded
+from nnlib.training.learner import load_learner
 
 LOOKED_AT = 50_000
 """Test rows that are predicted for pictures and scatter plots, at most."""
@@ -84,12 +84,12 @@ def scatter(series: Series) -> tuple[Array, Array]:
 def _predicted(series: Series) -> Iterator[tuple[Array, Array, Array, Array]]:
     """Feature values, outputs, targets and ids of the first trial's test rows, in chunks; copies where kept."""
     spec, trial = series.run.spec, series.trials[0]
-    weights = TrainedModel.load(series.run.directory.address, trial=trial.index).weights
-    learner = loaded(spec.model(trial), weights)
+    state = TrainedModel.load(series.run.directory.address, trial=trial.index).state
+    learner = load_learner(spec.model(trial), state)
     memory = spec.config.runtime.memory_mb << 20
     shards = range(len(spec.dataset.shards))
     with WorkerData(spec.dataset, (), shards, memory_bytes=memory, extra_columns=spec.extra_columns) as data:
-        scaled = data.trial(trial.rule, trial.scaler, weights.dtype).score_batches(TEST)
+        scaled = data.trial(trial.rule, trial.scaler, state.vector.dtype).score_batches(TEST)
         plain = data.trial(trial.rule, None, np.float32).score_batches(TEST)
         seen = 0
         for batch, values in zip(scaled, plain, strict=True):

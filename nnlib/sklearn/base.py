@@ -12,13 +12,13 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from nnlib.core.arrays import Array
-from nnlib.core.layout import aligned_empty
+from nnlib.core.layout import ModelState, aligned_empty
 from nnlib.data.feature_converter import Converter
 from nnlib.data.scaling import Scaler
 from nnlib.inference.trained_model import CHUNK_ROWS
 from nnlib.models.protocol import Model
 from nnlib.sklearn.fitting import PARAMETERS, configuration, train_arrays
-from nnlib.training.learner import loaded
+from nnlib.training.learner import load_learner
 
 PARAMETERS_DOC = """\
 hidden_layer_sizes : array-like of int, default=(100,)
@@ -223,7 +223,7 @@ class NNJobsEstimator(BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self)
         X = validate_data(self, X, dtype=np.float32, reset=False)
         convert = Converter(1.0, 0.0, self.scaler_, self._model.layout.dtype)
-        learner = loaded(self._model, self._flat())
+        learner = load_learner(self._model, ModelState(self._flat()))
         chunks = (X[start : start + CHUNK_ROWS] for start in range(0, len(X), CHUNK_ROWS))
         return np.concatenate([learner.outputs(convert(chunk)).copy() for chunk in chunks])
 

@@ -73,7 +73,7 @@ def average_gradients(
         for index, mean in zip(gradients, reduced.vectors, strict=True):
             if report.error is None:
                 trials[index].mean = mean
-    weights = {index: worker.start_vector(index, before.trials[index]) for index in active}
+    weights = {index: worker.start_model(index, before.trials[index]).vector for index in active}
     rows = dict.fromkeys(active, 0)
     buffers = {index: before.trials[index].buffers for index in active}
     for index in active if report.error is None else ():
@@ -93,7 +93,7 @@ class _GradientSteps:
     def __init__(self, worker: LocalWorker, index: int, before: Checkpoint, epochs: range) -> None:
         self._worker, self._index = worker, index
         self._state = before.trials[index]
-        self._start = RoundStart(worker.start_vector(index, self._state), before.round, epochs)
+        self._start = RoundStart(worker.start_model(index, self._state), before.round, epochs)
         self._training: Generator[Partial, Vector | None, LocalResult] | None = None
         self._record: WorkerRecord | None = None
         self._seconds = {"score": 0.0, "train": 0.0}

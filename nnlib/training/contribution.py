@@ -86,7 +86,7 @@ def average_contributions(
     active = list(contribution.partials)
     codecs: list[DeltaCodec | None] = [None] * len(active)
     if (precision := worker.spec.config.sync.precision) != "exact":
-        vectors = {index: worker.start_vector(index, before.trials[index]) for index in active}
+        vectors = {index: worker.start_model(index, before.trials[index]).vector for index in active}
         codecs = [DeltaCodec(precision, vectors[index], contribution.deltas.get(index)) for index in active]
     operands = {
         index: [

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from nnlib.config.schema import Config
 from nnlib.core.arrays import Array, Vector
 from nnlib.core.errors import ConfigError
-from nnlib.core.layout import Layout
+from nnlib.core.layout import Layout, ModelState
 from nnlib.data.batches import Batch
 from nnlib.models.protocol import Model
 from nnlib.run.spec import Trial
@@ -73,8 +73,8 @@ class Learner(Protocol):
         """Import what training needs. May be called early, in another thread, while the worker waits for others."""
         ...
 
-    def load(self, state: Vector) -> None:
-        """Take over a model, shape (layout.size,), which is copied.
+    def load(self, state: ModelState) -> None:
+        """Take over a model: a copy of its vector, which begins with the weights, and of its buffers.
 
         An optimizer state behind the weights is taken over too; without one the optimizer starts afresh.
         """
@@ -87,8 +87,8 @@ class Learner(Protocol):
         """
         ...
 
-    def state(self) -> Vector:
-        """Copy the model, and the averaged optimizer state, into a new vector of `TrainingSetup.layout`."""
+    def state(self) -> ModelState:
+        """Copy the model, with an averaged optimizer state, into new vectors of `TrainingSetup.layout`."""
         ...
 
     def score(self, batch: Batch, score: Score) -> None:
@@ -135,10 +135,10 @@ def build_learner(model: Model, setup: TrainingSetup | None = None) -> Learner:
     return factory(model, setup)
 
 
-def loaded(model: Model, weights: Vector) -> Learner:
-    """Build a learner that scores and predicts with ``weights``, shape (model.layout.size,)."""
+def load_learner(model: Model, state: ModelState) -> Learner:
+    """Build a learner that scores and predicts with the numbers of ``state``."""
     learner = build_learner(model)
-    learner.load(weights)
+    learner.load(state)
     return learner
 
 

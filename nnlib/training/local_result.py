@@ -12,20 +12,20 @@ import numpy.typing as npt
 
 from nnlib.aggregation.average import Partial
 from nnlib.aggregation.delta import Delta
-from nnlib.core.arrays import Vector
 from nnlib.core.errors import DivergedError
+from nnlib.core.layout import ModelState
 from nnlib.training.worker_trial import WorkerTrial
 
 
 class RoundStart(NamedTuple):
     """What a worker starts a round from.
 
-    ``vector``: the model, shape (partial_layout.size,). ``round`` only names the round in messages. ``epochs``: the
+    ``model``: its vector has shape (partial_layout.size,). ``round`` only names the round in messages. ``epochs``: the
     global epochs to train (see `nnlib.run.round_length`). ``residual``: what rounding took from the worker's partials
     before, of the vector's shape and dtype; None without error feedback.
     """
 
-    vector: npt.NDArray[Any]
+    model: ModelState
     round: int
     epochs: range
     residual: npt.NDArray[Any] | None = None
@@ -50,22 +50,23 @@ class LocalResult:
 
 
 def local_result(
-    work: WorkerTrial, start: RoundStart, state: Vector, rows: int, losses: Sequence[float], evaluations: int = 0
+    work: WorkerTrial, start: RoundStart, state: ModelState, rows: int, losses: Sequence[float], evaluations: int = 0
 ) -> LocalResult:
     """Make a worker's result of the learner's ``state`` after a round on ``rows`` rows; with ``sync.precision`` round
     its difference from the start.
 
     Raises `DivergedError` if a loss or a number of the state is not finite.
     """
-    if not (np.isfinite(state).all() and all(map(math.isfinite, losses))):
+    weights = state.vector
+    if not (all(np.isfinite(vector).all() for vector in (weights, *state.buffers)) and all(map(math.isfinite, losses))):
         epoch = start.epochs.stop - 1
         raise DivergedError("a weight is not finite", round=start.round, epoch=epoch, worker=work.worker)
     delta, residual = None, start.residual
     if (precision := work.config.sync.precision) != "exact":
         if residual is None:
-            delta = Delta.of(state, start.vector, precision)
+            delta = Delta.of(weights, start.model.vector, precision)
         else:
-            delta, residual = Delta.with_feedback(state, start.vector, precision, residual)
-        state = delta.restored(start.vector)
-    partial = Partial(work.worker, rows, state, work.layout.fingerprint)
-    return LocalResult(partial, tuple(losses), rows, evaluations, delta, residual)
+            delta, residual = Delta.with_feedback(weights, start.model.vector, precision, residual)
+        weights = delta.restored(start.model.vector)
+    partial = Partial(work.worker, rows, weights, work.layout.fingerprint)
+    return LocalResult(partial, tuple(losses), rows, evaluations, delta, residual, state.buffers)

@@ -28,7 +28,7 @@ def local_training(work: WorkerTrial, start: RoundStart) -> Generator[LocalResul
     while start.epochs:
         say(phase="train", trial=work.trial.index, round=start.round, epoch=start.epochs.start)
         batches = work.draw_batches(start.epochs.start)
-        learner.load(start.vector)
+        learner.load(start.model)
         losses, evaluations = [], 0
         if learner.trains_whole_rounds:
             loss, evaluations = learner.train(batches, start.epochs)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from nnlib.config.kinds import OPTIMIZERS
 from nnlib.core.arrays import Array, Vector
-from nnlib.core.layout import aligned_empty
+from nnlib.core.layout import ModelState, aligned_empty
 from nnlib.data.batches import Batch
 from nnlib.models.protocol import BoundModel, Model, NumpyModel
 from nnlib.optim import BatchOptimizer, StepOptimizer, build_optimizer
@@ -47,19 +47,19 @@ class NumpyLearner:
     def prepare(self) -> None:
         """See `nnlib.training.learner.Learner.prepare`."""
 
-    def load(self, state: Vector) -> None:
-        """See `nnlib.training.learner.Learner.load`."""
+    def load(self, state: ModelState) -> None:
+        """See `nnlib.training.learner.Learner.load`. Models of numpy have no buffers."""
         if not self.flat.size:
             self.flat = aligned_empty(self.layout.size, self.layout.dtype)
-        self.flat[:] = state[: self.layout.size]
+        self.flat[:] = state.vector[: self.layout.size]
 
     def train(self, batches: RoundBatches, epochs: range) -> Trained:
         """See `nnlib.training.learner.Learner.train`."""
         raise ValueError("built without a training setup: this learner can only score")
 
-    def state(self) -> Vector:
+    def state(self) -> ModelState:
         """See `nnlib.training.learner.Learner.state`."""
-        return self.flat.copy()
+        return ModelState(self.flat.copy())
 
     def score(self, batch: Batch, score: Score) -> None:
         """See `nnlib.training.learner.Learner.score`."""
@@ -118,9 +118,9 @@ class SteppingLearner(_TrainingLearner):
         self._loaded_state: Vector | None = None
         """The optimizer's state to begin with; empty: a fresh one; None: that which it has."""
 
-    def load(self, state: Vector) -> None:
+    def load(self, state: ModelState) -> None:
         super().load(state)
-        self._loaded_state = state[self.layout.size :].copy()
+        self._loaded_state = state.vector[self.layout.size :].copy()
 
     def train(self, batches: RoundBatches, epochs: range) -> Trained:
         self._restore_optimizer()
@@ -148,11 +148,11 @@ class SteppingLearner(_TrainingLearner):
         with np.errstate(all="ignore"):
             self._optimizer.step(self.flat, self._gradient, lr, self._decay)
 
-    def state(self) -> Vector:
+    def state(self) -> ModelState:
         if self._setup.layout.size == self.layout.size:
-            return self.flat.copy()
+            return super().state()
         self._restore_optimizer()
-        return np.concatenate([self.flat, self._optimizer.state])
+        return ModelState(np.concatenate([self.flat, self._optimizer.state]))
 
     def _restore_optimizer(self) -> None:
         """Begin with the state that was loaded. Late, for scoring needs none."""

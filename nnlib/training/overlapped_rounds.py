@@ -30,6 +30,7 @@ import numpy as np
 from nnlib.collective.communicator import Communicator
 from nnlib.core.arrays import Vector
 from nnlib.core.errors import DivergedError, NnjobsError
+from nnlib.core.layout import ModelState
 from nnlib.run.checkpoint import Checkpoint
 from nnlib.run.round_length import drained_round, next_epochs
 from nnlib.training.advance import advance, epochs_left
@@ -59,7 +60,7 @@ class _PendingRound:
 class _TrainedTrial:
     """A trial's round on this worker: where it started, where it ended or why it did not, and its seconds."""
 
-    start: Vector
+    start: ModelState
     end: LocalResult | DivergedError
     seconds: float
 
@@ -109,11 +110,12 @@ def _train(
         return trained
     round_ = checkpoint.round + (pending is not None)
     for index in checkpoint.active:
-        start = worker.start_vector(index, checkpoint.trials[index])
+        start = worker.start_model(index, checkpoint.trials[index])
         if pending is not None:
             if pending.contribution.report.records[index].diverged is not None:
                 continue  # all workers will know it with the average
-            start = pending.contribution.partials[index].weights
+            contribution = pending.contribution
+            start = ModelState(contribution.partials[index].weights, contribution.buffers[index])
         began = time.perf_counter()
         end: LocalResult | DivergedError
         try:
@@ -153,7 +155,7 @@ def _contribute(
         try:
             if isinstance(each.end, DivergedError):
                 raise each.end
-            weights = _shift(each.end, each.start, state.weights) if is_shifted else each.end.partial.weights
+            weights = _shift(each.end, each.start.vector, state.weights) if is_shifted else each.end.partial.weights
             if not np.isfinite(weights).all():
                 raise DivergedError("a weight is not finite", round=checkpoint.round, worker=worker.number)
         except DivergedError as error:

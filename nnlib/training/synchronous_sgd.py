@@ -49,7 +49,7 @@ def training_by_steps(work: WorkerTrial, start: RoundStart) -> Generator[Partial
     learner = gradient_learner(work.learner)
     say(phase="train", trial=work.trial.index, round=start.round, epoch=start.epochs.start)
     rows = work.draw_batches(start.epochs.start)
-    learner.load(start.vector)
+    learner.load(start.model)
     nothing = no_gradient(work.spec, work.trial, work.worker)
     steps = steps_of_epoch(work.spec, work.trial)
     failure: DivergedError | None = None

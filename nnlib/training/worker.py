@@ -11,6 +11,7 @@ import numpy as np
 from nnlib.aggregation.average import Partial
 from nnlib.core.arrays import Vector
 from nnlib.core.errors import MismatchError, NnjobsError
+from nnlib.core.layout import ModelState
 from nnlib.data.worker_data import WorkerData
 from nnlib.run.checkpoint import Checkpoint, TrialState
 from nnlib.run.spec import JobSpec, WorkerPlan, partial_layout
@@ -95,12 +96,12 @@ class LocalWorker:
         self, index: int, state: TrialState, round_: int, epochs: range
     ) -> tuple[WorkerRecord, LocalResult | None]:
         """Score a trial's model, then train it: see `nnlib.training.worker_round.local_round`."""
-        vector = self.start_vector(index, state)
-        return local_round(self.trial(index), vector, lambda: self.train(index, vector, round_, epochs))
+        model = self.start_model(index, state)
+        return local_round(self.trial(index), model, lambda: self.train(index, model, round_, epochs))
 
-    def train(self, index: int, vector: Vector, round_: int, epochs: range) -> LocalResult:
-        """Train a trial from ``vector``. Raises `DivergedError`."""
-        start = RoundStart(vector, round_, epochs, self.residuals.get(index))
+    def train(self, index: int, model: ModelState, round_: int, epochs: range) -> LocalResult:
+        """Train a trial from ``model``. Raises `DivergedError`."""
+        start = RoundStart(model, round_, epochs, self.residuals.get(index))
         if index in self._training:
             result = self._training[index].send(start)
         else:
@@ -112,7 +113,7 @@ class LocalWorker:
 
     def score(self, index: int, state: TrialState) -> WorkerRecord:
         """Score a trial's model on this worker's held-out rows: see `nnlib.training.worker_round.score_record`."""
-        return score_record(self.trial(index), state.weights)
+        return score_record(self.trial(index), state.model)
 
     def locate(self, error: NnjobsError) -> NnjobsError:
         """Name this worker in its error, where none is named."""
@@ -121,14 +122,14 @@ class LocalWorker:
 
     def empty_partial(self, index: int, state: TrialState) -> Partial:
         """Make a partial of no examples, for a trial that diverged here."""
-        vector = self.start_vector(index, state)
+        vector = self.start_model(index, state).vector
         return Partial(self.number, 0, vector, partial_layout(self.spec, self.spec.trials[index]).fingerprint)
 
-    def start_vector(self, index: int, state: TrialState) -> Vector:
-        """Join what a trial enters a round with: weights, then averaged optimizer state."""
+    def start_model(self, index: int, state: TrialState) -> ModelState:
+        """Join what a trial enters a round with: weights, behind them averaged optimizer state; and buffers."""
         if partial_layout(self.spec, self.spec.trials[index]).size > state.weights.size:
-            return np.concatenate([state.weights, state.optimizer])
-        return state.weights
+            return ModelState(np.concatenate([state.weights, state.optimizer]), state.buffers)
+        return state.model
 
     def trial(self, index: int) -> WorkerTrial:
         """The trial's rows and learner on this worker, read when first asked for."""

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from nnlib.core import numerics
-from nnlib.core.arrays import Vector
 from nnlib.core.errors import DivergedError, MismatchError
+from nnlib.core.layout import ModelState
 from nnlib.data.shard_cache import shard_cache
 from nnlib.data.split.rule import TEST, VALIDATION
 from nnlib.data.worker_data import WorkerData
@@ -34,14 +34,14 @@ def worker_data(spec: JobSpec, plan: WorkerPlan) -> WorkerData:
 
 
 def local_round(
-    work: WorkerTrial, vector: Vector, train: Callable[[], LocalResult]
+    work: WorkerTrial, model: ModelState, train: Callable[[], LocalResult]
 ) -> tuple[WorkerRecord, LocalResult | None]:
     """Take a worker's part in a round: score the model it starts from, then train it by ``train``.
 
     Returns the record that the other workers get, and the result; None where training diverged.
     """
     started = time.perf_counter()
-    record = score_record(work, vector)
+    record = score_record(work, model)
     scored = time.perf_counter()
     result = None
     try:
@@ -58,13 +58,13 @@ def training_record(result: LocalResult) -> TrainingRecord:
     return TrainingRecord(tuple(result.losses), result.rows, result.evaluations)
 
 
-def score_record(work: WorkerTrial, vector: Vector) -> WorkerRecord:
-    """Score a model on this worker's test and validation rows. ``vector`` begins with the weights.
+def score_record(work: WorkerTrial, model: ModelState) -> WorkerRecord:
+    """Score a model on this worker's test and validation rows. Its vector begins with the weights.
 
     Raises `MismatchError` where the rows are not as many as planned.
     """
     spec, trial, learner, scores = work.spec, work.trial, work.learner, dict[str, Score]()
-    learner.load(vector)
+    learner.load(model)
     for name, part, expected in (
         ("test", TEST, trial.test_rows[work.worker]),
         ("validation", VALIDATION, trial.validation_rows[work.worker]),

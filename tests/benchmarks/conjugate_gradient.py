@@ -27,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from record import record  # noqa: E402
 
 from nnlib.config.schema import Config  # noqa: E402
+from nnlib.core.layout import ModelState  # noqa: E402
 from nnlib.data.dataset import Dataset  # noqa: E402
 from nnlib.data.importing.import_dataset import import_dataset  # noqa: E402
 from nnlib.data.importing.import_options import ImportOptions  # noqa: E402
@@ -101,12 +102,14 @@ def measure() -> dict[str, Any]:
         ours, theirs, values = [], [], []
         for _ in range(REPEATS):
             began = time.perf_counter()
-            flow = local_training(WorkerTrial(spec, trial, 0, data), RoundStart(start, 0, range(ITERATIONS)))
+            flow = local_training(
+                WorkerTrial(spec, trial, 0, data), RoundStart(ModelState(start), 0, range(ITERATIONS))
+            )
             result, evaluations = next(flow), 0
             for round_ in range(1, ROUNDS):
                 evaluations += result.evaluations
                 epochs = range(round_ * ITERATIONS, (round_ + 1) * ITERATIONS)
-                result = flow.send(RoundStart(result.partial.weights, round_, epochs))
+                result = flow.send(RoundStart(ModelState(result.partial.weights), round_, epochs))
             ours.append((time.perf_counter() - began) / (ITERATIONS * ROUNDS))
             evaluations += result.evaluations
 

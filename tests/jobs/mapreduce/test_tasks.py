@@ -111,7 +111,7 @@ def trained_alone(spec: JobSpec, plan: WorkerPlan, index: int) -> Partial:
     """The partial of one worker, straight from the training."""
     with worker_data(spec, plan) as data:
         work = WorkerTrial.of(spec, spec.trials[index], plan.worker, data)
-        start = RoundStart(starts(spec)[index].vector, 0, range(2))
+        start = RoundStart(starts(spec)[index], 0, range(2))
         return next(local_training(work, start)).partial
 
 

@@ -23,6 +23,7 @@ from nnlib.aggregation.quantization import decode, encode
 from nnlib.config.schema import Config
 from nnlib.core.errors import MismatchError
 from nnlib.core.events import ignore
+from nnlib.core.layout import ModelState
 from nnlib.run.manifest import RESIDUALS
 from nnlib.training.local_result import RoundStart
 from nnlib.training.local_training import local_training
@@ -48,7 +49,7 @@ def test_it_does_what_is_said_of_it(blobs: str, tmp_path: Path) -> None:
     weights: Any = initial_states(spec)[0].weights
     taken = np.zeros((2, weights.size), np.float32)
     for round_ in range(4):
-        start = RoundStart(weights, round_, range(2 * round_, 2 * round_ + 2))
+        start = RoundStart(ModelState(weights), round_, range(2 * round_, 2 * round_ + 2))
         average = Average([0, 1], "any")
         for worker, work in enumerate(works):
             result = next(local_training(work, start))

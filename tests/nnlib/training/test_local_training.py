@@ -13,6 +13,7 @@ from shards import write_dataset
 from jobs.driver import driver
 from nnlib.config.schema import Config
 from nnlib.core.errors import DivergedError, MismatchError
+from nnlib.core.layout import ModelState
 from nnlib.core.seeds import Purpose, generator
 from nnlib.data.split.rule import TRAIN
 from nnlib.data.worker_data import WorkerData
@@ -127,15 +128,15 @@ def test_the_generator_driven_to_the_end_equals_rounds(data: tuple[str, Any, Any
     spec, ours = trained(tmp_path / "run")
     trial = spec.trials[0]
     rows = WorkerData(spec.dataset, range(4), range(4), memory_bytes=1 << 24)
-    start = RoundStart(initial_vector(spec, trial), 0, range(PERIOD))
+    start = RoundStart(ModelState(initial_vector(spec, trial)), 0, range(PERIOD))
     flow = local_training(WorkerTrial.of(spec, trial, 0, rows), start)
     result = next(flow)
     for round_ in range(1, EPOCHS // PERIOD):
         epochs = range(round_ * PERIOD, (round_ + 1) * PERIOD)
-        result = flow.send(RoundStart(result.partial.weights, round_, epochs))
+        result = flow.send(RoundStart(ModelState(result.partial.weights), round_, epochs))
     assert np.array_equal(result.partial.weights, ours)
     with pytest.raises(StopIteration):
-        flow.send(RoundStart(result.partial.weights, EPOCHS // PERIOD, range(EPOCHS, EPOCHS)))
+        flow.send(RoundStart(ModelState(result.partial.weights), EPOCHS // PERIOD, range(EPOCHS, EPOCHS)))
 
 
 def test_cg_minimises_the_stated_objective(data: tuple[str, Any, Any], tmp_path: Path) -> None:
@@ -176,7 +177,7 @@ def test_a_loss_that_explodes_names_round_epoch_and_worker(data: tuple[str, Any,
     trial = spec.trials[0]
     rows = WorkerData(spec.dataset, range(4), range(4), memory_bytes=1 << 24)
     with pytest.raises(DivergedError) as caught:
-        start = RoundStart(initial_vector(spec, trial), 0, range(EPOCHS))
+        start = RoundStart(ModelState(initial_vector(spec, trial)), 0, range(EPOCHS))
         next(local_training(WorkerTrial.of(spec, trial, 0, rows), start))
     assert {"round", "epoch", "worker"} <= set(caught.value.where)
 
@@ -189,4 +190,4 @@ def test_other_rows_than_planned_are_refused(data: tuple[str, Any, Any], tmp_pat
     trial = spec.trials[0]
     fewer = WorkerTrial.of(spec, trial, 0, WorkerData(spec.dataset, range(3), range(3), memory_bytes=1 << 24))
     with pytest.raises(MismatchError, match="the plan says"):
-        next(local_training(fewer, RoundStart(initial_vector(spec, trial), 0, range(1))))
+        next(local_training(fewer, RoundStart(ModelState(initial_vector(spec, trial)), 0, range(1))))

@@ -27,6 +27,7 @@ from nnlib.collective.in_process import InProcessGroup
 from nnlib.config.schema import Config
 from nnlib.core.errors import ConfigError, MismatchError
 from nnlib.core.events import ignore
+from nnlib.core.layout import ModelState
 from nnlib.run.checkpoint import Checkpoint
 from nnlib.run.round_length import drained_round
 from nnlib.run.round_metrics import RoundMetrics
@@ -55,9 +56,9 @@ class Scripted(LocalWorker):
         self.differences = differences
         self.started: list[float] = []
 
-    def train(self, index: int, vector: Any, round_: int, epochs: range) -> LocalResult:
-        self.started.append(float(vector[0]))
-        trained = vector + np.float32(self.differences[round_])
+    def train(self, index: int, model: ModelState, round_: int, epochs: range) -> LocalResult:
+        self.started.append(float(model.vector[0]))
+        trained = model.vector + np.float32(self.differences[round_])
         nothing = Partial(self.number, 1, trained, self.spec.model(self.spec.trials[index]).layout.fingerprint)
         return LocalResult(nothing, (0.0,), self.spec.trials[index].train_rows[self.number], 0)
 
@@ -120,7 +121,7 @@ def test_it_does_what_is_said_of_it(blobs: str, tmp_path: Path, precision: str) 
     for round_ in range(1, 8):
         ends = []
         for worker, work in enumerate(works):
-            start = RoundStart(starts[worker], round_, range(2 * round_ - 2, 2 * round_))
+            start = RoundStart(ModelState(starts[worker]), round_, range(2 * round_ - 2, 2 * round_))
             ends.append(next(local_training(work, start)))
         if late is not None:
             model = late.finish()
