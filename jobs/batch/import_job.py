@@ -11,7 +11,7 @@ from pathlib import Path
 
 from jobs.batch.map_job import MapJob
 from jobs.runners.lines import Line, encode_record
-from nnlib.core.liveness import say
+from nnlib.core.liveness import report_activity
 from nnlib.data.importing.import_steps import InputSchema, decode_plan, partition_files, survey_file, write_shards
 from nnlib.storage import storage
 
@@ -40,7 +40,7 @@ class ImportJob(MapJob):
             "deal": self._deal,
             "write": self._write,
         }
-        say(phase=self.options.phase)
+        report_activity(phase=self.options.phase)
         yield from phases[self.options.phase](**json.loads(line))
 
     def _survey(self, worker: int, files: list[str]) -> Iterator[Line]:

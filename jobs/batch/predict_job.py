@@ -11,7 +11,7 @@ from pathlib import Path
 
 from jobs.batch.map_job import MapJob
 from jobs.runners.lines import Line, encode_record
-from nnlib.core.liveness import say
+from nnlib.core.liveness import report_activity
 from nnlib.inference.prediction_parts import Prediction
 from nnlib.run.spec import WorkerPlan
 from nnlib.storage import file_at
@@ -30,7 +30,7 @@ class PredictJob(MapJob):
     def work(self, line: str) -> Iterator[Line]:
         prediction = self._prediction()
         for shard in WorkerPlan.from_line(line).shards:
-            say(phase="predict", shard=shard)
+            report_activity(phase="predict", shard=shard)
             began = time.perf_counter()
             if prediction.found(shard) is None:
                 prediction.make(shard)

@@ -16,7 +16,7 @@ from nnlib.collective.join import join
 from nnlib.collective.network import LOOPBACK, host_addresses
 from nnlib.collective.rendezvous import GangError, Rendezvous
 from nnlib.config.runners import runner_named
-from nnlib.core.liveness import PULSE
+from nnlib.core.liveness import HEARTBEAT
 from nnlib.run.spec import JobSpec
 from nnlib.storage import Storage
 
@@ -58,7 +58,7 @@ class Membership:
         """
         self._has_run_ended = has_run_ended
         self._check()
-        PULSE.waits = True
+        HEARTBEAT.is_waiting = True
         try:
             return join(
                 self._rendezvous,
@@ -70,7 +70,7 @@ class Membership:
             self._folder.give_up(GangFailure(tuple(error.present), tuple(error.missing)))
             raise self._folder.gang_error(self._spec) from error
         finally:
-            PULSE.waits = False
+            HEARTBEAT.is_waiting = False
 
     def report_loss(self, lost: PeerLostError) -> None:
         """Report to the driver which workers of the last generation this worker has lost."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nnlib.core.errors import JobError
-from nnlib.run.lease import held
+from nnlib.run.lease import is_held
 from nnlib.storage import Storage
 
 
@@ -16,7 +16,7 @@ def require_lease(run: Storage, lease: str) -> None:
 
     ``lease``: the name of the driver's lease, see `nnlib.run.lease`.
     """
-    if not held(run, lease):
+    if not is_held(run, lease):
         raise JobError(
             "the driver of this job is gone, or another driver has taken the run over",
             hint="nnjobs train --resume",

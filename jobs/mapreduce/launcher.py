@@ -15,7 +15,7 @@ from jobs.runners.local.chaos import Chaos
 from jobs.runners.registry import open_session
 from jobs.runners.request import JobRequest
 from jobs.runners.session import SessionOptions, record_nothing
-from nnlib.aggregation.quantization import ENCODINGS
+from nnlib.aggregation.quantization import encoded_size
 from nnlib.config.runners import runner_named
 from nnlib.core.errors import ConfigError, JobError
 from nnlib.core.events import Note
@@ -161,7 +161,7 @@ class RoundLauncher:
         if precision == "exact":
             return self.spec.workers * sum(layout.nbytes for layout in layouts)
         buffers = sum(segment.nbytes for layout in layouts for segment in layout.buffers)
-        return self.spec.workers * (sum(ENCODINGS[precision].size(layout.size) for layout in layouts) + buffers)
+        return self.spec.workers * (sum(encoded_size(layout.size, precision) for layout in layouts) + buffers)
 
     def _cut(self, trial: int) -> list[LayoutSlice]:
         """The slices of a trial's layout, a reduce group each."""

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, BinaryIO, Protocol
 
-from nnlib.core.liveness import PULSE
+from nnlib.core.liveness import HEARTBEAT
 
 EVERY_SECONDS = 3.0
 
@@ -49,11 +49,11 @@ class Reporter:
         self._thread.join()
 
     def _beat(self) -> None:
-        seen = PULSE.beats
+        seen = HEARTBEAT.count
         while not self._done.wait(self._every):
-            if PULSE.beats != seen or PULSE.waits:
-                seen = PULSE.beats
-                self._job.set_status(status(PULSE.doing))
+            if HEARTBEAT.count != seen or HEARTBEAT.is_waiting:
+                seen = HEARTBEAT.count
+                self._job.set_status(status(HEARTBEAT.activity))
 
     def begin(self, worker: int) -> None:
         """Write into the log which worker's work begins: the lines that follow are about it."""

@@ -1,4 +1,4 @@
-"""Drift: how far each worker's weights went from the average, in sums over fixed blocks that add up exactly."""
+"""Drift: how far each worker's weights are from the average, in sums over fixed blocks that add up exactly."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from nnlib.core.layout import blocks
 
 @dataclass(frozen=True)
 class Drift:
-    """How far a worker went from the average: sums of squares that add up over blocks.
+    """How far a worker is from the average: sums of squares that add up over blocks.
 
     ``distance``: |w_k - mean|^2; ``step``: |w_k - start|^2; ``mean_step``: |mean - start|^2; ``dot``:
     (w_k - start).(mean - start); ``norm``: |mean|^2.
@@ -30,24 +30,24 @@ class Drift:
 
 
 def block_drift(weights: Vector, mean: Vector, start: Vector) -> Drift:
-    """`Drift` of one block of at most `nnlib.core.layout.BLOCK` elements, in float64 (pairwise sums)."""
+    """Compute the drift of one block of at most `nnlib.core.layout.BLOCK` elements, in float64 (pairwise sums)."""
     mean64 = mean.astype(np.float64)
-    own = weights.astype(np.float64)
+    step = weights.astype(np.float64)
     begin = start.astype(np.float64)
-    apart = own - mean64
-    own -= begin
-    common = mean64 - begin
+    distance = step - mean64
+    step -= begin
+    mean_step = mean64 - begin
     return Drift(
-        distance=float(np.add.reduce(apart * apart)),
-        step=float(np.add.reduce(own * own)),
-        mean_step=float(np.add.reduce(common * common)),
-        dot=float(np.add.reduce(own * common)),
+        distance=float(np.add.reduce(distance * distance)),
+        step=float(np.add.reduce(step * step)),
+        mean_step=float(np.add.reduce(mean_step * mean_step)),
+        dot=float(np.add.reduce(step * mean_step)),
         norm=float(np.add.reduce(mean64 * mean64)),
     )
 
 
 def drift_rows(weights: Vector, mean: Vector, start: Vector) -> list[list[float]]:
-    """The sums of `nnlib.aggregation.drift.Drift` for each block of vectors that begin on the edge of one."""
+    """Compute the sums of `Drift` for each block of vectors that begin on the edge of a block."""
     rows = []
     for cut in blocks(mean.size) if mean.size else ():
         drift = block_drift(weights[cut], mean[cut], start[cut])

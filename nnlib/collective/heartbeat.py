@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 import zmq
 
 from nnlib.collective.authenticator import Authenticator
-from nnlib.core.liveness import PULSE
+from nnlib.core.liveness import HEARTBEAT
 
 MISSED_HEARTBEATS = 3
 """After so many missing heartbeats in a row a peer's port is probed."""
@@ -174,7 +174,7 @@ class HeartbeatMonitor(threading.Thread):
 
     def _publish(self, *, has_left: bool = False) -> None:
         status = self.outgoing
-        header = _HEADER.pack(self._tags[self.worker], self.worker, PULSE.beats, status.is_waiting, has_left)
+        header = _HEADER.pack(self._tags[self.worker], self.worker, HEARTBEAT.count, status.is_waiting, has_left)
         self._publisher.send(header + struct.pack(f"<{len(status.sent)}Q", *status.sent))
 
     def _receive(self) -> None:

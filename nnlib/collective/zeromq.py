@@ -26,7 +26,7 @@ from nnlib.collective.heartbeat import HeartbeatMonitor, diagnose
 from nnlib.collective.network import is_loopback
 from nnlib.collective.rendezvous import Generation, Member, Route
 from nnlib.core.errors import JobError
-from nnlib.core.liveness import PULSE
+from nnlib.core.liveness import HEARTBEAT
 
 CHECK_SECONDS = 0.2
 """How often the peers' heartbeats are checked while a message is waited for."""
@@ -143,7 +143,7 @@ class ZeroMqCommunicator(Communicator):
                 except zmq.Again:
                     waited += CHECK_SECONDS
                     status.is_waiting, status.waits_for = True, frozenset(peers)
-                    PULSE.waits = True
+                    HEARTBEAT.is_waiting = True
                     self._check(peers, waited)
                     continue
                 data = frame.bytes
@@ -162,7 +162,7 @@ class ZeroMqCommunicator(Communicator):
                 return peer, buffers
         finally:
             status.is_waiting, status.waits_for = False, ()
-            PULSE.waits = False
+            HEARTBEAT.is_waiting = False
 
     def _check(self, peers: Collection[int], waited: float) -> None:
         """Raise the error of an interrupt, or `PeerLostError` for those of ``peers`` that are lost."""

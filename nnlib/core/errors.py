@@ -1,6 +1,6 @@
 """Every error nnjobs raises on purpose, with the exit code of its kind.
 
-An error says where (file, row, key, worker ...), what was found and what to do. It can travel from a
+An error names where it happened (file, row, key, worker ...), what is wrong and what to do. It can travel from a
 mapper to the driver as a plain JSON record (`to_record`, `from_record`): never as a pickle.
 """
 
@@ -21,8 +21,8 @@ class NnjobsError(Exception):
         self.where = {key: value for key, value in where.items() if value is not None}
 
     def __str__(self) -> str:
-        place = ", ".join(f"{key} {value}" for key, value in self.where.items())
-        text = f"{place}: {self.message}" if place else self.message
+        where = ", ".join(f"{key} {value}" for key, value in self.where.items())
+        text = f"{where}: {self.message}" if where else self.message
         return f"{text}\n  what to do: {self.hint}" if self.hint else text
 
     def to_record(self) -> dict[str, Any]:
@@ -52,11 +52,11 @@ class DataError(NnjobsError):
 
 
 class MismatchError(DataError):
-    """A check found something other than what was promised (hash, count, layout, checksum)."""
+    """A check failed: a hash, count, layout or checksum is not the one that was recorded."""
 
 
 class StorageError(NnjobsError):
-    """The storage failed: full, refused, locked, not there."""
+    """The storage failed: it is full, locked or away, or refused."""
 
     exit_code = 4
 

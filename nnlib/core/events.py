@@ -1,4 +1,4 @@
-"""What the driver tells while it works: plain values, so that a terminal, a log or a test can listen.
+"""Events of the driver while it works: plain values for a terminal, a log or a test.
 
 A listener is any function of one event (`Listener`); it must not raise and cannot change the run.
 """
@@ -82,8 +82,8 @@ class Note:
 
 @dataclass(frozen=True)
 class WorkerSeen:
-    """One worker of a group in a round: its training loss, how fast it trains, and for how many seconds of the round it
-    waited for others."""
+    """One worker of a group in a round: its training loss, its speed, and the seconds of the round that it waited for
+    others."""
 
     worker: int
     loss: float | None
@@ -93,7 +93,7 @@ class WorkerSeen:
 
 @dataclass(frozen=True)
 class GroupSeen:
-    """How the workers of a collective job get on, now and then: in the round ``round``, which took ``seconds``."""
+    """The workers of a collective job in one of its rounds, sent now and then; the round took ``seconds``."""
 
     round: int
     seconds: float
@@ -112,4 +112,4 @@ Listener = Callable[[Event], None]
 
 
 def ignore(event: Event) -> None:
-    """The listener that listens to nothing."""
+    """Do nothing with an event: the listener of runs that nobody watches."""

@@ -1,4 +1,4 @@
-"""Exact sums: `math.fsum` that keeps what is not finite."""
+"""Exact sums: `math.fsum` for numbers that may not be finite."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 
 def exact_sum(values: Sequence[float]) -> float:
-    """The correctly rounded sum, whatever the order; not a finite number where a value or the sum is none."""
+    """Sum the values, correctly rounded whatever their order; not finite where a value or the sum is not."""
     try:
         return math.fsum(values)
     except (ValueError, OverflowError):

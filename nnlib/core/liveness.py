@@ -1,8 +1,8 @@
-"""The pulse of a task: that it gets on, and with what, for whoever watches it from outside.
+"""The heartbeat of a task: a count that grows while the task makes progress, and what the task is doing.
 
-Training and reading call `beat` for every batch, chunk and row group, which only counts; `say` tells what the work is.
-A watcher (Hadoop's ``reporter:status``, a group's heartbeats) reads `PULSE` from a thread of its own: a pulse that has
-not changed for long means a task that hangs, though its process lives. Nothing of it may reach a result.
+Training and reading call `heartbeat` for every batch, chunk and row group; `report_activity` tells what the work is.
+Hadoop's ``reporter:status`` and a group's heartbeat messages read `HEARTBEAT` from a thread of their own: a count that
+has not changed for long means a task that hangs, though its process lives. Nothing of it may reach a result.
 """
 
 from __future__ import annotations
@@ -12,25 +12,25 @@ from typing import Any
 
 
 @dataclass
-class Pulse:
-    """``beats`` only ever grows; ``doing`` are the facts last said: phase, round, epoch, loss ...; ``waits``: the task
-    waits for others, which are watched, and has nothing to do itself."""
+class Heartbeat:
+    """``count`` only ever grows; ``activity``: the facts reported last (phase, round, epoch, loss ...); ``is_waiting``:
+    the task waits for others, which have heartbeats themselves, and has nothing to do."""
 
-    beats: int
-    doing: dict[str, Any]
-    waits: bool = False
-
-
-PULSE = Pulse(0, {})
-"""Of this process: it runs one task at a time."""
+    count: int
+    activity: dict[str, Any]
+    is_waiting: bool = False
 
 
-def beat() -> None:
-    """One more batch, chunk or row group is done."""
-    PULSE.beats += 1
+HEARTBEAT = Heartbeat(0, {})
+"""That of this process: it runs one task at a time."""
 
 
-def say(**facts: Any) -> None:
-    """What the task does now; facts said before stay until they are said anew."""
-    PULSE.doing = {**PULSE.doing, **facts}  # a new dict: a watcher's thread may hold the old one
-    PULSE.beats += 1
+def heartbeat() -> None:
+    """Count one more batch, chunk or row group that is done."""
+    HEARTBEAT.count += 1
+
+
+def report_activity(**facts: Any) -> None:
+    """Report what the task does now; facts reported before stay until they are reported anew."""
+    HEARTBEAT.activity = {**HEARTBEAT.activity, **facts}  # a new dict: another thread may hold the old one
+    HEARTBEAT.count += 1

@@ -11,8 +11,8 @@ BLAS_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def process_started(process: int) -> str | None:
-    """When a process started, in the kernel's own count, so that a reused process number is told apart; None where
-    the system does not say."""
+    """Return when a process started, as the kernel counts time: it distinguishes processes that had the same number.
+    None where the system does not report it."""
     try:
         stat = Path(f"/proc/{process}/stat").read_text()
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -22,18 +22,18 @@ def process_started(process: int) -> str | None:
 
 
 def free_memory_mb() -> int | None:
-    """Memory that a new program could take on this machine; None where the system does not say."""
+    """Memory in MiB that a new program could take on this machine; None where the system does not report it."""
     try:
         with open("/proc/meminfo", encoding="ascii") as lines:  # noqa: PTH123  (a file of the kernel's)
-            found = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
+            available = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
     except OSError:
         return None
-    return int(found[0]) // 1024 if found else None
+    return int(available[0]) // 1024 if available else None
 
 
 def memory_bytes() -> int | None:
-    """Memory that this process may use: the machine's, or less where a container limits it; None where the system does
-    not say."""
+    """Memory in bytes that this process may use: the machine's, or less where a container limits it; None where the
+    system does not report it."""
     limits = []
     with contextlib.suppress(ValueError, OSError):
         limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))

@@ -1,4 +1,4 @@
-"""Which bits this machine's numpy computes: a fingerprint of its BLAS kernel and of its exponential.
+"""A fingerprint of the bits that this machine's numpy computes: of its BLAS kernel and of its exponential.
 
 Two machines of different fingerprints may both be right and still differ in the last bit, so their partials are not
 mixed unless `runtime.numerics: loose`, and a replay elsewhere is reported as "another kernel", not as tampering.
@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 @lru_cache(maxsize=1)
 def fingerprint() -> str:
-    """16 hex digits over a probe product (odd sizes, so that edge kernels count) and exp, log and tanh."""
+    """Compute 16 hex digits over a probe product (odd sizes, so that edge kernels count) and exp, log and tanh."""
     values = (np.arange(203 * 211, dtype=np.uint64) * np.uint64(2654435761) % np.uint64(4093)).astype(np.float64)
     left = (values / 4093.0 - 0.5).reshape(203, 211)
     digest = hashlib.sha256()

@@ -1,8 +1,8 @@
-"""Temporary folders that outlive no one: what a killed process left, the next one deletes.
+"""Temporary folders: what a killed process leaves behind, the next process deletes.
 
-A folder's name says whose it is: ``nnjobs-PLACE-PROCESS-START-...``, where PLACE stands for the host and its process
-numbers (containers have their own) and START for when the process started, since numbers are given again. Where the
-system does not tell these, nothing of others is touched.
+A folder's name identifies its process: ``nnjobs-NAMESPACE-PROCESS-START-...``, where NAMESPACE stands for the host and
+its process numbers (containers count for themselves) and START for when the process started, since numbers are reused.
+Where the system does not report these, no folder of another process is touched.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ _NAME = re.compile(r"nnjobs-([0-9a-f]{8})-(\d{1,10})-([0-9a-f]{8})-")
 
 @contextlib.contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """A folder for files of this process, deleted at the end. Raises `StorageError` if none can be made."""
+    """Make a folder for files of this process, deleted at the end. Raises `StorageError` if none can be made."""
     try:
         _sweep(Path(tempfile.gettempdir()))
-        made = tempfile.TemporaryDirectory(prefix=own_prefix(), ignore_cleanup_errors=True)
+        made = tempfile.TemporaryDirectory(prefix=folder_prefix(), ignore_cleanup_errors=True)
     except OSError as error:
         raise StorageError(
             f"cannot make a temporary folder: {error}", hint="set TMPDIR to a folder with space"
@@ -37,31 +37,31 @@ def scratch_folder() -> Iterator[Path]:
         yield Path(folder)
 
 
-def own_prefix() -> str:
-    """How the names of this process's folders begin, wherever they lie."""
-    place, start = _place(), _start(os.getpid())
-    return "nnjobs-" if place is None or start is None else f"nnjobs-{place}-{os.getpid()}-{start}-"
+def folder_prefix() -> str:
+    """The beginning of the names of this process's folders, wherever they lie."""
+    namespace, start = _namespace(), _start(os.getpid())
+    return "nnjobs-" if namespace is None or start is None else f"nnjobs-{namespace}-{os.getpid()}-{start}-"
 
 
-def abandoned(name: str) -> bool:
+def is_abandoned(name: str) -> bool:
     """Whether a folder is surely that of a process that ran here and is dead."""
-    found = _NAME.match(name)
-    return found is not None and found[1] == _place() and _start(int(found[2])) != found[3]
+    parts = _NAME.match(name)
+    return parts is not None and parts[1] == _namespace() and _start(int(parts[2])) != parts[3]
 
 
 def _sweep(parent: Path) -> None:
     """Delete the folders of this user's dead processes."""
     with os.scandir(parent) as entries:
         for entry in entries:
-            if not abandoned(entry.name):
+            if not is_abandoned(entry.name):
                 continue
             with contextlib.suppress(OSError):  # another process is quicker
                 if entry.is_dir(follow_symlinks=False) and entry.stat(follow_symlinks=False).st_uid == os.getuid():
                     shutil.rmtree(entry.path, ignore_errors=True)
 
 
-def _place() -> str | None:
-    """What process numbers mean here: this host's, and this container's."""
+def _namespace() -> str | None:
+    """What makes process numbers unique: this host and this container's process namespace."""
     try:
         numbers = Path("/proc/self/ns/pid").stat().st_ino
     except OSError:
@@ -79,7 +79,7 @@ def _short(text: str) -> str:
 
 
 def write_file(path: Path, data: bytes) -> None:
-    """Write a file of a scratch folder."""
+    """Write a file into a scratch folder. Raises `StorageError`."""
     try:
         path.write_bytes(data)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""All randomness, as pure functions of what it is for.
+"""All randomness, as pure functions of its purpose.
 
 A generator is keyed by (seed, purpose, split, fold, epoch, worker) through `numpy.random.SeedSequence`;
 nothing adds seeds, reads a clock or remembers a state, so jumping to epoch 7 equals walking there.
@@ -15,7 +15,7 @@ UInt64 = npt.NDArray[np.uint64]
 
 
 class Purpose(IntEnum):
-    """What random numbers are for. The numbers are part of every result: never reuse or renumber."""
+    """The purpose of random numbers. The values are part of every result: never reuse or renumber."""
 
     INIT = 1
     SPLIT = 2
@@ -23,7 +23,7 @@ class Purpose(IntEnum):
     SAMPLE = 4
     ORDER = 5
     SYNTH = 6
-    DEAL = 7
+    ASSIGN = 7
     SHUFFLE = 8
     SIMULATE = 9
 
@@ -31,14 +31,14 @@ class Purpose(IntEnum):
 def sequence(
     seed: int, purpose: Purpose, *, split: int = 0, fold: int = 0, epoch: int = 0, worker: int = 0
 ) -> np.random.SeedSequence:
-    """The seed sequence of one use. All arguments are integers >= 0."""
+    """Return the seed sequence of one use. All arguments are integers >= 0."""
     return np.random.SeedSequence(seed, spawn_key=(int(purpose), split, fold, epoch, worker))
 
 
 def generator(
     seed: int, purpose: Purpose, *, split: int = 0, fold: int = 0, epoch: int = 0, worker: int = 0
 ) -> np.random.Generator:
-    """A PCG64 generator for one use; same arguments, same stream."""
+    """Make a PCG64 generator for one use; same arguments, same stream."""
     key = sequence(seed, purpose, split=split, fold=fold, epoch=epoch, worker=worker)
     return np.random.Generator(np.random.PCG64(key))
 
@@ -46,7 +46,7 @@ def generator(
 def hash_key(
     seed: int, purpose: Purpose, *, split: int = 0, fold: int = 0, epoch: int = 0, worker: int = 0
 ) -> tuple[int, int]:
-    """A 128-bit key for `row_hash`, as two integers below 2**64."""
+    """Draw a 128-bit key for `row_hash`, as two integers below 2**64."""
     key = sequence(seed, purpose, split=split, fold=fold, epoch=epoch, worker=worker)
     first, second = key.generate_state(2, np.uint64)
     return int(first), int(second)
@@ -60,7 +60,7 @@ def _mix(values: UInt64) -> UInt64:
 
 
 def row_hash(rows: npt.NDArray[np.int64], key: tuple[int, int]) -> UInt64:
-    """A keyed hash of each row id: what a row draws, whoever holds it and in whatever order.
+    """Compute a keyed hash of each row id: a row's random number, in whatever order and on whatever worker.
 
     ``rows`` has shape (n,); the result has shape (n,) and dtype uint64. The map is a bijection of row ids
     for any key, so two rows never tie.

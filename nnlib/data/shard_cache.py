@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from nnlib.config.schema import Runtime
-from nnlib.core.liveness import beat
+from nnlib.core.liveness import heartbeat
 from nnlib.data.dataset import Shard
 from nnlib.storage import TEMPORARY, Storage
 
@@ -94,7 +94,7 @@ class ShardCache:
                 digest = hashlib.sha256()
                 with files.open(shard.name) as source, temporary.open("xb") as target:
                     while part := source.read(PART_BYTES):
-                        beat()
+                        heartbeat()
                         digest.update(part)
                         target.write(part)
                 stream = temporary.open("rb")
@@ -114,7 +114,7 @@ class ShardCache:
                     fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     break
                 except BlockingIOError:
-                    beat()  # the process that fetches makes progress, or it dies and frees the lock
+                    heartbeat()  # the process that fetches makes progress, or it dies and frees the lock
                     time.sleep(0.05)
             yield
         finally:

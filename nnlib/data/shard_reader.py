@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from nnlib.core.arrays import IntArray
 from nnlib.core.errors import ConfigError, DataError, MismatchError, StorageError
-from nnlib.core.liveness import beat
+from nnlib.core.liveness import heartbeat
 from nnlib.data.arrow import READ_ERRORS, as_numpy
 from nnlib.data.dataset import MOST_ROWS_A_BYTE, Dataset, Shard
 from nnlib.data.shard_cache import ShardCache
@@ -105,7 +105,7 @@ class ShardReader:
 
     def row_group(self, index: int) -> RowGroup:
         """Decode one row group. Raises `MismatchError` and `DataError` as the class does."""
-        beat()
+        heartbeat()
         columns = ["row", "x", "y", *self._extra]
         rows, features = self.group_rows[index], self.dataset.features
         if rows * features <= _DECODED:
@@ -227,7 +227,7 @@ class ShardReader:
             stream.seek(0)
             digest = hashlib.sha256()
             while part := stream.read(2**20):
-                beat()
+                heartbeat()
                 digest.update(part)
             actual = digest.hexdigest()
             if actual != self.shard.sha256:

@@ -1,10 +1,10 @@
 """The lock of a run directory: one driver at a time, on any storage that can create a file conditionally.
 
-A lock is a lease: ``lock/000003.json`` says who holds it (host, process, since when) and until when. The highest number
-counts; taking over a dead holder's lease means creating the next number, which only one of several can. On the same
-host a holder is dead when its process is; elsewhere when its lease has run out, which a live holder renews in time.
-Clocks only decide when a dead driver's run may go on: should a stale one wake up, its commit of a round is refused
-(`nnlib.run.round_store`), whatever the clocks say.
+A lock is a lease: ``lock/000003.json`` names its holder (host, process, since when) and its end. The highest number
+counts; taking over a dead holder's lease means creating the next number, which only one of several drivers can. On the
+same host a holder is dead when its process is; elsewhere when its lease has expired, which a live holder renews in
+time. Clocks only decide when a dead driver's run may go on: if a stale driver wakes up, its commit of a round is
+refused (`nnlib.run.round_store`), whatever the clocks show.
 """
 
 from __future__ import annotations
@@ -27,12 +27,13 @@ LEASE_SECONDS = 120.0
 RENEW_SECONDS = 20.0
 
 _HELD: set[float] = set()
-"""Since when this process holds its leases. One that a full disk kept from being released is known by not being here:
-the process lives, but no driver of it does."""
+"""Since when this process holds its leases. A lease that could not be released, for the disk was full, is not in here:
+the process lives, but its driver has ended."""
 
 
 class RunLock:
-    """Held while the block runs. Raises `StorageError` naming the holder if another live driver has it."""
+    """A lease held while the block runs. Entering raises `StorageError`, which names the holder, if another live driver
+    holds it."""
 
     def __init__(self, storage: Storage, *, lease_seconds: float = LEASE_SECONDS) -> None:
         self._storage = storage
@@ -48,7 +49,7 @@ class RunLock:
             newest = numbers[-1] if numbers else None
             if newest is not None:
                 holder = _read(self._storage, newest)
-                if holder is not None and _alive(holder):
+                if holder is not None and _is_alive(holder):
                     raise StorageError(
                         f"another driver is training this run: process {holder['process']} on {holder['host']}, since "
                         f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(holder['since']))}",
@@ -66,7 +67,7 @@ class RunLock:
                 self._renewer.start()
                 return self
             _HELD.discard(self._since)
-        raise StorageError("the lock changes hands all the time", run=self._storage.root)
+        raise StorageError("other drivers take the lock again and again", run=self._storage.root)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -93,22 +94,22 @@ class RunLock:
             self._update()
 
     def _update(self, *, released: bool = False) -> None:
-        """Write the lease anew, if it is there: a run that was moved away must not leave a folder in its place."""
-        with contextlib.suppress(StorageError):  # a storage that hiccups is asked again; the lease is long
+        """Write the lease anew, if its file exists: no folder must be left where a run was moved away."""
+        with contextlib.suppress(StorageError):  # tried again at the next renewal; the lease is long
             if self._storage.exists(self._name):
                 self._storage.write(self._name, self._record(released=released))
 
 
 def current_lease(storage: Storage) -> str:
-    """The name of the newest lease, for `held`; for its holder to ask."""
+    """The name of the newest lease, for `is_held`; called by its holder."""
     return _leases(storage)[-1]
 
 
-def held(storage: Storage, lease: str) -> bool:
-    """Whether a lease is still the newest one, of a driver that lives: for those who work for it elsewhere."""
+def is_held(storage: Storage, lease: str) -> bool:
+    """Whether a lease is still the newest one and its driver lives. Tasks ask before they write for their driver."""
     leases = _leases(storage)
     holder = _read(storage, lease) if leases and leases[-1] == lease else None
-    return holder is not None and _alive(holder)
+    return holder is not None and _is_alive(holder)
 
 
 def _leases(storage: Storage) -> list[str]:
@@ -127,13 +128,13 @@ def _read(storage: Storage, name: str) -> dict[str, Any] | None:
     except (ValueError, KeyError, TypeError) as error:
         raise MismatchError(
             "not a lock file",
-            hint="if surely no driver runs, delete it",
+            hint="delete it, if surely no driver runs",
             file=f"{storage.root}/{FOLDER}/{name}",
         ) from error
     return dict(facts)
 
 
-def _alive(holder: dict[str, Any]) -> bool:
+def _is_alive(holder: dict[str, Any]) -> bool:
     """Whether the holder still works: by its process here, by its lease elsewhere."""
     if holder["released"]:
         return False

@@ -6,7 +6,7 @@ import logging
 import time
 
 from nnlib.core.errors import StorageError
-from nnlib.core.liveness import beat
+from nnlib.core.liveness import heartbeat
 
 _log = logging.getLogger("nnjobs.storage")
 
@@ -47,7 +47,7 @@ class Backoff:
                 f"{self._variable} sets how long to wait",
                 service=self._service,
             )
-        beat()  # a task that waits is not one that hangs
+        heartbeat()  # a task that waits is not one that hangs
         if at_once:
             return
         if not self._has_warned and waited > 1.0:

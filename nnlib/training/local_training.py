@@ -11,7 +11,7 @@ import math
 from collections.abc import Generator
 
 from nnlib.core.errors import DivergedError
-from nnlib.core.liveness import say
+from nnlib.core.liveness import report_activity
 from nnlib.training.local_result import LocalResult, RoundStart, local_result
 from nnlib.training.worker_trial import WorkerTrial
 
@@ -26,7 +26,7 @@ def local_training(work: WorkerTrial, start: RoundStart) -> Generator[LocalResul
     work.check_rows()
     learner = work.learner
     while start.epochs:
-        say(phase="train", trial=work.trial.index, round=start.round, epoch=start.epochs.start)
+        report_activity(phase="train", trial=work.trial.index, round=start.round, epoch=start.epochs.start)
         batches = work.draw_batches(start.epochs.start)
         learner.load(start.model)
         losses, evaluations = [], 0
@@ -41,5 +41,5 @@ def local_training(work: WorkerTrial, start: RoundStart) -> Generator[LocalResul
                         f"the training loss is {loss}", round=start.round, epoch=epoch, worker=work.worker
                     )
                 losses.append(loss)
-                say(epoch=epoch, loss=loss)
+                report_activity(epoch=epoch, loss=loss)
         start = yield local_result(work, start, learner.state(), batches.rows, losses, evaluations)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from nnlib.config.schema import Config
-from nnlib.core.liveness import beat
+from nnlib.core.liveness import heartbeat
 from nnlib.core.seeds import Purpose, generator, hash_key
 from nnlib.data.batches import CHUNK_ROWS, Batch
 from nnlib.data.worker_data import Sample, TrialData
@@ -19,7 +19,7 @@ from nnlib.run.spec import Trial
 class RoundBatches:
     """One round's sample of a worker's training rows: epochs of mini-batches, or passes over fixed chunks.
 
-    Each batch and chunk that was used counts as a sign of life (`nnlib.core.liveness.beat`).
+    Each batch and chunk that was used counts as a sign of life (`nnlib.core.liveness.heartbeat`).
     """
 
     def __init__(self, sample: Sample, config: Config, trial: Trial, stream: int) -> None:
@@ -50,13 +50,13 @@ class RoundBatches:
         window_rows, batch_size = config.sampling.window_rows, config.train.batch_size
         for batch in self._sample.batches(rng, window_rows=window_rows, batch_size=batch_size):
             yield batch
-            beat()
+            heartbeat()
 
     def chunks(self) -> Iterator[Batch]:
         """The whole sample in storage order, in fixed chunks of `nnlib.data.batches.CHUNK_ROWS` rows. May be called
         again: converted rows that fit into ``runtime.memory_mb`` are held from the first pass on."""
         for chunk in self._chunks():
-            beat()
+            heartbeat()
             yield chunk
 
     def _chunks(self) -> Iterable[Batch]:

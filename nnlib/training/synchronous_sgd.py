@@ -16,7 +16,7 @@ import numpy as np
 from nnlib.aggregation.average import Partial
 from nnlib.core.arrays import Vector
 from nnlib.core.errors import DivergedError
-from nnlib.core.liveness import beat, say
+from nnlib.core.liveness import heartbeat, report_activity
 from nnlib.data.sampling import sample_size
 from nnlib.optim.schedules import learning_rate
 from nnlib.run.spec import JobSpec, Trial
@@ -47,7 +47,7 @@ def training_by_steps(work: WorkerTrial, start: RoundStart) -> Generator[Partial
     """
     work.check_rows()
     learner = gradient_learner(work.learner)
-    say(phase="train", trial=work.trial.index, round=start.round, epoch=start.epochs.start)
+    report_activity(phase="train", trial=work.trial.index, round=start.round, epoch=start.epochs.start)
     rows = work.draw_batches(start.epochs.start)
     learner.load(start.model)
     nothing = no_gradient(work.spec, work.trial, work.worker)
@@ -76,9 +76,9 @@ def training_by_steps(work: WorkerTrial, start: RoundStart) -> Generator[Partial
             mean = yield partial
             if mean is not None:
                 learner.apply(mean, rate)
-            beat()
+            heartbeat()
         losses.append(total / rows.rows)
-        say(epoch=epoch, loss=losses[-1])
+        report_activity(epoch=epoch, loss=losses[-1])
     if failure is not None:
         raise failure
     return local_result(work, start, learner.state(), rows.rows, losses)

@@ -48,16 +48,16 @@ def main() -> None:
     sys.path.insert(0, str(Path(__file__).parents[2]))  # the nnjobs that is tested, not one that is installed
     # Before anything else has taken these functions from their modules.
     from jobs.mapreduce import wire
-    from nnlib.core import liveness as pulse
+    from nnlib.core import liveness
 
     trained, wanted = 0, Path(folder, "wanted", name)
     until = int(wanted.read_text() or BATCHES) if wanted.exists() else BATCHES
-    beat, decode_partial = pulse.beat, wire.decode_partial
+    beat, decode_partial = liveness.heartbeat, wire.decode_partial
 
     def beat_and_stop() -> None:
         nonlocal trained
         beat()
-        if found[1] == "m" and pulse.PULSE.doing.get("phase") == "train":
+        if found[1] == "m" and liveness.HEARTBEAT.activity.get("phase") == "train":
             trained += 1
             if trained == until:
                 stop(Path(folder), name)
@@ -67,7 +67,7 @@ def main() -> None:
         stop(Path(folder), name)
         return partial
 
-    pulse.beat = beat_and_stop
+    liveness.heartbeat = beat_and_stop
     wire.decode_partial = decode_and_stop
     sys.argv = [module, *arguments]
     runpy.run_module(module, run_name="__main__", alter_sys=True)

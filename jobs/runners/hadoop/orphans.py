@@ -18,7 +18,7 @@ from collections.abc import Callable
 from jobs.runners.hadoop.kill import kill_application
 from jobs.runners.hadoop.yarn_rest import program
 from nnlib.core.events import Note
-from nnlib.core.scratch import abandoned, own_prefix
+from nnlib.core.scratch import folder_prefix, is_abandoned
 from nnlib.storage import Storage, has_scheme
 
 ALIVE = "NEW,NEW_SAVING,SUBMITTED,ACCEPTED,RUNNING"
@@ -30,14 +30,14 @@ _NAME = re.compile(r"nnjobs-(?:.*-)?([0-9a-f]{8})-[0-9a-f]{12}")
 def folder_name(run: str | None) -> str:
     """A new name for this process's scratch folder, also good as a tag of YARN's: lower case, at most 100 characters.
     ``run`` is the address of the run that it works for, if it holds a run's lock."""
-    return f"{own_prefix()}{_run_mark(run)}-{secrets.token_hex(6)}"
+    return f"{folder_prefix()}{_run_mark(run)}-{secrets.token_hex(6)}"
 
 
 def sweep(base: Storage, folder: str, run: str | None, notify: Callable[[Note], None]) -> None:
     """End the applications and delete the scratch folders, in ``folder`` of ``base``, of drivers that are dead."""
     for name in base.names(folder):
         found = _NAME.fullmatch(name)
-        if abandoned(name) or (run is not None and found is not None and found[1] == _run_mark(run)):
+        if is_abandoned(name) or (run is not None and found is not None and found[1] == _run_mark(run)):
             ended, left = _end_applications(name, notify)
             if left:  # its folder's name is the tag by which the next command finds it
                 names = ", ".join(left)

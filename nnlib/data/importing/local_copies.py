@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from nnlib.core.errors import DataError, StorageError
-from nnlib.core.liveness import beat
+from nnlib.core.liveness import heartbeat
 from nnlib.storage import Storage, file_at, has_scheme
 
 PART_BYTES = 8 << 20
@@ -101,7 +101,7 @@ def _copy(files: Storage, name: str, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with files.open(name) as source, path.open("xb") as target:
             while part := source.read(PART_BYTES):
-                beat()
+                heartbeat()
                 target.write(part)
     except OSError as error:
         raise StorageError(

@@ -13,7 +13,7 @@ from typing import BinaryIO
 import numpy as np
 import pyarrow as pa
 
-from nnlib.core.liveness import beat
+from nnlib.core.liveness import heartbeat
 from nnlib.data.importing.import_plan import ImportPlan
 from nnlib.data.importing.spill_buffer import SpillBuffer
 from nnlib.storage import Storage
@@ -23,7 +23,7 @@ def write_partitions(stream: BinaryIO, buffer: SpillBuffer, plan: ImportPlan) ->
     """Write all partitions of ``buffer`` into ``stream``."""
     offsets = [0]
     for partition in range(plan.shards * plan.buckets):
-        beat()
+        heartbeat()
         batches = list(buffer.take(partition))
         size = 0
         if batches:
@@ -46,7 +46,7 @@ def read_partitions(
         offsets = np.frombuffer(stream.read(8 * (len(partitions) + 1)), "<u8").tolist()
         stream.seek(offsets[0])
         for partition, (start, stop) in zip(partitions, pairwise(offsets), strict=True):
-            beat()
+            heartbeat()
             if stop > start:
                 with pa.ipc.open_stream(stream.read(stop - start)) as reader:
                     yield from ((partition, batch) for batch in reader)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 import pyarrow as pa
 
-from nnlib.core.liveness import beat
+from nnlib.core.liveness import heartbeat
 from nnlib.data.columns import Column, RowOrigin
 from nnlib.data.importing.column_choice import ColumnChoice
 from nnlib.data.importing.formats.table import rows_per_chunk
@@ -32,7 +32,7 @@ def encode_rows(
     size = rows_per_chunk(encoding.features * 8)  # one-hot columns are wider than the texts in the buffer
     for origin, surveyed_batch in zip(origins, surveyed.take(0), strict=True):
         for start in range(0, len(surveyed_batch), size):
-            beat()
+            heartbeat()
             batch = surveyed_batch.slice(start, size)
             here = RowOrigin(origin.file, origin.row + start)
             rows = np.arange(first_row, first_row + len(batch), dtype=np.int64)
@@ -93,7 +93,7 @@ class ShardPartitioner:
     def sorted_rows(self, shard: int, buffer: SpillBuffer) -> Iterator[pa.RecordBatch]:
         """Yield the rows of a shard in their order, whatever the order in which they were put into ``buffer``."""
         for partition in self.partitions_of(shard):
-            beat()
+            heartbeat()
             batches = list(buffer.take(partition))
             if not batches:
                 continue

@@ -23,7 +23,7 @@ def assign_rows(rows: Int64, shards: int, seed: int) -> Int64:
     blocks, positions = np.divmod(rows, shards)
     distinct, inverse = np.unique(blocks, return_inverse=True)
     members = distinct[:, None] * shards + np.arange(shards)
-    hashes = row_hash(members.ravel(), hash_key(seed, Purpose.DEAL)).reshape(members.shape)
+    hashes = row_hash(members.ravel(), hash_key(seed, Purpose.ASSIGN)).reshape(members.shape)
     ranks = hashes.argsort(axis=1).argsort(axis=1)
     return ranks[inverse, positions]
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from nnlib.core.errors import DataError
-from nnlib.core.liveness import beat
+from nnlib.core.liveness import heartbeat
 from nnlib.data.columns import Column, RowOrigin, sort_classes, to_plain_array, to_texts
 from nnlib.data.encoding import FeatureColumn
 from nnlib.data.importing.column_choice import ColumnChoice
@@ -195,7 +195,7 @@ def survey_table(
     dense = choice.dense
     block = rows_per_chunk(dense.features * np.dtype(choice.dtype).itemsize)
     for columns in rechunk(iter(table.chunks(choice.roles)), block):
-        beat()
+        heartbeat()
         origin = RowOrigin(table.file, survey.rows)
         arrays: dict[str, pa.Array] = {}
         if dense.features:

@@ -7,7 +7,7 @@ import threading
 from typing import Any
 
 from jobs.runners.streaming_reporter import Reporter, status
-from nnlib.core.liveness import PULSE, beat, say
+from nnlib.core.liveness import HEARTBEAT, heartbeat, report_activity
 
 
 class PlayedJob:
@@ -30,16 +30,16 @@ class PlayedJob:
 def test_signs_of_life_come_only_while_the_task_gets_on() -> None:
     job: Any = PlayedJob()
     with Reporter(job, every_seconds=0.01) as reporter:
-        say(phase="train", round=3, epoch=7, loss=0.12345)
+        report_activity(phase="train", round=3, epoch=7, loss=0.12345)
         assert job.told.wait(30)
         job.told.clear()
         first = len(job.statuses)
         assert not reporter._done.wait(0.2)
         assert len(job.statuses) == first  # it hangs: nothing more is said
-        beat()
+        heartbeat()
         assert job.told.wait(30)
     assert "round 3 epoch 7 loss 0.1235" in job.statuses[0] or "loss 0.1234" in job.statuses[0]
-    assert PULSE.beats
+    assert HEARTBEAT.count
 
 
 def test_a_status_in_words() -> None:

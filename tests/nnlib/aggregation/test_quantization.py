@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from nnlib.aggregation.quantization import ENCODINGS, Precision, decode, encode, encode_with_feedback
+from nnlib.aggregation.quantization import Precision, decode, encode, encode_with_feedback, encoded_size
 from nnlib.core.errors import DivergedError, MismatchError
 from nnlib.core.layout import BLOCK
 
@@ -72,7 +72,7 @@ def test_int8_is_off_by_half_a_step_at_most(values: np.ndarray) -> None:
 def test_bytes_are_as_many_as_said_and_float64_gives_what_float32_gives(precision: Precision) -> None:
     values = np.random.default_rng(1).standard_normal(2 * BLOCK + 17).astype(np.float32)
     data = encode(values, precision)
-    assert len(data) == ENCODINGS[precision].size(len(values))
+    assert len(data) == encoded_size(len(values), precision)
     assert encode(values.astype(np.float64), precision) == data
     assert encode(values[:0], precision) == b""
     assert len(decode(b"", 0, precision)) == 0

@@ -87,7 +87,7 @@ def test_what_is_not_surely_a_dead_process_of_ours_stays(parent: Path) -> None:
 
 def test_where_the_system_tells_nothing_nothing_is_swept(parent: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scratch, "process_started", lambda process: None)
-    monkeypatch.setattr(scratch, "_place", lambda: None)
+    monkeypatch.setattr(scratch, "_namespace", lambda: None)
     (parent / f"nnjobs-{'0' * 8}-999999999-{'0' * 8}-x").mkdir()
     with scratch_folder():
         assert len(list(parent.iterdir())) == 2

@@ -20,7 +20,7 @@ from jobs.runners.hadoop.orphans import folder_name, sweep
 from jobs.runners.hadoop.submission import Submission, submit
 from jobs.runners.hadoop.yarn_rest import resource_manager
 from nnlib.core.events import Note
-from nnlib.core.scratch import own_prefix
+from nnlib.core.scratch import folder_prefix
 from nnlib.storage import storage
 
 JOB = APPLICATION.replace("application", "job")
@@ -215,7 +215,7 @@ def test_what_a_killed_driver_left_is_ended(hadoop_home: Path, tmp_path: Path) -
     play(hadoop_home, "yarn", f'case "$*" in *-list*) echo "Total: 1"; echo "{APPLICATION} name";; esac')
     base, run = storage(f"file://{tmp_path}"), "hdfs://host/a run"
     elsewhere = re.sub(r"nnjobs-\w+-\w+-\w+-", f"nnjobs-{'1' * 8}-99-{'2' * 8}-", folder_name(run))
-    dead = re.sub(r"-\d+-(\w+)-", r"-999999999-\1-", own_prefix()) + "00000000-" + "a" * 12
+    dead = re.sub(r"-\d+-(\w+)-", r"-999999999-\1-", folder_prefix()) + "00000000-" + "a" * 12
     alive = [folder_name("hdfs://host/another run"), folder_name(None)]
     other = elsewhere.replace(elsewhere.split("-")[-2], "b" * 8)
     kept = [*alive, other, "digits", f"nnjobs-{'c' * 12}"]
