@@ -39,7 +39,7 @@ _WORDS: dict[str, Any] = {
 
 @dataclass
 class Document:
-    """The values, and beside them what an error message needs.
+    """The values of a text, and what error messages about them need.
 
     ``origins``: where a path's value was written ("digits.yaml:12"); ``spellings``: how a plain scalar was written;
     ``problems``: (path, message) of what is wrong with the text but does not stop the reading; ``overridden``: paths of
@@ -54,7 +54,7 @@ class Document:
 
 
 def plain_scalar(text: str) -> Any:
-    """The value of an unquoted scalar: None, bool, int, float or the text itself."""
+    """Return the value of an unquoted scalar: None, bool, int, float or the text itself."""
     if text in _WORDS:
         return _WORDS[text]
     if len(text) > 400:  # longer than any number, and int() is quadratic
@@ -81,9 +81,9 @@ def read_document(text: str, source: str, *, lines: bool = True) -> Document:
         return _Reader(text, source, lines).read()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        place = f"{source}:{mark.line + 1}" if mark and lines else source
+        position = f"{source}:{mark.line + 1}" if mark and lines else source
         reason = ", ".join(part for part in (error.context, error.problem) if part)
-        raise ConfigError(f"not valid YAML: {reason}", file=place) from None
+        raise ConfigError(f"not valid YAML: {reason}", file=position) from None
     except yaml.YAMLError as error:
         raise ConfigError(f"not valid YAML: {str(error).splitlines()[0]}", file=source) from None
 
@@ -118,7 +118,7 @@ class _Reader:
             raise self._refuse(event, "anchors (&) and aliases (*) are not allowed: write the value out")
         if event.tag is not None:
             raise self._refuse(event, f"the tag {event.tag} is not allowed: write a plain value")
-        self._document.origins.setdefault(path, self._place(event))
+        self._document.origins.setdefault(path, self._position(event))
         if isinstance(event, yaml.ScalarEvent):
             return self._scalar(event, path)
         if isinstance(event, yaml.SequenceStartEvent):
@@ -147,15 +147,15 @@ class _Reader:
             key = event.value
             here = (*path, key)
             if key in items:
-                self._document.problems.append((here, f"is given twice, here and in {self._place(event)}"))
+                self._document.problems.append((here, f"is given twice, here and in {self._position(event)}"))
                 self._value(next(self._events), (*here, "(again)"))
                 continue
-            self._document.origins[here] = self._place(event)
+            self._document.origins[here] = self._position(event)
             items[key] = self._value(next(self._events), here)
         return items
 
-    def _place(self, event: Any) -> str:
+    def _position(self, event: Any) -> str:
         return f"{self._source}:{event.start_mark.line + 1}" if self._lines else self._source
 
     def _refuse(self, event: Any, reason: str) -> ConfigError:
-        return ConfigError(reason, file=self._place(event))
+        return ConfigError(reason, file=self._position(event))

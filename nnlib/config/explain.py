@@ -1,4 +1,4 @@
-"""Says in plain words what is wrong with a configuration: the key, what it got, what is allowed, the near name.
+"""Explains in plain words what is wrong with a configuration: the key, what it got, what is allowed, the near name.
 
 What is allowed is derived from the schema itself (its JSON schema), so no text can disagree with the check.
 """
@@ -20,36 +20,36 @@ Problem = tuple[Path, str]
 
 
 def dotted(path: Path) -> str:
-    """``train.lr``, ``model.hidden[1]``; the root is "the configuration"."""
+    """Return a path as ``train.lr`` or ``model.hidden[1]``; the root is "the configuration"."""
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
     return text.lstrip(".") or "the configuration"
 
 
 def shown(value: Any, spelling: str | None = None) -> str:
-    """A value as its writer would recognise it, at most 60 characters."""
+    """Return a value as its writer would recognize it, at most 60 characters."""
     text = spelling if spelling else json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def near(word: str, words: Sequence[str]) -> str | None:
-    """The one of ``words`` that was probably meant."""
-    found = difflib.get_close_matches(word.lower(), words, n=1, cutoff=0.6)
-    return found[0] if found else None
+    """Return the one of ``words`` that was probably meant; None if none is near."""
+    matches = difflib.get_close_matches(word.lower(), words, n=1, cutoff=0.6)
+    return matches[0] if matches else None
 
 
 def explained(error: ValidationError, document: Document) -> list[Problem]:
-    """pydantic's findings as one problem a key, in the order they were found."""
+    """Return pydantic's errors as one problem a key, in their order."""
     schema = _Schema(document.value)
-    found: dict[Path, tuple[str, bool]] = {}
+    words: dict[Path, tuple[str, bool]] = {}
     for item in error.errors(include_url=False):
         path, in_union = key_path(item["loc"], document.value, item["type"])
-        if path not in found:
-            found[path] = (_words(item, path, document, schema), in_union)
+        if path not in words:
+            words[path] = (_words(item, path, document, schema), in_union)
     return [
         (path, message)
-        for path, (message, in_union) in found.items()
+        for path, (message, in_union) in words.items()
         # A branch of a union that does not fit is no news when another branch says what exactly is wrong deeper down.
-        if not (in_union and any(other[: len(path)] == path and other != path for other in found))
+        if not (in_union and any(other[: len(path)] == path and other != path for other in words))
     ]
 
 
@@ -162,7 +162,8 @@ class _Schema:
             branches = [branch for member in members for branch in self._branches(member)]
             candidates = [self._step(branch, part) for branch in branches]
             value = _item(value, part)
-            members = self._members(self._resolved(next((found for found in candidates if found), {})), value)
+            node = next((candidate for candidate in candidates if candidate), {})
+            members = self._members(self._resolved(node), value)
         return members[0]
 
     def _members(self, node: dict[str, Any], value: Any) -> list[dict[str, Any]]:

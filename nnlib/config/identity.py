@@ -10,7 +10,7 @@ import json
 from typing import Any
 
 from nnlib.config.earlier import stable_values
-from nnlib.config.kinds import SCHEDULES
+from nnlib.config.kinds import SCHEDULES, TABLES
 from nnlib.config.schema import Config
 
 NOT_MATHEMATICS = (
@@ -43,7 +43,7 @@ bits. Every other key is part of the mathematics, also one that the chosen optim
 
 
 def mathematics(config: Config) -> dict[str, Any]:
-    """The keys that decide the bits of every round, dotted, as JSON-able values.
+    """Return the keys that decide the bits of every round, dotted, as JSON-able values.
 
     ``train.epochs`` is among them only where what is trained before depends on it: elsewhere it says when to stop, and
     round 7 of a long run is round 7 of a short one.
@@ -54,21 +54,33 @@ def mathematics(config: Config) -> dict[str, Any]:
     return keys
 
 
+def mathematics_read(config: Config) -> dict[str, Any]:
+    """Return the keys of the mathematics without the options that the configured kinds do not read: for people."""
+    values = _flat(config.model_dump(mode="json"))
+    sections = (config.model, config.train, config.train.schedule, config.sync.outer)
+    unread = {
+        f"{table.key}.{option}"
+        for table, section in zip(TABLES, sections, strict=True)
+        for option in section.model_extra or ()
+    }
+    return {key: value for key, value in mathematics(config).items() if key in values and key not in unread}
+
+
 def config_hash(config: Config, dataset_fingerprint: str) -> str:
-    """SHA-256 (hex) over the mathematics and the dataset it is applied to."""
+    """Return the SHA-256 (hex) of the mathematics and the dataset it is applied to."""
     facts = {"config": mathematics(config), "dataset": dataset_fingerprint}
     text = json.dumps(facts, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def differences(old: Config, new: Config) -> list[str]:
-    """Dotted keys of the mathematics, ``train.epochs`` included, that two configurations give other values."""
+    """Return the dotted keys of the mathematics, ``train.epochs`` included, in which two configurations differ."""
     before, after = _deciding(old), _deciding(new)
     return [key for key in sorted(before | after) if before.get(key) != after.get(key)]
 
 
 def resume_problems(old: Config, new: Config) -> list[str]:
-    """Why a run of ``old`` cannot go on as ``new``, one line each; [] if it can.
+    """Return why a run of ``old`` cannot be resumed as ``new``, one line each; [] if it can.
 
     Only ``train.epochs`` may change: grow, where nothing before the end depends on it and that is the end of a whole
     round. Then the resumed run has the bits of one that was never stopped.
@@ -99,14 +111,14 @@ def resume_problems(old: Config, new: Config) -> list[str]:
 
 
 def with_measured(old: Config, new: Config) -> Config:
-    """``new`` with what ``old``, the configuration of the run it goes on with, measured at its start."""
+    """Return ``new`` with what the run that it resumes (of configuration ``old``) measured at its start."""
     if new.train.epochs_per_round != "auto" or new.sync.round_cost is not None:
         return new
     return new.model_copy(update={"sync": new.sync.model_copy(update={"round_cost": old.sync.round_cost})})
 
 
 def epochs_may_grow(config: Config) -> bool:
-    """Whether a finished run of this configuration can go on to more epochs."""
+    """Return whether a finished run of this configuration can be resumed with more epochs."""
     return not resume_problems(
         config, config.model_copy(update={"train": config.train.model_copy(update={"epochs": config.train.epochs + 1})})
     )

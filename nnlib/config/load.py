@@ -24,10 +24,10 @@ RUNNER = ("runtime", "runner")
 
 
 def load_config(path: str | os.PathLike[str] | None, overrides: Sequence[str] = ()) -> Config:
-    """The configuration in a YAML file at a path or address, changed by ``overrides`` such as ``train.lr=0.1``.
+    """Read the configuration in a YAML file at a path or address, changed by ``overrides`` such as ``train.lr=0.1``.
 
     ``path`` None starts from nothing, so the overrides must say ``data.path``. A relative ``data.path``, in the file
-    or an override, is relative to the current directory, as paths on a command line are, and leaves here absolute.
+    or an override, is relative to the current directory, as paths on a command line are; the result has it absolute.
     Raises one `ConfigError` for all problems together: a line each, with file and line (or the override), key, what
     it got and what is allowed.
     """
@@ -60,10 +60,10 @@ def parse_config(text: str, source: str, overrides: Sequence[str] = (), *, every
 
 
 def _read_address(address: str) -> bytes:
-    place, name = file_at(address)
-    if not place.exists(name):
+    folder, name = file_at(address)
+    if not folder.exists(name):
         raise ConfigError("no such configuration file", file=address)
-    with place.open(name) as stream:
+    with folder.open(name) as stream:
         return stream.read(MAX_BYTES + 1)
 
 
@@ -72,7 +72,7 @@ def _read_file(path: pathlib.Path) -> bytes:
         with path.open("rb") as stream:
             return stream.read(MAX_BYTES + 1)
     except FileNotFoundError:
-        meant = near(path.name, _names_beside(path))
+        meant = near(path.name, _configurations_in(path.parent))
         hint = f"did you mean {path.with_name(meant)}?" if meant else None
         raise ConfigError("no such configuration file", file=str(path), hint=hint) from None
     except OSError as error:
@@ -88,9 +88,9 @@ def _text(data: bytes, file: str) -> str:
         raise ConfigError(f"not UTF-8 text: byte {error.start} is {data[error.start]:#04x}", file=file) from None
 
 
-def _names_beside(path: pathlib.Path) -> list[str]:
+def _configurations_in(folder: pathlib.Path) -> list[str]:
     try:
-        return sorted(name for name in os.listdir(path.parent) if name.endswith((".yaml", ".yml")))
+        return sorted(name for name in os.listdir(folder) if name.endswith((".yaml", ".yml")))
     except OSError:
         return []
 
@@ -190,7 +190,7 @@ def _error(problems: Sequence[Problem], document: Document, source: str) -> Conf
 
     lines = []
     for path, message in sorted(problems, key=lambda problem: order.get(written(problem[0]), -1)):
-        origin = document.origins[place] if (place := written(path)) else source
+        origin = document.origins[nearest] if (nearest := written(path)) else source
         lines.append(": ".join(part for part in (origin, dotted(path), message) if part))
     lines = list(dict.fromkeys(lines))
     if len(lines) == 1:

@@ -37,20 +37,20 @@ _Dumper.add_representer(list, _list)
 
 
 def versions() -> dict[str, str]:
-    """nnjobs, Python and the packages that decide numbers, as text."""
-    found = {"nnjobs": nnlib.__version__, "python": platform.python_version()}
-    return found | {package: metadata.version(package) for package in PACKAGES}
+    """Return the versions of nnjobs, Python and the packages that decide numbers."""
+    own = {"nnjobs": nnlib.__version__, "python": platform.python_version()}
+    return own | {package: metadata.version(package) for package in PACKAGES}
 
 
 def to_yaml(config: Config) -> str:
-    """Every key with its value, defaults included, after ``format_version`` and the versions that resolved it."""
+    """Write every key with its value, defaults included, after ``format_version`` and the versions that resolved it."""
     head = {"format_version": nnlib.FORMAT_VERSION, "versions": versions()}
     values = head | config.model_dump(mode="json")
     return str(yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110))
 
 
 def from_resolved(text: str, source: str = "config.yaml", overrides: Sequence[str] = ()) -> Config:
-    """The inverse of `to_yaml`, with overrides as in `load_config`. Refuses a file that a later format wrote."""
+    """Read what `to_yaml` wrote, with overrides as in `load_config`. Refuses a file that a later format wrote."""
     value = read_document(text, source).value
     version = value.get("format_version") if isinstance(value, dict) else None
     if not isinstance(version, int):

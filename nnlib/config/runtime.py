@@ -11,7 +11,7 @@ from nnlib.config.section import Count, PositiveInt, Section
 
 
 class Hadoop(Section):
-    """What the hadoop runner asks of a cluster; everything has a default that suits most."""
+    """What the hadoop runner asks of a cluster. The defaults suit most clusters."""
 
     queue: str | None = Field(None, description="YARN queue; default: the cluster's")
     uber: Literal["auto", "on", "off"] = Field(
@@ -25,12 +25,12 @@ class Hadoop(Section):
     vcores: PositiveInt | None = Field(None, description="cores of a task's container; default: runtime.blas_threads")
     workers_per_task: PositiveInt | Literal["auto"] = Field(
         "auto",
-        description="collective mode: so many workers share a container, each a process of its own; auto: those of a "
-        "node, where the cluster tells its nodes and neither memory_mb nor vcores is set",
+        description="collective mode: workers that share a container, a process each; auto: all workers of a "
+        "node, where the cluster lists its nodes and neither memory_mb nor vcores is set",
     )
     jvm_options: str = Field(
         "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
-        description="of the client, the master and the tasks: they live for seconds, so they compile quickly",
+        description="of the JVMs of client, master and tasks: they live for seconds, so they compile quickly",
     )
     heap_mb: PositiveInt | None = Field(None, description="heap of a task's JVM; default: by the size of a slice")
     archive: str | None = Field(
@@ -53,6 +53,8 @@ class Hadoop(Section):
 
 
 class Runtime(Section):
+    """Where tasks run, and what they may use."""
+
     runner: str = Field(
         "inline", description="inline: one process; local: one a task; hadoop: MapReduce jobs on a cluster"
     )
@@ -63,12 +65,12 @@ class Runtime(Section):
         4096, description="MB of shards of a dataset in HDFS that a node keeps on its own disk; 0: none"
     )
     cache_dir: str | None = Field(
-        None, description="where it keeps them; default: YARN's local directories, else the temporary folder"
+        None, description="the folder for them; default: YARN's local directories, else the temporary folder"
     )
     retries: Count = Field(3, description="times a failed task is tried again")
     task_timeout_seconds: Annotated[float, Field(gt=0.0, le=1e9)] | None = Field(
         None,
-        description="a task that takes longer (local) or shows no progress for so long (hadoop) is killed and tried "
+        description="a task that takes longer (local) or shows no progress for this time (hadoop) is killed and tried "
         "again; default: no limit (local), 600 (hadoop)",
     )
     numerics: Literal["strict", "loose"] = Field(
@@ -78,6 +80,8 @@ class Runtime(Section):
 
 
 class Evaluate(Section):
+    """What `nnjobs evaluate` compares."""
+
     workers: list[Annotated[int, Field(ge=1, le=100_000)]] = Field(
         [], description="numbers of workers to compare, one run each; default: that of the experiment"
     )
@@ -85,8 +89,8 @@ class Evaluate(Section):
         [], description="sampling.streams to compare; default: that of the experiment"
     )
     epochs: list[Count] = Field([], description="epochs at which the tables are read; default: train.epochs")
-    control: bool = Field(True, description="run one worker beside every parallel result")
-    published: Literal["none", "paper"] = Field("none", description="whose numbers to set beside ours")
+    control: bool = Field(True, description="run one worker, too, for every parallel result")
+    published: Literal["none", "paper"] = Field("none", description="published results to compare with")
 
 
 class Tracking(Section):

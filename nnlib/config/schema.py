@@ -1,7 +1,7 @@
 """What a configuration may say: every key, its type, legal values and default, as data.
 
-Keys marked ``MATHEMATICS`` (see `nnlib.config.identity`) decide the final bits; the others (where it runs, where it
-is stored, how it is cut) may not.
+`nnlib.config.identity` lists the keys that never change the bits of a result: where it runs, where it is stored, how it
+is cut. All others may. Sections that name a kind are in `nnlib.config.training`.
 """
 
 from __future__ import annotations
@@ -51,6 +51,8 @@ __all__ = [
 
 
 class Data(Section):
+    """The dataset, and how its features are scaled."""
+
     path: str = Field(description="dataset directory, made by `nnjobs data import`")
     scale: Literal["none", "standard", "minmax"] = Field(
         "none", description="feature scaling, fitted on training rows and stored with the model"
@@ -58,6 +60,8 @@ class Data(Section):
 
 
 class Split(Section):
+    """Which rows train, validate and test: by a seed, by folds, or by a column."""
+
     train: Fraction = Field(0.7, description="fraction of the rows to train on")
     validation: Fraction = Field(0.0, description="fraction for early stopping and for choosing the best round")
     test: Fraction | None = Field(None, description="fraction to score; default: all the rest")
@@ -92,6 +96,8 @@ class Split(Section):
 
 
 class Sampling(Section):
+    """Which training rows a worker draws, and in which order."""
+
     fraction: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
         1.0, description="part of a worker's training rows drawn anew every round"
     )
@@ -102,6 +108,8 @@ class Sampling(Section):
 
 
 class Sync(Section):
+    """How and when workers are combined into one model."""
+
     mode: Literal["rounds", "collective"] = Field(
         "rounds",
         description="rounds: one MapReduce job a round; collective: one job whose mappers average by all-reduce",
@@ -113,12 +121,12 @@ class Sync(Section):
     weighting: Literal["examples", "equal"] = Field("examples", description="weight of a worker in the average")
     precision: Literal["exact", "float32", "float16", "bfloat16", "int8"] = Field(
         "exact",
-        description="exact: workers give their weights; else what these differ by from the round's start, so rounded",
+        description="exact: workers send their weights; else their differences from the round's start, rounded to this",
     )
     error_feedback: bool = Field(
         False,
-        description="collective, with a precision that rounds: what rounding takes from a worker's difference is kept "
-        "and added to its next one",
+        description="collective, with a precision that rounds: a worker keeps its rounding error and adds it to "
+        "its next difference",
     )
     overlap: Literal[0, 1] = Field(
         0,
@@ -126,14 +134,14 @@ class Sync(Section):
     )
     overlap_drain: PositiveInt = Field(
         10,
-        description="with overlap: rounds between two that are waited for, so that all go on from the same model; only "
-        "those, and the last, are committed",
+        description="with overlap: rounds between two that all workers wait for, so that they hold the same model; "
+        "only those, and the last, are committed",
     )
     outer: AnyOuter = outer_section()
     min_workers: PositiveInt | None = Field(
         None,
-        description="a quorum: a round goes on without workers whose tasks failed for good, if so many are left; their "
-        "rows are then missing from average and scores, and the ledger says so; default: all are needed",
+        description="a quorum: a round continues without workers whose tasks failed for good, if this many are left; "
+        "their rows are then missing from average and scores, and the ledger says so; default: all are needed",
     )
     round_cost: Annotated[float, Field(ge=0.0, le=1e9)] | None = Field(
         None,
@@ -145,17 +153,19 @@ class Sync(Section):
         120.0, description="collective: how long the workers wait until all of them run at once"
     )
     gang_fallback: Literal["stop", "rounds"] = Field(
-        "stop", description="collective, when not all workers come to run at once: stop, or go on in rounds mode"
+        "stop", description="collective, when not all workers run at once in time: stop, or continue in rounds mode"
     )
     worker_timeout_seconds: Annotated[float, Field(gt=0.0, le=1e6)] = Field(
-        60.0, description="collective: a worker that does not get on for so long is lost and replaced"
+        60.0, description="collective: a worker without progress for this long is lost and replaced"
     )
     encryption: bool = Field(
-        True, description="collective: encrypt and authenticate what workers send; false: for a network that is trusted"
+        True, description="collective: encrypt and authenticate what workers send; false: only for a network you trust"
     )
 
 
 class Checkpoint(Section):
+    """What is committed and kept of a run."""
+
     keep: Literal["all"] | PositiveInt = Field(3, description="commits whose model is kept; metrics are kept for all")
     every: PositiveInt | Annotated[str, Field(pattern=r"^[1-9][0-9]{0,5}s$")] = Field(
         "30s",
@@ -207,12 +217,12 @@ class Config(Section):
         if (self.sync.min_workers or 0) > self.workers:
             raise ValueError(f"sync.min_workers is {self.sync.min_workers}, but workers is {self.workers}")
         if self.sync.min_workers is not None and self.sync.mode == "collective":
-            raise ValueError("sync.min_workers is for sync.mode: rounds: a group does nothing without all its workers")
+            raise ValueError("sync.min_workers is for sync.mode: rounds: a collective job needs all its workers")
         if self.sync.error_feedback and self.sync.precision == "exact":
             raise ValueError("sync.error_feedback needs a sync.precision that rounds: int8, say")
         if self.sync.error_feedback and self.sync.mode != "collective":
             raise ValueError(
-                "sync.error_feedback needs sync.mode: collective: what a worker keeps would not outlive a round's tasks"
+                "sync.error_feedback needs sync.mode: collective: what a worker keeps would be lost with its task"
             )
         if self.sync.error_feedback and self.sync.gang_fallback == "rounds":
             raise ValueError("sync.error_feedback cannot go on in rounds mode: set sync.gang_fallback: stop")
@@ -256,7 +266,7 @@ class Config(Section):
             for overrides in combinations(self.sweep):
                 try:
                     type(self).model_validate(applied(plain, overrides))
-                except ValidationError as error:  # raised as it is, it would tell of the keys outside the sweep
+                except ValidationError as error:  # raised as it is, it would name the keys outside the sweep
                     problem = error.errors(include_url=False)[0]
                     keys = [str(part) for part in problem["loc"] if "=" not in str(part)]  # without the tags of kinds
                     names = [".".join(keys), problem["msg"].removeprefix("Value error, ")]

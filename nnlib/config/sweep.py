@@ -13,19 +13,19 @@ SHARED = ("train.epochs", "train.epochs_per_round", "train.stop", "train.keep")
 
 
 def sweepable(key: str) -> bool:
-    """Whether trials of one run may differ in a dotted key."""
+    """Return whether trials of one run may differ in a dotted key."""
     return any(key == known or (known.endswith(".") and key.startswith(known)) for known in SWEPT) and not any(
         key == shared or key.startswith(f"{shared}.") for shared in SHARED
     )
 
 
 def combinations(sweep: Mapping[str, list[Any]]) -> list[dict[str, Any]]:
-    """The grid: every combination of values, the last key changing fastest; [{}] without a sweep."""
+    """Return the grid: every combination of values, the last key changing fastest; [{}] without a sweep."""
     return [dict(zip(sweep, values, strict=True)) for values in itertools.product(*sweep.values())]
 
 
 def applied(values: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration's values (plain, nested) with dotted keys replaced; the argument is not changed."""
+    """Return a configuration's values (plain, nested) with dotted keys replaced; the argument is not changed."""
     result = dict(values)
     for key, value in overrides.items():
         section, *path = result, *key.split(".")

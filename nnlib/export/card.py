@@ -11,7 +11,7 @@ from typing import Any
 
 from nnlib import FORMAT_VERSION
 from nnlib.config.document import read_document
-from nnlib.config.identity import mathematics
+from nnlib.config.identity import mathematics_read
 from nnlib.config.render import versions
 from nnlib.core.errors import ConfigError
 from nnlib.evaluation.intervals import LEVEL, over_splits, wilson
@@ -61,7 +61,7 @@ def make_card(
             "train_rows": spec.train_rows(trial),
             "seed": spec.config.seed,
             "split_seeds": list(spec.config.split.seeds),
-            "config": mathematics(settings) | {"train.epochs": settings.train.epochs},
+            "config": mathematics_read(settings) | {"train.epochs": settings.train.epochs},
             "config_hash": spec.config_hash,
         },
         "metrics": None if final is None else _metrics(spec, trial, final.trials),

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from nnlib.config.earlier import stable_values
 from nnlib.config.identity import differences
 from nnlib.core.arrays import FloatArray
 from nnlib.core.errors import UsageError
@@ -263,7 +264,7 @@ def differing_keys(series: Sequence[Series]) -> list[tuple[str, list[Any]]]:
     settings = [each.run.spec.settings(each.trials[0]) for each in series]
     plain = [config.model_copy(update={"sweep": {}}) for config in settings]
     keys = sorted({key for other in plain[1:] for key in differences(plain[0], other)})
-    return [(key, [_value_at(config.model_dump(mode="json"), key) for config in plain]) for key in keys]
+    return [(key, [_value_at(stable_values(config), key) for config in plain]) for key in keys]
 
 
 def _compared(a: Series, b: Series) -> Comparison:

@@ -80,7 +80,7 @@ class Storage(ABC):
         """Replace the file as a whole: durable when this returns, never half visible."""
 
     def write_all(self, files: Mapping[str, bytes]) -> None:
-        """Write several files in the order given; all are durable when this returns."""
+        """Write several files in their order; all are durable when this returns."""
         for name, data in files.items():
             self.write(name, data)
 

@@ -18,10 +18,10 @@ _CREDENTIALS = re.compile(
 
 def refuse_credentials(text: str, **where: Any) -> None:
     """Raise `UsageError` if an address in the text names a user or a password; the error does not repeat it."""
-    found = _CREDENTIALS.search(text)
-    if found is not None:
+    match = _CREDENTIALS.search(text)
+    if match is not None:
         raise UsageError(
-            f"an address ({found[1]}://...@...) holds a user name or a password: it would be kept in logs and files",
+            f"an address ({match[1]}://...@...) holds a user name or a password: it would be kept in logs and files",
             hint="take it out of the address; credentials come from the environment or the service's own files "
             "(AWS_PROFILE and ~/.aws/credentials for S3, HADOOP_USER_NAME or kinit for HDFS)",
             **where,

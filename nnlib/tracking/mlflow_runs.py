@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from nnlib.config.identity import mathematics
+from nnlib.config.identity import mathematics_read
 from nnlib.config.schema import Config
 from nnlib.run.directory import RunDirectory
 from nnlib.storage import is_remote_address
@@ -52,7 +52,7 @@ class MlflowRun:
         tags = {RUN_TAG: tag, "nnjobs.dataset": spec.dataset.fingerprint}
         name = run.address.rstrip("/").rpartition("/")[2]
         self._id = client.create_run(experiment, tags=tags, run_name=name).info.run_id
-        for key, value in mathematics(spec.config).items():
+        for key, value in mathematics_read(spec.config).items():
             client.log_param(self._id, key, str(value)[:LONGEST_VALUE])
         return {}
 

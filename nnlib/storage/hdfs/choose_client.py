@@ -1,4 +1,4 @@
-"""Which way into an HDFS to take."""
+"""Chooses the client of an HDFS: WebHDFS, libhdfs or ``hadoop fs``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from nnlib.storage.hdfs.client import HdfsClient
 from nnlib.storage.hdfs.hadoop_config import HdfsAddress, properties
 
 
-# Each is imported when it is taken: a run needs one of them, with its HTTP client or Arrow's file systems.
+# Each is imported when it is chosen: a run needs one of them, with its HTTP client or Arrow's file systems.
 def _webhdfs(hdfs: HdfsAddress) -> HdfsClient:
     from nnlib.storage.hdfs.webhdfs import WebHdfs
 
@@ -32,21 +32,22 @@ def _command(hdfs: HdfsAddress) -> HdfsClient:
 
 
 HDFS_CLIENTS: dict[str, Callable[[HdfsAddress], HdfsClient]] = {"webhdfs": _webhdfs, "native": _native, "cli": _command}
-"""Name in ``NNJOBS_HDFS_CLIENT`` -> the way in."""
+"""Name in ``NNJOBS_HDFS_CLIENT`` -> the client."""
 
 
 @lru_cache(maxsize=32)
 def client_of(hdfs: HdfsAddress) -> HdfsClient:
-    """The client of a file system, one for all storages there: they share its connections."""
+    """Return the client of a file system, one for all storages there: they share its connections."""
     return HDFS_CLIENTS[choose(hdfs) if hdfs.client == "auto" else hdfs.client](hdfs)
 
 
 def choose(hdfs: HdfsAddress) -> str:
-    """WebHDFS, unless Hadoop's configuration turns it off or Kerberos over HTTP is not installed.
+    """Return the name of the client: WebHDFS, unless Hadoop's configuration turns it off or Kerberos over HTTP is not
+    installed.
 
     A job's task has no Kerberos ticket but a file of tokens, which only Hadoop's own clients can use.
 
-    By what is configured and installed, never by trying: a NameNode that restarts must not change the way in.
+    By what is configured and installed, never by trying: a NameNode that restarts must not change the client.
     """
     from nnlib.storage.hdfs.hadoop_cli import find_hadoop
     from nnlib.storage.hdfs.libhdfs import find_libhdfs

@@ -1,4 +1,4 @@
-"""What `nnlib.storage.hdfs.storage` needs of a way into HDFS: a handful of calls, whoever carries them."""
+"""The calls that `nnlib.storage.hdfs.storage` makes of a client of HDFS."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from nnlib.core.errors import StorageError
 
 @dataclass(frozen=True)
 class FileStatus:
-    """A file or directory. ``id`` is the NameNode's own number of it, kept by a rename; 0 where none is told."""
+    """A file or directory. ``id`` is the NameNode's number of it, which a rename keeps; 0 if the client has none."""
 
     name: str
     directory: bool
@@ -27,8 +27,9 @@ class AlreadyThereError(StorageError):
 
 
 class HdfsClient(Protocol):
-    """Paths are absolute. Every call raises `StorageError`; those that need a file raise `NotThereError`.
+    """A client of HDFS, whose paths are absolute.
 
+    Every call raises `StorageError`; those that need a file raise `NotThereError`.
     ``wait``: wait for a service that is away (as long as configured); False: try once, for cleaning up.
     """
 
@@ -38,15 +39,15 @@ class HdfsClient(Protocol):
         ...
 
     def status(self, path: str) -> FileStatus | None:
-        """What is at a path; None if nothing is."""
+        """Return what is at a path; None if nothing is."""
         ...
 
     def list(self, path: str) -> list[FileStatus]:
-        """What is directly under a directory; [] for a file or where nothing is."""
+        """Return what is directly under a directory; [] for a file or where nothing is."""
         ...
 
     def read(self, path: str, offset: int = 0, length: int | None = None) -> bytes:
-        """A file's bytes from ``offset``, at most ``length``."""
+        """Return a file's bytes from ``offset``, at most ``length``."""
         ...
 
     def upload(self, path: str, data: bytes | BinaryIO, *, private: bool) -> None:
@@ -55,14 +56,19 @@ class HdfsClient(Protocol):
 
     def rename(self, source: str, target: str, *, overwrite: bool, id: int = 0) -> None:
         """Give a file its final name in one step; exactly one of several renames to one name succeeds unless they
-        ``overwrite``. Raises `AlreadyThereError`. ``id`` of the source lets a lost reply be told from a lost race."""
+        ``overwrite``. With ``id`` of the source a lost reply is not mistaken for a lost race.
+
+        Raises `AlreadyThereError`.
+        """
         ...
 
     def sweep(self, path: str) -> None:
         """Delete what a killed writer has left."""
         ...
 
-    def mkdirs(self, path: str, *, private: bool) -> None: ...
+    def mkdirs(self, path: str, *, private: bool) -> None:
+        """Make a directory and those above it; ``private``: for its owner alone."""
+        ...
 
     def delete(self, path: str, *, wait: bool = True) -> None:
         """Delete a file or a tree; not being there is fine."""

@@ -1,4 +1,4 @@
-"""HDFS through ``hadoop fs``, where there is nothing better: every call starts a JVM, which takes a second."""
+"""HDFS through ``hadoop fs``, where there is nothing faster: every call starts a JVM, which takes a second."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _UNUSABLE = re.compile(r"[\\*?\[\]{}]")
 
 
 def find_hadoop() -> str | None:
-    """The ``hadoop`` command of HADOOP_HOME, or on PATH."""
+    """Return the ``hadoop`` command of HADOOP_HOME, or on PATH; None if there is none."""
     home = os.environ.get("HADOOP_HOME")
     own = Path(home, "bin", "hadoop") if home else None
     return str(own) if own is not None and own.is_file() else shutil.which("hadoop")
 
 
 class HadoopCommand(ReplaceByRenames):
-    """Hadoop's own client repeats and waits by its own configuration."""
+    """The command ``hadoop fs``, which tries again and waits by its own configuration."""
 
     ranged = False
 
@@ -44,8 +44,8 @@ class HadoopCommand(ReplaceByRenames):
             lines = self._run("-ls", path).decode().splitlines()
         except NotThereError:
             return []
-        found = [_parsed(line) for line in lines if not line.startswith("Found ")]
-        return [entry for entry in found if not (entry.name == posixpath.basename(path) and not entry.directory)]
+        entries = [_parsed(line) for line in lines if not line.startswith("Found ")]
+        return [entry for entry in entries if not (entry.name == posixpath.basename(path) and not entry.directory)]
 
     def _status(self, path: str) -> FileStatus | None:
         try:
@@ -84,21 +84,21 @@ class HadoopCommand(ReplaceByRenames):
                     "hadoop fs takes this name for a pattern", hint="use WebHDFS, or another name", file=path
                 )
         words = [f"{self._root}{word}" if word.startswith("/") else word for word in arguments]
-        given: dict[str, object] = {"input": send}
+        source: dict[str, object] = {"input": send}
         if not isinstance(send, bytes):
             send.seek(0)
-            given = {"stdin": send}
-        done = _finished([self._program, "fs", *words], self._environment, given)
+            source = {"stdin": send}
+        done = _finished([self._program, "fs", *words], self._environment, source)
         if done.returncode != 0:
             raise _explained(done.stderr.decode("utf-8", "replace"), paths[0])
         return done.stdout
 
 
 def _finished(
-    command: Sequence[str], environment: dict[str, str], given: dict[str, object]
+    command: Sequence[str], environment: dict[str, str], source: dict[str, object]
 ) -> subprocess.CompletedProcess[bytes]:
     try:
-        return subprocess.run(command, env=environment, capture_output=True, check=False, **given)  # type: ignore[call-overload, no-any-return]
+        return subprocess.run(command, env=environment, capture_output=True, check=False, **source)  # type: ignore[call-overload, no-any-return]
     except OSError as error:
         raise StorageError(f"cannot run {command[0]}: {error}") from error
 
@@ -111,8 +111,8 @@ def _parsed(line: str) -> FileStatus:
 
 def _explained(text: str, path: str) -> StorageError:
     """The error that the command's complaint stands for."""
-    said = [line for line in text.splitlines() if not re.search(r" (WARN|INFO|DEBUG) ", line)]
-    message = said[-1] if said else text.strip() or "hadoop fs failed and does not say why"
+    lines = [line for line in text.splitlines() if not re.search(r" (WARN|INFO|DEBUG) ", line)]
+    message = lines[-1] if lines else text.strip() or "hadoop fs failed and does not say why"
     if "No such file or directory" in message:
         return NotThereError("no such file or directory", file=path)
     if "File exists" in message:

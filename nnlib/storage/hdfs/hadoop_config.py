@@ -53,10 +53,10 @@ class HdfsAddress:
 
     def access(self) -> Access:
         """Return the environment variables that lead a task to this HDFS: a container has none of Hadoop's files."""
-        found = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+        variables = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
         if self.kerberos:
-            found["NNJOBS_HDFS_AUTH"] = "kerberos"
-        return Access(found | {"NNJOBS_HDFS_HTTP": ",".join(self.urls), "HADOOP_USER_NAME": self.user})
+            variables["NNJOBS_HDFS_AUTH"] = "kerberos"
+        return Access(variables | {"NNJOBS_HDFS_HTTP": ",".join(self.urls), "HADOOP_USER_NAME": self.user})
 
 
 def locate(address: str) -> tuple[HdfsAddress, str]:
@@ -66,24 +66,24 @@ def locate(address: str) -> tuple[HdfsAddress, str]:
     path = posixpath.normpath(f"/{path.lstrip('/')}")
     if ".." in rest.split("/"):
         raise UsageError("an address must not go upward (..)", address=address)
-    found = properties()
+    settings = properties()
     if scheme == "hdfs":
         if not authority:
-            authority = _default_authority(found, address)
-        urls = _urls(authority, found)
+            authority = _default_authority(settings, address)
+        urls = _urls(authority, settings)
     else:
         if not authority:
             raise UsageError(f"names no host: write {scheme}://HOST:PORT/...", address=address)
         protocol = "https" if scheme == "swebhdfs" else "http"
         urls = (f"{protocol}://{_with_port(authority, HTTP_PORTS[protocol])}",)
+    default = settings.get("hadoop.security.authentication", "simple")
     return (
         HdfsAddress(
             scheme,
             authority,
             urls,
             os.environ.get("HADOOP_USER_NAME") or getpass.getuser(),
-            _choice("NNJOBS_HDFS_AUTH", ("simple", "kerberos"), found.get("hadoop.security.authentication", "simple"))
-            == "kerberos",
+            _choice("NNJOBS_HDFS_AUTH", ("simple", "kerberos"), default) == "kerberos",
             os.environ.get("NNJOBS_HDFS_CA") or os.environ.get("REQUESTS_CA_BUNDLE"),
             _choice("NNJOBS_HDFS_CLIENT", CLIENTS, "auto"),
             _wait_seconds(),
@@ -113,22 +113,22 @@ def properties() -> Mapping[str, str]:
 
 @lru_cache(maxsize=8)
 def _parsed(files: tuple[tuple[Path, int], ...]) -> Mapping[str, str]:
-    found: dict[str, str] = {}
+    settings: dict[str, str] = {}
     for path, _ in files:
         try:
             for entry in ElementTree.parse(path).iter("property"):
-                found[(entry.findtext("name") or "").strip()] = (entry.findtext("value") or "").strip()
+                settings[(entry.findtext("name") or "").strip()] = (entry.findtext("value") or "").strip()
         except (ElementTree.ParseError, OSError) as error:
             raise UsageError(f"not a readable Hadoop configuration: {error}", file=str(path)) from None
-    return {key: _expanded(value, found) for key, value in found.items()}
+    return {key: _expanded(value, settings) for key, value in settings.items()}
 
 
-def _expanded(value: str, found: Mapping[str, str]) -> str:
+def _expanded(value: str, settings: Mapping[str, str]) -> str:
     """A value with its ``${other.key}`` and ``${env.NAME}`` filled in, as Hadoop does."""
 
     def fill(match: re.Match[str]) -> str:
         key = match[1]
-        known = os.environ.get(key.removeprefix("env.")) if key.startswith("env.") else found.get(key)
+        known = os.environ.get(key.removeprefix("env.")) if key.startswith("env.") else settings.get(key)
         return match[0] if known is None else known
 
     for _ in range(20):
@@ -139,8 +139,8 @@ def _expanded(value: str, found: Mapping[str, str]) -> str:
     return value
 
 
-def _default_authority(found: Mapping[str, str], address: str) -> str:
-    default = found.get("fs.defaultFS") or found.get("fs.default.name") or ""
+def _default_authority(settings: Mapping[str, str], address: str) -> str:
+    default = settings.get("fs.defaultFS") or settings.get("fs.default.name") or ""
     if not default.startswith("hdfs://"):
         raise UsageError(
             "names no NameNode, and no core-site.xml with fs.defaultFS was found",
@@ -150,28 +150,28 @@ def _default_authority(found: Mapping[str, str], address: str) -> str:
     return default.removeprefix("hdfs://").partition("/")[0]
 
 
-def _urls(authority: str, found: Mapping[str, str]) -> tuple[str, ...]:
+def _urls(authority: str, settings: Mapping[str, str]) -> tuple[str, ...]:
     """The WebHDFS addresses of a NameNode's ``host:port``, or of all NameNodes of a nameservice."""
-    given = os.environ.get("NNJOBS_HDFS_HTTP")
-    if given:
-        urls = tuple(url.strip().rstrip("/").removesuffix("/webhdfs/v1") for url in given.split(","))
+    stated = os.environ.get("NNJOBS_HDFS_HTTP")
+    if stated:
+        urls = tuple(url.strip().rstrip("/").removesuffix("/webhdfs/v1") for url in stated.split(","))
         for url in urls:
             if not re.fullmatch(r"https?://[^/?#@\s]+", url):
                 raise UsageError("not an address like http://HOST:PORT", variable="NNJOBS_HDFS_HTTP")
         return urls
-    protocol = "https" if found.get("dfs.http.policy") == "HTTPS_ONLY" else "http"
+    protocol = "https" if settings.get("dfs.http.policy") == "HTTPS_ONLY" else "http"
     key = f"dfs.namenode.{protocol}-address"
     host = authority.rpartition(":")[0] if re.search(r":\d+$", authority) else authority
-    nodes = found.get(f"dfs.ha.namenodes.{authority}")
+    nodes = settings.get(f"dfs.ha.namenodes.{authority}")
     if nodes:
-        named = [found.get(f"{key}.{authority}.{node.strip()}") for node in nodes.split(",")]
+        named = [settings.get(f"{key}.{authority}.{node.strip()}") for node in nodes.split(",")]
         urls = tuple(f"{protocol}://{address}" for address in named if address)
         if not urls:
             raise UsageError(f"hdfs-site.xml has no {key} of its NameNodes", nameservice=authority)
         return urls
-    address = found.get(f"{key}.{authority}")
-    if address is None and _is_configured(authority, found):
-        address = found.get(key)
+    address = settings.get(f"{key}.{authority}")
+    if address is None and _is_configured(authority, settings):
+        address = settings.get(key)
     if address is None:
         return (f"{protocol}://{host}:{HTTP_PORTS[protocol]}",)
     if address.startswith("0.0.0.0"):  # where it listens, not where it is
@@ -179,10 +179,10 @@ def _urls(authority: str, found: Mapping[str, str]) -> tuple[str, ...]:
     return (f"{protocol}://{_with_port(address, HTTP_PORTS[protocol])}",)
 
 
-def _is_configured(authority: str, found: Mapping[str, str]) -> bool:
+def _is_configured(authority: str, settings: Mapping[str, str]) -> bool:
     """Whether hdfs-site.xml is about this NameNode, not about another cluster's."""
-    default = found.get("fs.defaultFS", "").removeprefix("hdfs://").partition("/")[0]
-    return authority in (default, found.get("dfs.namenode.rpc-address"))
+    default = settings.get("fs.defaultFS", "").removeprefix("hdfs://").partition("/")[0]
+    return authority in (default, settings.get("dfs.namenode.rpc-address"))
 
 
 def _with_port(authority: str, port: int) -> str:

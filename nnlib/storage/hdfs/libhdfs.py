@@ -21,7 +21,7 @@ PART_BYTES = 4 << 20
 
 
 def find_libhdfs() -> Path | None:
-    """The folder of ``libhdfs.so``, where pyarrow looks for it."""
+    """Return the folder of ``libhdfs.so``, where pyarrow looks for it; None if there is none."""
     home = os.environ.get("HADOOP_HOME", "")
     for folder in (os.environ.get("ARROW_LIBHDFS_DIR"), home and f"{home}/lib/native"):
         if folder and any(Path(folder, name).is_file() for name in ("libhdfs.so", "libhdfs.dylib")):
@@ -30,8 +30,8 @@ def find_libhdfs() -> Path | None:
 
 
 class LibHdfs(ReplaceByRenames):
-    """pyarrow's file system; ``filesystem`` stands in for it in tests. It sets no permissions: what is private is so
-    by its directory, made by ``hadoop fs`` where there is one, else by the user's umask."""
+    """pyarrow's file system; ``filesystem`` stands in for it in tests. It sets no permissions: private
+    files are so by their directory, which ``hadoop fs`` makes where it is installed, else by the user's umask."""
 
     ranged = True
 
@@ -43,8 +43,8 @@ class LibHdfs(ReplaceByRenames):
     def list(self, path: str) -> list[FileStatus]:
         from pyarrow.fs import FileSelector
 
-        found = self._status(path)
-        if found is None or not found.directory:
+        status = self._status(path)
+        if status is None or not status.directory:
             return []
         selected = FileSelector(path, allow_not_found=True)
         return [_status(info) for info in self._done(path, self._files.get_file_info, selected)]
@@ -91,9 +91,9 @@ class LibHdfs(ReplaceByRenames):
                 raise StorageError("cannot be made its owner's alone (hadoop fs -chmod 700 failed)", file=path)
 
     def delete(self, path: str, *, wait: bool = True) -> None:
-        found = self._status(path)
-        if found is not None:
-            self._done(path, self._files.delete_dir if found.directory else self._files.delete_file, path)
+        status = self._status(path)
+        if status is not None:
+            self._done(path, self._files.delete_dir if status.directory else self._files.delete_file, path)
 
     @staticmethod
     def _done(path: str, call: Any, *arguments: Any) -> Any:

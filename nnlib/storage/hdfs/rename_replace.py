@@ -1,7 +1,7 @@
-"""For ways into HDFS whose rename cannot overwrite (libhdfs, ``hadoop fs``): replacing a file takes two renames.
+"""For clients of HDFS whose rename cannot overwrite (libhdfs, ``hadoop fs``): replacing a file takes two renames.
 
 The old file steps aside as ``.NAME.HEX.old.tmp``, the new one takes its name, the old one is deleted. A reader who
-comes between finds the old file there, and a killed writer's is put back by `sweep`: who reads meets one of the two,
+comes between finds the old file there, and a killed writer's is put back by `sweep`: a reader reads one of the two,
 whole. Only `Storage.names` may miss the name for a moment.
 """
 
@@ -18,7 +18,7 @@ from nnlib.storage.hdfs.client import AlreadyThereError, FileStatus, NotThereErr
 
 ASIDE = f".old{TEMPORARY}"
 READ_ATTEMPTS = 10
-"""A reader looks so often, 50 ms apart at least, for a file that is just changing places."""
+"""Times that a reader tries to read a file that is just being replaced, 50 ms apart at least."""
 
 
 class ReplaceByRenames(ABC):
@@ -47,9 +47,9 @@ class ReplaceByRenames(ABC):
     def delete(self, path: str, *, wait: bool = True) -> None: ...
 
     def status(self, path: str) -> FileStatus | None:
-        found = self._status(path)
-        aside = self._aside(path) if found is None else None
-        return found if aside is None else self._status(aside) or self._status(path)
+        status = self._status(path)
+        aside = self._aside(path) if status is None else None
+        return status if aside is None else self._status(aside) or self._status(path)
 
     def read(self, path: str, offset: int = 0, length: int | None = None) -> bytes:
         for _ in range(READ_ATTEMPTS):
@@ -64,7 +64,7 @@ class ReplaceByRenames(ABC):
                     return self._read(aside, offset, length)
             except NotThereError:
                 time.sleep(0.05)  # the new one is there now
-        raise StorageError("changes places all the time", file=path)
+        raise StorageError("is being replaced all the time", file=path)
 
     def rename(self, source: str, target: str, *, overwrite: bool, id: int = 0) -> None:
         there = self._status(target)

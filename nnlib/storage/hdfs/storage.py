@@ -1,6 +1,6 @@
 """Files in HDFS, by any client of it: WebHDFS, libhdfs or ``hadoop fs``.
 
-A file is written under a temporary name beside its own and then renamed, which the NameNode does in one step.
+A file is written under a temporary name in its folder and then renamed, which the NameNode does in one step.
 """
 
 from __future__ import annotations
@@ -197,8 +197,8 @@ class HdfsStorage(Storage):
 
     def names(self, under: str = "") -> list[str]:
         with self._explained(under):
-            found = self._client.list(self._at(under))
-        return sorted(entry.name for entry in found if not entry.name.endswith(TEMPORARY))
+            entries = self._client.list(self._at(under))
+        return sorted(entry.name for entry in entries if not entry.name.endswith(TEMPORARY))
 
     def exists(self, name: str) -> bool:
         with self._explained(name):

@@ -54,17 +54,17 @@ class WebHdfs:
 
     def status(self, path: str) -> FileStatus | None:
         try:
-            found = self._call("GET", "GETFILESTATUS", path).json()["FileStatus"]
+            entry = self._call("GET", "GETFILESTATUS", path).json()["FileStatus"]
         except NotThereError:
             return None
-        return _status(found)
+        return _status(entry)
 
     def list(self, path: str) -> list[FileStatus]:
         try:
-            found = self._call("GET", "LISTSTATUS", path).json()["FileStatuses"]["FileStatus"]
+            entries = self._call("GET", "LISTSTATUS", path).json()["FileStatuses"]["FileStatus"]
         except NotThereError:
             return []
-        return [_status(entry) for entry in found if entry["pathSuffix"]]  # a file lists itself, without a name
+        return [_status(entry) for entry in entries if entry["pathSuffix"]]  # a file lists itself, without a name
 
     def read(self, path: str, offset: int = 0, length: int | None = None) -> bytes:
         parameters = {"offset": str(offset)} | ({} if length is None else {"length": str(length)})

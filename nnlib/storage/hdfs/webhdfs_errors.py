@@ -1,4 +1,4 @@
-"""What WebHDFS's refusals mean: which may pass by themselves, and what to do about the others."""
+"""The errors that WebHDFS's refusals stand for: which may pass by themselves, and what to do about the others."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class LostReplyError(Exception):
 
 
 def was_not_sent(error: requests.RequestException) -> bool:
-    """Whether the connection was never made, so that the other side cannot have done anything."""
+    """Return whether the connection was never made, so that the other side cannot have done anything."""
     if isinstance(error, requests.ConnectTimeout):
         return True
     cause = getattr(error.args[0], "reason", None) if error.args else None
@@ -34,7 +34,7 @@ def was_not_sent(error: requests.RequestException) -> bool:
 
 
 def explained(reply: requests.Response, path: str) -> Exception:
-    """The error that a refusal stands for."""
+    """Return the error that a refusal stands for."""
     try:
         remote = reply.json()["RemoteException"]
         kind, message = str(remote["exception"]), str(remote["message"]).partition("\n")[0]
@@ -82,7 +82,7 @@ def explained(reply: requests.Response, path: str) -> Exception:
     if any(word in message or word in kind for word in ("BlockMissing", "Could not obtain block", "Checksum")):
         return StorageError(
             f"is not readable, for a block is lost or damaged: {message}",
-            hint=f"hdfs fsck {path} -files -blocks -locations tells which",
+            hint=f"hdfs fsck {path} -files -blocks -locations shows which",
             file=path,
         )
     return StorageError(f"HDFS refused: {f'{kind}: ' if kind else ''}{message}", file=path)

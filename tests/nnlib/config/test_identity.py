@@ -9,11 +9,12 @@ from nnlib.config.identity import (
     config_hash,
     differences,
     mathematics,
+    mathematics_read,
     resume_problems,
     with_measured,
 )
 from nnlib.config.load import load_config
-from nnlib.config.schema import Config
+from nnlib.config.schema import Config, stored_config
 
 ANOTHER = {
     "name": "other",
@@ -107,3 +108,11 @@ def test_what_a_round_costs_decides_only_where_lengths_are_chosen_by_it() -> Non
     assert differences(chosen, config("train.epochs_per_round=auto", "sync.round_cost=2.0")) == ["sync.round_cost"]
     assert "as long as what was left" in resume_problems(chosen, config(*AUTO, "train.epochs=200"))[0]
     assert with_measured(chosen, config("train.epochs_per_round=auto")) == chosen
+
+
+def test_people_see_the_options_that_are_read() -> None:
+    shown = mathematics_read(config("train.optimizer=adam"))
+    assert shown["train.beta1"] == 0.9 and not {"train.momentum", "train.history"} & set(shown)
+    kept = stored_config({**config().model_dump(mode="json"), "train": {"optimizer": "cg", "momentum": 0.5}})
+    assert "train.momentum" in mathematics(kept) and "train.momentum" not in mathematics_read(kept)
+    assert "train.epochs" not in shown
