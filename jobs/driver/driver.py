@@ -6,6 +6,7 @@ never stopped.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import threading
@@ -22,7 +23,7 @@ from jobs.runners.local.chaos import Chaos
 from nnlib.config.identity import epochs_may_grow
 from nnlib.config.schema import Config
 from nnlib.core.arrays import Vector
-from nnlib.core.errors import ConfigError
+from nnlib.core.errors import ConfigError, MismatchError
 from nnlib.core.events import Event, Listener, Note, PhaseStarted, RunDone, RunStarted, ignore
 from nnlib.core.numerics import blas_threads
 from nnlib.run.checkpoint import Checkpoint
@@ -140,6 +141,8 @@ class Driver:
         rounds = round_count(spec.config)
         checkpoint = store.load(store.newest())
         finished = self.directory.final()
+        if checkpoint.round:
+            self._mend_view(store, finished)
         if finished is not None:
             self.tell(Note("this run is finished; nothing to do"))
             return result_of(finished, self.directory.address, time.monotonic() - started)
@@ -247,6 +250,15 @@ class Driver:
         rounds = store.rounds()
         self.directory.storage.write(METRICS_VIEW, view_text(metrics_lines(store, rounds, final)).encode())
         self._viewed, self._viewed_rounds = time.monotonic(), len(rounds)
+
+    def _mend_view(self, store: RoundStore, final: FinalResult | None) -> None:
+        """Write the view of the metrics anew where it is not that of the rounds: a driver that was killed may have left
+        it behind them."""
+        storage = self.directory.storage
+        with contextlib.suppress(MismatchError):  # a damaged old round: `nnjobs verify` names it, training needs it not
+            text = view_text(metrics_lines(store, store.rounds(), final)).encode()
+            if not storage.exists(METRICS_VIEW) or storage.read(METRICS_VIEW) != text:
+                storage.write(METRICS_VIEW, text)
 
 
 def _prune(store: RoundStore, spec: JobSpec, newest: Checkpoint) -> None:

@@ -6,6 +6,7 @@ shards the ones it was trained on; does replaying a round from the nearest kept 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -25,13 +26,13 @@ from nnlib.data.dataset import Dataset
 from nnlib.data.shard_reader import ShardReader
 from nnlib.run.checkpoint import Checkpoint
 from nnlib.run.directory import FINAL_METRICS, RunDirectory, final_bytes
-from nnlib.run.ledger import LedgerLine, digest, first_facts
+from nnlib.run.ledger import LedgerLine, canonical, digest, first_facts
 from nnlib.run.manifest import LEDGER, MODEL, RESIDUALS, STATE
 from nnlib.run.planner import make_spec
 from nnlib.run.round_length import drained_round, epochs_after, round_count
 from nnlib.run.round_metrics import RoundMetrics
 from nnlib.run.round_store import RoundStore
-from nnlib.run.spec import JobSpec, WorkerPlan, assign_shards
+from nnlib.run.spec import JobSpec, Trial, WorkerPlan, assign_shards
 from nnlib.storage import LocalStorage
 from nnlib.training.advance import advance
 from nnlib.training.collective_training import train_together
@@ -272,10 +273,7 @@ def _verify_start(
 ) -> None:
     """Round 0: the splits from the labels, the first weights from the seeds (or a note, after a warm start)."""
     dataset = Dataset.open(spec.dataset.address)
-    trials = make_spec(spec.config, dataset)[0].trials
-    for ours, theirs in zip(trials, spec.trials, strict=True):
-        if {**ours.to_json(), "scaler": None} != {**theirs.to_json(), "scaler": None}:
-            found.problems.append(f"spec.json: trial {theirs.index} is not what its split seed gives")
+    verify_trials(make_spec(spec.config, dataset)[0].trials, spec.trials, found)
     if LedgerLine.parse(store.log.ledger(0)).has_origin:
         found.notes.append("round 0 was given its weights (train --from, or by a program): only their hash was checked")
         return
@@ -285,6 +283,24 @@ def _verify_start(
         if ours_files.get(name) != theirs_files.get(name):
             found.problems.append(f"round 0: the seeds give another {name}")
     found.recomputed.append(0)
+
+
+def verify_trials(ours: Sequence[Trial], theirs: Sequence[Trial], found: Verification) -> None:
+    """Check that each trial of a run (``theirs``) is one that its configuration plans (``ours``), none twice.
+
+    Their order may differ: the plan is made again from spec.json, which has the swept keys sorted; the run went through
+    them as they stood in its YAML file.
+    """
+    planned = Counter(_facts_of(trial) for trial in ours)
+    for trial in theirs:
+        if not planned[facts := _facts_of(trial)]:
+            found.problems.append(f"spec.json: trial {trial.index} is not what its split seed gives")
+        planned[facts] -= 1
+
+
+def _facts_of(trial: Trial) -> bytes:
+    """All of a trial but its number and its scaling, which its rows alone do not give."""
+    return canonical({**trial.to_json(), "index": 0, "scaler": None})
 
 
 def _verify_final(run: RunDirectory, site: RoundLauncher, store: RoundStore, last: int, found: Verification) -> None:

@@ -83,9 +83,7 @@ def round_files(run: Path, rounds: int) -> dict[str, str]:
     }
 
 
-def test_it_verifies(name: str, place: Path, capsys: pytest.CaptureFixture[str], request: Any) -> None:
-    if name == "sweep":
-        request.applymarker(pytest.mark.xfail(strict=True, reason="trials of a sweep are compared in another form"))
+def test_it_verifies(name: str, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = nnjobs(capsys, "verify", str(place / "runs" / name), "--all")
     assert found["verified"] and found["rounds"] == RUNS[name].rounds
     if is_same_kernel(name):
