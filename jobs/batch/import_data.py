@@ -53,8 +53,8 @@ def import_by_jobs(
     files = storage(target)
     check_no_dataset(files, options.overwrite)
     options.check()
-    found, format_ = list_input_files(sources, options.format)
-    addresses = [reachable(file, runtime.runner, "files") for file in found]
+    input_files, format_ = list_input_files(sources, options.format)
+    addresses = [reachable(file, runtime.runner, "files") for file in input_files]
     reading = replace(options.reading, format=format_)
     first = read_columns(addresses[0], reading)
     choice = choose_columns(first, options)
@@ -119,7 +119,7 @@ def grouped(sizes: Sequence[int], least: int, slots: int) -> list[slice]:
 
 @contextmanager
 def _given_up_on_error(shared: Storage, files: Storage) -> Iterator[None]:
-    """Tell tasks that may still run after a failure that their shards are no longer wanted, then sweep."""
+    """After a failure, delete the plan, so that tasks that still run write no shards, then sweep."""
     try:
         yield
     except BaseException:

@@ -1,6 +1,6 @@
-"""The import job, as an mrjob job of three phases, each map tasks alone (`nnlib.data.importing.import_steps`).
+"""The import job, as an mrjob job of three phases of map tasks (`nnlib.data.importing.import_steps`).
 
-What one phase leaves for the next lies in a folder that all tasks share; the job's output says which of it there is.
+The results of one phase for the next lie in a folder that all tasks share; the job's output lists them.
 """
 
 from __future__ import annotations
@@ -16,14 +16,16 @@ from nnlib.data.importing.import_steps import InputSchema, decode_plan, partitio
 from nnlib.storage import storage
 
 PLAN = "import-plan.json"
-"""Of the shared folder: while it is there, shards are wanted."""
+"""Name of the plan in the shared folder. Tasks write shards only while it exists."""
 
 
 def survey_name(task: int) -> str:
+    """Return the name of a task's survey in the shared folder."""
     return f"survey-{task:06d}.json"
 
 
 def partition_file_name(task: int) -> str:
+    """Return the name of the file with a task's encoded rows in the shared folder."""
     return f"dealt-{task:06d}"
 
 

@@ -100,7 +100,7 @@ def _records(lines: Iterable[Line]) -> dict[bytes, dict[str, Any]]:
         if key == ERROR_KEY:
             errors.append(decode_record(value))
         elif key in records:
-            raise JobError(f"two tasks gave a record {key.decode('ascii', 'backslashreplace')}")
+            raise JobError(f"two tasks have a record {key.decode('ascii', 'backslashreplace')}")
         else:
             records[key] = decode_record(value)[1]
     if errors:

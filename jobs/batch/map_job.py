@@ -1,4 +1,4 @@
-"""Jobs of map tasks alone that do not train: each line of their plan is a piece of work for itself."""
+"""The base of jobs of map tasks alone that do not train: each line of their plan is an independent piece of work."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nnlib.core.errors import NnjobsError
 
 
 class MapJob(TaskJob):
-    """Does its lines one after the other. A line is a JSON object with its task's number under ``worker``."""
+    """Works on its lines one after the other. A line is a JSON object with its task's number under ``worker``."""
 
     def add_task_args(self) -> None:
         super().add_task_args()
@@ -23,7 +23,7 @@ class MapJob(TaskJob):
         return self.map_steps(mapper=self.mapper)
 
     def mapper(self, _: Any, line: str) -> Iterator[Line]:
-        """A line's output. An error that a retry cannot mend becomes a record, not a failed task."""
+        """Yield a line's output. An error that a retry cannot repair becomes a record, not a failed task."""
         if not line.strip():
             return
         worker = int(json.loads(line)["worker"])
@@ -37,9 +37,9 @@ class MapJob(TaskJob):
 
     @abstractmethod
     def work(self, line: str) -> Iterator[Line]:
-        """The output of a line's work."""
+        """Do the work of a line; yield its output."""
 
     def count(self, name: str, amount: int) -> None:
-        """Add to a counter of the job, where somebody counts."""
+        """Add to a counter of the job, if the runner has counters."""
         if self._reporter is not None:
             self._reporter.count({name: amount})

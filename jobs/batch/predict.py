@@ -1,6 +1,6 @@
 """Predicting a dataset by a job: a part for each of its shards, made by any runner's map tasks.
 
-A part that is there is not made again, so a command that was cut short goes on where it stopped.
+Parts that exist are not made again, so a command that was interrupted goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from nnlib.training.scores import merge_scores, score_from_json
 TASK_BYTES = 32 << 20
 """Shards of a task together, at least (where cores would not idle): starting a container takes seconds."""
 
-LOOKS = 8
-"""Parts looked at at once."""
+PARALLEL_READS = 8
+"""Parts that are read at once."""
 
 UBER_WORK = 4e9
 """Multiplications (2 * rows * parameters) that one core does in about the time of starting a container."""
@@ -63,39 +63,39 @@ def predict(
     model = replace(model, spec=replace(model.spec, config=settings))
     dataset = replace(Dataset.open(source), address=reachable(source, runtime.runner, "a dataset"))
     prediction = Prediction(model, dataset, reachable(output, runtime.runner, "a folder"))
-    known_classes(model, dataset)  # before any task finds out
-    place = prediction.storage
-    place.sweep()
-    found = _look(prediction)
-    missing = [shard for shard, facts in enumerate(found) if facts is None]
+    known_classes(model, dataset)  # raises here, before any task does
+    folder = prediction.storage
+    folder.sweep()
+    parts = _read_parts(prediction)
+    missing = [shard for shard, facts in enumerate(parts) if facts is None]
     if missing:
-        if len(missing) < len(found):
-            note(f"{len(found) - len(missing)} of {len(found)} parts are there already")
-        place.delete(SUMMARY)
+        if len(missing) < len(parts):
+            note(f"{len(parts) - len(missing)} of {len(parts)} parts are there already")
+        folder.delete(SUMMARY)
         try:
             _make(prediction, missing, runtime, tasks, note)
         finally:
-            place.sweep()
-        found = _look(prediction)
-    if any(facts is None for facts in found):
-        raise JobError("parts are missing that tasks said they wrote", output=place.root)
-    return _summarised(prediction, [facts for facts in found if facts is not None], len(missing), runtime)
+            folder.sweep()
+        parts = _read_parts(prediction)
+    if any(facts is None for facts in parts):
+        raise JobError("parts are missing that tasks have reported", output=folder.root)
+    return _summarize(prediction, [facts for facts in parts if facts is not None], len(missing), runtime)
 
 
 def _holds_data(address: str) -> bool:
-    """Whether there is something at an address: a file, or a folder with files."""
+    """Whether an address names a file, or a folder with files."""
     if storage(address).names():
         return True
-    place, name = file_at(address.rstrip("/"))
-    return place.exists(name)
+    folder, name = file_at(address.rstrip("/"))
+    return folder.exists(name)
 
 
-def _look(prediction: Prediction) -> list[dict[str, Any] | None]:
-    """What each shard's part says of itself; None where there is none."""
+def _read_parts(prediction: Prediction) -> list[dict[str, Any] | None]:
+    """The facts that each shard's part has about itself; None where there is no part."""
     shards = range(len(prediction.dataset.shards))
-    there = set(prediction.storage.names())
-    with ThreadPoolExecutor(LOOKS) as pool:
-        return list(pool.map(lambda shard: prediction.found(shard) if part_name(shard) in there else None, shards))
+    names = set(prediction.storage.names())
+    with ThreadPoolExecutor(PARALLEL_READS) as pool:
+        return list(pool.map(lambda shard: prediction.found(shard) if part_name(shard) in names else None, shards))
 
 
 def _make(
@@ -106,8 +106,8 @@ def _make(
     files = {"--spec": ("predict.json", facts), "--model": ("model.safetensors", weights)}
     with MapLauncher(runtime, spec.config.name, dataset.address, files, note, PredictJob.__module__) as launcher:
         size = sum(dataset.shards[shard].bytes for shard in missing)
-        wanted = tasks or max(-(-size // TASK_BYTES), launcher.slots or 1)
-        count = min(wanted, len(missing))
+        at_most = tasks or max(-(-size // TASK_BYTES), launcher.slots or 1)
+        count = min(at_most, len(missing))
         lines = [WorkerPlan(task, tuple(missing[task::count])).to_line() for task in range(count)]
         rows = sum(dataset.shards[shard].rows for shard in missing)
         layout = spec.model(model.trial).layout
@@ -121,8 +121,8 @@ def _make(
         )
 
 
-def _summarised(prediction: Prediction, parts: Sequence[dict[str, Any]], made: int, runtime: Runtime) -> dict[str, Any]:
-    """Join the parts' scores, write the summary, and say what there is."""
+def _summarize(prediction: Prediction, parts: Sequence[dict[str, Any]], made: int, runtime: Runtime) -> dict[str, Any]:
+    """Join the parts' scores and write the summary; return what ``--json`` prints."""
     kernels = sorted({part["numerics"] for part in parts})
     if len(kernels) > 1 and runtime.numerics == "strict":
         raise JobError(
@@ -130,9 +130,11 @@ def _summarised(prediction: Prediction, parts: Sequence[dict[str, Any]], made: i
             hint="delete the folder and use equal machines and packages, or set runtime.numerics to loose",
             output=prediction.output,
         )
-    own = prediction.model.spec.dataset
-    classes = len(own.classes)
-    summary = merge_scores([score_from_json(part["score"], own.task, classes) for part in parts], own.task, classes)
+    trained_on = prediction.model.spec.dataset
+    classes = len(trained_on.classes)
+    summary = merge_scores(
+        [score_from_json(part["score"], trained_on.task, classes) for part in parts], trained_on.task, classes
+    )
     rows = sum(part["rows"] for part in parts)
     names = [part_name(shard) for shard in range(len(parts))]
     stored = {
@@ -144,7 +146,7 @@ def _summarised(prediction: Prediction, parts: Sequence[dict[str, Any]], made: i
         "score": summary.to_json(),
         "parts": [{"name": name, "rows": part["rows"]} for name, part in zip(names, parts, strict=True)],
     }
-    place = prediction.storage
-    place.write(SUMMARY, canonical(stored))
-    result: dict[str, Any] = {"rows": rows, "output": place.root, "trial": prediction.model.trial.index}
+    folder = prediction.storage
+    folder.write(SUMMARY, canonical(stored))
+    result: dict[str, Any] = {"rows": rows, "output": folder.root, "trial": prediction.model.trial.index}
     return {**result, "parts": len(parts), "made": made, **score_facts(summary)}

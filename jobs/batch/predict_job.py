@@ -1,6 +1,6 @@
 """The prediction job, as an mrjob job: each map task predicts the shards of its line of the plan, a part for each.
 
-What is predicted goes to the output folder; the job's own output says which parts there are.
+The predictions go to the output folder; the job's output lists the parts.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _predictions: dict[bytes, Prediction] = {}
 
 
 class PredictJob(MapJob):
-    """Make the parts of some shards; one that is there already, from an earlier attempt, is left as it is."""
+    """Makes the parts of some shards; a part that an earlier attempt has made is left as it is."""
 
     def add_task_args(self) -> None:
         super().add_task_args()
@@ -41,9 +41,9 @@ class PredictJob(MapJob):
     def _prediction(self) -> Prediction:
         facts = Path(self.options.spec).read_bytes()
         if facts not in _predictions:
-            place, name = file_at(self.options.model)
+            folder, name = file_at(self.options.model)
             _predictions.clear()
-            _predictions[facts] = Prediction.from_files(facts, place.read(name), self.options.model)
+            _predictions[facts] = Prediction.from_files(facts, folder.read(name), self.options.model)
         return _predictions[facts]
 
 

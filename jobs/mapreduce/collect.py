@@ -18,7 +18,7 @@ from nnlib.training.worker_record import WorkerRecord
 
 
 def collect(spec: JobSpec, lines: Iterable[Line], active: Sequence[int]) -> dict[int, TrialOutput]:
-    """A job's lines, in any order, by trial. Raises the first (by worker) of the errors that tasks recorded."""
+    """Sort a job's lines, in any order, by trial. Raises the first (by worker) of the errors that tasks recorded."""
     outputs = {index: TrialOutput() for index in active}
     errors: list[tuple[int, dict[str, Any]]] = []
     for key, value in lines:
@@ -38,14 +38,14 @@ def collect(spec: JobSpec, lines: Iterable[Line], active: Sequence[int]) -> dict
         if kind == tasks.METRICS:
             output.records[worker] = WorkerRecord.from_json(record, spec.dataset.task, len(spec.dataset.classes))
         elif kind == tasks.DRIFT:
-            output.drift_blocks[name.index] = {int(own): rows for own, rows in record["blocks"].items()}
+            output.drift_blocks[name.index] = {int(worker): rows for worker, rows in record["blocks"].items()}
             output.average_seconds += record["seconds"]
         elif kind == tasks.STATS:
             output.stats[name.index] = record
     if errors:
         errors.sort(key=lambda pair: pair[0])
         error = from_record(errors[0][1])
-        others = sum(record["message"] != error.message for _, record in errors)  # some are told by all workers alike
+        others = sum(record["message"] != error.message for _, record in errors)
         if others:
             error.message += f" (and {others} more errors)"
         raise error

@@ -154,8 +154,8 @@ class RoundLauncher:
         return min(self.spec.workers, self.session.slots or 1)
 
     def shuffled_bytes(self, active: Sequence[int]) -> int:
-        """What one round of these trials carries from mappers to reducers: a vector from every worker, before it is
-        encoded as text."""
+        """Return the bytes that one round of these trials moves from mappers to reducers, before they are encoded as
+        text: a vector from every worker."""
         layouts = [partial_layout(self.spec, self.spec.trials[index]) for index in active]
         precision = self.spec.config.sync.precision
         if precision == "exact":
@@ -189,7 +189,7 @@ def _readable(spec: JobSpec) -> JobSpec:
 
 
 def model_files(store: RoundStore, checkpoint: Checkpoint) -> tuple[str, str | None]:
-    """Paths of a round's model, and of the averaged optimizer state if there is any, for a job's tasks."""
+    """Return the address of a round's model, and that of the averaged optimizer state, if there is any."""
     state = any(trial.optimizer.size for trial in checkpoint.trials)
     root = store.storage.root
     model = f"{root}/{round_path(checkpoint.round, MODEL)}"

@@ -1,8 +1,8 @@
 """The MapReduce job of one round, as an mrjob job.
 
 One map task per line of the plan, one reduce group per slice of a trial's weights. The input is the plan, never the
-data: mappers open their shards themselves. Runners start this file as a script, so it must stand alone beside an
-installed nnjobs.
+data: mappers open their shards themselves. Runners start this file as a script, so nnjobs must be
+importable as an installed package.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ class RoundJob(TaskJob):
         self.add_passthru_arg("--check-node", action="store_true")
 
     def mapper(self, _: Any, line: str) -> Iterator[Line]:
+        """Yield the lines of one worker, whose plan is ``line``."""
         if not line.strip():
             return
         options, plan = self.options, WorkerPlan.from_line(line)
@@ -61,6 +62,7 @@ class RoundJob(TaskJob):
         yield node_line(plan.worker)
 
     def reducer(self, key: bytes, values: Iterator[bytes]) -> Iterator[Line]:
+        """Yield the average of one slice; ``values`` are the workers' partials of it."""
         spec = self._spec()
 
         def reduce() -> Iterator[Line]:
@@ -83,7 +85,7 @@ class RoundJob(TaskJob):
 
 
 def load_models(spec: JobSpec, model: str | None, state: str | None, active: tuple[int, ...]) -> Models:
-    """Active trials' models from a checkpoint's model file; averaged optimizer state behind the weights."""
+    """Return the active trials' models from a checkpoint's model file; averaged optimizer state follows the weights."""
     import numpy as np
 
     if model is None:
@@ -103,8 +105,8 @@ def load_models(spec: JobSpec, model: str | None, state: str | None, active: tup
 
 
 def _read(address: str) -> bytes:
-    place, name = file_at(address)
-    return place.read(name)
+    folder, name = file_at(address)
+    return folder.read(name)
 
 
 def _epochs(text: str) -> range:

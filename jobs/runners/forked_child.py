@@ -1,4 +1,4 @@
-"""Forked children that do a task's work: they end when their parent does, and never return to its code."""
+"""Runs a task's work in forked children: they end when their parent does, and never return to its code."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from collections.abc import Callable
 from typing import NoReturn
 
 UNFLUSHED = 120
-"""The exit code, Python's own, of a process whose last output could not be written."""
+"""Python's exit code of a process whose last output could not be written."""
 DEATH_SIGNAL = 1
-"""PR_SET_PDEATHSIG of linux/prctl.h."""
+"""PR_SET_PDEATHSIG of linux/prctl.h: the signal to a process whose parent ends."""
 
 
 def die_with(parent: int) -> None:
-    """In a child: end when ``parent`` does, however that ends."""
+    """In a child: make this process end when ``parent`` ends, however that happens."""
     ctypes.CDLL(None).prctl(DEATH_SIGNAL, signal.SIGKILL)
     if os.getppid() != parent:  # it ended before we asked
         os._exit(1)
 
 
 def end_with(work: Callable[[], None]) -> NoReturn:
-    """In a child: do the work and end, with the exit code that a program of it would have."""
+    """In a child: do the work and end, with the exit code that a program doing it would have."""
     code = 1
     try:
         work()

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM while something must be done to its end."""
+"""Defers Ctrl-C and SIGTERM while something must be finished."""
 
 from __future__ import annotations
 
@@ -11,14 +11,20 @@ WANTED = (signal.SIGINT, signal.SIGTERM)
 
 
 def forget(number: int, frame: object) -> None:
-    """A handler for signals that ask for what is being done already. Not SIG_IGN: Python complains of a signal that has
-    come already and finds it, and programs that are started meanwhile would inherit it."""
+    """Ignore a signal, because what it asks for is being done.
+
+    SIG_IGN will not do: Python complains about a pending signal whose handler is SIG_IGN, and programs that are started
+    meanwhile would inherit it.
+    """
 
 
 @contextlib.contextmanager
 def uninterrupted() -> Iterator[None]:
-    """An impatient second Ctrl-C is forgotten. A mask would not do: another thread of the process would take it, and
-    Python raises it in the main one."""
+    """Ignore signals that ask to end while the block runs, for example an impatient second Ctrl-C.
+
+    A signal mask would not do: another thread of the process would receive the signal, and Python raises it in the main
+    thread.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield  # no interrupt is raised here
         return
@@ -27,5 +33,5 @@ def uninterrupted() -> Iterator[None]:
         yield
     finally:
         for number, handler in before.items():
-            if handler is not None:  # one of a program that embeds us
+            if handler is not None:  # a handler of a program that embeds nnjobs
                 signal.signal(number, handler)

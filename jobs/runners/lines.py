@@ -1,4 +1,4 @@
-"""Lines that tasks exchange through a runner: key TAB value, and records of JSON as values.
+"""The lines that tasks exchange through a runner: key TAB value, and records of JSON as values.
 
 Values begin with the zero-padded worker, so that sorted values come in worker order.
 """
@@ -21,25 +21,27 @@ WORKER_DIGITS = 8
 
 
 class LineProtocol:
-    """Key and value of a line as bytes, in mrjob's form of two methods. A tab that Hadoop adds behind a line does not
-    matter: decoders take it off."""
+    """Splits and joins key and value of a line as bytes, in mrjob's form of two methods. Decoders remove the tab that
+    Hadoop adds at the end of a line."""
 
     def read(self, line: bytes) -> tuple[bytes, bytes]:
+        """Return the key and the value of a line."""
         key, _, value = line.partition(b"\t")
         return key, value
 
     def write(self, key: bytes, value: bytes) -> bytes:
+        """Return the line of a key and a value."""
         return key + b"\t" + value
 
 
 def encode_record(worker: int, record: dict[str, Any]) -> bytes:
-    """``worker TAB json``: canonical (sorted keys), on one line."""
+    """Return ``worker TAB json``: canonical (sorted keys), on one line."""
     text = json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return b"%0*d\t%s" % (WORKER_DIGITS, worker, text.encode("ascii"))
 
 
 def decode_record(value: bytes) -> tuple[int, dict[str, Any]]:
-    """The inverse of `encode_record`: (worker, record)."""
+    """Return (worker, record), the inverse of `encode_record`. Raises `MismatchError` for other values."""
     worker, _, text = value.rstrip(b"\t\r\n").partition(b"\t")
     try:
         record = json.loads(text)
@@ -51,5 +53,5 @@ def decode_record(value: bytes) -> tuple[int, dict[str, Any]]:
 
 
 def reducer_of(line: bytes, reducers: int) -> int:
-    """Lines of one key go to one reducer, as with Hadoop's hash partitioner."""
+    """Return the number of a line's reducer: lines of one key go to one reducer, as with Hadoop's hash partitioner."""
     return zlib.crc32(line.split(b"\t", 1)[0]) % reducers

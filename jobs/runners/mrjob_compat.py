@@ -38,7 +38,7 @@ def prepare_mrjob() -> None:
 
 
 def _use_setuptools_distutils() -> None:
-    """Let setuptools' copy be found, as its ``.pth`` file does where packages lie in a site folder: not on a node."""
+    """Make setuptools' copy importable, as its ``.pth`` file does in a site folder, which a node does not have."""
     try:
         import _distutils_hack
     except ImportError:

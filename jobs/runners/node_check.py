@@ -1,8 +1,8 @@
-"""What the nodes are like, asked once per run: Python, packages, cores, free memory, numerics.
+"""Checks the nodes of a cluster once per run: Python, packages, cores, free memory, numerics.
 
-The first job's map tasks say it before they read any data, so that asking costs no job (one costs as much as a round of
-a small net); ``runtime.hadoop.preflight: job`` asks by a job of its own. A node without Python or numpy fails that job,
-and `jobs.runners.hadoop.diagnosis` says so.
+The first job's map tasks report these before they read any data, so that the check costs no extra job (one costs as
+much as a round of a small net); ``runtime.hadoop.preflight: job`` runs an extra job for it. A node without Python or
+numpy fails that job, and `jobs.runners.hadoop.diagnosis` says so.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ PREFLIGHT = "preflight"
 """The phase of a job that does nothing else."""
 
 SAME = ("numpy", "numerics")
-"""What must be alike on all nodes for equal bits."""
+"""The facts that must be equal on all nodes for equal bits."""
 
 
 def node_reports(values: Iterable[bytes]) -> list[dict[str, Any]]:
-    """What tasks said of their nodes, one a node, sorted by name."""
+    """Return the reports of tasks on their nodes, one a node, sorted by name."""
     hosts = {record["host"]: record for _, record in map(decode_record, values)}
     return [hosts[host] for host in sorted(hosts)]
 
 
 def check_nodes(nodes: Iterable[Mapping[str, Any]], *, strict: bool) -> None:
-    """Refuse nodes that would compute other bits than the rest, where bits matter (``runtime.numerics: strict``)."""
+    """Raise `JobError` if some nodes would compute other bits than the rest, where bits matter (``strict``)."""
     if not strict:
         return
     for fact in SAME:
@@ -41,20 +41,20 @@ def check_nodes(nodes: Iterable[Mapping[str, Any]], *, strict: bool) -> None:
         for node in nodes:
             groups.setdefault(str(node[fact]), []).append(node["host"])
         if len(groups) > 1:
-            found = "; ".join(f"{value} on {', '.join(hosts[:5])}" for value, hosts in sorted(groups.items()))
+            values = "; ".join(f"{value} on {', '.join(hosts[:5])}" for value, hosts in sorted(groups.items()))
             raise JobError(
-                f"the nodes differ in {fact}: {found}",
+                f"the nodes differ in {fact}: {values}",
                 hint="use one packed environment, and set OPENBLAS_CORETYPE where processors differ; or set "
                 "runtime.numerics to loose to give up equal bits",
             )
 
 
 NODE_KEY = b"!node"
-"""Of the lines that say what a node is like; like errors', they sort before all slices."""
+"""Key of the lines that report on a node; like errors', they sort before all slices."""
 
 
 def node_line(worker: int) -> Line:
-    """What this task's node is like, for the driver: names, versions, cores, free memory, numerics."""
+    """Return the line that reports on this task's node: names, versions, cores, free memory, numerics."""
     import numpy
     import pyarrow
 

@@ -1,7 +1,7 @@
-"""A task's output that shows whether it is whole: its last line counts and checks all the bytes before it.
+"""Ends a task's output with a line that shows whether it is whole: it has the size and the CRC of all bytes before it.
 
 An exit code says that a process ended well, not that its file holds everything it wrote. Hadoop checks what it moves
-between tasks; between processes on one machine this does, also for a file that was cut exactly between two lines.
+between tasks; this does it between processes on one machine, also for a file that was cut exactly between two lines.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _CHUNK = 1 << 20
 
 
 class SealedStream:
-    """Writes through to ``stream``, and at last a line with the number of bytes and their CRC-32."""
+    """Writes through to ``stream``, and at the end a line with the number of bytes and their CRC-32."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
@@ -26,11 +26,13 @@ class SealedStream:
         self._checksum = 0
 
     def write(self, data: bytes) -> int:
+        """Write bytes and count them."""
         self._bytes += len(data)
         self._checksum = zlib.crc32(data, self._checksum)
         return self._stream.write(data)
 
     def flush(self) -> None:
+        """Flush the stream."""
         self._stream.flush()
 
     def seal(self) -> None:
@@ -40,7 +42,7 @@ class SealedStream:
 
 
 def unseal(path: Path) -> bool:
-    """Take the seal off a file and return True; False, with nothing changed, if the file is not whole."""
+    """Remove the last line of a sealed file; return False, with nothing changed, if the file is not whole."""
     with path.open("r+b") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - _LONGEST))
@@ -51,11 +53,11 @@ def unseal(path: Path) -> bool:
         if seal.end() + max(0, size - _LONGEST) != size or length != size - len(seal[0]):
             return False
         file.seek(0)
-        found, left = 0, length
+        checksum_so_far, left = 0, length
         while left and (chunk := file.read(min(_CHUNK, left))):
-            found = zlib.crc32(chunk, found)
+            checksum_so_far = zlib.crc32(chunk, checksum_so_far)
             left -= len(chunk)
-        if left or found != checksum:
+        if left or checksum_so_far != checksum:
             return False
         file.truncate(length)
     return True

@@ -32,9 +32,9 @@ def record_nothing(event: RunEvent) -> None:
 class SessionOptions:
     """What the jobs of a command have in common.
 
-    ``near`` is an address that the tasks read: a cluster's files may go beside it. ``modules`` are what every task
-    imports. ``notify`` takes notes for people, ``record`` the run's events. ``chaos`` injects faults into
-    tasks. ``run`` is the address of the run whose lock the command holds, if it holds one.
+    ``near`` is an address that the tasks read: a cluster's staging folder is on the same file system. ``modules`` are
+    what every task imports. ``notify`` takes notes for people, ``record`` the run's events. ``chaos`` injects
+    faults into tasks. ``run`` is the address of the run whose lock the command holds, if it holds one.
     """
 
     runtime: Runtime

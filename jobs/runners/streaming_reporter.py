@@ -1,8 +1,9 @@
-"""What a task tells Hadoop while it works: signs of life, counters, and once what its node is like.
+"""Reports a task's progress and counters to Hadoop.
 
-Streaming reads ``reporter:`` lines from a task's standard error. A status counts as progress, so it is sent only while
-the task gets on (`nnlib.core.liveness`), or waits for others of its group, who are watched by it: one that hangs falls
-silent, and Hadoop kills it after ``mapreduce.task.timeout``."""
+Streaming reads ``reporter:`` lines from a task's standard error. A status counts as progress. So it is sent only while
+the task makes progress (`nnlib.core.liveness`), or waits for other workers of its group, which it watches itself. A
+task that hangs sends nothing, and Hadoop kills it after ``mapreduce.task.timeout``.
+"""
 
 from __future__ import annotations
 
@@ -19,20 +20,22 @@ EVERY_SECONDS = 3.0
 GROUP = "nnjobs"
 
 
-class Speaker(Protocol):
-    """The ways of an mrjob job to tell Hadoop something."""
+class ReportingJob(Protocol):
+    """What the reporter needs of an mrjob job."""
 
     stderr: BinaryIO
 
-    def set_status(self, msg: str) -> None: ...
+    def set_status(self, msg: str) -> None:
+        """Write a status line."""
 
-    def increment_counter(self, group: str, counter: str, amount: int = 1) -> None: ...
+    def increment_counter(self, group: str, counter: str, amount: int = 1) -> None:
+        """Add to a counter."""
 
 
 class Reporter:
-    """Reports on one task, from entering to leaving."""
+    """Reports on one task, from entering the context to leaving it."""
 
-    def __init__(self, job: Speaker, every_seconds: float = EVERY_SECONDS) -> None:
+    def __init__(self, job: ReportingJob, every_seconds: float = EVERY_SECONDS) -> None:
         self._job = job
         self._every = every_seconds
         self._done = threading.Event()
@@ -67,7 +70,7 @@ class Reporter:
 
 
 def status(doing: dict[str, Any]) -> str:
-    """What a task does now, in words: "train: round 3 epoch 7 loss 0.123"."""
+    """Return what a task does now, in words: "train: round 3 epoch 7 loss 0.123"."""
     facts = [f"{name} {_shown(doing[name])}" for name in ("trial", "round", "epoch", "loss") if name in doing]
     return f"{doing.get('phase', 'reading')}: {' '.join(facts)}".rstrip(": ")
 

@@ -10,7 +10,7 @@ from nnlib.core.machine import BLAS_VARIABLES
 
 
 def task_environment(blas_threads: int) -> dict[str, str]:
-    """What tasks' processes need: BLAS threads are fixed before numpy is loaded, and nnjobs must be importable."""
+    """Return the variables: BLAS threads are set before numpy is loaded, and nnjobs must be importable."""
     root = str(Path(str(jobs.__file__)).resolve().parent.parent)
     path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
     return {**dict.fromkeys(BLAS_VARIABLES, str(blas_threads)), "PYTHONPATH": path}

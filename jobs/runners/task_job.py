@@ -1,6 +1,6 @@
-"""What all our mrjob jobs share: their lines, their few arguments, and how a task ends.
+"""The base of all our mrjob jobs: their lines, their few arguments, and how a task ends.
 
-Runners start a job's file as a script, so it must stand alone beside an installed nnjobs.
+Runners start a job's file as a script, so it must import nnjobs as an installed package.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class TaskJob(MRJob):  # type: ignore[misc]
     _reporter: Reporter | None = None
 
     def configure_args(self) -> None:
-        """Only what a task is told. mrjob's own hundred options are for starting jobs, which the driver does through
-        the runners; building them costs 7 ms a task."""
+        """Define only the arguments of tasks. mrjob's hundred options are for starting jobs, which the driver does
+        through the runners; building them costs 7 ms a task."""
         parser = self.arg_parser
         parser.add_argument("args", nargs="*")
         parser.add_argument("--step-num", type=int, default=0)
@@ -45,14 +45,15 @@ class TaskJob(MRJob):  # type: ignore[misc]
         return [MRStep(**tasks)]
 
     def add_task_args(self) -> None:
+        """Define the arguments of the job's tasks; a subclass adds its own."""
         self.add_file_arg("--spec")
         self.add_passthru_arg("--phase", default="train")
         self.add_passthru_arg("--seal", action="store_true")
         self.add_passthru_arg("--report", action="store_true")
 
     def execute(self) -> None:
-        """Run the task; ``--seal`` ends its output with a line that shows it whole, ``--report`` tells Hadoop how it
-        gets on."""
+        """Run the task. ``--seal`` ends its output with a line that shows that it is whole; ``--report`` reports
+        progress to Hadoop."""
         if self.options.report:
             from jobs.runners.streaming_reporter import Reporter  # late: only tasks on a cluster report
 

@@ -1,4 +1,4 @@
-"""How many workers of a group share a container on a cluster: one container a node starts sooner than one a worker."""
+"""Decides how many workers of a collective job share a container: one a node starts sooner than one a worker."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def workers_per_task(runtime: Runtime, demand: TaskDemand, workers: int) -> int:
     """Return how many of ``workers`` share a container; ``demand`` is that of one worker.
 
     That is what ``runtime.hadoop.workers_per_task`` says. ``auto``: the workers divided by the nodes, if every node has
-    room for such a container beside the job's master, else as many as there is room for; 1 where the nodes are not
+    room for such a container besides the job's master, else as many as there is room for; 1 where the nodes are not
     known.
     """
     hadoop = runtime.hadoop
@@ -38,6 +38,6 @@ def workers_per_task(runtime: Runtime, demand: TaskDemand, workers: int) -> int:
 
 
 def _largest(of: str, default: int) -> int:
-    """What yarn-site.xml allows a container, where it says so in plain digits."""
+    """The size of the largest container by yarn-site.xml, where it has plain digits."""
     text = properties().get(f"{LARGEST}{of}", "")
     return int(text) if text.isdecimal() else default

@@ -1,4 +1,4 @@
-"""Why a job failed: from the client's last lines and YARN's web services to one error on one screen."""
+"""Diagnoses a failed job: makes one error, of one screen, from the client's last lines and YARN's web services."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LOG_LINES = 12
 TRACEBACK_LINES = 14
 YARN_SECONDS = 60.0
 HISTORY_SECONDS = 6.0
-"""For so long the history server is asked for a failed job. Of one that lived for a second it may never learn."""
+"""How long to ask the history server about a failed job. Of a job that lived for a second it may never learn."""
 
 WORKING_ON = re.compile(r"^nnjobs: worker (\d+)", re.MULTILINE)
 """What a map task writes into its log before it begins with a worker (`jobs.runners.streaming_reporter`)."""
@@ -31,21 +31,21 @@ class FailedJobError(JobError):
     lasting = False
 
 
-def explain(said: Submission, yarn: str, environment: Mapping[str, str]) -> FailedJobError:
-    """The error of a failed job: which task and attempt, on which node, what its log says and what to do."""
-    where: dict[str, object] = {"application": said.application}
-    text = "\n".join(said.lines)
+def explain(submission: Submission, yarn: str, environment: Mapping[str, str]) -> FailedJobError:
+    """Return the error of a failed job: which task and attempt, on which node, what its log says and what to do."""
+    where: dict[str, object] = {"application": submission.application}
+    text = "\n".join(submission.lines)
     log = ""
-    if said.application and said.web:
-        found = _find(said)
-        where |= {"task": found.task, "attempt": found.attempt, "node": found.node}
-        log = _log(said.application, found, yarn, environment)
-        text += f"\n{found.diagnostics}"
+    if submission.application and submission.web:
+        failed = _failed_attempt(submission)
+        where |= {"task": failed.task, "attempt": failed.attempt, "node": failed.node}
+        log = _log(submission.application, failed, yarn, environment)
+        text += f"\n{failed.diagnostics}"
         if workers := WORKING_ON.findall(log):
             where["worker"] = int(workers[-1])
     known = _known(f"{log}\n{text}")
     message = known[0] if known else "the job failed"
-    details = _telling(log)[-3:] if known else _telling(log) or _client_error(said)  # what has a name needs no log
+    details = _last_lines(log)[-3:] if known else _last_lines(log) or _client_error(submission)
     error = FailedJobError("\n    ".join([message, *details]), hint=known[1].hint if known else None)
     error.where = {key: value for key, value in where.items() if value is not None}
     error.lasting = known is not None and known[1].lasting
@@ -54,15 +54,18 @@ def explain(said: Submission, yarn: str, environment: Mapping[str, str]) -> Fail
 
 def _known(text: str) -> tuple[str, Known] | None:
     for known in KNOWN:
-        if found := known.text.search(text):
-            return known.message.format(*(group for group in found.groups() if group), ""), known
+        if match := known.text.search(text):
+            return known.message.format(*(group for group in match.groups() if group), ""), known
     return None
 
 
 @dataclass(frozen=True)
-class Found:
-    """The attempt that a job failed by: its container, its node's web address (``host:port``), what YARN says of it;
-    ``history`` is the address of the history server, which keeps the logs. ``task``: where its attempt is not known."""
+class FailedAttempt:
+    """The attempt by which a job failed: its container, its node's web address (``host:port``), YARN's diagnostics.
+
+    ``history`` is the address of the history server, which keeps the logs; ``task`` is set where the attempt is not
+    known.
+    """
 
     attempt: str | None = None
     container: str | None = None
@@ -75,36 +78,36 @@ class Found:
 _TASK = re.compile(r"Task failed (task_\w+)")
 
 
-def _find(said: Submission) -> Found:
-    """The last attempt that failed, by the history server, else the job's master (its tasks may run in it)."""
-    app = application(str(said.application), said.web)
-    told = str(app.get("diagnostics") or "")
+def _failed_attempt(submission: Submission) -> FailedAttempt:
+    """The last attempt that failed, from the history server, else the job's master (its tasks may run in it)."""
+    app = application(str(submission.application), submission.web)
+    diagnostics = str(app.get("diagnostics") or "")
     deadline = time.monotonic() + HISTORY_SECONDS
-    while (facts := _attempt(said)) is None and time.monotonic() < deadline:
+    while (facts := _attempt(submission)) is None and time.monotonic() < deadline:
         time.sleep(0.3)  # a job's history is moved to its server some moments after its end
     if facts is not None:
         history, attempt = facts
-        told += f"\n{attempt.get('diagnostics') or ''}"
-        return Found(
-            attempt.get("id"), attempt.get("assignedContainerId"), attempt.get("nodeHttpAddress"), told, history
+        diagnostics += f"\n{attempt.get('diagnostics') or ''}"
+        return FailedAttempt(
+            attempt.get("id"), attempt.get("assignedContainerId"), attempt.get("nodeHttpAddress"), diagnostics, history
         )
-    # Of a job of a second that server may have nothing: then the client's word counts, and the log is the master's.
-    id = said.failed[-1] if said.failed else None
-    task = _TASK.search(told)
+    # Of a job of a second that server may have nothing: then the client's lines count, and the log is the master's.
+    id = submission.failed[-1] if submission.failed else None
+    task = _TASK.search(diagnostics)
     master = re.match(r"https?://([^/]+)/.*/(container_\w+)/", f"{app.get('amContainerLogs')}/")
     node, container = master.groups() if master else (None, None)
-    return Found(id, container, node, told, task=task[1] if task and id is None else None)
+    return FailedAttempt(id, container, node, diagnostics, task=task[1] if task and id is None else None)
 
 
-def _attempt(said: Submission) -> tuple[str, dict[str, Any]] | None:
-    """The history server's address and its account of the attempt that failed last; None if it has none (yet)."""
-    server, separator, _ = redirected(f"{said.web}/proxy/{said.application}/").partition("/jobhistory/")
+def _attempt(submission: Submission) -> tuple[str, dict[str, Any]] | None:
+    """The history server's address and its record of the attempt that failed last; None if it has none (yet)."""
+    server, separator, _ = redirected(f"{submission.web}/proxy/{submission.application}/").partition("/jobhistory/")
     if not separator:
         return None
-    job = f"{server}/ws/v1/history/mapreduce/jobs/{said.job}"
+    job = f"{server}/ws/v1/history/mapreduce/jobs/{submission.job}"
     tasks = fetch_entries(f"{job}/tasks", "tasks", "task")
     failed = [str(task["id"]) for task in tasks if task.get("state") == "FAILED" and task.get("id")]
-    failed += [f"{attempt.replace('attempt_', 'task_', 1).rpartition('_')[0]}" for attempt in said.failed[-1:]]
+    failed += [f"{attempt.replace('attempt_', 'task_', 1).rpartition('_')[0]}" for attempt in submission.failed[-1:]]
     for task in failed:
         attempts = fetch_entries(f"{job}/tasks/{task}/attempts", "taskAttempts", "taskAttempt")
         for attempt in reversed(attempts):
@@ -113,19 +116,19 @@ def _attempt(said: Submission) -> tuple[str, dict[str, Any]] | None:
     return None
 
 
-def _log(application: str, found: Found, yarn: str, environment: Mapping[str, str]) -> str:
+def _log(application: str, failed: FailedAttempt, yarn: str, environment: Mapping[str, str]) -> str:
     """The end of a container's standard error: from its node while it has it, then from the history server, else by
     the program ``yarn logs``."""
-    if found.container is None:
+    if failed.container is None:
         return ""
-    addresses = [f"http://{found.node}/ws/v1/node/containers/{found.container}/logs/stderr"] if found.node else []
-    if found.history:
-        addresses.append(f"{found.history}/ws/v1/history/containerlogs/{found.container}/stderr")
+    addresses = [f"http://{failed.node}/ws/v1/node/containers/{failed.container}/logs/stderr"] if failed.node else []
+    if failed.history:
+        addresses.append(f"{failed.history}/ws/v1/history/containerlogs/{failed.container}/stderr")
     for address in addresses:
         data = fetch(address, last_bytes=LOG_BYTES)
         if data and b"RemoteException" not in data[:200]:
             return _contents(data.decode("utf-8", "replace"))
-    command = [yarn, "logs", "-applicationId", application, "-containerId", found.container, "-log_files", "stderr"]
+    command = [yarn, "logs", "-applicationId", application, "-containerId", failed.container, "-log_files", "stderr"]
     try:
         done = subprocess.run(
             command,
@@ -141,7 +144,7 @@ def _log(application: str, found: Found, yarn: str, environment: Mapping[str, st
 
 
 def _contents(text: str) -> str:
-    """What a log says, without what YARN writes around it."""
+    """The content of a log, without what YARN writes around it."""
     _, mark, rest = text.partition("LogContents:\n")
     return re.split(r"^End of LogType:", rest if mark else text, maxsplit=1, flags=re.MULTILINE)[0]
 
@@ -151,10 +154,10 @@ _REASON = re.compile(r"Job job_\w+ failed with state \w+ due to: (.+)")
 _NOISE = re.compile(
     r"^(reporter:|nnjobs: worker \d+ on \S+$|log4j:|SLF4J|INFO: |WARNING: |OpenJDK |[A-Z][a-z]{2} \d\d, \d{4} )|^\s*$"
 )
-"""Lines that say nothing of a failure, most of them the JVM's."""
+"""Lines that do not explain a failure, most of them the JVM's."""
 
 
-def _telling(log: str) -> list[str]:
+def _last_lines(log: str) -> list[str]:
     """A traceback in a log if there is one, and the log's last lines."""
     lines = [line.rstrip() for line in log.splitlines() if not _NOISE.match(line)]
     starts = [index for index, line in enumerate(lines) if line.startswith("Traceback (most recent call last)")]
@@ -170,9 +173,9 @@ def _telling(log: str) -> list[str]:
     return ["the last lines of its log:", *lines[-LOG_LINES:]] if lines else []
 
 
-def _client_error(said: Submission) -> list[str]:
-    """What the client itself complained of, where no task's log was to be had; for a job that ran, why it failed."""
-    reasons = [reason for line in said.lines for reason in _REASON.findall(line)]
-    lines = [line for line in said.lines if " ERROR " in line or " WARN " in line or "Exception" in line]
-    told = reasons or [line.strip() for line in lines or said.lines if not line.startswith("\tat ")]
-    return list(dict.fromkeys(told))[-LOG_LINES:]
+def _client_error(submission: Submission) -> list[str]:
+    """The client's own errors, where no task's log could be read; of a job that ran, why it failed."""
+    reasons = [reason for line in submission.lines for reason in _REASON.findall(line)]
+    lines = [line for line in submission.lines if " ERROR " in line or " WARN " in line or "Exception" in line]
+    chosen = reasons or [line.strip() for line in lines or submission.lines if not line.startswith("\tat ")]
+    return list(dict.fromkeys(chosen))[-LOG_LINES:]

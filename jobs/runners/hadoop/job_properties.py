@@ -1,4 +1,4 @@
-"""What a job asks of the cluster: memory, cores and the properties of a lean streaming job, from the run's spec.
+"""The properties of a lean streaming job, and the size of its tasks' containers.
 
 Streaming tasks are a JVM that only copies lines, and a Python that works: the JVM gets a small heap and compiles
 quickly, the container has room for both. Hadoop's defaults (10 s for an answer to the client, seconds between
@@ -17,7 +17,7 @@ PYTHON_MB = 192
 """A task's Python with numpy, scipy and pyarrow loaded, before it reads a row."""
 
 JVM_MB = 128
-"""What a small JVM takes beside its heap: classes, compiled code, threads, buffers."""
+"""What a small JVM takes besides its heap: classes, compiled code, threads, buffers."""
 
 LEAST_MB = 512
 """Of a container: YARN's nodes give out memory in steps of this size or larger."""
@@ -32,11 +32,11 @@ MASTER_HEAP_MB = 192
 """Of the job's master (MRAppMaster), for a job of up to some hundred tasks; more tasks get more, see `master_heap`."""
 
 TIMEOUT_SECONDS = 600.0
-"""Hadoop's own default: a task without a sign of life for so long is killed."""
+"""Hadoop's default: a task that reports no progress for this time is killed."""
 
 
 UBER_MAPS = 9
-"""At most so many workers share the master's container: Hadoop's own bound (mapreduce.job.ubertask.maxmaps)."""
+"""At most this many map tasks share the master's container: Hadoop's default (mapreduce.job.ubertask.maxmaps)."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Container:
 
 
 def container(runtime: Runtime, demand: TaskDemand, workers: int = 1) -> Container:
-    """Return the container of a task that holds so many workers, or what the configuration says of its size."""
+    """Return the container of a task that holds ``workers`` workers, unless the configuration sets its size."""
     hadoop = runtime.hadoop
     heap = hadoop.heap_mb or HEAP_MB + -(-LINE_COPIES * demand.line_bytes // MB)
     shared = 0 if workers == 1 else PYTHON_MB  # of the process that the workers are forked from
@@ -68,8 +68,11 @@ def job_properties(
     uber: bool,
     lines_per_map: int,
 ) -> dict[str, str]:
-    """The properties of one job of so many map tasks, all but what mrjob adds for sorted values. The configuration's
-    ``jobconf`` wins."""
+    """Return the properties of one job, all but those that mrjob adds for sorted values.
+
+    ``tasks`` is the number of lines in its plan; ``size`` is that of a task's container. The properties in the
+    configuration's ``jobconf`` win.
+    """
     hadoop = runtime.hadoop
     options = hadoop.jvm_options
     jvm = f"-Xmx{size.heap_mb}m {options}".strip()
@@ -104,11 +107,11 @@ def job_properties(
         "mapreduce.job.ubertask.maxmaps": str(max(tasks, UBER_MAPS)),
         # A reducer started before all maps are done would only hold a container while the training goes on.
         "mapreduce.job.reduce.slowstart.completedmaps": "1.0",
-        # Who waits for a job of seconds asks more often than once a second.
+        # The client asks about a job of seconds more often than once a second.
         "mapreduce.client.progressmonitor.pollinterval": "100",
         "yarn.app.mapreduce.am.scheduler.heartbeat.interval-ms": "100",
-        # A NameNode that starts anew is waited for, 20 times a second and 20 times 5 s, by master and tasks alike. Else
-        # a job fails by the first connection that it finds broken: that of its commit, say.
+        # Master and tasks wait for a NameNode that restarts, 20 times a second and 20 times 5 s. Else a job fails by
+        # the first broken connection: that of its commit, for example.
         "dfs.client.retry.policy.enabled": "true",
         "dfs.client.retry.policy.spec": "1000,20,5000,20",
         "mapreduce.fileoutputcommitter.algorithm.version": "2",
@@ -121,7 +124,7 @@ def job_properties(
 
 
 def master_heap(tasks: int) -> int:
-    """Megabytes of the master's heap: its own, and about 100 kB for every task."""
+    """Return the megabytes of the master's heap: a base, and about 100 kB for every task."""
     return MASTER_HEAP_MB + tasks // 10
 
 

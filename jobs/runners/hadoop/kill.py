@@ -1,4 +1,4 @@
-"""Ending an application, or an attempt of a task. Over HTTP where the resource manager allows it; else by its programs,
+"""Kills an application, or an attempt of a task: over HTTP where the resource manager allows it, else by its programs,
 each of which is a JVM."""
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from nnlib.storage.hdfs.hadoop_config import properties
 
 KILL_SECONDS = 60.0
 END_SECONDS = 10.0
-"""For so long the end of a killed application is waited for: a node hears of it with its next heartbeat."""
+"""How long to wait for the end of a killed application: a node learns of it with its next heartbeat."""
 POLL_SECONDS = 0.05
 NODE_SECONDS = 1.0
-"""For so long a node is asked: their web services may be out of reach from here, and there may be many."""
+"""How long to wait for a node's answer: nodes' web services may be out of reach, and there may be many nodes."""
 PROCESS_SECONDS = 0.5
 """A container that was killed while it started counts as ended before its process has; that gets 0.25 s to end by
 itself (``yarn.nodemanager.sleep-delay-before-sigkill.ms``)."""
@@ -40,8 +40,11 @@ STAGING = "/tmp/hadoop-yarn/staging"
 
 
 def kill_application(name: str, web: str | None, yarn: str, environment: Mapping[str, str]) -> bool:
-    """End an application, wait until nothing of it runs, and delete what its client staged; False if nobody took the
-    order. ``web`` is the resource manager's address, if the client told it, and ``yarn`` the program."""
+    """Kill an application, wait until nothing of it runs, and delete what its client staged; return False if the
+    cluster did not accept the order.
+
+    ``web`` is the resource manager's address, if the client printed it; ``yarn`` is the program.
+    """
     web = web or resource_manager()
     nodes = nodes_of(name, web)
     taken = web is not None and _kill_by_http(f"{web}/ws/v1/cluster/apps/{name}/state?user.name={user()}")
@@ -53,8 +56,8 @@ def kill_application(name: str, web: str | None, yarn: str, environment: Mapping
 
 
 def _await_end(name: str, web: str | None, nodes: set[str]) -> None:
-    """Until its processes on the nodes are gone: a master or a task that has only begun would make its output's folder
-    anew behind whoever deletes it."""
+    """Wait until an application's processes on the nodes are gone: a master or a task that has just begun would make
+    the output folder again after it was deleted."""
     deadline = time.monotonic() + END_SECONDS
     while application(name, web).get("state") not in (None, *ENDED) and time.monotonic() < deadline:
         time.sleep(POLL_SECONDS)
@@ -65,13 +68,13 @@ def _await_end(name: str, web: str | None, nodes: set[str]) -> None:
 
 
 def _runs_on(node: str, name: str) -> bool:
-    """Whether a node still has containers of an application. One that does not answer is not waited for."""
+    """Whether a node still has containers of an application; False for a node that does not answer."""
     app = fetch_object(f"{node}/ws/v1/node/apps/{name}", "app", timeout=NODE_SECONDS)
     return (app.get("state") or "FINISHED") not in ("APPLICATION_RESOURCES_CLEANINGUP", "FINISHED")
 
 
 def delete_staged(name: str) -> None:
-    """Delete the job's files that its client put into HDFS. An application's master does so, but not if it is killed or
+    """Delete a job's files that its client uploaded to HDFS. An application's master does so, unless it is killed or
     never started."""
     job = name.replace("application_", "job_", 1)
     with contextlib.suppress(NnjobsError):  # it is some kilobytes; the default file system need not be HDFS
@@ -80,21 +83,21 @@ def delete_staged(name: str) -> None:
 
 
 def kill_attempt(attempt: str, web: str | None, mapred: str, environment: Mapping[str, str]) -> None:
-    """End an attempt of a task; its job starts another, and does not count this one as a failure.
+    """Kill an attempt of a task; its job starts another, and does not count this one as a failure.
 
-    Its container goes whatever state its processes are in: the resource manager's proxy leads to the job's master.
-    ``mapred`` is the program.
+    The container ends whatever state its processes are in. ``web`` is the resource manager's address, whose proxy leads
+    to the job's master; ``mapred`` is the program.
     """
     _, cluster, number, kind, task, _ = attempt.split("_")
     job, name = f"job_{cluster}_{number}", f"application_{cluster}_{number}"
-    place = f"tasks/task_{cluster}_{number}_{kind}_{task}/attempts/{attempt}/state"
-    if web is not None and _kill_by_http(f"{web}/proxy/{name}/ws/v1/mapreduce/jobs/{job}/{place}?user.name={user()}"):
+    path = f"tasks/task_{cluster}_{number}_{kind}_{task}/attempts/{attempt}/state"
+    if web is not None and _kill_by_http(f"{web}/proxy/{name}/ws/v1/mapreduce/jobs/{job}/{path}?user.name={user()}"):
         return
     _run_quietly([mapred, "job", "-kill-task", attempt], environment)
 
 
 def _run_quietly(command: Sequence[str], environment: Mapping[str, str]) -> bool:
-    """Whether a program did what it was asked to. No Ctrl-C at the terminal reaches it."""
+    """Run a program, which no Ctrl-C at the terminal reaches; return whether it succeeded."""
     try:
         done = subprocess.run(
             command,

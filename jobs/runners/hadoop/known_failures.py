@@ -1,4 +1,4 @@
-"""Failures of Hadoop jobs that are recognized by what their logs say, with what to do about each."""
+"""Known failures of Hadoop jobs: recognized by their logs, each with what to do about it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Known:
-    """A failure that has a name: what its text looks like, what to say, what to do; ``lasting``: trying again would
-    not help."""
+    """A known failure: the pattern of its text, the message, what to do. ``lasting``: it would fail again."""
 
     text: re.Pattern[str]
     message: str

@@ -1,4 +1,4 @@
-"""mrjob's view of HDFS, over our storage: no JVM for a look at a file."""
+"""mrjob's view of HDFS, over `nnlib.storage`: no JVM starts to look at a file."""
 
 from __future__ import annotations
 
@@ -13,14 +13,13 @@ from nnlib.storage import Storage, file_at, has_scheme, storage
 
 
 class StorageFilesystem(Filesystem):  # type: ignore[misc]
-    """Paths with a scheme, such as ``hdfs://``. Names are taken as they are: nothing here expands patterns."""
+    """Serves mrjob the paths with a scheme, such as ``hdfs://``. No patterns are expanded."""
 
     def can_handle_path(self, path: str) -> bool:
         return has_scheme(path)
 
     def ls(self, path_glob: str) -> Iterator[str]:
-        place = storage(path_glob)
-        names = place.names()
+        names = storage(path_glob).names()
         if not names and self.exists(path_glob):
             yield path_glob
         for name in names:
@@ -33,7 +32,7 @@ class StorageFilesystem(Filesystem):  # type: ignore[misc]
         return self._at(path_glob).exists(_name(path_glob))
 
     def mkdir(self, path: str) -> None:
-        """Folders come with their first file."""
+        """Do nothing: a folder is made with its first file."""
 
     def put(self, src: str, path: str) -> None:
         self._at(path).write(_name(path), Path(src).read_bytes())

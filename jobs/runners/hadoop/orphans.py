@@ -1,8 +1,8 @@
-"""What a killed driver left on the cluster, for the next command to end: its application, which goes on for nobody, and
-its scratch folder.
+"""Ends what killed drivers have left on the cluster: their applications, which work for nobody, and staging folders.
 
-A folder's name says whose it is (`nnlib.core.scratch`) and of which run; applications carry it as a tag. So a driver
-that died here is known by its process, and one that died anywhere by its run, once somebody else holds that run's lock.
+A folder's name says which process made it (`nnlib.core.scratch`) and for which run; applications carry it as a tag. A
+driver that died on this machine is recognized by its process; one that died anywhere by its run, once another driver
+holds that run's lock.
 """
 
 from __future__ import annotations
@@ -28,18 +28,24 @@ _NAME = re.compile(r"nnjobs-(?:.*-)?([0-9a-f]{8})-[0-9a-f]{12}")
 
 
 def folder_name(run: str | None) -> str:
-    """A new name for this process's scratch folder, also good as a tag of YARN's: lower case, at most 100 characters.
-    ``run`` is the address of the run that it works for, if it holds a run's lock."""
+    """Return a new name for this process's staging folder.
+
+    It is also a valid tag of a YARN application: lower case, at most 100 characters. ``run`` is the address of the run
+    whose lock the process holds, if it holds one.
+    """
     return f"{folder_prefix()}{_run_mark(run)}-{secrets.token_hex(6)}"
 
 
 def sweep(base: Storage, folder: str, run: str | None, notify: Callable[[Note], None]) -> None:
-    """End the applications and delete the scratch folders, in ``folder`` of ``base``, of drivers that are dead."""
+    """End the applications and delete the staging folders of dead drivers, in ``folder`` of ``base``.
+
+    These are drivers that died on this machine, and earlier drivers of ``run``, whose lock this process holds.
+    """
     for name in base.names(folder):
-        found = _NAME.fullmatch(name)
-        if is_abandoned(name) or (run is not None and found is not None and found[1] == _run_mark(run)):
+        matched = _NAME.fullmatch(name)
+        if is_abandoned(name) or (run is not None and matched is not None and matched[1] == _run_mark(run)):
             ended, left = _end_applications(name, notify)
-            if left:  # its folder's name is the tag by which the next command finds it
+            if left:  # the folder stays: its name is the tag by which the next command finds the application
                 names = ", ".join(left)
                 _warn(notify, f"cannot end what a killed driver left running: {names} (yarn application -kill)")
                 continue
@@ -58,18 +64,20 @@ def _and_ended(applications: list[str]) -> str:
 def _run_mark(run: str | None) -> str:
     if run is None:
         return NO_RUN
-    place = run if has_scheme(run) else f"{platform.node()}:{run}"  # a path means another run on another machine
-    return hashlib.sha256(place.encode()).hexdigest()[:8]
+    address = run if has_scheme(run) else f"{platform.node()}:{run}"  # a path means another run on another machine
+    return hashlib.sha256(address.encode()).hexdigest()[:8]
 
 
 def _end_applications(tag: str, notify: Callable[[Note], None]) -> tuple[list[str], list[str]]:
-    """End what runs under a tag: what was ended, and what could not be. By the program ``yarn``, which knows every
-    resource manager and how to log in there."""
+    """End the applications with a tag; return those that were ended, and those that could not be.
+
+    The program ``yarn`` lists them: it knows every resource manager and how to log in there.
+    """
     try:
         listed = _yarn("-list", "-appTags", tag, "-appStates", ALIVE)
-        found = re.findall(r"^(application_\d+_\d+)\b", listed, re.MULTILINE)
-        ended = [name for name in found if kill_application(name, None, program("yarn"), os.environ)]
-        return ended, [name for name in found if name not in ended]
+        names = re.findall(r"^(application_\d+_\d+)\b", listed, re.MULTILINE)
+        ended = [name for name in names if kill_application(name, None, program("yarn"), os.environ)]
+        return ended, [name for name in names if name not in ended]
     except (OSError, subprocess.SubprocessError) as error:
         _warn(notify, f"cannot see whether a killed driver's application still runs: {error}")
         return [], []

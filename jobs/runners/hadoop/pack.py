@@ -1,9 +1,9 @@
-"""A relocatable environment for the nodes: Python itself, nnjobs and what its tasks import, in one archive.
+"""Packs a relocatable environment for the nodes: Python itself, nnjobs and what its tasks import, in one archive.
 
-Nothing is downloaded: the files are those of the environment that packs, found through the installed distributions'
-records. The archive runs from any folder: a launcher sets PYTHONHOME and the search paths to where it lies. Compiled
-modules are stored besides sources in the form that Python takes without looking at the source's date (PEP 552,
-unchecked), for an archive has no dates; equal inputs give equal bytes.
+Nothing is downloaded: the files are those of this environment, as the installed distributions' records list them. The
+archive runs from any folder: a launcher sets PYTHONHOME and the search paths to where it lies. Compiled modules are
+stored next to sources in the form that Python accepts without comparing the source's date (PEP 552, unchecked), because
+an archive has no dates; equal inputs give equal bytes.
 """
 
 from __future__ import annotations
@@ -51,10 +51,10 @@ NOT_PACKED = re.compile(
     r"|^pyarrow/(libarrow_flight|_flight|src/|includes/)"  # 35 MB of Arrow that nothing else loads
 )
 NEEDED = re.compile(r"^scipy/_lib/_test[^/]*\.py$")
-"""Matched by the above, and still imported."""
+"""Files that `NOT_PACKED` matches and that are imported all the same."""
 
 SYSTEM_LIBRARIES = re.compile(r"^(linux-vdso|ld-linux|ld-musl|lib(c|m|pthread|dl|rt|util|resolv|nsl|anl)\.so)")
-"""Every system has its own, and must not get another's."""
+"""Libraries of the operating system: each node must use those that it has."""
 
 LEVEL = 1
 """Of gzip: better ones take three times as long for a tenth less."""
@@ -91,11 +91,15 @@ class Entry:
     executable: bool = False
 
     def read(self) -> bytes:
+        """Return the content of the file."""
         return self.data if self.source is None else self.source.read_bytes()
 
 
 def environment_entries(*, torch: bool = False, python: bool = True) -> list[Entry]:
-    """Everything but nnjobs itself: the launcher, the interpreter, the distributions."""
+    """Return all files but nnjobs itself: the launcher, the interpreter (with ``python``), the distributions.
+
+    Raises `UsageError` where no environment can be packed.
+    """
     if sys.platform != "linux":
         raise UsageError(
             f"an environment for a cluster is packed on Linux, this is {sys.platform}",
@@ -107,7 +111,7 @@ def environment_entries(*, torch: bool = False, python: bool = True) -> list[Ent
 
 
 def code_entries(folder: str = "") -> list[Entry]:
-    """nnjobs itself: the packages ``jobs`` and ``nnlib``."""
+    """Return the files of nnjobs itself, the packages ``jobs`` and ``nnlib``, in ``folder`` of the archive."""
     return [
         Entry(f"{folder}{package.__name__}/{path.relative_to(root).as_posix()}", path)
         for package in (jobs, nnlib)
@@ -118,7 +122,7 @@ def code_entries(folder: str = "") -> list[Entry]:
 
 
 def write_archive(target: BinaryIO, entries: Iterable[Entry]) -> None:
-    """A tar.gz of the entries, with the compiled form beside every Python source; equal entries, equal bytes."""
+    """Write a tar.gz of the entries, with the compiled form of every Python source; equal entries give equal bytes."""
     with (
         gzip.GzipFile(filename="", mode="wb", compresslevel=LEVEL, fileobj=target, mtime=0) as packed,
         tarfile.open(fileobj=packed, mode="w|", format=tarfile.GNU_FORMAT) as archive,
@@ -140,7 +144,7 @@ def _add(archive: tarfile.TarFile, name: str, data: bytes, executable: bool) -> 
 def _compiled(entry: Entry, source: bytes) -> tuple[str, bytes] | None:
     """Name and content of a source's compiled form; None for what is no Python of this version (templates).
 
-    What Python has compiled before is taken over: compiling all sources anew would take ten seconds. Format 2 of
+    Code that Python has compiled before is reused: compiling all sources anew would take ten seconds. Format 2 of
     marshal has no references between equal objects, which depend on what else the process holds.
     """
     code = _cached_code(entry.source)
@@ -185,28 +189,28 @@ def _distributions(roots: Sequence[str]) -> Iterator[Entry]:
 
 
 def installed(roots: Sequence[str]) -> list[importlib.metadata.Distribution]:
-    """Distributions by name, and those they require on this machine, each once. Extras are not followed.
+    """Return the distributions with these names, and those they require on this machine, each once, without extras.
 
     A requirement that is not installed is one for another platform or Python: what is installed works together.
     """
     wanted = list(roots) + (["setuptools"] if sys.version_info >= (3, 12) else [])  # mrjob needs its distutils
-    found: dict[str, importlib.metadata.Distribution] = {}
+    distributions: dict[str, importlib.metadata.Distribution] = {}
     while wanted:
         name = re.sub(r"[-_.]+", "-", wanted.pop()).lower()
-        if name in found:
+        if name in distributions:
             continue
         try:
-            found[name] = importlib.metadata.distribution(name)
+            distributions[name] = importlib.metadata.distribution(name)
         except importlib.metadata.PackageNotFoundError:
             if name in (re.sub(r"[-_.]+", "-", root).lower() for root in roots):
                 raise UsageError(f"{name} is not installed here, so it cannot be packed") from None
             continue
-        for requirement in found[name].requires or ():
+        for requirement in distributions[name].requires or ():
             text, _, marker = requirement.partition(";")
             matched = re.match(r"\s*([A-Za-z0-9][A-Za-z0-9._-]*)", text)
             if matched and "extra" not in marker:
                 wanted.append(matched[1])
-    return [found[name] for name in sorted(found)]
+    return [distributions[name] for name in sorted(distributions)]
 
 
 def _interpreter() -> Iterator[Entry]:
@@ -234,12 +238,15 @@ def _shared_libraries(binaries: Sequence[Path]) -> dict[str, Path]:
         ).stdout
     except OSError as error:
         raise UsageError("ldd, which finds Python's shared libraries, is not there", hint="--no-python") from error
-    found = re.findall(r"^\s*(\S+) => (/\S+)", listing, re.MULTILINE)
-    return {name: Path(path) for name, path in found if not SYSTEM_LIBRARIES.match(name)}
+    libraries = re.findall(r"^\s*(\S+) => (/\S+)", listing, re.MULTILINE)
+    return {name: Path(path) for name, path in libraries if not SYSTEM_LIBRARIES.match(name)}
 
 
 def pack(target: Path, *, torch: bool = False, python: bool = True) -> str:
-    """Write the whole environment, nnjobs included, into one archive; returns its SHA-256. Replaces it as a whole."""
+    """Write the whole environment, nnjobs included, into one archive; return its SHA-256.
+
+    An older archive is replaced as a whole. Raises `StorageError` if the archive cannot be written.
+    """
     entries = environment_entries(torch=torch, python=python) + code_entries(f"{PACKAGES}/")
     return _write(target, entries)
 
@@ -260,7 +267,7 @@ def _write(target: Path, entries: Iterable[Entry]) -> str:
 
 
 def hash_of(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal digits."""
+    """Return the SHA-256 of a file, in hexadecimal digits."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
@@ -281,14 +288,14 @@ def cached_environment(notify: Callable[[Note], None]) -> tuple[Path, str]:
 
 
 def code_archive() -> tuple[bytes, str]:
-    """nnjobs itself as an archive (it is small, and changes more often than what it needs), and its SHA-256."""
+    """Return nnjobs itself as an archive (small, and changed more often than what it imports), and its SHA-256."""
     buffer = BytesIO()
     write_archive(buffer, code_entries())
     return buffer.getvalue(), hashlib.sha256(buffer.getvalue()).hexdigest()
 
 
 def _installation() -> str:
-    """What tells one state of the installed packages from another: every (re)installation writes a record anew."""
+    """A hash of the state of the installed packages: every (re)installation writes a new record."""
     facts = [sys.version, sys.base_prefix, str(_date(Path(str(importlib.util.__file__)))), str(_date(Path(__file__)))]
     for distribution in installed(ROOTS):
         record = next((file for file in distribution.files or () if file.name == "RECORD"), None)
@@ -305,13 +312,13 @@ def _date(path: Path) -> int:
 
 
 def cache_folder() -> Path:
-    """Where packed environments are kept on this machine."""
+    """Return the folder of packed environments on this machine."""
     home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(home, "nnjobs", "environments")
 
 
 KEPT = 3
-"""Packed environments that stay on this machine: a few installations may take turns."""
+"""How many packed environments stay on this machine: a few installations may take turns."""
 
 
 def _forget_old(folder: Path) -> None:

@@ -1,8 +1,8 @@
 """mrjob's Hadoop runner, made to start one JVM a job: the client.
 
-mrjob 0.7.4 asks ``hadoop version`` before every job, and starts a JVM for every look at HDFS; it ships its own code and
-a shell script that wraps every task. Here the environment holds all code, files go by storage, and everything that a
-job needs lies in HDFS before it starts, so that the runner has only to build the command line and read the output.
+mrjob 0.7.4 runs ``hadoop version`` before every job, and starts a JVM for every access to HDFS; it ships its own code
+and a shell script that wraps every task. Here the environment holds all code, `nnlib.storage` uploads the files, and
+everything that a job needs lies in HDFS before it starts. The runner only builds the command line and reads the output.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from nnlib.run.run_events import JobEvent, RunEvent
 from nnlib.storage import has_scheme, storage
 
 SUCCESS = "_SUCCESS"
-"""Hadoop's committer writes it when all output is there."""
+"""The file that Hadoop's committer writes when all output is there."""
 
 LINES = "org.apache.hadoop.mapred.lib.NLineInputFormat"
 """Cuts a file into map tasks by lines: the plan is one small file, however many workers there are."""
 
 PROPERTY_NAMES_SINCE = "3.0.0"
-"""The Hadoop whose names of properties mrjob is to use; those of Hadoop 2 are the same. Asking costs a JVM."""
+"""The Hadoop version whose property names mrjob is to use; those of Hadoop 2 are the same. Asking would start a JVM."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,11 +85,11 @@ class HadoopRunner(HadoopJobRunner):  # type: ignore[misc]
         return [*self._task_python_bin(), "-m", self.job.request.job.__module__, *self._args_for_task(step_num, mrc)]
 
     def _file_arg_hash_paths(self, named_paths: Any = None, always_use_hash: bool = True) -> Iterator[str]:
-        """Only what lies in HDFS: mrjob would send the job's script, too, which the environment has."""
+        """Only files in HDFS: mrjob would also send the job's script, which is in the environment."""
         return (path for path in super()._file_arg_hash_paths(named_paths, always_use_hash) if has_scheme(path))
 
     def _upload_args(self) -> list[str]:
-        """None: Hadoop's ``-files`` and ``-archives`` refuse names with spaces, the properties they set do not."""
+        """No arguments: Hadoop's ``-files`` and ``-archives`` refuse names with spaces, properties do not."""
         return []
 
     def _jobconf_for_step(self, step_num: int) -> dict[str, str]:
@@ -119,7 +119,7 @@ class HadoopRunner(HadoopJobRunner):  # type: ignore[misc]
             if submission.state is State.LEFT:
                 self._warn_of_left(str(submission.application))
         if status and self._has_succeeded(submission):
-            self._warn(f"{name}: done, though its client was not told (exit status {status})")
+            self._warn(f"{name}: done, though its client failed (exit status {status})")
             status = 0
         self.job.record(
             JobEvent(
@@ -143,22 +143,22 @@ class HadoopRunner(HadoopJobRunner):  # type: ignore[misc]
         raise error
 
     def _has_succeeded(self, submission: Submission) -> bool:
-        """Whether the job went well though its client failed: where the history server has nothing of it, say."""
+        """Whether the job went well though its client failed, for example because the history server lost it."""
         name = submission.application
         if name is None or application(name, submission.web).get("finalStatus") != "SUCCEEDED":
             return False
         return SUCCESS in storage(self._output_dir).names()
 
     def _end(self, name: str, yarn: str, environment: Mapping[str, str]) -> None:
-        """Leave nothing of a failed application, nor let it go on where only its client has died: it would write where
-        the next one does."""
+        """Delete what a failed application has staged, and end it where only its client has died: it would write to the
+        same files as the next job."""
         submission = self.job.submission
         state = application(name, submission.web).get("state")
         if state in ENDED:
             delete_staged(name)  # its master may have died before it could
         elif submission.state is State.ENDED:
             return  # the session has killed it
-        elif state is None:  # nobody knows it, or nobody answers
+        elif state is None:  # the cluster does not know it, or does not answer
             if submission.state is State.RUNNING:
                 self._warn_of_left(name)
         elif not kill_application(name, submission.web, yarn, environment):
@@ -171,7 +171,7 @@ class HadoopRunner(HadoopJobRunner):  # type: ignore[misc]
         self.job.notify(Note(text, "warning"))
 
     def cleanup(self, mode: Any = None) -> None:
-        """The job's output goes; everything else belongs to the run."""
+        """Delete the job's output; everything else belongs to the session."""
         storage(self._output_dir).delete("")
 
     def lines(self) -> Iterable[bytes]:

@@ -1,7 +1,7 @@
-"""A folder in HDFS for what the jobs of one command need, and the environment that their tasks run in.
+"""The staging folder in HDFS: what the jobs of one command need, and the environment that their tasks run in.
 
-Everything goes up once per command (the environment once per change of it: it stays, under its hash). Tasks get files
-through the distributed cache, which copies a file once to each node however many tasks run there.
+Everything is uploaded once per command (the environment once per change: it stays there, under its hash). Tasks get
+files through the distributed cache, which copies a file once to each node however many tasks run there.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from nnlib.core.events import Note
 from nnlib.storage import file_at, has_scheme, storage
 
 RUNS = "runs"
-"""Folder of all commands' scratch folders, beside that of the environments."""
+"""Folder of all commands' staging folders, next to that of the environments."""
 
 
 class Staging:
@@ -45,7 +45,7 @@ class Staging:
         with ExitStack() as stack:
             folder = f"{RUNS}/{self._tag}"
             stack.callback(base.delete, folder)
-            # Its owner's alone, as the run directory is: jobs' output is the model. (In a file system that all nodes
+            # Private to its owner, as the run directory is: jobs' output is the model. (In a file system that all nodes
             # mount, tasks may run as another user of the system.)
             self.storage = storage(f"{base.root}/{folder}", private=base.is_remote)
             # Where all nodes share a file system it can be a folder there, which mrjob would take for one of HDFS.
@@ -54,29 +54,29 @@ class Staging:
             self._stack = stack.pop_all()
 
     def close(self) -> None:
-        """Leave nothing of the command there."""
+        """Delete the folder."""
         self._stack.close()
 
     def address(self, name: str) -> str:
-        """A file here, for the distributed cache."""
+        """Return the address of a file of the folder, for the distributed cache."""
         return escaped(f"{self.root}/{name}")
 
     def next_job(self) -> None:
-        """From now on files are another job's."""
+        """Begin another job: files that are shipped from now on are for it."""
         self._jobs += 1
 
     def shipped(self, file: str) -> str:
-        """A file's address for the distributed cache; of one on this machine a copy goes up first, for this job."""
+        """Return a file's address for the distributed cache; a file of this machine is uploaded first, for this job."""
         if has_scheme(file):
             return escaped(file)
-        place, name = file_at(file)
+        source, name = file_at(file)
         copy = f"job-{self._jobs:06d}/{name}"
         self.storage.delete(f"job-{self._jobs - 1:06d}")
-        self.storage.write(copy, place.read(name))
+        self.storage.write(copy, source.read(name))
         return self.address(copy)
 
     def options(self, plan: str, arguments: Sequence[Any]) -> dict[str, Any]:
-        """mrjob's options of a job whose tasks read lines of the file ``plan``."""
+        """Return mrjob's options for a job whose tasks read lines of the file ``plan`` with these arguments."""
         conf = Path(self._settings.mrjob_conf)
         return {
             "conf_paths": [str(conf)] if conf.exists() else [],
@@ -91,7 +91,10 @@ class Staging:
 
 
 def base_address(settings: Hadoop, near: str) -> str:
-    """Where scratch folders and environments lie: as configured, or in the user's home on the cluster of ``near``."""
+    """Return the folder of staging folders and environments.
+
+    It is ``runtime.hadoop.scratch``, or lies in the user's home on the cluster of the address ``near``.
+    """
     if settings.scratch is not None:
         return settings.scratch
     scheme, _, rest = near.partition("://")

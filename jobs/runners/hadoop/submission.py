@@ -1,4 +1,4 @@
-"""The client: one ``hadoop jar`` that submits a job and waits for it. The only JVM the driver starts for a job."""
+"""Runs the client, the only JVM that a driver starts for a job: one ``hadoop jar`` that submits it and waits for it."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from jobs.runners.interrupts import uninterrupted
 from nnlib.core.errors import JobError
 
 _APPLICATION = re.compile(r"(?:/\.staging/|Submitting tokens for job: )job_(\d+_\d+)|\bapplication_(\d+_\d+)\b")
-"""The client names its job before it submits it, first by the folder of the job's files: an interruption in between
-must find what to kill and what to delete."""
+"""The client prints the name of its job before it submits it, first in the path of the job's files. An interruption in
+between must know what to kill and what to delete."""
 _TRACKING = re.compile(r"url to track the job: (https?://[^/\s]+)/")
 _FAILED = re.compile(r"Task Id *: *(attempt_\d+_\d+_[mr]_\d+_\d+), *Status *: *FAILED")
 _GROUP = re.compile(r"\t([^\t=]+)")
 _COUNTER = re.compile(r"\t\t([^=]+)=(\d+)")
 KEPT_LINES = 200
-"""The client's last lines, for an error."""
+"""How many of the client's last lines are kept, for an error."""
 
 STOP_SECONDS = 5.0
 
@@ -60,19 +60,19 @@ class Submission:
     def read_line(self, line: str) -> None:
         """Take the facts from one line of the client's standard error."""
         self.lines.append(line)
-        if self.application is None and (found := _APPLICATION.search(line)):
-            self.application = f"application_{found[1] or found[2]}"
+        if self.application is None and (match := _APPLICATION.search(line)):
+            self.application = f"application_{match[1] or match[2]}"
         if "Submitted application" in line:
             self._accepted()
-        if found := _TRACKING.search(line):
-            self.web = found[1]
+        if match := _TRACKING.search(line):
+            self.web = match[1]
             self._accepted()
-        if found := _FAILED.search(line):
-            self.failed.append(found[1])
-        if found := _COUNTER.fullmatch(line):
-            self.counters.setdefault(self._group, {})[found[1]] = int(found[2])
-        elif found := _GROUP.fullmatch(line):
-            self._group = found[1]
+        if match := _FAILED.search(line):
+            self.failed.append(match[1])
+        if match := _COUNTER.fullmatch(line):
+            self.counters.setdefault(self._group, {})[match[1]] = int(match[2])
+        elif match := _GROUP.fullmatch(line):
+            self._group = match[1]
 
     def _accepted(self) -> None:
         if self.state is State.UNSUBMITTED:
@@ -81,8 +81,8 @@ class Submission:
     @property
     def map_attempts(self) -> int | None:
         """The number of attempts of map tasks that were started, if Hadoop counted them."""
-        found = (group.get("Launched map tasks") for group in self.counters.values())
-        return next((number for number in found if number is not None), None)
+        counts = (group.get("Launched map tasks") for group in self.counters.values())
+        return next((count for count in counts if count is not None), None)
 
     @property
     def job(self) -> str | None:
@@ -94,11 +94,11 @@ def submit(arguments: Sequence[str], environment: Mapping[str, str], yarn: str, 
     """Run the client to its end; return its exit status. What it writes meanwhile goes into ``submission``.
 
     Whatever ends the wait early (Ctrl-C, SIGTERM, an error) also kills the application. ``yarn`` is the program that
-    does so where the resource manager does not take it from us over HTTP.
+    does so where the resource manager does not accept this over HTTP. Raises `JobError` if the client cannot start.
     """
     try:
-        # In a session of its own: a Ctrl-C at the terminal must reach this process, which then kills the job, and not
-        # the client, which would go and leave the job running.
+        # In a new session: a Ctrl-C at the terminal must reach this process, which then kills the job, and not the
+        # client, which would end and leave the job running.
         process = subprocess.Popen(
             arguments,
             env=dict(environment),
@@ -118,7 +118,7 @@ def submit(arguments: Sequence[str], environment: Mapping[str, str], yarn: str, 
         return process.wait()
     except BaseException:
         with uninterrupted():
-            _stop(process)  # first, that it cannot submit what is already killed
+            _stop(process)  # first, so that it cannot submit a job that is already killed
             for line in _rest(process):
                 submission.read_line(line)
             name = submission.application
@@ -137,7 +137,7 @@ def _lines(process: subprocess.Popen[bytes]) -> Iterator[str]:
 
 
 def _rest(process: subprocess.Popen[bytes]) -> list[str]:
-    """The lines of a client that has ended; not waiting for what a process of its own might still hold open."""
+    """The last lines of a client that has ended, without waiting for processes that it started and that still run."""
     assert process.stderr is not None
     os.set_blocking(process.stderr.fileno(), False)
     return (process.stderr.read() or b"").decode("utf-8", "replace").splitlines()

@@ -1,4 +1,4 @@
-"""Which Python runs a job's tasks: the nodes' own, or one that travels with the job."""
+"""Chooses the Python that runs a job's tasks: the nodes' installed one, or one that is shipped with the job."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from nnlib.core.machine import BLAS_VARIABLES
 from nnlib.storage import Storage, file_at, has_scheme
 
 ENVIRONMENTS = "environments"
-"""Folder of the packed environments in HDFS, by hash; the one thing that stays there after a run."""
+"""Folder of the packed environments in HDFS, by hash; nothing else stays there after a run."""
 
 UNPACKED = "nnjobs-env"
 CODE = "nnjobs-code"
-"""What the unpacked archives are called in a task's folder."""
+"""The names of the unpacked archives in a task's folder."""
 
 PASSED_ON = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "MKL_CBWR", "NPY_DISABLE_CPU_FEATURES")
 """Variables that hold for the nodes, too, where they are set here: which kernels numpy and BLAS compute with, so that
@@ -29,8 +29,8 @@ nodes with unlike processors can compute equal bits."""
 
 @dataclass(frozen=True)
 class Environment:
-    """``python``: the command that starts a task's Python; ``archives``: ``address#name`` for the distributed cache;
-    ``variables``: of the tasks' processes."""
+    """How tasks' processes start: ``python`` is the command, ``archives`` are what the distributed cache unpacks
+    (``address#name``), ``variables`` are environment variables."""
 
     python: tuple[str, ...]
     archives: tuple[str, ...]
@@ -38,9 +38,9 @@ class Environment:
 
 
 def environment(runtime: Runtime, base: Storage, notify: Callable[[Note], None]) -> Environment:
-    """The tasks' environment; a packed one is brought into HDFS if it is not there yet.
+    """Return the tasks' environment; a packed one is uploaded to HDFS if it is not there yet.
 
-    ``base`` is the folder in HDFS for what the tool keeps there. Raises `ConfigError` for an archive that is not there.
+    ``base`` is the folder in HDFS for what nnjobs keeps there. Raises `ConfigError` for an archive that does not exist.
     """
     settings = runtime.hadoop
     variables = dict.fromkeys(BLAS_VARIABLES, str(runtime.blas_threads)) | _variables(base)
@@ -50,10 +50,10 @@ def environment(runtime: Runtime, base: Storage, notify: Callable[[Note], None])
         return Environment(tuple(settings.python_bin.split()), (), variables)
     python = (f"{UNPACKED}/{LAUNCHER}",)
     if settings.archive is not None:
-        return Environment(python, (f"{_given(settings.archive, base, notify)}#{UNPACKED}",), variables)
+        return Environment(python, (f"{_configured_archive(settings.archive, base, notify)}#{UNPACKED}",), variables)
     packed, packed_hash = cached_environment(notify)
     code, code_hash = code_archive()
-    addresses = _kept(base, packed_hash, packed, notify), _kept(base, code_hash, code, notify)
+    addresses = _uploaded(base, packed_hash, packed, notify), _uploaded(base, code_hash, code, notify)
     archives = tuple(f"{address}#{name}" for address, name in zip(addresses, (UNPACKED, CODE), strict=True))
     return Environment(python, archives, variables | {"PYTHONPATH": CODE})
 
@@ -65,21 +65,21 @@ def _variables(base: Storage) -> dict[str, str]:
     return {name: ",".join(value.split()) for name, value in {**kernels, **base.access().environment}.items()}
 
 
-def _given(archive: str, base: Storage, notify: Callable[[Note], None]) -> str:
+def _configured_archive(archive: str, base: Storage, notify: Callable[[Note], None]) -> str:
     """The address of an archive that the configuration names, here or in HDFS."""
     if has_scheme(archive):
-        place, name = file_at(archive)
-        if not place.exists(name):
+        folder, name = file_at(archive)
+        if not folder.exists(name):
             raise ConfigError("there is no such archive", key="runtime.hadoop.archive", file=archive)
         return escaped(archive)
     path = Path(archive)
     if not path.is_file():
         raise ConfigError("there is no such archive", key="runtime.hadoop.archive", file=archive)
-    return _kept(base, hash_of(path), path, notify)
+    return _uploaded(base, hash_of(path), path, notify)
 
 
-def _kept(base: Storage, digest: str, archive: Path | bytes, notify: Callable[[Note], None]) -> str:
-    """The address of an archive in HDFS, where it lies under its hash; it goes up, as a whole, if it is not there."""
+def _uploaded(base: Storage, digest: str, archive: Path | bytes, notify: Callable[[Note], None]) -> str:
+    """The address of an archive in HDFS, where it lies under its hash; it is uploaded as a whole if it is missing."""
     name = f"{ENVIRONMENTS}/{digest}.tar.gz"
     if not base.exists(name):
         if isinstance(archive, Path):
@@ -91,5 +91,5 @@ def _kept(base: Storage, digest: str, archive: Path | bytes, notify: Callable[[N
 
 
 def escaped(address: str) -> str:
-    """An address as Hadoop's lists of files want it: separated by commas, with ``#`` before a name."""
+    """Return an address as Hadoop's lists of files need it, which have commas between files and ``#`` before names."""
     return quote(address, safe=":/")

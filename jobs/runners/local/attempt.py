@@ -1,4 +1,4 @@
-"""One attempt at a local task: its files, its process, what became of it."""
+"""One attempt at a local task: its files, its process, its outcome."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ from jobs.runners.local.chaos import Faults
 from nnlib.core.errors import MismatchError
 
 ATTEMPT = "NNJOBS_ATTEMPT"
-"""Environment variable that tells a task's process which attempt it is, from 0."""
+"""Environment variable with the number of the attempt that a task's process is, from 0."""
 TAIL_LINES, TAIL_BYTES, TAIL_COLUMNS = 12, 1 << 16, 200
 
 
 class Process(Protocol):
-    """What is needed of a task's process: `subprocess.Popen` has it."""
+    """What the pool needs of a task's process, as `subprocess.Popen` has it."""
 
     def wait(self, timeout: float | None = None) -> int:
-        """The exit code (negative: the signal that ended it). Raises `subprocess.TimeoutExpired`."""
+        """Wait for the end; return the exit code (negative: the signal that ended it). Raises `TimeoutExpired`."""
 
-    def send_signal(self, number: int, /) -> None: ...
+    def send_signal(self, number: int, /) -> None:
+        """Send a signal to the process."""
 
 
 StartProcess = Callable[..., Process]
@@ -35,8 +36,11 @@ StartProcess = Callable[..., Process]
 
 @dataclass(frozen=True)
 class Task:
-    """A map or reduce task: its command and its files. ``job`` names its job within the run ("train 3"). ``limited``:
-    whether `runtime.task_timeout_seconds` holds for it; ``round``: which one, where the job is one."""
+    """A map or reduce task: its command and its files.
+
+    ``job`` is the name of its job within the run ("train 3"), ``round`` the job's round, if it has one. ``limited``:
+    whether ``runtime.task_timeout_seconds`` holds for the task.
+    """
 
     job: str
     round: int | None
@@ -51,23 +55,24 @@ class Task:
 
     @property
     def name(self) -> str:
+        """The task's name within its job: "worker 3"."""
         return f"{self.kind} {self.number}"
 
     @property
     def label(self) -> str:
-        """What a person calls it."""
+        """The task's name for people: "worker 3, round 2"."""
         return f"{self.name}, {self.job}" if self.round is None else f"{self.name}, round {self.round}"
 
     @property
     def where(self) -> dict[str, Any]:
-        """The task's place, for an error."""
+        """The facts that tell an error's reader which task failed."""
         return {self.kind: self.number, "round": self.round}
 
 
 @dataclass
 class Attempt:
-    """One run of a task's process, the ``number``-th (from 0); ``failure`` says in words why its output cannot be
-    used."""
+    """One run of a task's process, the ``number``-th (from 0). ``failure`` is the reason why its output cannot be used,
+    in words."""
 
     folder: Path
     faults: Faults
@@ -76,15 +81,17 @@ class Attempt:
 
     @property
     def output(self) -> Path:
+        """The file of the task's standard output."""
         return self.folder / "output"
 
     @property
     def messages(self) -> Path:
+        """The file of the task's standard error."""
         return self.folder / "stderr"
 
 
 def wait_for(process: Process, seconds: float | None) -> int | None:
-    """The exit code, or None if the process has not ended by then."""
+    """Wait at most ``seconds``; return the exit code, or None if the process has not ended."""
     try:
         return process.wait(seconds)
     except subprocess.TimeoutExpired:
@@ -92,11 +99,13 @@ def wait_for(process: Process, seconds: float | None) -> int | None:
 
 
 def kill(process: Process) -> None:
+    """Kill a process and wait until it has ended."""
     process.send_signal(signal.SIGKILL)
     process.wait()
 
 
 def signal_name(number: int) -> str:
+    """Return the name of a signal, such as SIGKILL."""
     try:
         return signal.Signals(number).name
     except ValueError:
@@ -104,7 +113,7 @@ def signal_name(number: int) -> str:
 
 
 def same_results(first: Path, second: Path) -> bool:
-    """Whether two outputs of a task agree in all but the times it took."""
+    """Return whether two outputs of a task agree in everything but times."""
     with first.open("rb") as one, second.open("rb") as other:
         pairs = itertools.zip_longest(one, other, fillvalue=b"")
         return all(a == b or _without_seconds(a) == _without_seconds(b) for a, b in pairs)
@@ -121,7 +130,7 @@ def _without_seconds(line: bytes) -> bytes:
 
 
 def last_lines(path: Path) -> list[str]:
-    """The end of what a task has written for people, at most a part of a screen."""
+    """Return the last lines of a task's messages, at most a part of a screen."""
     with path.open("rb") as file:
         file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
         text = file.read().decode("utf-8", "replace")

@@ -23,7 +23,11 @@ EXAMPLE = "for example --chaos seed=1,kill=0.2,twin=0.2,delay=0.1,reorder=1,trun
 
 @dataclass(frozen=True)
 class Faults:
-    """What happens to one attempt. ``moment`` in [0, 1) places a kill or hang in the task's usual duration."""
+    """The faults of one attempt.
+
+    ``delay`` is in seconds; ``moment`` in [0, 1) is when a kill happens, as a part of the task's usual duration;
+    ``cut`` is the part of the output that remains; ``order`` seeds the new order of its lines.
+    """
 
     delay: float = 0.0
     kill: bool = False
@@ -35,13 +39,13 @@ class Faults:
 
     @property
     def fatal(self) -> bool:
-        """Whether the attempt must fail by them."""
+        """Whether the faults make the attempt fail."""
         return self.kill or self.hang or self.cut is not None
 
 
 @dataclass(frozen=True)
 class Chaos:
-    """A schedule of faults: probabilities a attempt, and what they are drawn from.
+    """A schedule of faults: probabilities for an attempt, and the seed they are drawn from.
 
     kill: SIGKILL at some moment of the work; hang: SIGSTOP, until the time limit ends it; truncate: the output loses
     its end; delay: a late start (up to `LONGEST_DELAY` seconds); reorder: the lines of the output, and the outputs of
@@ -60,7 +64,7 @@ class Chaos:
 
     @classmethod
     def parse(cls, text: str) -> Chaos:
-        """From ``key=value,...``. Raises `UsageError` on unknown keys and on values out of range."""
+        """Read ``key=value,...``. Raises `UsageError` for unknown keys and values out of range."""
         values: dict[str, Any] = {}
         for part in text.split(","):
             key, separator, value = (piece.strip() for piece in part.partition("="))
@@ -71,7 +75,7 @@ class Chaos:
                 meant = f"did you mean {near[0]}?" if near else f"there are {', '.join(KEYS)}"
                 raise UsageError(f"--chaos: there is no {key!r}; {meant}", hint=EXAMPLE)
             if key in values:
-                raise UsageError(f"--chaos: {key} is given twice")
+                raise UsageError(f"--chaos: {key} appears twice")
             values[key] = _whole_number(key, value) if key in ("seed", "worker") else _probability(key, value)
         return cls(**values)
 
@@ -84,19 +88,20 @@ class Chaos:
             )
         if config.sync.mode == "collective" and (self.twin or self.hang):
             raise UsageError(
-                "--chaos: in collective mode a task has no twin, for its place in the group is taken, and one that "
-                "hangs is lost before it has met the others",
+                "--chaos: in collective mode a task cannot run twice, because each worker joins the group once, and "
+                "one that hangs is lost before it has joined",
                 hint="use kill, delay, reorder and truncate",
             )
         if self.hang and config.runtime.task_timeout_seconds is None:
             raise UsageError(
-                "--chaos: a task that hangs would hang forever", hint="set runtime.task_timeout_seconds, to 10, say"
+                "--chaos: a task that hangs would hang forever",
+                hint="set runtime.task_timeout_seconds, for example to 10",
             )
         if self.worker is not None and self.worker >= config.workers:
             raise UsageError(f"--chaos: there is no worker {self.worker}, only 0 to {config.workers - 1}")
 
     def twin_of(self, job: str, task: str, attempt: int) -> str | None:
-        """Which of two equal runs is used if this attempt is run twice ("first", "second"); None if it is not."""
+        """Return which of two equal runs is used ("first", "second"); None if this attempt is not run twice."""
         draw = self._draw(job, task, f"{attempt}/twin")
         hit, second = draw.random() < self.twin, draw.random() < 0.5
         if not hit or not self._reaches(task):
@@ -104,7 +109,7 @@ class Chaos:
         return "second" if second else "first"
 
     def faults(self, job: str, task: str, attempt: int, twin: int, *, last: bool) -> Faults:
-        """The faults of attempt ``attempt`` (of its run ``twin``: 0 or 1)."""
+        """Return the faults of an attempt (of its run ``twin``: 0 or 1); ``last``: there is no further attempt."""
         if not self._reaches(task):
             return Faults()
         draw = self._draw(job, task, f"{attempt}/{twin}")
@@ -126,7 +131,7 @@ class Chaos:
         )
 
     def order_of_outputs(self, job: str, count: int) -> list[int]:
-        """In which order the outputs of a job's ``count`` tasks are read."""
+        """Return the order in which the outputs of a job's ``count`` tasks are read."""
         draw, order = self._draw(job, "outputs", ""), list(range(count))
         if draw.random() < self.reorder and self.worker is None:
             draw.shuffle(order)

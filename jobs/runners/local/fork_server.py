@@ -1,8 +1,8 @@
-"""A process that has everything imported and forks a fresh child for every task of a local run.
+"""A server process that has imported everything and forks a new child for every task of a local run.
 
 A Python that imports numpy, pyarrow and mrjob takes half a second to start; a fork of one that has them takes 5 ms. A
-task is still a process of its own with its own files, directory and environment, run as Hadoop streaming would run
-it: a script with arguments, lines in, lines out, an exit code.
+task is still a separate process with its own files, directory and environment, run as Hadoop streaming would run it: a
+script with arguments, lines in, lines out, an exit code.
 
 The two sides speak lines of JSON over the server's standard input and output; when its input ends, the server ends its
 children and itself.
@@ -29,34 +29,34 @@ from typing import IO, Any
 from jobs.runners.forked_child import die_with, end_with
 
 DEAD = -int(signal.SIGKILL)
-"""The exit code of tasks whose server has died, for they die with it."""
+"""The exit code of tasks whose server has died: they die with it."""
 
 
 class ServedProcess:
-    """A child of the server, in the manner of `subprocess.Popen`."""
+    """A child of the server, with the methods of `subprocess.Popen` that a pool needs."""
 
     def __init__(self, server: _Connection, number: int, result: Future[int]) -> None:
         self._server, self._number, self._result = server, number, result
 
     def wait(self, timeout: float | None = None) -> int:
-        """The exit code (negative: the signal that ended it). Raises `subprocess.TimeoutExpired`."""
+        """Wait for the end; return the exit code (negative: the signal that ended it). Raises `TimeoutExpired`."""
         try:
             return self._result.result(timeout)
         except TimeoutError:
             raise subprocess.TimeoutExpired(f"task {self._number}", timeout or 0.0) from None
 
     def send_signal(self, number: int) -> None:
-        """Signal the process; one that has ended is left alone: the server reaps its children, so it knows."""
+        """Send a signal to the process, unless it has ended: the server reaps its children, so it knows."""
         if not self._result.done():
             self._server.send({"id": self._number, "signal": number})
 
 
 class TaskServer:
-    """The side that asks. Safe to use from several threads. A server that dies takes its tasks with it; the next task
-    gets a new one."""
+    """The driver's side: starts tasks in a server. Safe to use from several threads. A server that dies takes its tasks
+    with it; the next task gets a new server."""
 
     def __init__(self, environment: Mapping[str, str], modules: Sequence[str] = ("jobs.mapreduce.round_job",)) -> None:
-        """``modules`` are what tasks need not import again."""
+        """``modules`` are imported by the server once, so that tasks need not."""
         self._environment, self._modules = environment, modules
         self._lock = threading.Lock()
         self._server = _Connection(environment, modules)
@@ -87,7 +87,7 @@ class TaskServer:
             return self._server.start(request)
 
     def close(self) -> None:
-        """End the server and whatever tasks it still runs."""
+        """End the server and the tasks that it still runs."""
         self._server.close()
 
     def __enter__(self) -> TaskServer:
@@ -100,7 +100,7 @@ class TaskServer:
 
 
 class _Connection:
-    """One server process, and who waits for its answers."""
+    """One server process, and the tasks that wait for its answers."""
 
     def __init__(self, environment: Mapping[str, str], modules: Sequence[str]) -> None:
         self._process: subprocess.Popen[bytes] = subprocess.Popen(
@@ -157,10 +157,10 @@ class _Connection:
 
 
 def serve(modules: Sequence[str]) -> None:
-    """The side that forks: one thread, so that a fork is safe."""
+    """Serve requests: the server's side, in one thread, so that a fork is safe. ``modules`` are imported first."""
     for module in modules:
         importlib.import_module(module)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to answer: it ends our input
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver handles Ctrl-C: it ends our input
     wake_reader, wake_writer = os.pipe()
     for end in (wake_reader, wake_writer):
         os.set_blocking(end, False)
@@ -217,8 +217,8 @@ def _obey(request: dict[str, Any], children: dict[int, int]) -> None:
 def _report(children: dict[int, int]) -> None:
     """Answer for every child that has ended."""
     for process in list(children):
-        found, status = os.waitpid(process, os.WNOHANG)
-        if found:
+        ended, status = os.waitpid(process, os.WNOHANG)
+        if ended:
             _answer(children.pop(process), os.waitstatus_to_exitcode(status))
 
 
@@ -227,7 +227,7 @@ def _answer(number: int, code: int) -> None:
 
 
 def _become(request: dict[str, Any]) -> None:
-    """In the child: take the task's files, directory, environment and arguments, and run its script."""
+    """In the child: set up the task's files, directory, environment and arguments, and run its script."""
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # SIGINT stays ignored: the driver ends us
     for number, path in enumerate(request["files"]):

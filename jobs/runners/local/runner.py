@@ -80,11 +80,11 @@ class LocalRunner(LocalMRJobRunner):  # type: ignore[misc]
         return invoke
 
     def _run_multiple(self, funcs: Iterable[Callable[[], None]], num_processes: int | None = None) -> None:
-        """Threads wait for the tasks' processes; forking this process, as mrjob does, is unsafe beside threads."""
+        """Run tasks in threads that wait for processes: forking this process, as mrjob does, is unsafe with threads."""
         self.pool.run_all(funcs, at_once=len(self.request.lines) if self.request.is_collective else None)
 
     def _parse_task_counters(self, task_type: str, step_num: int) -> None:
-        """Counters that tasks print; ours print none."""
+        """Do nothing: our tasks print no counters."""
 
     def lines(self) -> Iterable[bytes]:
         """Return the job's output."""

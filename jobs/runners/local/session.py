@@ -43,7 +43,7 @@ class LocalSession(MachineSession):
                 retries=runtime.retries,
                 timeout_seconds=runtime.task_timeout_seconds,
                 chaos=options.chaos,
-                note=lambda text: options.notify(Note(text, "warning")),
+                warn=lambda text: options.notify(Note(text, "warning")),
                 record=options.record,
             )
             self._processes = stack.pop_all()

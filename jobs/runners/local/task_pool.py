@@ -1,7 +1,7 @@
-"""The tasks of a local run: processes, attempts, time limits, and one whole output committed for each.
+"""Runs the tasks of a local run: processes, attempts, time limits, and one whole output committed for each.
 
-An attempt writes into files of its own. Its output becomes the task's by a rename, and only if its seal shows that it
-is whole, so nothing that an attempt which was killed, hung or cut has left can be taken for a result.
+Each attempt writes into its own files. Its output becomes the task's by a rename, and only if its last line shows that
+it is whole. So the output of an attempt that was killed, hung or cut cannot be taken for a result.
 """
 
 from __future__ import annotations
@@ -41,20 +41,22 @@ FAULTS = {
     "order": "reordered",
 }
 """Fields of `Faults` (and twins), in words."""
-LONG_LIVED_SECONDS = 3.0
-"""The same of a task of a collective job, of which there is only one."""
-FIRST_GUESS_SECONDS = 0.1
-"""How long a task is taken to last before one has ended: when to kill it is drawn from its usual duration."""
+ASSUMED_SECONDS = 0.1
+"""Assumed duration of a task before one of its kind has ended. Chaos draws the moment of a kill from the usual
+duration."""
+ASSUMED_COLLECTIVE_SECONDS = 3.0
+"""Assumed duration in seconds of a collective task. Chaos draws the moment of a kill from it, because a collective job
+has no earlier task to measure."""
 
 
 class _StoppedError(Exception):
-    """The job ended while this task was under way."""
+    """The job ended while this task was running."""
 
 
 class TaskPool:
-    """Runs the tasks of a run's jobs, at most ``cores`` processes at once, each up to ``retries`` times again.
+    """Runs tasks as processes, at most ``cores`` at once, and runs those that fail up to ``retries`` times again.
 
-    ``note`` gets a line for people, ``record`` gets the run's events; both are called by one thread at a time.
+    ``warn`` takes a line for people, ``record`` the run's events; both are called by one thread at a time.
     ``injected`` counts the faults of ``chaos`` by kind.
     """
 
@@ -66,14 +68,14 @@ class TaskPool:
         retries: int = 0,
         timeout_seconds: float | None = None,
         chaos: Chaos | None = None,
-        note: Callable[[str], None] = lambda text: None,
+        warn: Callable[[str], None] = lambda text: None,
         record: Callable[[RunEvent], None] = lambda event: None,
     ) -> None:
         self.chaos, self._chaos = chaos, chaos or Chaos()
         self.injected: Counter[str] = Counter()
         self._start, self._cores, self._retries, self._timeout = start, cores, retries, timeout_seconds
-        self._note, self._record = note, record
-        self._telling = threading.Lock()
+        self._warn, self._record = warn, record
+        self._reporting = threading.Lock()
         self._slots = threading.BoundedSemaphore(cores)
         self._running: dict[Process, tuple[str, int]] = {}
         self._changing = threading.Lock()
@@ -83,7 +85,8 @@ class TaskPool:
     def run_all(self, functions: Iterable[Callable[[], None]], *, at_once: int | None = None) -> None:
         """Call functions that call `run`, in threads; the first failure, or an interrupt, ends all their processes.
 
-        ``at_once``: run so many tasks at once, however few the cores, because they wait for each other.
+        ``at_once`` is the number of tasks that run at once, however few the cores, because they wait for each other.
+        Raises the first failure.
         """
         self._stopping.clear()
         slots = at_once or self._cores
@@ -102,42 +105,42 @@ class TaskPool:
                 raise error
 
     def run(self, task: Task) -> None:
-        """Run a task until an attempt gives a whole output. Raises `JobError` when no attempt is left."""
+        """Run a task until an attempt leaves a whole output. Raises `JobError` when no attempt is left."""
         for number in range(self._retries + 1):
             attempt = self._attempt(task, number)
             if attempt.failure is None:
                 self._commit(task, attempt)
                 return
-            self._tell_failure(task, number, attempt)
-        raise self._given_up(task, attempt)
+            self._report_failure(task, number, attempt)
+        raise _last_failure(task, attempt, self._retries)
 
     def end(self, task: str, number: int) -> None:
-        """Kill an attempt (its ``number`` from 0) of a task that hangs, if it still runs; the next one then follows."""
+        """Kill an attempt (its ``number`` from 0) of a task, if it still runs; the next attempt then follows."""
         with self._changing:
             for process, running in self._running.items():
                 if running == (task, number):
                     process.send_signal(signal.SIGKILL)
 
     def summary(self) -> str:
-        """What was injected, in a line for people."""
-        told = ", ".join(f"{self.injected[kind]} {word}" for kind, word in FAULTS.items() if self.injected[kind])
-        return f"chaos: of the attempts of tasks, {told or 'none harmed'}; every task came through"
+        """Return a line for people about the injected faults."""
+        counts = ", ".join(f"{self.injected[kind]} {word}" for kind, word in FAULTS.items() if self.injected[kind])
+        return f"chaos: of the attempts of tasks, {counts or 'none harmed'}; every task came through"
 
     def _attempt(self, task: Task, number: int) -> Attempt:
-        """Make one attempt, or two at once if chaos wants a twin; returns the one to use."""
+        """Make one attempt, or two at once if chaos asks for a twin; return the one to use."""
         used = self._chaos.twin_of(task.job, task.name, number)
         first = self._planned(task, number, 0)
         if used is None:
             self._execute(task, first)
             return first
-        self._tell_fault(task, number, "twin")
+        self._report_fault(task, number, "twin")
         second = self._planned(task, number, 1)
         with ThreadPoolExecutor(2) as threads:
             list(threads.map(partial(self._execute, task), (first, second)))
         whole = [attempt for attempt in (first, second) if attempt.failure is None]
         if len(whole) == 2 and not same_results(first.output, second.output):
             raise JobError(
-                "the same task, run twice, gave two results",
+                "the same task, run twice, had two results",
                 hint="this machine does not compute repeatably: check its memory, and that nothing writes the dataset",
                 **task.where,
             )
@@ -147,11 +150,11 @@ class TaskPool:
         faults = self._chaos.faults(task.job, task.name, number, twin, last=number == self._retries)
         for kind in FAULTS:
             if getattr(faults, kind, None) not in (None, False, 0.0):
-                self._tell_fault(task, number, kind)
+                self._report_fault(task, number, kind)
         return Attempt(task.directory.parent / f"attempt-{number}-{twin}", faults, number)
 
     def _execute(self, task: Task, attempt: Attempt) -> None:
-        """Run the process of an attempt, and look whether its output is whole."""
+        """Run the process of an attempt, and check that its output is whole."""
         attempt.folder.mkdir()
         if attempt.faults.delay:
             self._stopping.wait(attempt.faults.delay)
@@ -188,12 +191,12 @@ class TaskPool:
             attempt.output.unlink()
 
     def _outcome(self, process: Process, task: Task, faults: Faults) -> str | None:
-        """Wait for a process; None if it ended well, else why its output cannot be used."""
+        """Wait for a process; return None if it ended well, else why its output cannot be used."""
         began = time.monotonic()
         if faults.kill:
-            guess = FIRST_GUESS_SECONDS if task.limited else LONG_LIVED_SECONDS
-            wait_for(process, faults.moment * self._usual_seconds.get(task.kind, guess))
-            kill(process)  # one that was quicker is lost all the same, as on a machine that dies before the commit
+            assumed = ASSUMED_SECONDS if task.limited else ASSUMED_COLLECTIVE_SECONDS
+            wait_for(process, faults.moment * self._usual_seconds.get(task.kind, assumed))
+            kill(process)  # a process that has ended is lost, too, as on a machine that dies before the commit
             return "was killed on purpose (--chaos)"
         if faults.hang:
             process.send_signal(signal.SIGSTOP)
@@ -217,19 +220,21 @@ class TaskPool:
             for process in self._running:
                 process.send_signal(signal.SIGKILL)
 
-    def _tell_fault(self, task: Task, number: int, fault: str) -> None:
-        with self._telling:
+    def _report_fault(self, task: Task, number: int, fault: str) -> None:
+        with self._reporting:
             self.injected[fault] += 1
             self._record(FaultEvent(task.job, task.name, number + 1, fault))
 
-    def _tell_failure(self, task: Task, number: int, attempt: Attempt) -> None:
-        with self._telling:
+    def _report_failure(self, task: Task, number: int, attempt: Attempt) -> None:
+        with self._reporting:
             self._record(AttemptFailedEvent(task.job, task.name, number + 1, attempt.failure))
-            if not attempt.faults.fatal and number < self._retries:  # what was asked for is no news
-                self._note(f"{task.label}: attempt {number + 1} of {self._retries + 1} {attempt.failure}; trying again")
+            if not attempt.faults.fatal and number < self._retries:  # no warning about intended faults
+                self._warn(f"{task.label}: attempt {number + 1} of {self._retries + 1} {attempt.failure}; trying again")
 
-    def _given_up(self, task: Task, attempt: Attempt) -> JobError:
-        lines = last_lines(attempt.messages)
-        said = "its last lines:\n" + "\n".join(f"    {line}" for line in lines) if lines else "it wrote no message"
-        tries = "its only attempt" if self._retries == 0 else f"attempt {self._retries + 1} of {self._retries + 1}"
-        return JobError(f"failed for good: {tries} {attempt.failure}; {said}", **task.where)
+
+def _last_failure(task: Task, attempt: Attempt, retries: int) -> JobError:
+    """The error of a task none of whose attempts left a whole output; ``attempt`` is the last."""
+    lines = last_lines(attempt.messages)
+    messages = "its last lines:\n" + "\n".join(f"    {line}" for line in lines) if lines else "it wrote no message"
+    tries = "its only attempt" if retries == 0 else f"attempt {retries + 1} of {retries + 1}"
+    return JobError(f"failed for good: {tries} {attempt.failure}; {messages}", **task.where)

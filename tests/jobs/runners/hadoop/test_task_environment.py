@@ -39,10 +39,12 @@ def test_an_archive_goes_up_under_its_hash_and_only_once(spec: JobSpec, tmp_path
     base = storage(f"file://{tmp_path}/base")
     notes: list[Note] = []
     runtime = with_hadoop(spec, archive=str(archive)).config.runtime
-    first, second = (task_environment._given(str(runtime.hadoop.archive), base, notes.append) for _ in range(2))
+    first, second = (
+        task_environment._configured_archive(str(runtime.hadoop.archive), base, notes.append) for _ in range(2)
+    )
     assert first == second
     assert [name.removesuffix(".tar.gz") for name in base.names("environments")] == [hash_of(archive)]
     (note,) = notes
     assert note.level == "info"  # it is progress, no warning
     with pytest.raises(ConfigError, match="no such archive"):
-        task_environment._given(str(tmp_path / "other"), base, notes.append)
+        task_environment._configured_archive(str(tmp_path / "other"), base, notes.append)

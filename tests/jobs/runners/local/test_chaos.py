@@ -50,7 +50,7 @@ def test_what_is_asked_for() -> None:
         ("kill=0.1,", "'' is not key=value"),
         ("kil=0.1", "there is no 'kil'; did you mean kill"),
         ("explode=1", "there is no 'explode'; there are seed, kill, hang, twin, delay, reorder, truncate, worker"),
-        ("kill=0.1,kill=0.2", "kill is given twice"),
+        ("kill=0.1,kill=0.2", "kill appears twice"),
         ("kill=1.1", "kill is '1.1', but a probability lies between 0 and 1"),
         ("twin=-0.1", "twin is '-0.1'"),
         ("delay=nan", "delay is 'nan'"),

@@ -64,7 +64,7 @@ class Told:
         self.events: list[Any] = []
 
     def pool(self, start: Callable[..., Any] = subprocess.Popen, **options: Any) -> TaskPool:
-        return TaskPool(start, note=self.notes.append, record=self.events.append, **options)
+        return TaskPool(start, warn=self.notes.append, record=self.events.append, **options)
 
 
 def test_a_task_reads_its_input_and_gives_its_output(tmp_path: Path) -> None:
@@ -207,7 +207,7 @@ def test_told_by_one_thread_at_a_time(tmp_path: Path) -> None:
         busy.release()
 
     notes: list[str] = []
-    pool = TaskPool(cores=4, retries=1, note=note)
+    pool = TaskPool(cores=4, retries=1, warn=note)
     run_all(pool, [task(tmp_path / str(n), "if attempts() == 1: sys.exit(1)", n) for n in range(4)])
     assert len(notes) == 4
 
@@ -271,7 +271,7 @@ def test_one_of_two_twins_is_used(tmp_path: Path, used: str) -> None:
 )
 def test_twins_that_differ_are_an_error(tmp_path: Path, line: str) -> None:
     work = task(tmp_path, f"write('{line}\\n' % os.getpid())")
-    with pytest.raises(JobError, match="run twice, gave two results"):
+    with pytest.raises(JobError, match="run twice, had two results"):
         Told().pool(chaos=Chaos(twin=1.0)).run(work)
 
 
