@@ -1,2 +1,5 @@
-"""The configuration: what it may say (`schema`), reading it (`load`), writing it (`render`), what decides the bits
-(`identity`)."""
+"""The configuration of an experiment.
+
+Its keys: `schema`, `training`, `runtime`. Kinds and their options: `kinds`, `options`, `tagged`. Reading and writing:
+`load`, `render`. What decides the bits: `identity`. What earlier versions did: `earlier`.
+"""

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 
 from nnlib import FORMAT_VERSION
+from nnlib.config.earlier import stable_values
 from nnlib.core import numerics
 from nnlib.core.errors import MismatchError
 from nnlib.data.arrow import READ_ERRORS
@@ -63,7 +64,7 @@ class Prediction:
         model, own = self.model, self.model.spec.dataset
         facts = {
             "weights": model_digest([model.state]),
-            "model": model.spec.settings(model.trial).model.model_dump(mode="json"),
+            "model": stable_values(model.spec.settings(model.trial))["model"],
             "scaler": model.trial.to_json()["scaler"],
             "x": [own.x_dtype, own.x_scale, own.x_offset],
             "classes": list(own.classes),
