@@ -113,13 +113,13 @@ def reopen(run: RunDirectory, config: Config) -> tuple[JobSpec, list[WorkerPlan]
 
 
 def initial_states(spec: JobSpec) -> list[TrialState]:
-    """The trials before round 0: weights by their seeds, all other state zero."""
+    """The trials before round 0: weights by their seeds, the model's first buffers, all other state zero."""
     states = []
     for trial in spec.trials:
         weights = initial_vector(spec, trial)
         rest = partial_layout(spec, trial).size - weights.size
         outer = build_outer(spec.settings(trial).sync.outer, weights.size).initial()
-        buffers = spec.model(trial).layout.zero_buffers()
+        buffers = spec.model(trial).initial_buffers()
         states.append(TrialState(weights, np.zeros(rest, weights.dtype), outer, buffers=buffers))
     return states
 

@@ -1,8 +1,9 @@
-"""What every exported file says: a trained perceptron as plain arrays, and in words how to compute with them."""
+"""What every exported file holds: a trained perceptron as plain arrays, and in words how to compute with them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -21,6 +22,7 @@ class Network:
 
     ``scaling`` is (shift, factor), each (features,), or None. All arrays have the model's dtype. Its input is feature
     *values*: what a dataset stores as small integers becomes values by ``stored * stored_scale + stored_offset``.
+    ``buffers`` are the model's buffers by name, each of its own dtype; perceptrons of this package have none.
     """
 
     layers: tuple[tuple[Array, Array], ...]
@@ -32,6 +34,7 @@ class Network:
     stored_dtype: str
     stored_scale: float
     stored_offset: float
+    buffers: Mapping[str, Array] = field(default_factory=dict)
 
     @classmethod
     def of(cls, model: TrainedModel) -> Network:
@@ -58,23 +61,27 @@ class Network:
             stored_dtype=dataset.x_dtype,
             stored_scale=dataset.x_scale,
             stored_offset=dataset.x_offset,
+            buffers=shape.layout.buffer_views(model.buffers),
         )
 
     @property
     def widths(self) -> tuple[int, ...]:
+        """Features, each hidden layer, outputs."""
         return (self.layers[0][0].shape[0], *(bias.size for _, bias in self.layers))
 
     @property
     def dtype(self) -> np.dtype[Any]:
+        """The dtype of weights, biases and scaling."""
         return self.layers[0][0].dtype
 
     @cached_property
     def arrays(self) -> dict[str, Array]:
-        """Every array by its name in a file: ``layer0.weight`` (in, out), ``layer0.bias``, ..., ``scaling.shift``."""
+        """Every array by its name in a file: ``layer0.weight`` (in, out), ``layer0.bias``, ..., ``scaling.shift``, and
+        the buffers."""
         named = {} if self.scaling is None else {"scaling.shift": self.scaling[0], "scaling.factor": self.scaling[1]}
         for index, (weight, bias) in enumerate(self.layers):
             named |= {f"layer{index}.weight": weight, f"layer{index}.bias": bias}
-        return named
+        return named | dict(self.buffers)
 
     @property
     def input_meaning(self) -> str:

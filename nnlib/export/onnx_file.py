@@ -28,10 +28,13 @@ _ACTIVATIONS = {"sigmoid": "Sigmoid", "tanh": "Tanh", "relu": "Relu"}
 
 
 def encode(network: Network) -> bytes:
-    """The bytes of the ONNX file; equal networks, equal bytes. Raises `UsageError` for a model above 2 GiB."""
+    """The bytes of the ONNX file; equal networks, equal bytes. Raises `UsageError` for a model above 2 GiB and for
+    one with buffers, which the graph would have no use for."""
     size = sum(array.nbytes for array in network.arrays.values())
     if size > LIMIT:
         raise UsageError(f"a model of {size} bytes does not fit an ONNX file (2 GiB)", hint="--format safetensors")
+    if network.buffers:
+        raise UsageError("a model with buffers has no ONNX graph", hint="--format npz or safetensors")
     arrays = dict(network.arrays)
     if network.output == "linear":
         arrays["columns"] = np.array([1], np.int64)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from nnlib.config.options import MLPOptions
 from nnlib.config.schema import Model as ModelConfig
 from nnlib.config.section import options_of
-from nnlib.core.arrays import Array
+from nnlib.core.arrays import Array, Vector
 from nnlib.core.entries import Entry, parameter
 from nnlib.core.layout import Layout, aligned_empty
 from nnlib.models.functions import ACTIVATIONS, LOSSES
@@ -44,6 +44,10 @@ class MLP:
         for entry in self.layout.entries:
             flat[entry.range] = self._initialiser(rng, entry).reshape(-1)
         return flat
+
+    def initial_buffers(self) -> tuple[Vector, ...]:
+        """See `nnlib.models.protocol.Model.initial_buffers`: a perceptron has none."""
+        return ()
 
     def activation_bytes(self, rows: int) -> int:
         """See `nnlib.models.protocol.Model.activation_bytes`: three float64 values for each unit but the outputs."""

@@ -7,7 +7,7 @@ from typing import Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from nnlib.core.arrays import Array
+from nnlib.core.arrays import Array, Vector
 from nnlib.core.layout import Layout
 
 Task = Literal["classification", "regression"]
@@ -56,6 +56,10 @@ class Model(Protocol):
 
     def initial(self, rng: np.random.Generator) -> Array:
         """Draw a new flat vector to start from, shape (layout.size,): in float64, rounded once to the dtype."""
+        ...
+
+    def initial_buffers(self) -> tuple[Vector, ...]:
+        """Make the buffers to start from: a vector for each of ``layout.buffers``."""
         ...
 
     def activation_bytes(self, rows: int) -> int:

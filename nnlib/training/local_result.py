@@ -58,7 +58,9 @@ def local_result(
     Raises `DivergedError` if a loss or a number of the state is not finite.
     """
     weights = state.vector
-    if not (all(np.isfinite(vector).all() for vector in (weights, *state.buffers)) and all(map(math.isfinite, losses))):
+    segments = zip(work.layout.segments, (weights, *state.buffers), strict=True)
+    computed = [vector for segment, vector in segments if segment.rule != "keep"]
+    if not (all(np.isfinite(vector).all() for vector in computed) and all(map(math.isfinite, losses))):
         epoch = start.epochs.stop - 1
         raise DivergedError("a weight is not finite", round=start.round, epoch=epoch, worker=work.worker)
     delta, residual = None, start.residual
