@@ -55,7 +55,9 @@ def predict(run: str, dataset: str, output: str, trial: int, tasks: int | None, 
 
             note = partial(click.echo, err=True)
             result = predict_by_job(run, dataset, output, runtime, trial=trial, tasks=tasks, note=note)
-    score = score_text(result).removeprefix("test ")  # the rows may be those of the training
+    score = score_text(result.get("test_accuracy"), result.get("test_r2")).removeprefix(
+        "test "
+    )  # the rows may be those of the training
     rows = f"{result['rows']:,} rows" if "rows" in result else "predictions"
     click.echo(f"{rows} in {shown_path(output)}{f', {score}' if score else ''}", err=True)
     if as_json:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import sys
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import click
 
@@ -17,6 +17,7 @@ from nnlib.config.render import from_resolved, to_yaml
 from nnlib.config.schema import Config
 from nnlib.core.errors import DivergedError, JobError, StorageError, UsageError
 from nnlib.core.events import RunDone
+from nnlib.core.run_result import RunResult
 
 
 @click.command()
@@ -62,8 +63,8 @@ def train(
         if not screen.finished:  # the run was finished before: its result is still what was asked for
             screen(RunDone(result))
     if as_json:
-        print_json(result)
-    if result["diverged"]:
+        print_json(result.to_json())
+    if result.diverged:
         raise click.exceptions.Exit(DivergedError.exit_code)
 
 
@@ -85,7 +86,7 @@ def _configuration_of_run(run_dir: str, overrides: tuple[str, ...]) -> Config:
     return from_resolved(text, f"{run.address}/{CONFIG}", overrides)
 
 
-def _train(config: Config, resume: bool, start_from: str | None, chaos: str | None, screen: Display) -> dict[str, Any]:
+def _train(config: Config, resume: bool, start_from: str | None, chaos: str | None, screen: Display) -> RunResult:
     # Imported now: --help and a wrong configuration need not wait for mrjob and pyarrow.
     from jobs.driver import driver
     from jobs.runners.local.chaos import Chaos

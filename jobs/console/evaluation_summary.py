@@ -9,6 +9,7 @@ from typing import Any
 
 from jobs.console.tables import plain_lines
 from nnlib.config.schema import Config
+from nnlib.core.run_result import ChosenCombination, TrialName
 from nnlib.evaluation.model_selection import choice_text, overrides_text, trial_text
 from nnlib.evaluation.paper_results import PAPER
 from nnlib.evaluation.scores_table import Score, Variant
@@ -50,7 +51,7 @@ def score_lines(
 
 def choice_lines(chosen: Mapping[str, Mapping[str, Any] | None]) -> list[str]:
     """Which combination of the sweep each run chose, or why it chose none."""
-    return [f"{name}: {choice_text(choice)}" for name, choice in chosen.items()]
+    return [f"{name}: {choice_text(ChosenCombination.from_json(choice))}" for name, choice in chosen.items()]
 
 
 def comparison_lines(comparisons: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -85,7 +86,7 @@ def comparison_lines(comparisons: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def diverged_lines(diverged: Sequence[Mapping[str, Any]]) -> list[str]:
     """Which trials diverged. Their scores are those of their last good models."""
-    lines = [f"{entry['run']}, {trial_text(entry)}: {entry['reason']}" for entry in diverged]
+    lines = [f"{entry['run']}, {trial_text(TrialName.from_json(entry))}: {entry['reason']}" for entry in diverged]
     return ["diverged, scored by their last good models:", *lines] if lines else []
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Self, TextIO, cast
 from jobs.console.output import is_terminal, printable
 from jobs.console.worker_lines import group_lines
 from nnlib.core.events import Event, GroupSeen, Note, PhaseStarted, RoundDone, RunDone, RunStarted, TrialStopped
+from nnlib.core.run_result import RunResult
 from nnlib.evaluation.model_selection import choice_text, trial_text
 from nnlib.run.names import run_names
 from nnlib.storage import has_scheme
@@ -245,29 +246,28 @@ def note_line(event: Note) -> str:
     return event.text if event.level == "info" else f"{event.level}: {event.text}"
 
 
-def final_line(result: dict[str, Any]) -> str:
-    """Score and place of the model, for quiet runs."""
-    return f"{score_text(result) or 'done'}, model in {shown_path(str(result.get('run_dir', '?')))}"
+def final_line(result: RunResult) -> str:
+    """Make the one line of a quiet run: the score, and where the model lies."""
+    return f"{_score_of(result) or 'done'}, model in {shown_path(result.run_dir)}"
 
 
-def summary_lines(result: dict[str, Any], started: RunStarted | None = None) -> list[str]:
+def summary_lines(result: RunResult, started: RunStarted | None = None) -> list[str]:
     """The end of a run: score, by split if there are several, where the model lies and what to do next."""
-    lines = [score_text(result) or "trained; no rows were left to test on"]
-    trials = result.get("trials") or []
+    lines = [_score_of(result) or "trained; no rows were left to test on"]
+    trials = result.trials
     if len(trials) > 1:
-        lines += [f"  {trial_text(trial)}  {score_text(trial)}" for trial in trials[:20]]
+        for trial in trials[:20]:
+            r2 = None if trial.regression is None else trial.regression.r2
+            lines.append(f"  {trial_text(trial.name)}  {score_text(trial.test_accuracy, r2)}")
         lines += [f"  ... and {len(trials) - 20} more"] if len(trials) > 20 else []
-    scores = [trial["test_accuracy"] for trial in trials if trial.get("test_accuracy") is not None]
+    scores = [trial.test_accuracy for trial in trials if trial.test_accuracy is not None]
     if len(scores) > 1:
         lines.append(f"  standard deviation {100 * statistics.stdev(scores):.2f} points")
-    if "chosen" in result:
-        lines.append(choice_text(result["chosen"]))
-    if "rounds" in result and "seconds" in result:
-        lines.append(f"trained in {_count(int(result['rounds']), 'round')}, {float(result['seconds']):.1f} s")
-    if "run_dir" not in result:
-        return lines
-    run = shlex.quote(shown_path(str(result["run_dir"])))
-    if result.get("diverged"):
+    if result.is_sweep:
+        lines.append(choice_text(result.chosen))
+    lines.append(f"trained in {_count(result.rounds, 'round')}, {result.seconds:.1f} s")
+    run = shlex.quote(shown_path(result.run_dir))
+    if result.diverged:
         return [
             *lines,
             f"the last good model of a trial that diverged lies in {run}, as do those of the others",
@@ -281,17 +281,21 @@ def summary_lines(result: dict[str, Any], started: RunStarted | None = None) -> 
         "what to do next:",
         f"  nnjobs predict {run} DATASET -o predictions.parquet",
         *([f"  nnjobs train --resume --run-dir {run} --set train.epochs=MORE"] if grows else []),
-        f"  from Python: nnlib.load({shown_path(str(result['run_dir']))!r}).predict(X)",
+        f"  from Python: nnlib.load({shown_path(result.run_dir)!r}).predict(X)",
     ]
 
 
-def score_text(result: dict[str, Any]) -> str:
-    """ "test accuracy 93.41 %", "test r2 0.52" or nothing, of a result or one of its trials."""
-    mean = ", mean of all splits" if len(result.get("trials") or []) > 1 else ""
-    if result.get("test_accuracy") is not None:
-        return f"test accuracy {percent(result['test_accuracy'])}{mean}"
-    metric = result.get("test_metric") or {"name": "r2", "value": result.get("test_r2")}
-    return "" if metric["value"] is None else f"test {metric['name']} {metric['value']:.4f}{mean}"
+def _score_of(result: RunResult) -> str:
+    mean = ", mean of all splits" if len(result.trials) > 1 else ""
+    text = score_text(result.test_accuracy, result.test_r2)
+    return text and text + mean
+
+
+def score_text(accuracy: float | None, r2: float | None) -> str:
+    """Say a score: "test accuracy 93.41 %", "test r2 0.5200", or nothing where there is none."""
+    if accuracy is not None:
+        return f"test accuracy {percent(accuracy)}"
+    return "" if r2 is None else f"test r2 {r2:.4f}"
 
 
 def resume_line(run_dir: str) -> str:

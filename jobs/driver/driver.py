@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import Any
 
 from jobs.driver.final_scores import final_scores, result_of
 from jobs.driver.round_overhead import with_round_cost
@@ -26,6 +25,7 @@ from nnlib.core.arrays import Vector
 from nnlib.core.errors import ConfigError, MismatchError
 from nnlib.core.events import Event, Listener, Note, PhaseStarted, RunDone, RunStarted, ignore
 from nnlib.core.numerics import blas_threads
+from nnlib.core.run_result import RunResult
 from nnlib.run.checkpoint import Checkpoint
 from nnlib.run.directory import EVENTS, GROUP, LOG, METRICS_VIEW, RunDirectory
 from nnlib.run.final_result import FinalResult
@@ -50,8 +50,8 @@ def train(
     start_from: str | Sequence[Vector] | None = None,
     listen: Listener = ignore,
     chaos: Chaos | None = None,
-) -> dict[str, Any]:
-    """Train all trials of a configuration; returns what ``--json`` prints.
+) -> RunResult:
+    """Train all trials of a configuration; returns their scores and where the model lies.
 
     ``resume`` goes on with the run in ``config.run_dir`` (or starts it, if it never got so far); ``start_from``
     (``RUN`` or ``RUN@ROUND``) takes the first weights from another run, or is the flat vectors themselves, one a
@@ -135,7 +135,7 @@ class Driver:
         self._log.flush()
         self._events.flush()
 
-    def run_to_end(self, site: RoundLauncher, started: float) -> dict[str, Any]:
+    def run_to_end(self, site: RoundLauncher, started: float) -> RunResult:
         """From the newest committed round to the last, then the final scores."""
         spec, store = site.spec, self.directory.rounds(site.spec)
         rounds = round_count(spec.config)

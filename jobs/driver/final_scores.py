@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from jobs.mapreduce.launcher import RoundLauncher, model_files
 from nnlib.core.arrays import Vector
 from nnlib.core.errors import MismatchError
-from nnlib.evaluation.model_selection import choice_facts, combinations_of
+from nnlib.core.run_result import DivergedTrial, RegressionScores, RunResult, TrialName, TrialResult
+from nnlib.evaluation.model_selection import chosen_combination, combinations_of
 from nnlib.run.checkpoint import Checkpoint
 from nnlib.run.final_result import FinalResult, FinalTrial
 from nnlib.run.model_file import model_digest, named_arrays
@@ -75,44 +75,41 @@ def _scores_of(store: RoundStore, trial: int, round_: int) -> TrialScores:
     raise MismatchError("the scores of the best round are not there", round=round_, trial=trial)
 
 
-def result_of(final: FinalResult, run_dir: str, seconds: float) -> dict[str, Any]:
-    """The object that ``--json`` prints. Of a sweep ``chosen`` tells the best combination by the validation rows, None
-    if there are none."""
+def result_of(final: FinalResult, run_dir: str, seconds: float) -> RunResult:
+    """Make the result of a run from its final scores; ``seconds`` is what the command took."""
     classes = final.task == "classification"
-    trials = []
-    for entry in final.trials:
-        test, missing = entry.test, entry.scores.missing
-        line = {
-            "split": entry.split,
-            **_kind_of(entry),
-            "test_accuracy": test.value("accuracy"),
-            "test_loss": test.loss,
-        }
-        if not classes:
-            line |= {"test_r2": test.value("r2"), "test_mse": test.value("mse"), "test_mae": test.value("mae")}
-        line |= {} if missing is None else {"missing": missing.to_json()}  # not all test rows were scored
-        trials.append(line | {"status": entry.status, "round": entry.round})
-    result: dict[str, Any] = {
-        "test_accuracy": mean([line["test_accuracy"] for line in trials]) if classes else None,
-        "trials": trials,
-        "model_sha256": final.model_sha256,
-        "rounds": final.rounds,
-        "seconds": round(seconds, 3),
-        "run_dir": run_dir,
-        "diverged": [
-            {"trial": entry.trial, "split": entry.split, **_kind_of(entry), "reason": entry.reason}
-            for entry in final.trials
-            if entry.status == "diverged"
-        ],
-    }
-    if any(entry.overrides for entry in final.trials):
-        result["chosen"] = choice_facts(combinations_of(final.trials))
-    if not classes:
-        result["test_metric"] = {"name": "r2", "value": mean([line["test_r2"] for line in trials])}
-    return result
+    trials = tuple(_trial_result(trial, classes=classes) for trial in final.trials)
+    is_sweep = any(trial.overrides for trial in final.trials)
+    return RunResult(
+        test_accuracy=mean([trial.test_accuracy for trial in trials]) if classes else None,
+        trials=trials,
+        model_sha256=final.model_sha256,
+        rounds=final.rounds,
+        seconds=round(seconds, 3),
+        run_dir=run_dir,
+        diverged=tuple(
+            DivergedTrial(trial.trial, _name_of(trial), trial.reason)
+            for trial in final.trials
+            if trial.status == "diverged"
+        ),
+        chosen=chosen_combination(combinations_of(final.trials)) if is_sweep else None,
+        is_regression=not classes,
+        test_r2=None if classes else mean([trial.test.value("r2") for trial in final.trials]),
+    )
 
 
-def _kind_of(entry: FinalTrial) -> dict[str, Any]:
-    """A trial's fold and swept keys, where there are any."""
-    kind: dict[str, Any] = {"fold": entry.fold} if entry.folds else {}
-    return kind | ({"overrides": dict(entry.overrides)} if entry.overrides else {})
+def _trial_result(trial: FinalTrial, *, classes: bool) -> TrialResult:
+    test = trial.test
+    return TrialResult(
+        name=_name_of(trial),
+        test_accuracy=test.value("accuracy"),
+        test_loss=test.loss,
+        status=trial.status,
+        round=trial.round,
+        regression=None if classes else RegressionScores(*(test.value(name) for name in ("r2", "mse", "mae"))),
+        missing=trial.scores.missing,
+    )
+
+
+def _name_of(trial: FinalTrial) -> TrialName:
+    return TrialName(trial.split, trial.fold if trial.folds else None, trial.overrides)

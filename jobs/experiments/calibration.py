@@ -129,7 +129,7 @@ def _short_run(config: Config, workers: int, rounds: int, length: int, folder: s
     return Measured(
         workload=whole,
         workers=workers,
-        seconds=result["seconds"],
+        seconds=result.seconds,
         round_seconds=mean(lambda event: event.seconds),
         train_seconds=mean(lambda event: event.worker_seconds.get("train", 0.0)),
         visit_seconds=mean(lambda event: sum(event.worker_seconds.get(k, 0.0) for k in ("read", "score"))),

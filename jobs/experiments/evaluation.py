@@ -21,7 +21,8 @@ from nnlib.config.render import to_yaml
 from nnlib.config.runners import runner_named
 from nnlib.config.schema import Config
 from nnlib.core.errors import JobError, MismatchError, UsageError, from_record
-from nnlib.evaluation.model_selection import choice_facts, combinations_of
+from nnlib.core.run_result import ChosenCombination, RunResult
+from nnlib.evaluation.model_selection import chosen_combination, combinations_of
 from nnlib.evaluation.scores_table import (
     Score,
     Variant,
@@ -68,19 +69,23 @@ def evaluate(
     write_scores(place, scores)
     seconds = measure_time(config, output, progress) if timed else None
     runs = {variant: RunDirectory.open(f"{place.root}/{variant.name}") for variant in wanted}
-    chosen = {variant: choice_facts(combinations_of(_final(run).trials)) for variant, run in runs.items()}
+    chosen = {variant: chosen_combination(combinations_of(_final(run).trials)) for variant, run in runs.items()}
     pairs = compare_series(_compared(runs, chosen if config.sweep else None))
     with contextlib.suppress(ImportError):  # matplotlib is an extra; the table is the result
         write_figures(config, place, scores, seconds)
     return {
         "output": place.root,
         "seconds": seconds,
-        "runs": {variant.name: results[variant]["run_dir"] for variant in wanted},
+        "runs": {variant.name: results[variant].run_dir for variant in wanted},
         "scores": [asdict(score) for score in scores],
-        "chosen": {variant.name: choice for variant, choice in chosen.items()} if config.sweep else None,
+        "chosen": {variant.name: choice and choice.to_json() for variant, choice in chosen.items()}
+        if config.sweep
+        else None,
         "comparisons": [_comparison(pair) for pair in pairs],
         "report": _report(place, list(runs.values())) if report else None,
-        "diverged": [{"run": variant.name, **entry} for variant in wanted for entry in results[variant]["diverged"]],
+        "diverged": [
+            {"run": variant.name, **trial.to_json()} for variant in wanted for trial in results[variant].diverged
+        ],
     }
 
 
@@ -92,14 +97,14 @@ def _final(run: RunDirectory) -> FinalResult:
 
 
 def _compared(
-    runs: Mapping[Variant, RunDirectory], chosen: Mapping[Variant, Mapping[str, Any] | None] | None
+    runs: Mapping[Variant, RunDirectory], chosen: Mapping[Variant, ChosenCombination | None] | None
 ) -> list[Series]:
     """The series that stand for the runs: all trials of each; of a sweep those that were chosen, if any."""
     found = []
     for variant, run in runs.items():
         for series in read_series([run.address]):
             choice = None if chosen is None else chosen[variant]
-            if chosen is None or (choice is not None and dict(series.trials[0].overrides) == choice["overrides"]):
+            if chosen is None or (choice is not None and dict(series.trials[0].overrides) == choice.overrides):
                 found.append(replace(series, label=variant.name))
     return found
 
@@ -200,12 +205,12 @@ def variant_config(config: Config, variant: Variant, place: Storage) -> Config:
 
 def _run_all(
     config: Config, wanted: Sequence[Variant], place: Storage, at_once: int, progress: Progress
-) -> dict[Variant, dict[str, Any]]:
+) -> dict[Variant, RunResult]:
     processes: list[subprocess.Popen[str]] = []
     lock = threading.Lock()
     stopping = False
 
-    def run(variant: Variant) -> dict[str, Any]:
+    def run(variant: Variant) -> RunResult:
         path = f"configs/{variant.name}.yaml"
         place.write(path, to_yaml(variant_config(config, variant, place)).encode())
         with lock:
@@ -243,10 +248,10 @@ def _cost(variant: Variant) -> int:
     return variant.workers if variant.streams == "shared" else 1
 
 
-def _follow(process: subprocess.Popen[str], variant: Variant, progress: Progress) -> dict[str, Any]:
+def _follow(process: subprocess.Popen[str], variant: Variant, progress: Progress) -> RunResult:
     """Read a run's lines to its end; raises what it reported."""
     assert process.stdout is not None
-    result: dict[str, Any] | None = None
+    result: RunResult | None = None
     epochs = 0
     for line in process.stdout:
         (kind, facts), *_ = json.loads(line).items()
@@ -259,7 +264,7 @@ def _follow(process: subprocess.Popen[str], variant: Variant, progress: Progress
             process.wait()
             raise from_record(facts)
         else:
-            result = facts
+            result = RunResult.from_json(facts)
     code = process.wait()
     if result is None:
         raise JobError(f"the run of {variant.name} ended with code {code}", hint="run the same command to go on")

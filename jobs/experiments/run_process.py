@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         place, name = file_at(path)
         config = from_resolved(place.read(name).decode(), path)
-        say("result", driver.train(config, resume=True, listen=listen))
+        say("result", driver.train(config, resume=True, listen=listen).to_json())
     except NnjobsError as error:
         say("error", error.to_record())
         return error.exit_code

@@ -129,19 +129,19 @@ def _run(config: Config, listen: Listener) -> Timing:
     run = RunDirectory(str(config.run_dir))
     resumed = run.exists()
     result = driver.train(config, resume=True, listen=listen)
-    rounds = round_seconds(run, result["rounds"])
+    rounds = round_seconds(run, result.rounds)
     epochs = config.train.epochs
     examples = epochs * sum(trial.objective_rows for trial in run.spec().trials)
-    accuracies = [trial["test_accuracy"] for trial in result["trials"] if trial["test_accuracy"] is not None]
+    accuracies = [trial.test_accuracy for trial in result.trials if trial.test_accuracy is not None]
     return Timing(
         workers=config.workers,
-        seconds=round(rounds, 3) if resumed else result["seconds"],
+        seconds=round(rounds, 3) if resumed else result.seconds,
         rounds_seconds=round(rounds, 3),
         examples_per_second=round(examples / rounds, 1) if rounds else 0.0,
-        test_accuracy=result["test_accuracy"],
+        test_accuracy=result.test_accuracy,
         accuracy_sd=statistics.stdev(accuracies) if len(accuracies) > 1 else None,
-        test_metric=result.get("test_metric"),
-        diverged=len(result["diverged"]),
+        test_metric=result.to_json().get("test_metric"),
+        diverged=len(result.diverged),
         resumed=resumed,
         run_dir=run.address,
     )

@@ -6,8 +6,9 @@ A listener is any function of one event (`Listener`); it must not raise and cann
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+
+from nnlib.core.run_result import RunResult
 
 
 @dataclass(frozen=True)
@@ -102,9 +103,9 @@ class GroupSeen:
 
 @dataclass(frozen=True)
 class RunDone:
-    """After the final scoring; ``result`` is what ``--json`` prints."""
+    """After the final scoring."""
 
-    result: dict[str, Any] = field(default_factory=dict)
+    result: RunResult
 
 
 Event = RunStarted | PhaseStarted | RoundDone | TrialStopped | GroupSeen | Note | RunDone

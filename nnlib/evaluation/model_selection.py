@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from nnlib.core.run_result import ChosenCombination, TrialName
 from nnlib.run.score_summary import ClassificationSummary
 
 if TYPE_CHECKING:
@@ -48,41 +49,40 @@ def choose(combinations: Sequence[Combination]) -> Combination | None:
     return min(known, key=_rank, default=None)
 
 
-def choice_facts(combinations: Sequence[Combination]) -> dict[str, Any] | None:
-    """What ``--json`` says of the choice: the keys, their validation and, apart, their test score."""
-    chosen = choose(combinations)
-    if chosen is None or chosen.validation is None:
+def chosen_combination(combinations: Sequence[Combination]) -> ChosenCombination | None:
+    """Choose the best combination; returns its keys, its validation scores and, apart, its test scores."""
+    best = choose(combinations)
+    if best is None or best.validation is None:
         return None
-    scores = {f"validation_{name}": value for name, value in chosen.validation.items()}
-    tests = {f"test_{name}": chosen.mean_test(name) for name in chosen.validation}
-    return {"overrides": chosen.overrides, "combinations": len(combinations), **scores, **tests}
+    tests = {name: best.mean_test(name) for name in best.validation}
+    return ChosenCombination(best.overrides, len(combinations), best.validation, tests)
 
 
-def choice_text(facts: Mapping[str, Any] | None) -> str:
-    """A choice in words; the test score it names has chosen nothing."""
-    if facts is None:
+def choice_text(choice: ChosenCombination | None) -> str:
+    """Say a choice in words; the test score it names has chosen nothing."""
+    if choice is None:
         return (
             "no combination of the sweep is chosen: none has validation scores of all its trials "
             "(set split.validation; test rows must not choose)"
         )
-    score = "accuracy" if "validation_accuracy" in facts else "mse"
-    validation, test = (_shown(facts[f"{part}_{score}"], score) for part in ("validation", "test"))
+    score = "accuracy" if "accuracy" in choice.validation else "mse"
+    validation, test = (_shown(scores[score], score) for scores in (choice.validation, choice.test))
     return (
-        f"chosen by the validation rows: {overrides_text(facts['overrides'])} (validation {score} {validation}, "
-        f"the best of {facts['combinations']} combinations); its test {score} {test}"
+        f"chosen by the validation rows: {overrides_text(choice.overrides)} (validation {score} {validation}, "
+        f"the best of {choice.combinations} combinations); its test {score} {test}"
     )
 
 
 def overrides_text(overrides: Mapping[str, Any]) -> str:
-    """A combination's keys and values in words."""
+    """Say a combination's keys and values in words."""
     return ", ".join(f"{key} {value}" for key, value in overrides.items())
 
 
-def trial_text(trial: Mapping[str, Any]) -> str:
-    """Which trial it is, in words, by its ``split``, ``fold`` and ``overrides``."""
-    fold = [f"fold {trial['fold']}"] if "fold" in trial else []
-    swept = [overrides_text(trial["overrides"])] if trial.get("overrides") else []
-    return ", ".join([f"split {trial['split']}", *fold, *swept])
+def trial_text(trial: TrialName) -> str:
+    """Say in words which trial it is."""
+    fold = [] if trial.fold is None else [f"fold {trial.fold}"]
+    swept = [overrides_text(trial.overrides)] if trial.overrides else []
+    return ", ".join([f"split {trial.split}", *fold, *swept])
 
 
 def _shown(value: float | None, score: str) -> str:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from nnlib.core.run_result import MissingWorkers
 from nnlib.run.journal import RecordedEvent
 from nnlib.run.metrics_view import MetricsLine
-from nnlib.run.round_metrics import MissingWorkers
 from nnlib.run.run_events import AttemptFailedEvent, JobEvent, RoundEvent, WorkerLostEvent
 from nnlib.run.spec import JobSpec
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from nnlib.aggregation.drift import DriftSummary
 from nnlib.core.errors import MismatchError
+from nnlib.core.run_result import MissingWorkers
 from nnlib.run.score_summary import ScoreSummary, score_summary_from_json
 
 
@@ -61,28 +62,6 @@ class TrialTraining:
     def from_json(cls, data: Mapping[str, Any]) -> TrialTraining:
         """Read what `to_json` wrote."""
         return cls(data["loss"], data["examples"], tuple(map(WorkerTraining.from_json, data["workers"])))
-
-
-@dataclass(frozen=True)
-class MissingWorkers:
-    """Workers that a round went on without (a quorum), and how many test and validation rows they left unscored."""
-
-    workers: tuple[int, ...]
-    test_rows: int
-    validation_rows: int
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the record as JSON-able data."""
-        return {
-            "workers": list(self.workers),
-            "test_rows": self.test_rows,
-            "validation_rows": self.validation_rows,
-        }
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any] | None) -> MissingWorkers | None:
-        """Read what `to_json` wrote; None where no worker was missing."""
-        return None if data is None else cls(tuple(data["workers"]), data["test_rows"], data["validation_rows"])
 
 
 @dataclass(frozen=True)

@@ -128,15 +128,15 @@ def train_arrays(
             result = train(config, start_from=None if start is None else [start], listen=listen)
         except (UsageError, DataError, DivergedError) as error:
             raise ValueError(str(error)) from error
-        if result["diverged"]:
+        if result.diverged:
             raise ValueError(
-                f"training diverged: {result['diverged'][0]['reason']}; scale the features (and a regression's "
+                f"training diverged: {result.diverged[0].reason}; scale the features (and a regression's "
                 "targets), or lower learning_rate_init"
             )
         losses, epochs = _history(f"{folder}/run")
         trained = TrainedModel.load(f"{folder}/run")
         model = trained.spec.model(trained.trial)
-        return Fitted(model, trained.weights, trained.trial.scaler, losses, epochs, result["model_sha256"])
+        return Fitted(model, trained.weights, trained.trial.scaler, losses, epochs, result.model_sha256)
 
 
 def _history(run: str) -> tuple[list[float], int]:

@@ -14,7 +14,8 @@ import numpy.typing as npt
 from nnlib.aggregation.average import Partial
 from nnlib.aggregation.drift import DriftSummary, drift_summary
 from nnlib.core.errors import JobError, NnjobsError
-from nnlib.run.round_metrics import MissingWorkers, TrialScores
+from nnlib.core.run_result import MissingWorkers
+from nnlib.run.round_metrics import TrialScores
 from nnlib.run.spec import JobSpec
 from nnlib.training.scores import merge_scores
 from nnlib.training.worker_record import WorkerRecord

@@ -34,4 +34,4 @@ def config(dataset: str, run: Path | str | None, **changes: Any) -> Config:
 
 
 def model_hash(dataset: str, run: Path, **changes: Any) -> str:
-    return str(driver.train(config(dataset, run, **changes))["model_sha256"])
+    return str(driver.train(config(dataset, run, **changes)).model_sha256)

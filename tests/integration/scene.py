@@ -51,7 +51,7 @@ def write_data(address: str, seed: int = 0) -> None:
 
 def inline(experiment: dict[str, Any], folder: Path) -> str:
     result = driver.train(Config.model_validate({**experiment, "run_dir": str(folder / "run")}))
-    return str(result["model_sha256"])
+    return str(result.model_sha256)
 
 
 class Scene:

@@ -106,7 +106,7 @@ def test_the_same_bits_as_on_local_disk(folder: str, tmp_path: Path, runner: str
     driver.train(config(str(tmp_path / "set"), tmp_path / "run"))
     result = driver.train(remote_config(f"{folder}/set", f"{folder}/run", tmp_path, runner=runner))
     place = storage(f"{folder}/run")
-    assert result["run_dir"] == place.root
+    assert result.run_dir == place.root
     assert files_of(place) == files_of(LocalStorage(tmp_path / "run"))
     assert isinstance(place, HdfsStorage)
     assert not [name for name in entries(place, place._path) if name.endswith(".tmp")]
@@ -189,7 +189,7 @@ def test_the_namenode_restarts_in_the_middle_of_a_run(folder: str, tmp_path: Pat
 
     result = driver.train(remote_config(f"{folder}/set", f"{folder}/run", tmp_path), listen=listen)
     restarter[0].join()
-    assert result["model_sha256"] == expected["model_sha256"]
+    assert result.model_sha256 == expected.model_sha256
     assert files_of(storage(f"{folder}/run")) == files_of(storage(f"{folder}/whole"))
 
 
@@ -207,7 +207,7 @@ def test_a_quota_that_is_used_up_can_be_gone_on_from(folder: str, tmp_path: Path
     store._client._call("PUT", "SETQUOTA", store._path, {"namespacequota": "1000000"})
     store.delete("here")
     result = driver.train(remote_config(f"{folder}/set", f"{folder}/run", tmp_path), resume=True)
-    assert result["model_sha256"] == expected["model_sha256"]
+    assert result.model_sha256 == expected.model_sha256
     assert files_of(store) == files_of(storage(f"{folder}/whole"))
 
 

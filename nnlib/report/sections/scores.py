@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nnlib.evaluation.model_selection import choice_facts, choice_text, combinations_of
+from nnlib.evaluation.model_selection import choice_text, chosen_combination, combinations_of
 from nnlib.report.collect import RunFacts
 from nnlib.report.content import Content, Material, fill_template
 
@@ -14,4 +14,4 @@ def make(material: Material) -> Content:
 
 
 def _choice(run: RunFacts) -> str:
-    return f"{run.name}: {choice_text(choice_facts(combinations_of(run.scored)))}"
+    return f"{run.name}: {choice_text(chosen_combination(combinations_of(run.scored)))}"

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import types
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from jobs.__main__ import main, refusal
 from jobs.commands.cli import COMMANDS
 from nnlib.core.errors import DataError, JobError, UsageError
 from nnlib.core.events import Listener, RunStarted
+from nnlib.core.run_result import DivergedTrial, RunResult, TrialName
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +50,7 @@ def blobs(tmp_path: Path) -> None:
 class FakeDriver(types.ModuleType):
     """Stands in for `jobs.driver.driver` where only the command's own part is tested."""
 
-    def __init__(self, ending: BaseException | dict[str, Any], start: bool = True) -> None:
+    def __init__(self, ending: BaseException | RunResult, start: bool = True) -> None:
         super().__init__("jobs.driver.driver")
         self.ending, self.start = ending, start
         self.calls: list[tuple[Any, bool, str | None]] = []
@@ -65,7 +67,7 @@ class FakeDriver(types.ModuleType):
 
 @pytest.fixture
 def driver(monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeDriver]:
-    def fake(ending: BaseException | dict[str, Any], start: bool = True) -> FakeDriver:
+    def fake(ending: BaseException | RunResult, start: bool = True) -> FakeDriver:
         module = FakeDriver(ending, start)
         monkeypatch.setitem(sys.modules, "jobs.driver.driver", module)
         monkeypatch.setattr("jobs.driver.driver", module, raising=False)
@@ -74,7 +76,7 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeDriver]:
     return fake
 
 
-DONE = {"test_accuracy": 0.9, "trials": [], "rounds": 2, "seconds": 0.1, "run_dir": "/r/small-1", "diverged": []}
+DONE = RunResult(test_accuracy=0.9, trials=(), model_sha256="5ha", rounds=2, seconds=0.1, run_dir="/r/small-1")
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -112,6 +114,7 @@ GREET = """
 import click
 
 from nnlib.core.errors import DataError
+from nnlib.core.run_result import DivergedTrial, RunResult, TrialName
 
 
 @click.command()
@@ -227,10 +230,10 @@ def test_dry_run_prints_the_resolved_configuration(capsys: pytest.CaptureFixture
 
 
 def test_json_is_the_only_line_of_standard_output(driver: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    driver({**DONE, "test_loss": float("nan")})
+    driver(replace(DONE, seconds=float("nan")))
     assert main(["train", "c.yaml", "--json"]) == 0
     captured = capsys.readouterr()
-    assert json.loads(captured.out) == {**DONE, "test_loss": None}
+    assert json.loads(captured.out) == {**DONE.to_json(), "seconds": None}
     assert "a library prints" in captured.err and "test accuracy 90.00 %" in captured.err
     assert main(["train", "c.yaml", "--quiet"]) == 0
     captured = capsys.readouterr()
@@ -252,7 +255,7 @@ def test_what_the_driver_is_asked_for(driver: Any) -> None:
         (UsageError("u"), 2),
         (DataError("d", row=3), 3),
         (JobError("j"), 4),
-        ({**DONE, "diverged": [{"trial": 0, "split": 0, "reason": "r"}]}, 5),
+        (replace(DONE, diverged=(DivergedTrial(0, TrialName(0), "r"),)), 5),
         (KeyboardInterrupt(), 130),
         (ZeroDivisionError("z"), 1),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -81,8 +82,8 @@ def test_different_seeds_and_splits_differ(dataset: str, tmp_path: Path) -> None
 def test_trials_together_equal_trials_apart(dataset: str, tmp_path: Path) -> None:
     together = driver.train(config(dataset, tmp_path / "all", split__seeds=[3, 1]))
     apart = [driver.train(config(dataset, tmp_path / str(seed), split__seeds=[seed])) for seed in (3, 1)]
-    assert [trial["test_accuracy"] for trial in together["trials"]] == [run["test_accuracy"] for run in apart]
-    assert together["test_accuracy"] == sum(run["test_accuracy"] for run in apart) / 2
+    assert [trial.test_accuracy for trial in together.trials] == [run.test_accuracy for run in apart]
+    assert together.test_accuracy == sum(run.test_accuracy or 0.0 for run in apart) / 2
     store = RunDirectory.open(str(tmp_path / "all"))
     arrays = store.final_arrays()
     for index, seed in enumerate((3, 1)):
@@ -102,8 +103,8 @@ def test_batch_optimizers_train_by_iterations(dataset: str, tmp_path: Path, opti
     result = driver.train(
         config(dataset, tmp_path / "run", train__optimizer=optimizer, train__epochs=10, train__epochs_per_round=5)
     )
-    assert result["rounds"] == 2
-    assert result["test_accuracy"] > 0.8
+    assert result.rounds == 2
+    assert result.test_accuracy is not None and result.test_accuracy > 0.8
 
 
 @pytest.mark.parametrize(
@@ -142,8 +143,8 @@ def test_resume_with_more_epochs_equals_a_longer_run(dataset: str, tmp_path: Pat
     longer = driver.train(config(dataset, tmp_path / "long", train__epochs=8))
     driver.train(config(dataset, tmp_path / "grown", train__epochs=4))
     grown = driver.train(config(dataset, tmp_path / "grown", train__epochs=8), resume=True)
-    assert grown["model_sha256"] == longer["model_sha256"]
-    assert grown["rounds"] == 4
+    assert grown.model_sha256 == longer.model_sha256
+    assert grown.rounds == 4
     assert deterministic_files(tmp_path / "grown") == deterministic_files(tmp_path / "long")
 
 
@@ -151,8 +152,7 @@ def test_resuming_a_finished_run_only_reports(dataset: str, tmp_path: Path) -> N
     first = driver.train(config(dataset, tmp_path / "run"))
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("rounds/*/*")}
     again = driver.train(config(dataset, tmp_path / "run"), resume=True)
-    first.pop("seconds"), again.pop("seconds")
-    assert again == first
+    assert replace(again, seconds=0.0) == replace(first, seconds=0.0)
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("rounds/*/*")}
 
 
@@ -197,18 +197,17 @@ def test_early_stopping_keeps_what_a_bare_loop_would(dataset: str, tmp_path: Pat
     stopped = driver.train(
         config(dataset, tmp_path / "stop", train__stop={"patience": 3}, **changes), listen=events.append
     )
-    trial = stopped["trials"][0]
-    assert trial["status"] == "stopped"
+    trial = stopped.trials[0]
+    assert trial.status == "stopped"
     assert [event.reason for event in events if isinstance(event, TrialStopped)]
     lines = [json.loads(line) for line in (tmp_path / "stop" / "metrics.jsonl").read_text().splitlines()]
     losses = [line["validation"]["loss"] for line in lines if line.get("validation")]
-    best = int(np.argmin(losses[: trial["round"] + 1]))
-    assert trial["round"] == best + 3  # three scored rounds after the best, none better
-    kept = driver.train(config(dataset, tmp_path / "best", train__stop={"patience": 3}, train__keep="best", **changes))[
-        "trials"
-    ][0]
-    assert kept["round"] == best
-    assert kept["test_loss"] == lines[best]["test"]["loss"]
+    best = int(np.argmin(losses[: trial.round + 1]))
+    assert trial.round == best + 3  # three scored rounds after the best, none better
+    best_kept = config(dataset, tmp_path / "best", train__stop={"patience": 3}, train__keep="best", **changes)
+    kept = driver.train(best_kept).trials[0]
+    assert kept.round == best
+    assert kept.test_loss == lines[best]["test"]["loss"]
 
 
 def test_divergence_freezes_one_trial_and_reports_it(dataset: str, tmp_path: Path) -> None:
@@ -224,9 +223,9 @@ def test_divergence_freezes_one_trial_and_reports_it(dataset: str, tmp_path: Pat
             train__l2=1000.0,
         )
     )
-    assert result["diverged"]
-    assert "worker" in result["diverged"][0]["reason"]
-    assert result["trials"][0]["status"] == "diverged"
+    assert result.diverged
+    assert "worker" in str(result.diverged[0].reason)
+    assert result.trials[0].status == "diverged"
     assert np.isfinite(next(iter(RunDirectory.open(str(tmp_path / "run")).final_arrays().values()))).all()
 
 
@@ -238,9 +237,9 @@ def test_regression_reports_r2(tmp_path: Path) -> None:
     result = driver.train(
         config(str(tmp_path / "data"), tmp_path / "run", model__hidden=[], train__epochs=60, train__l2=0.0)
     )
-    assert result["test_accuracy"] is None
-    assert result["test_metric"]["name"] == "r2"
-    assert result["test_metric"]["value"] > 0.99
+    assert result.test_accuracy is None
+    assert result.test_r2 is not None and result.test_r2 > 0.99
+    assert result.to_json()["test_metric"] == {"name": "r2", "value": result.test_r2}
 
 
 def test_scaling_does_not_depend_on_the_number_of_workers(dataset: str, tmp_path: Path) -> None:
@@ -308,7 +307,7 @@ def test_the_view_of_metrics_has_a_line_per_round_and_trial(dataset: str, tmp_pa
     result = driver.train(config(dataset, tmp_path / "run", split__seeds=[0, 1]))
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [(line["round"], line["trial"]) for line in lines] == [(r, t) for r in range(4) for t in range(2)]
-    assert lines[-1]["test"]["accuracy"] == result["trials"][1]["test_accuracy"]
+    assert lines[-1]["test"]["accuracy"] == result.trials[1].test_accuracy
     assert all(line["epoch"] == 2 * line["round"] for line in lines)
     assert {len(line["training"]["workers"]) for line in lines if line["round"]} == {4}
 
@@ -332,7 +331,9 @@ def test_errors_are_typed() -> None:
 
 def test_folds_test_every_row_once(dataset: str, tmp_path: Path) -> None:
     result = driver.train(config(dataset, tmp_path / "run", split__folds=5, split__seeds=[0, 1], train__epochs=2))
-    assert [(trial["split"], trial["fold"]) for trial in result["trials"]] == [(s, f) for s in (0, 1) for f in range(5)]
+    assert [(trial.name.split, trial.name.fold) for trial in result.trials] == [
+        (s, f) for s in (0, 1) for f in range(5)
+    ]
     spec = RunDirectory.open(str(tmp_path / "run")).spec()
     for seed in (0, 1):
         trials = [trial for trial in spec.trials if trial.split == seed]
@@ -345,11 +346,11 @@ def test_a_sweep_trains_what_single_runs_train(dataset: str, tmp_path: Path) -> 
         config(dataset, tmp_path / "sweep", sweep={"train.lr": [0.01, 0.1], "model.hidden": [[3], [4, 2]]})
     )
     arrays = RunDirectory.open(str(tmp_path / "sweep")).final_arrays()
-    assert len(swept["trials"]) == 4
-    for index, trial in enumerate(swept["trials"]):
-        lr, hidden = trial["overrides"]["train.lr"], trial["overrides"]["model.hidden"]
+    assert len(swept.trials) == 4
+    for index, trial in enumerate(swept.trials):
+        lr, hidden = trial.name.overrides["train.lr"], trial.name.overrides["model.hidden"]
         alone = driver.train(config(dataset, tmp_path / str(index), train__lr=lr, model__hidden=hidden))
-        assert alone["test_accuracy"] == trial["test_accuracy"]
+        assert alone.test_accuracy == trial.test_accuracy
         own = RunDirectory.open(str(tmp_path / str(index))).final_arrays()
         assert own.keys() == {f"0.{name.partition('.')[2]}" for name in arrays if name.startswith(f"{index}.")}
         assert all(np.array_equal(own[name], arrays[f"{index}.{name.partition('.')[2]}"]) for name in own)

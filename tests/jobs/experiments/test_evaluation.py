@@ -93,7 +93,7 @@ def test_scores_are_those_of_single_runs(dataset: str, tmp_path: Path) -> None:
                 evaluate={"epochs": []},
             )
         )
-        assert accuracies(2, "independent", epoch) == [trial["test_accuracy"] for trial in alone["trials"]]
+        assert accuracies(2, "independent", epoch) == [trial.test_accuracy for trial in alone.trials]
         # All workers draw the same sample: their number cannot matter.
         assert accuracies(2, "shared", epoch) == accuracies(1, "shared", epoch)
     assert (output / "figures/accuracy-by-epochs.svg").read_bytes().startswith(b"<?xml")

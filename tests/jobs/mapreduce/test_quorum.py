@@ -21,8 +21,8 @@ from nnlib.aggregation.average import Partial
 from nnlib.config.load import load_config
 from nnlib.core.errors import ConfigError, JobError
 from nnlib.core.events import Note
+from nnlib.core.run_result import MissingWorkers, RunResult
 from nnlib.run.directory import RunDirectory
-from nnlib.run.round_metrics import MissingWorkers
 from nnlib.run.spec import JobSpec, partial_layout
 
 WORKERS = 4
@@ -44,7 +44,7 @@ class LosingPool(TaskPool):
         super().run(task)
 
 
-def train(dataset: str, run: Path, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> tuple[dict[str, Any], list[str]]:
+def train(dataset: str, run: Path, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> tuple[RunResult, list[str]]:
     monkeypatch.setattr(local_session, "TaskPool", LosingPool)
     notes: list[str] = []
     result = driver.train(
@@ -83,7 +83,7 @@ def test_a_quorum_goes_on_and_says_who_was_missing(
     assert entry.test.rows == sum(spec.trials[0].test_rows) - lost
     view = [json.loads(line) for line in run.storage.read("metrics.jsonl").splitlines()]
     assert [line["round"] for line in view if "missing" in line] == [1]  # the scores of round 1's model lack rows
-    assert "missing" not in result["trials"][0]  # the final scores lack none
+    assert result.trials[0].missing is None  # the final scores lack none
 
 
 def test_verify_does_not_take_a_quorums_round_for_tampering(
@@ -104,7 +104,7 @@ def test_fewer_than_the_quorum_end_the_run(dataset: str, tmp_path: Path, monkeyp
 def test_without_a_loss_a_quorum_changes_nothing(dataset: str, tmp_path: Path) -> None:
     plain = driver.train(config(dataset, tmp_path / "plain", train__epochs=2))
     quorum = driver.train(config(dataset, tmp_path / "quorum", train__epochs=2, sync__min_workers=1))
-    assert quorum["model_sha256"] == plain["model_sha256"]
+    assert quorum.model_sha256 == plain.model_sha256
 
 
 @pytest.mark.parametrize(("quorum", "averaged"), [(None, False), (3, False), (2, True)])
@@ -131,7 +131,10 @@ def test_the_average_is_weighted_by_who_came(dataset: str, tmp_path: Path, quoru
 
 @pytest.mark.parametrize(
     ("keys", "message"),
-    [("workers: 2\nsync: {min_workers: 3}", "min_workers is 3"), ("sync: {min_workers: 1, mode: collective}", "group")],
+    [
+        ("workers: 2\nsync: {min_workers: 3}", "min_workers is 3"),
+        ("sync: {min_workers: 1, mode: collective}", "needs all its workers"),
+    ],
 )
 def test_impossible_quorums_are_refused(tmp_path: Path, keys: str, message: str) -> None:
     path = tmp_path / "bad.yaml"

@@ -62,7 +62,7 @@ def test_it_trains_to_the_bits_of_inline(mode: str, dataset: str, tmp_path: Path
     }
     expected = {"rounds": ["scale", "train", "train", "score"], "collective": ["collective"]}[mode]
     assert registered == expected
-    assert results["shuffling"]["model_sha256"] == results["inline"]["model_sha256"]
+    assert results["shuffling"].model_sha256 == results["inline"].model_sha256
     assert deterministic_files(tmp_path / "shuffling") == deterministic_files(tmp_path / "inline")
     if mode == "rounds":
         assert verify(str(tmp_path / "inline"), every=True, runner="shuffling").problems == []
@@ -91,7 +91,7 @@ def test_the_command_and_the_configuration_know_it(dataset: str, tmp_path: Path)
     done = nnjobs("-r", "shuffling")
     assert done.returncode == 0, done.stderr
     plain = driver.train(config(dataset, tmp_path / "plain", train__epochs=1))
-    assert json.loads(done.stdout.splitlines()[-1])["model_sha256"] == plain["model_sha256"]
+    assert json.loads(done.stdout.splitlines()[-1])["model_sha256"] == plain.model_sha256
     assert "runner: shuffling" in (tmp_path / "run" / "config.yaml").read_text()
     for option in (("-r", "shufling"), ("--set", "runtime.runner=shufling")):
         refused = nnjobs(*option, "--run-dir", str(tmp_path / "other"))

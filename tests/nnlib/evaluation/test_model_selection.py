@@ -12,7 +12,8 @@ from shards import write_dataset
 
 from jobs.driver import driver
 from nnlib.config.schema import Config
-from nnlib.evaluation.model_selection import choice_facts, choice_text, choose, combinations_of
+from nnlib.core.run_result import ChosenCombination
+from nnlib.evaluation.model_selection import choice_text, choose, chosen_combination, combinations_of
 from nnlib.run.final_result import FinalTrial
 from nnlib.run.score_summary import ClassificationSummary, RegressionSummary
 
@@ -33,7 +34,8 @@ def chosen(*entries: FinalTrial) -> float | None:
 def test_the_best_mean_over_the_trials_is_chosen_whatever_the_test_rows_say() -> None:
     entries = [entry(0.1, 0.90, 0.99), entry(0.2, 0.92, 0.10), entry(0.1, 0.93, 0.99), entry(0.2, 0.92, 0.20)]
     assert chosen(*entries) == 0.2  # 0.92 against 0.915
-    assert choice_facts(combinations_of(entries)) == {
+    choice = chosen_combination(combinations_of(entries))
+    assert choice is not None and choice.to_json() == {
         "overrides": {"train.lr": 0.2},
         "combinations": 2,
         "validation_accuracy": 0.92,
@@ -41,6 +43,7 @@ def test_the_best_mean_over_the_trials_is_chosen_whatever_the_test_rows_say() ->
         "test_accuracy": pytest.approx(0.15),
         "test_loss": None,
     }
+    assert ChosenCombination.from_json(choice.to_json()) == choice
 
 
 def test_equal_accuracies_are_told_apart_by_loss_then_by_order() -> None:
@@ -60,7 +63,7 @@ def test_numbers_are_chosen_by_squared_error() -> None:
 def test_a_combination_of_which_a_trial_is_not_whole_is_not_chosen() -> None:
     assert chosen(entry(0.1, 0.99), entry(0.1, 0.99, status="diverged"), entry(0.2, 0.5)) == 0.2
     assert chosen(entry(0.1, None), entry(0.2, None)) is None
-    assert "set split.validation" in choice_text(choice_facts(combinations_of([entry(0.1, None)])))
+    assert "set split.validation" in choice_text(chosen_combination(combinations_of([entry(0.1, None)])))
 
 
 @pytest.mark.parametrize("validation", [0.0, 0.2])
@@ -79,11 +82,11 @@ def test_a_run_names_its_choice(tmp_path: Path, validation: float) -> None:
     }
     result = driver.train(Config.model_validate(settings))
     if not validation:
-        assert result["chosen"] is None
+        assert result.chosen is None and result.to_json()["chosen"] is None
         return
     final = json.loads((tmp_path / "run/final/metrics.json").read_bytes())["trials"]
     own = [trial for trial in final if trial["overrides"] == {"train.lr": 0.1}]
-    assert result["chosen"]["overrides"] == {"train.lr": 0.1}  # the other rate learns nothing
+    assert result.chosen is not None and result.chosen.overrides == {"train.lr": 0.1}  # the other rate learns nothing
     for part in ("validation", "test"):
         mean = sum(trial[part]["accuracy"] for trial in own) / len(own)
-        assert result["chosen"][f"{part}_accuracy"] == pytest.approx(mean)
+        assert getattr(result.chosen, part)["accuracy"] == pytest.approx(mean)

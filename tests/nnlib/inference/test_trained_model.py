@@ -19,6 +19,7 @@ import nnlib
 from jobs.driver import driver
 from nnlib.config.schema import Config
 from nnlib.core.errors import DataError, MismatchError, NnjobsError, UsageError
+from nnlib.core.run_result import RunResult
 from nnlib.data.importing.import_dataset import import_dataset
 from nnlib.data.importing.import_options import ImportOptions
 from nnlib.data.split.rule import TEST
@@ -50,7 +51,7 @@ class Trained:
     data: Path
     x: Any
     y: Any
-    result: dict[str, Any]
+    result: RunResult
 
 
 def blobs(classes: int = CLASSES) -> tuple[Any, Any]:
@@ -123,7 +124,7 @@ def test_test_rows_score_what_the_run_says(run: Trained) -> None:
         model = nnlib.load(run.run, trial=trial)
         test = model.trial.rule.parts(np.arange(ROWS), run.y, {}) == TEST
         accuracy = (model.predict(run.x[test]) == run.y[test]).mean()
-        assert accuracy == pytest.approx(run.result["trials"][trial]["test_accuracy"], abs=1e-12)
+        assert accuracy == pytest.approx(run.result.trials[trial].test_accuracy, abs=1e-12)
         assert accuracy > 0.5  # it has learned something
 
 
@@ -237,9 +238,9 @@ def test_the_test_rows_alone_score_as_the_run_did(run: Trained, tmp_path: Path) 
     test = model.trial.rule.parts(np.arange(ROWS), run.y, {}) == TEST
     write_dataset(tmp_path / "held out", run.x[test], run.y[test], shards=3, classes=CLASSES)
     result = predict_to_parquet(run.run, str(tmp_path / "held out"), f"{tmp_path}/out.parquet")
-    entry = run.result["trials"][0]
-    assert result["test_accuracy"] == entry["test_accuracy"]
-    assert result["test_loss"] == pytest.approx(entry["test_loss"], rel=1e-6)
+    entry = run.result.trials[0]
+    assert result["test_accuracy"] == entry.test_accuracy
+    assert result["test_loss"] == pytest.approx(entry.test_loss, rel=1e-6)
 
 
 def test_regression_into_a_file(regression: Trained, tmp_path: Path) -> None:

@@ -139,7 +139,7 @@ def test_final_models_are_those_that_were_scored(tmp_path: Path) -> None:
 def test_the_view_joins_training_with_the_scores_of_the_model_it_gave(tmp_path: Path) -> None:
     spec = made(tmp_path)
     result = driver.train(spec.config)
-    run = RunDirectory.open(result["run_dir"])
+    run = RunDirectory.open(result.run_dir)
     spec = run.spec()
     store = run.rounds(spec)
     final = run.final()
@@ -156,7 +156,7 @@ def test_the_view_joins_training_with_the_scores_of_the_model_it_gave(tmp_path: 
         assert line["validation"]["rows"] == sum(spec.trials[line["trial"]].validation_rows)
     for trial in range(2):
         last = next(line for line in lines if (line["round"], line["trial"]) == (3, trial))
-        assert last["test"]["accuracy"] == result["trials"][trial]["test_accuracy"]
+        assert last["test"]["accuracy"] == result.trials[trial].test_accuracy
         (entry,) = (entry for entry in store.log.metrics(2).trials if entry.trial == trial)
         second = next(line for line in lines if (line["round"], line["trial"]) == (1, trial))
         assert second["test"] == entry.scores.test.to_json()  # round 2's job scored the model of round 1

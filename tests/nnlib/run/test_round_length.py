@@ -111,7 +111,7 @@ def test_a_run_is_what_its_rounds_say(dataset: str, tmp_path: Path) -> None:
     assert rounds[0] == [0, 1]
     assert rounds[-1][1] == 20
     assert all(before[1] == after[0] for before, after in pairwise(rounds))
-    assert result["rounds"] == len(rounds) < 20
+    assert result.rounds == len(rounds) < 20
     store = RunDirectory.open(str(run)).rounds(RunDirectory.open(str(run)).spec())
     for round_, (first, end) in enumerate(rounds[1:], 1):
         distances = [

@@ -25,6 +25,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from jobs.driver import driver
 from nnlib.config.schema import Config
 from nnlib.core.errors import DataError
+from nnlib.core.run_result import RunResult
 from nnlib.data.importing.import_dataset import from_arrays
 from nnlib.inference.trained_model import TrainedModel
 from nnlib.sklearn import NNJobsClassifier, NNJobsRegressor, classifier, regressor
@@ -49,7 +50,7 @@ def iris(*, words: bool = False) -> tuple[Any, Any]:
     return X.astype(np.float32), np.array(["setosa", "versicolor", "virginica"])[y] if words else y
 
 
-def drive(where: Path, X: Any, y: Any, *, workers: int = 1, **sections: Any) -> dict[str, Any]:
+def drive(where: Path, X: Any, y: Any, *, workers: int = 1, **sections: Any) -> RunResult:
     """`jobs.driver.driver.train` of the same arrays, imported as anybody would."""
     from_arrays(X, y, f"{where}/data", shards=workers, dtype="float32")
     document: dict[str, Any] = {
@@ -70,7 +71,7 @@ def test_a_fit_is_a_run_of_the_driver_bit_for_bit(tmp_path: Path) -> None:
     X, y = iris(words=True)
     run = drive(tmp_path, X, y)
     model = NNJobsClassifier(**SMALL).fit(X, y)
-    assert model.model_sha256_ == run["model_sha256"]
+    assert model.model_sha256_ == run.model_sha256
     assert model.classes_.tolist() == ["setosa", "versicolor", "virginica"]
     trained = TrainedModel.load(f"{tmp_path}/run")
     assert np.array_equal(model.predict_proba(X), trained.predict_proba(X))
@@ -100,7 +101,7 @@ def test_workers_scaling_and_other_keys_reach_the_driver(tmp_path: Path, runner:
         class_weight={1: 2.0},
         config={"sync.outer": {"kind": "nesterov", "lr": 0.7}, "sync.outer.momentum": 0.5},
     ).fit(X, y)
-    assert model.model_sha256_ == run["model_sha256"]
+    assert model.model_sha256_ == run.model_sha256
     assert np.array_equal(model.predict_proba(X), TrainedModel.load(f"{tmp_path}/run").predict_proba(X))
     assert model.n_iter_ == len(model.loss_curve_) == 6
 
@@ -110,7 +111,7 @@ def test_a_regression_is_a_run_too(tmp_path: Path) -> None:
     X, y = X.astype(np.float32), y / y.std()
     run = drive(tmp_path, X, y, train={"optimizer": "lbfgs"})
     model = NNJobsRegressor(**SMALL, solver="lbfgs").fit(X, y)
-    assert model.model_sha256_ == run["model_sha256"]
+    assert model.model_sha256_ == run.model_sha256
     assert np.array_equal(model.predict(X), TrainedModel.load(f"{tmp_path}/run").predict(X))
     assert model.n_iter_ == 6
     assert len(model.loss_curve_) == 1  # the objective at the end of the one round
@@ -163,7 +164,7 @@ def test_partial_fit_goes_on_from_the_weights_there_are(tmp_path: Path) -> None:
             "train": {"optimizer": "adam", "lr": 0.001, "l2": 0.0001, "epochs": 1, "epochs_per_round": 1},
         }
     )
-    assert driver.train(config, start_from=[start])["model_sha256"] == model.model_sha256_
+    assert driver.train(config, start_from=[start]).model_sha256 == model.model_sha256_
 
 
 def test_partial_fit_learns_from_batches_that_lack_classes() -> None:

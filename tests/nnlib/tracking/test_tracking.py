@@ -18,6 +18,7 @@ from nnlib import tracking
 from nnlib.config.schema import Config
 from nnlib.core.errors import ConfigError
 from nnlib.core.events import Note, RoundDone, RunStarted
+from nnlib.core.run_result import RunResult
 from nnlib.run.directory import RunDirectory
 from nnlib.tracking import follower
 from nnlib.tracking.protocol import Point, Status
@@ -165,7 +166,7 @@ class Recording:
         self.status = status
 
 
-def trained(monkeypatch: pytest.MonkeyPatch, settings: Config, tracker: Recording) -> tuple[dict[str, Any], list[str]]:
+def trained(monkeypatch: pytest.MonkeyPatch, settings: Config, tracker: Recording) -> tuple[RunResult, list[str]]:
     """Train with a tracker in the place of the event files; the result and the warnings."""
     kind = tracking.Kind("json", lambda _: tracker)
     monkeypatch.setitem(tracking.TRACKERS, "tensorboard", kind)
@@ -195,7 +196,7 @@ def test_trouble_with_a_tracker_is_a_warning(
     result, warnings = trained(monkeypatch, config(dataset, tmp_path / "run", tensorboard=True), tracker)
     tracker.go_on.set()
     plain = driver.train(config(dataset, tmp_path / "plain"))
-    assert result["model_sha256"] == plain["model_sha256"]
+    assert result.model_sha256 == plain.model_sha256
     (warning,) = warnings
     assert "tracking.tensorboard" in warning and "\n" not in warning
     assert ("OSError: no route" if trouble == "fails" else "still writing") in warning

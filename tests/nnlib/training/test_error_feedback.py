@@ -154,7 +154,7 @@ def test_real_digits_are_learnt_no_worse_than_without(digits: Path, tmp_path: Pa
         result = driver.train(
             config(str(digits), tmp_path / str(number), **{"sync__mode": "collective", **sync, **changes})
         )
-        found.append((result["test_accuracy"], np.mean([trial["test_loss"] for trial in result["trials"]])))
+        found.append((result.test_accuracy or 0.0, np.mean([trial.test_loss or 0.0 for trial in result.trials])))
     without, with_feedback = found
     assert with_feedback[0] >= without[0] - 0.005
     assert with_feedback[1] <= without[1] * 1.005

@@ -164,7 +164,7 @@ def test_losses_of_a_batch_optimizer_do_not_depend_on_memory(data: tuple[str, An
     for memory in (1, 256):
         settings = config(path, tmp_path / str(memory), optimizer="lbfgs")
         settings = settings.model_copy(update={"runtime": settings.runtime.model_copy(update={"memory_mb": memory})})
-        hashes.add(driver.train(settings)["model_sha256"])
+        hashes.add(driver.train(settings).model_sha256)
     assert len(hashes) == 1
 
 

@@ -167,9 +167,9 @@ def test_processes_equal_one_process(blobs: str, tmp_path: Path, workers: int, c
 def test_with_a_drain_in_every_round_nothing_is_late(blobs: str, tmp_path: Path) -> None:
     plain = driver.train(config(blobs, tmp_path / "plain"))
     drained = driver.train(overlapped(blobs, tmp_path / "run", sync__overlap_drain=1, train__epochs=8))
-    assert drained["model_sha256"] == plain["model_sha256"]
+    assert drained.model_sha256 == plain.model_sha256
     late = driver.train(overlapped(blobs, tmp_path / "late", train__epochs=8))
-    assert late["model_sha256"] != plain["model_sha256"]
+    assert late.model_sha256 != plain.model_sha256
 
 
 def test_only_drained_rounds_are_committed_and_the_ledger_tells_them(blobs: str, tmp_path: Path) -> None:

@@ -113,9 +113,9 @@ def test_processes_give_the_bits_of_one_process(blobs: str, tmp_path: Path, chan
 
 def test_a_trial_that_diverges_leaves_the_others_alone(blobs: str, tmp_path: Path) -> None:
     result = driver.train(batched(blobs, tmp_path / "both", sweep={"train.lr": [0.05, 1e6]}, model__dtype="float32"))
-    assert [trial["status"] for trial in result["trials"]] == ["active", "diverged"]
+    assert [trial.status for trial in result.trials] == ["active", "diverged"]
     alone = driver.train(batched(blobs, tmp_path / "one", sweep={"train.lr": [0.05]}, model__dtype="float32"))
-    assert result["trials"][0] == alone["trials"][0]
+    assert result.trials[0] == alone.trials[0]
 
 
 @pytest.mark.parametrize(
