@@ -162,6 +162,24 @@ def missing_keys(config: Section, values: dict[str, Any]) -> dict[str, Any]:
     return missing
 
 
+def lost_keys(config: Section, values: dict[str, Any]) -> list[str]:
+    """Return the keys, dotted, that ``values`` lacks although every version writes them into a resolved file.
+
+    ``config`` is what the values were validated to, with defaults for the lost keys.
+    """
+    added = {".".join(path) for path, _ in _added_keys(config)}
+    return [key for key in _absent(config.model_dump(mode="json"), values) if key not in added]
+
+
+def _absent(whole: dict[str, Any], part: dict[str, Any], above: str = "") -> Iterator[str]:
+    """The dotted keys of nested mappings that ``part`` lacks; of a section that it lacks, the section alone."""
+    for name, value in whole.items():
+        if name not in part:
+            yield f"{above}{name}"
+        elif isinstance(value, dict) and isinstance(part[name], dict):
+            yield from _absent(value, part[name], f"{above}{name}.")
+
+
 def _section(values: dict[str, Any], path: tuple[str, ...]) -> dict[str, Any] | None:
     """The mapping that holds the last key of a path; None if there is none."""
     section: Any = values

@@ -11,6 +11,7 @@ import yaml
 
 import nnlib
 from nnlib.config.document import plain_scalar, read_document
+from nnlib.config.earlier import lost_keys
 from nnlib.config.load import parse_config
 from nnlib.config.schema import Config
 from nnlib.core.errors import ConfigError
@@ -50,7 +51,10 @@ def to_yaml(config: Config) -> str:
 
 
 def from_resolved(text: str, source: str = "config.yaml", overrides: Sequence[str] = ()) -> Config:
-    """Read what `to_yaml` wrote, with overrides as in `load_config`. Refuses a file that a later format wrote."""
+    """Read what `to_yaml` wrote, with overrides as in `load_config`.
+
+    Raises `ConfigError` for a file that a later format wrote, or that lacks keys which every version writes: it was cut.
+    """
     value = read_document(text, source).value
     version = value.get("format_version") if isinstance(value, dict) else None
     if not isinstance(version, int):
@@ -61,4 +65,11 @@ def from_resolved(text: str, source: str = "config.yaml", overrides: Sequence[st
             file=source,
             hint="use the nnjobs version that the file's `versions` names, or a later one",
         )
-    return parse_config(text, source, overrides)
+    config = parse_config(text, source)
+    if lost := lost_keys(config, value):
+        raise ConfigError(
+            f"lacks {', '.join(lost[:5])}{' and more' if lost[5:] else ''}: the file was cut or altered",
+            file=source,
+            hint="bring back a copy of it",
+        )
+    return parse_config(text, source, overrides) if overrides else config

@@ -296,3 +296,11 @@ def test_what_is_resolved_has_the_options_of_its_kind(tmp_path: Path) -> None:
     train = yaml.safe_load(to_yaml(load_config(None, ["data.path=/d", "train.optimizer=lbfgs"])))["train"]
     assert "history" in train and not {"lr", "momentum", "beta1"} & set(train)
     assert list(train)[:2] == ["optimizer", "history"]
+
+
+def test_a_resolved_file_that_was_cut_is_refused_wherever_it_was_cut() -> None:
+    lines = to_yaml(Config.model_validate({"data": {"path": "d"}})).splitlines(keepends=True)
+    from_resolved("".join(lines))
+    for end in range(len(lines)):
+        with pytest.raises(ConfigError):
+            from_resolved("".join(lines[:end]))
