@@ -119,14 +119,14 @@ class RunFacts:
         directory = RunDirectory.open(address)
         spec, final = directory.spec(), directory.final()
         store = directory.rounds(spec)
-        rounds = store.rounds()
+        newest, rounds = store.newest(), store.rounds()
         lines = metrics_lines(store, rounds, final)
         scored = _newest(spec, lines) if final is None else list(final.trials)
         if len(scored) < len(spec.trials):
             raise UsageError(
                 "nothing of this run has been scored yet", hint="a report needs one whole round", run=directory.address
             )
-        events, newest = read_events(directory), store.newest()
+        events = read_events(directory)
         return cls(
             directory,
             spec,
