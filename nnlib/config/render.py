@@ -53,7 +53,7 @@ def to_yaml(config: Config) -> str:
 def from_resolved(text: str, source: str = "config.yaml", overrides: Sequence[str] = ()) -> Config:
     """Read what `to_yaml` wrote, with overrides as in `load_config`.
 
-    Raises `ConfigError` for a file that a later format wrote, or that lacks keys which every version writes: it was cut.
+    Raises `ConfigError` for a file of a later format, and for one that was cut and so lacks keys of every version.
     """
     value = read_document(text, source).value
     version = value.get("format_version") if isinstance(value, dict) else None
