@@ -21,6 +21,7 @@ from jobs.driver.verification import verify
 from nnlib.config.kinds import MODELS, Kind
 from nnlib.config.schema import Config
 from nnlib.core.errors import MismatchError, UsageError
+from nnlib.core.run_result import RunResult
 from nnlib.export import export
 from nnlib.run.directory import RunDirectory
 from nnlib.run.model_file import model_digest
@@ -75,7 +76,7 @@ def settings(dataset: str, run: Path, mode: str, **changes: Any) -> Config:
     return config(dataset, run, **(fixed | MODES[mode] | changes))
 
 
-def train(dataset: str, run: Path, mode: str, **changes: Any) -> dict[str, Any]:
+def train(dataset: str, run: Path, mode: str, **changes: Any) -> RunResult:
     return driver.train(settings(dataset, run, mode, **changes))
 
 
@@ -100,7 +101,7 @@ def test_buffers_are_combined_round_by_round(dataset: str, tmp_path: Path, mode:
         assert arrays["features.mean"].dtype == np.float32
         assert (np.abs(arrays["features.mean"] - 3.0) < 2.0).all() == (round_ > 0)
     kept = run.final_models(spec)
-    assert result["model_sha256"] == model_digest(kept)
+    assert result.model_sha256 == model_digest(kept)
     stored = load_file(tmp_path / "run/final/model.safetensors")
     assert {"0.features.mean", "0.features.batches", "0.features.used"} < set(stored)
     assert result["test_accuracy"] > 0.5
@@ -134,7 +135,7 @@ def test_a_round_averages_what_the_workers_have(dataset: str, tmp_path: Path) ->
 
 
 def test_rounds_and_collective_give_the_same_bits(dataset: str, tmp_path: Path) -> None:
-    hashes = {train(dataset, tmp_path / mode, mode)["model_sha256"] for mode in ("rounds", "collective")}
+    hashes = {train(dataset, tmp_path / mode, mode).model_sha256 for mode in ("rounds", "collective")}
     assert len(hashes) == 1
 
 
@@ -142,7 +143,7 @@ def test_a_run_goes_on_with_its_buffers(dataset: str, tmp_path: Path) -> None:
     whole = train(dataset, tmp_path / "whole", "rounds")
     train(dataset, tmp_path / "parts", "rounds", train__epochs=2)
     longer = driver.train(settings(dataset, tmp_path / "parts", "rounds"), resume=True)
-    assert longer["model_sha256"] == whole["model_sha256"]
+    assert longer.model_sha256 == whole.model_sha256
     driver.train(settings(dataset, tmp_path / "child", "rounds"), start_from=str(tmp_path / "whole"))
     runs = [RunDirectory.open(str(tmp_path / name)) for name in ("child", "whole")]
     first, last = runs[0].rounds(runs[0].spec()).load(0), runs[1].final_models(runs[1].spec())
