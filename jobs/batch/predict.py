@@ -95,7 +95,7 @@ def _read_parts(prediction: Prediction) -> list[dict[str, Any] | None]:
     shards = range(len(prediction.dataset.shards))
     names = set(prediction.storage.names())
     with ThreadPoolExecutor(PARALLEL_READS) as pool:
-        return list(pool.map(lambda shard: prediction.found(shard) if part_name(shard) in names else None, shards))
+        return list(pool.map(lambda shard: prediction.read_part(shard) if part_name(shard) in names else None, shards))
 
 
 def _make(

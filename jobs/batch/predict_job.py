@@ -32,8 +32,8 @@ class PredictJob(MapJob):
         for shard in WorkerPlan.from_line(line).shards:
             report_activity(phase="predict", shard=shard)
             began = time.perf_counter()
-            if prediction.found(shard) is None:
-                prediction.make(shard)
+            if prediction.read_part(shard) is None:
+                prediction.write_part(shard)
                 self.count("rows", prediction.dataset.shards[shard].rows)
                 self.count("milliseconds predict", round(1000 * (time.perf_counter() - began)))
             yield b"%08d" % shard, encode_record(shard, {})

@@ -98,7 +98,7 @@ def _partial_lines(spec: JobSpec, trial: Trial, result: LocalResult) -> Iterator
 
 
 def _score(spec: JobSpec, plan: WorkerPlan, active: Sequence[int], models: Models) -> Iterator[Line]:
-    """A job of 0 epochs: score the given models."""
+    """Score the models, in a job of 0 epochs."""
     with worker_data(spec, plan) as data:
         for index in active:
             work = WorkerTrial.of(spec, spec.trials[index], plan.worker, data)

@@ -42,7 +42,7 @@ class PredictionWriter:
         self._parquet.close()
 
     def add(self, rows: Rows) -> None:
-        """Predict rows in chunks of `CHUNK_ROWS`. Raises `DivergedError` where the model gives no finite values."""
+        """Predict rows in chunks of `CHUNK_ROWS`. Raises `DivergedError` where an output is not finite."""
         for start in range(0, len(rows.x), CHUNK_ROWS):
             part = slice(start, start + CHUNK_ROWS)
             x = rows.x[part]
@@ -54,8 +54,8 @@ class PredictionWriter:
             self._parquet.write_table(_table(self._model, self._schema, rows.row[part], outputs))
             self.rows += len(x)
 
-    def note(self, name: str, text: str) -> None:
-        """Keep a text in the file's metadata."""
+    def add_metadata(self, name: str, text: str) -> None:
+        """Write a text into the file's metadata."""
         self._parquet.add_key_value_metadata({name: text})
 
 
@@ -67,18 +67,18 @@ def predict_to_parquet(run: str, source: str, output: str, *, trial: int = 0) ->
     labels, the score. Nothing is left at ``output`` if it fails.
     """
     model = TrainedModel.load(run, trial=trial)
-    place, name = file_at(output)
-    with place.writing(name) as stream, PredictionWriter(model, stream) as writer:
+    folder, name = file_at(output)
+    with folder.writing(name) as stream, PredictionWriter(model, stream) as writer:
         for chunk in source_rows(model, source):
             writer.add(chunk)
         if writer.rows == 0:
             raise DataError("there are no rows to predict", source=source)
-    result: dict[str, Any] = {"rows": writer.rows, "output": f"{place.root}/{name}", "trial": trial}
+    result: dict[str, Any] = {"rows": writer.rows, "output": f"{folder.root}/{name}", "trial": trial}
     return result | score_facts(writer.score.summary())
 
 
 def score_facts(summary: ScoreSummary) -> dict[str, Any]:
-    """A score's numbers as a result names them; nothing where no row had a target."""
+    """Name a score's numbers as the result of a command does; {} where no row had a target."""
     if not summary.rows:
         return {}
     numbers = {f"test_{key}": value for key, value in summary.to_json().items() if key not in COUNTS}
@@ -100,7 +100,7 @@ def _schema(model: TrainedModel) -> pa.Schema:
 
 def _table(model: TrainedModel, schema: pa.Schema, row: Array, outputs: Array) -> pa.Table:
     if not np.isfinite(outputs).all():
-        raise DivergedError("the model gives values that are not finite")
+        raise DivergedError("the model's outputs are not finite")
     if not model.classes:
         return pa.table([pa.array(row, pa.int64()), pa.array(outputs[:, 0].astype(np.float64))], schema=schema)
     guess = np.argmax(outputs, axis=1)

@@ -1,8 +1,8 @@
 """Predictions of a dataset as a folder: a Parquet file for each shard, then a summary.
 
-Parts are made by different tasks, again by retried ones, and some by an earlier command that was cut short. So a part
-says itself what it was made from and how its rows scored: who finds it knows whether it is the one that is wanted. A
-part is written under another name and renamed, so one that is there is whole.
+Parts are written by different tasks, again by retried ones, and some by an earlier command that was interrupted. So the
+metadata of a part name what it was made from and how its rows scored: whoever reads it knows whether it fits. A part is
+written under another name and renamed, so a part that exists is whole.
 """
 
 from __future__ import annotations
@@ -34,10 +34,11 @@ SUMMARY = "predictions.json"
 """Written last: with it the predictions are complete."""
 
 ORIGIN = "nnjobs"
-"""Name of what a part says of itself in its file's metadata."""
+"""The key of a part's facts in its file's metadata."""
 
 
 def part_name(shard: int) -> str:
+    """Name the file of a shard's part."""
     return f"part-{shard:05d}.parquet"
 
 
@@ -51,6 +52,7 @@ class Prediction:
 
     @property
     def storage(self) -> Storage:
+        """The folder for the parts."""
         return storage(self.output)
 
     @cached_property
@@ -60,20 +62,20 @@ class Prediction:
 
     @cached_property
     def identity(self) -> str:
-        """Hash of all that decides the predictions, but for the shard and the numerics."""
-        model, own = self.model, self.model.spec.dataset
+        """The hash of all that decides the predictions, but for the shard and the numerics."""
+        model, trained_on = self.model, self.model.spec.dataset
         facts = {
             "weights": model_digest([model.state]),
             "model": stable_values(model.spec.settings(model.trial))["model"],
             "scaler": model.trial.to_json()["scaler"],
-            "x": [own.x_dtype, own.x_scale, own.x_offset],
-            "classes": list(own.classes),
+            "x": [trained_on.x_dtype, trained_on.x_scale, trained_on.x_offset],
+            "classes": list(trained_on.classes),
             "dataset": self.dataset.fingerprint,
         }
         return digest(canonical(facts))
 
-    def make(self, shard: int) -> None:
-        """Write a shard's part. Raises `DivergedError` where the model gives values that are not finite."""
+    def write_part(self, shard: int) -> None:
+        """Write a shard's part. Raises `DivergedError` where the model's outputs are not finite."""
         cache = shard_cache(self.model.spec.config.runtime)
         with self.storage.writing(part_name(shard)) as stream, PredictionWriter(self.model, stream) as writer:
             for rows in shard_rows(self.dataset, shard, self.classes, cache):
@@ -86,18 +88,18 @@ class Prediction:
                 "rows": writer.rows,
                 "score": writer.score.to_json(),
             }
-            writer.note(ORIGIN, canonical(facts).decode().rstrip())
+            writer.add_metadata(ORIGIN, canonical(facts).decode().rstrip())
 
-    def found(self, shard: int) -> dict[str, Any] | None:
-        """What a shard's part says of itself (numerics, rows, score); None if there is none.
+    def read_part(self, shard: int) -> dict[str, Any] | None:
+        """Read the facts of a shard's part from its metadata (numerics, rows, score); None if there is no part.
 
         Raises `MismatchError` for a file that is not this part: of another model or dataset, or of another tool.
         """
-        name, place = part_name(shard), self.storage
-        if not place.exists(name):
+        name, folder = part_name(shard), self.storage
+        if not folder.exists(name):
             return None
         try:
-            with place.open(name) as stream:
+            with folder.open(name) as stream:
                 metadata = pq.read_metadata(stream)
             facts = json.loads((metadata.metadata or {}).get(ORIGIN.encode(), b"{}"))
         except (*READ_ERRORS, ValueError):
@@ -107,12 +109,12 @@ class Prediction:
             raise MismatchError(
                 "these are no predictions of this model for this dataset",
                 hint="choose another -o, or delete this folder",
-                file=f"{place.root}/{name}",
+                file=f"{folder.root}/{name}",
             )
         return dict(facts)
 
     def to_files(self) -> tuple[bytes, bytes]:
-        """What tasks read: everything but the weights, as JSON, and the weights; `from_files` is the inverse."""
+        """Write what tasks read: all but the model's numbers, as JSON, and the numbers. `from_files` is the inverse."""
         trial, spec = self.model.trial, self.model.spec
         facts = {
             "format_version": FORMAT_VERSION,
@@ -125,7 +127,7 @@ class Prediction:
 
     @classmethod
     def from_files(cls, facts: bytes, weights: bytes, file: str) -> Prediction:
-        """``file`` names the weights in errors."""
+        """Read what `to_files` wrote. ``file`` names the weights in errors."""
         data = json.loads(facts)
         spec = JobSpec.from_json(data["run"])
         trial = spec.trials[data["trial"]]

@@ -27,7 +27,7 @@ class Rows:
 
 
 def source_rows(model: TrainedModel, source: str) -> Iterator[Rows]:
-    """The rows of a dataset directory, or of a raw file read as the model's own dataset was imported."""
+    """Read the rows of a dataset directory, or of a raw file in the encoding of the model's dataset."""
     if not storage(source).exists(MANIFEST):
         for raw in read_raw_rows(source, model.spec.dataset.encoding):
             yield Rows(np.arange(raw.row, raw.row + len(raw.x)), raw.stored, raw.y)
@@ -39,16 +39,18 @@ def source_rows(model: TrainedModel, source: str) -> Iterator[Rows]:
 
 
 def known_classes(model: TrainedModel, dataset: Dataset) -> Array:
-    """The model's class index of each class of a dataset, shape (classes,). Raises `DataError` for a dataset that the
-    model cannot read, and for classes it does not know."""
-    own = model.spec.dataset
-    if dataset.features != own.features or dataset.x_dtype != own.x_dtype or dataset.task != own.task:
+    """Map each class of a dataset to the model's class index, shape (classes,).
+
+    Raises `DataError` for a dataset that the model cannot read, and for classes it does not know.
+    """
+    wanted = model.spec.dataset
+    if dataset.features != wanted.features or dataset.x_dtype != wanted.x_dtype or dataset.task != wanted.task:
         raise DataError(
-            f"has {dataset.features} {dataset.x_dtype} features for {dataset.task}, the model wants {own.features} "
-            f"{own.x_dtype} for {own.task}",
+            f"has {dataset.features} {dataset.x_dtype} features for {dataset.task}, the model wants {wanted.features} "
+            f"{wanted.x_dtype} for {wanted.task}",
             dataset=dataset.address,
         )
-    index = {name: number for number, name in enumerate(own.classes)}
+    index = {name: number for number, name in enumerate(wanted.classes)}
     unknown = [name for name in dataset.classes if name not in index]
     if unknown:
         raise DataError(f"has classes the model does not know: {', '.join(unknown[:5])}", dataset=dataset.address)
@@ -56,7 +58,7 @@ def known_classes(model: TrainedModel, dataset: Dataset) -> Array:
 
 
 def shard_rows(dataset: Dataset, shard: int, classes: Array, cache: ShardCache | None = None) -> Iterator[Rows]:
-    """A shard's rows, a row group at a time; ``classes`` as `known_classes` gives them."""
+    """Read a shard's rows, a row group at a time. ``classes``: the result of `known_classes`."""
     with ShardReader(dataset, shard, cache=cache) as reader:
         for number in range(dataset.shards[shard].row_groups):
             group = reader.row_group(number)

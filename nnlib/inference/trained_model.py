@@ -16,8 +16,8 @@ from nnlib.run.spec import JobSpec, Trial
 from nnlib.training.learner import load_learner
 
 CHUNK_ROWS = 1024
-"""Rows predicted at once. BLAS rounds a row's last bit by how many stand beside it, so a row predicted alone may differ
-there from the same row in a file."""
+"""Rows predicted at once. How BLAS rounds a row's last bit depends on the number of rows, so a row predicted alone may
+differ there from the same row in a file."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class TrainedModel:
 
     @classmethod
     def load(cls, run: str, *, trial: int = 0) -> TrainedModel:
-        """The final model of a run, or of its newest round if it is not finished.
+        """Load the final model of a run, or that of its newest round if it is not finished.
 
         Raises `UsageError` if there is no run or no such trial.
         """
@@ -62,10 +62,11 @@ class TrainedModel:
 
     @property
     def features(self) -> int:
+        """Features of a row."""
         return self.spec.dataset.features
 
     def predict(self, X: npt.ArrayLike) -> Array:
-        """Predicted classes, shape (n,): integers if every class name is one, else text. Values for regression.
+        """Predict classes, shape (n,): integers if every class name is one, else text. Values for regression.
 
         ``X`` (n, features): feature values as the model was trained on them; an integer array for a dataset that
         stores small integers (`x_dtype` uint8) is taken as stored, so 0-255 pixels need no dividing. Raises `DataError`
@@ -78,7 +79,7 @@ class TrainedModel:
         return guess
 
     def predict_proba(self, X: npt.ArrayLike) -> Array:
-        """Class probabilities, shape (n, classes). With independent sigmoids a row need not sum to 1."""
+        """Predict class probabilities, shape (n, classes). With independent sigmoids a row need not sum to 1."""
         if not self.classes:
             raise UsageError("a regression model has no class probabilities: use predict")
         return self._outputs(X)
@@ -90,7 +91,7 @@ class TrainedModel:
         if x.dtype.kind not in "biuf":
             raise DataError(f"X has dtype {x.dtype}, expected numbers")
         if not np.isfinite(x).all():
-            row, feature = (int(place[0]) for place in np.nonzero(~np.isfinite(x)))
+            row, feature = (int(index[0]) for index in np.nonzero(~np.isfinite(x)))
             raise DataError(f"feature {feature} is {x[row, feature]}", row=row)
         stored = self.spec.dataset.x_dtype == "uint8" and np.issubdtype(x.dtype, np.integer)
         predictor = Predictor(self, stored=stored)
@@ -119,7 +120,7 @@ class Predictor:
 
 
 def class_labels(classes: tuple[str, ...]) -> Array:
-    """Class names as an array: of integers if every name is one."""
+    """Make an array of class names: of integers if every name is one."""
     if all(name.removeprefix("-").isdecimal() and str(int(name)) == name for name in classes):
         return np.array([int(name) for name in classes])
     return np.array(classes)

@@ -22,16 +22,16 @@ class Activation(Protocol):
     def __init__(self, rows: int, width: int, dtype: str) -> None: ...
 
     def forward(self, z: Array) -> None:
-        """z becomes a = f(z)."""
+        """Replace z by a = f(z), in place."""
         ...
 
     def backward(self, a: Array, delta: Array) -> None:
-        """delta *= f'(z), with f' written in terms of a. It is a's last use, so a is scratch."""
+        """Multiply delta by f'(z), in place, with f' written in terms of a. It is a's last use, so a is scratch."""
         ...
 
 
 def sigmoid(z: Array) -> None:
-    """z becomes 1 / (1 + exp(-z)), as (1 + tanh(z/2)) / 2, which cannot overflow."""
+    """Replace z by 1 / (1 + exp(-z)), computed as (1 + tanh(z/2)) / 2, which cannot overflow."""
     np.multiply(z, 0.5, out=z)
     np.tanh(z, out=z)
     np.multiply(z, 0.5, out=z)
@@ -45,9 +45,11 @@ class SigmoidActivation:
         """No scratch."""
 
     def forward(self, z: Array) -> None:
+        """See `Activation.forward`."""
         sigmoid(z)
 
     def backward(self, a: Array, delta: Array) -> None:
+        """See `Activation.backward`."""
         np.multiply(delta, a, out=delta)
         np.subtract(1.0, a, out=a)
         np.multiply(delta, a, out=delta)
@@ -60,9 +62,11 @@ class Tanh:
         """No scratch."""
 
     def forward(self, z: Array) -> None:
+        """See `Activation.forward`."""
         np.tanh(z, out=z)
 
     def backward(self, a: Array, delta: Array) -> None:
+        """See `Activation.backward`."""
         np.multiply(a, a, out=a)
         np.subtract(1.0, a, out=a)
         np.multiply(delta, a, out=delta)
@@ -76,9 +80,11 @@ class ReLU:
         self._positive = np.empty((rows, width), np.bool_)
 
     def forward(self, z: Array) -> None:
+        """See `Activation.forward`."""
         np.maximum(z, self._zeros, out=z)
 
     def backward(self, a: Array, delta: Array) -> None:
+        """See `Activation.backward`."""
         np.greater(a, 0.0, out=self._positive)
         np.multiply(delta, self._positive, out=delta)
 
@@ -95,16 +101,16 @@ class Loss(Protocol):
     def __init__(self, rows: int, outputs: int, dtype: str) -> None: ...
 
     def predict(self, z: Array) -> None:
-        """z becomes the outputs."""
+        """Replace z by the outputs, in place."""
         ...
 
     def train(self, z: Array, y: Array) -> Array:
-        """z becomes d loss_i / d z_i for each row i. Returns the losses (b,), a view of scratch."""
+        """Replace z by d loss_i / d z_i for each row i, in place. Returns the losses (b,), a view of scratch."""
         ...
 
     @staticmethod
     def losses(z: Float64, y: Array) -> Float64:
-        """The loss of each row, new array (b,)."""
+        """Compute the loss of each row, a new array (b,)."""
         ...
 
 
@@ -118,6 +124,7 @@ class Softmax:
         self._column = aligned_empty(rows, dtype)
 
     def predict(self, z: Array) -> None:
+        """See `Loss.predict`."""
         column = self._column[:, None]
         np.maximum.reduce(z, axis=1, keepdims=True, out=column)
         np.subtract(z, column, out=z)
@@ -126,6 +133,7 @@ class Softmax:
         np.divide(z, column, out=z)
 
     def train(self, z: Array, y: Array) -> Array:
+        """See `Loss.train`."""
         flat, column = z.reshape(-1), self._column[:, None]
         np.add(self._first, y, out=self._index)
         np.maximum.reduce(z, axis=1, keepdims=True, out=column)
@@ -141,6 +149,7 @@ class Softmax:
 
     @staticmethod
     def losses(z: Float64, y: Array) -> Float64:
+        """See `Loss.losses`."""
         shifted = z - z.max(axis=1, keepdims=True)
         picked = np.take_along_axis(shifted, y[:, None].astype(np.intp), axis=1)[:, 0]
         result: Float64 = np.log(np.exp(shifted).sum(axis=1)) - picked
@@ -159,9 +168,11 @@ class Sigmoids:
         self._positive = aligned_empty(rows * outputs, dtype).reshape(rows, outputs)
 
     def predict(self, z: Array) -> None:
+        """See `Loss.predict`."""
         sigmoid(z)
 
     def train(self, z: Array, y: Array) -> Array:
+        """See `Loss.train`."""
         flat, scratch = z.reshape(-1), self._scratch
         np.add(self._first, y, out=self._index)
         np.take(flat, self._index, out=self._picked, mode="clip")
@@ -179,6 +190,7 @@ class Sigmoids:
 
     @staticmethod
     def losses(z: Float64, y: Array) -> Float64:
+        """See `Loss.losses`."""
         picked = np.take_along_axis(z, y[:, None].astype(np.intp), axis=1)[:, 0]
         result: Float64 = (np.log1p(np.exp(-np.abs(z))) + np.maximum(z, 0.0)).sum(axis=1) - picked
         return result
@@ -194,6 +206,7 @@ class Linear:
         """The values are the outputs."""
 
     def train(self, z: Array, y: Array) -> Array:
+        """See `Loss.train`."""
         error = z[:, 0]
         np.subtract(error, y, out=error, casting="same_kind")
         np.multiply(error, error, out=self._losses)
@@ -202,6 +215,7 @@ class Linear:
 
     @staticmethod
     def losses(z: Float64, y: Array) -> Float64:
+        """See `Loss.losses`."""
         result: Float64 = 0.5 * np.square(z[:, 0] - y)
         return result
 

@@ -98,12 +98,12 @@ class BoundMLP:
         return aligned_empty(self._max_rows * width, layout.dtype).reshape(self._max_rows, width)
 
     def _pass(self, rows: int) -> _Pass:
-        found = self._passes.get(rows)
-        if found is None:
+        work = self._passes.get(rows)
+        if work is None:
             if rows > self._max_rows:
                 raise ValueError(f"{rows} rows, but the model is bound for at most {self._max_rows}")
-            found = self._passes[rows] = _Pass(self._model, self._buffers, self._deltas, rows)
-        return found
+            work = self._passes[rows] = _Pass(self._model, self._buffers, self._deltas, rows)
+        return work
 
     def _forward(self, x: Array, work: _Pass) -> Array:
         """Fill the layers; returns the last layer's z, before its loss's function."""
@@ -118,7 +118,7 @@ class BoundMLP:
         return a
 
     def loss_and_gradient(self, x: Array, y: Array, row_weights: Array | None = None) -> float:
-        """Forward, then back: dW = a^T delta, db = sum over rows of delta, delta_below = delta W^T * f'."""
+        """Go forward, then back: dW = a^T delta, db = sum over rows of delta, delta_below = delta W^T * f'."""
         if not self._weight_slopes:
             raise ValueError("bound without a gradient vector: this model can only score")
         rows = len(x)

@@ -14,30 +14,31 @@ Task = Literal["classification", "regression"]
 
 
 class BoundModel(Protocol):
-    """A model tied to one flat vector of parameters, one of gradients, and its own buffers.
+    """A model tied to one flat vector of parameters, one of gradients, and scratch.
 
     ``x`` has shape (b, features), the model's dtype, C order, b <= max_rows. ``y`` has shape (b,): integers in
-    [0, outputs) for classes (the data station guarantees the range), else floating targets. Overflow shows as a
-    non-finite loss; callers choose numpy's ``errstate``.
+    [0, outputs) for classes (datasets are checked for it), else floating targets. Overflow shows as a loss that is not
+    finite; callers choose numpy's ``errstate``.
     """
 
     def loss_and_gradient(self, x: Array, y: Array, row_weights: Array | None = None) -> float:
-        """The mean data loss over the b >= 1 rows; writes its gradient (no L2 term) into the gradient vector.
+        """Compute the mean data loss over the b >= 1 rows; write its gradient (no L2 term) into the gradient vector.
 
         ``row_weights`` (b,) multiply each row's loss; the sum is still divided by b.
         """
         ...
 
     def outputs(self, x: Array) -> Array:
-        """Probabilities (softmax, sigmoid) or values (linear), shape (b, outputs): a view valid until the next call."""
+        """Compute probabilities (softmax, sigmoid) or values (linear), shape (b, outputs): a view, valid until the next
+        call."""
         ...
 
     def losses(self, x: Array, y: Array) -> npt.NDArray[np.float64]:
-        """The loss of each row, shape (b,), computed in float64 from the last layer's values."""
+        """Compute the loss of each row, shape (b,), in float64 from the last layer's values."""
         ...
 
     def score(self, x: Array, y: Array) -> tuple[Array, npt.NDArray[np.float64]]:
-        """`outputs` and `losses` from one forward pass."""
+        """Compute `outputs` and `losses` in one forward pass."""
         ...
 
 

@@ -20,10 +20,11 @@ class StepOptimizer(Protocol):
     """Steps down a mini-batch's gradient. All its memory is one flat vector, so it can be averaged like weights."""
 
     minimizes: ClassVar[Literal[False]] = False
+    """Tells the two kinds of optimizer apart."""
 
     @property
     def state_arrays(self) -> Sequence[Entry]:
-        """What `nnlib.core.layout.Layout.extended` takes: the arrays in ``state``, in order."""
+        """The arrays in ``state``, in order, as `nnlib.core.layout.Layout.extended` takes them."""
         ...
 
     @property
@@ -32,7 +33,7 @@ class StepOptimizer(Protocol):
         ...
 
     def reset(self) -> None:
-        """Back to the state before the first step."""
+        """Set the state to that before the first step."""
         ...
 
     def step(self, flat: Array, gradient: Array, lr: float, decay: float) -> None:
@@ -60,5 +61,5 @@ class BatchOptimizer(Protocol):
     minimizes: ClassVar[Literal[True]] = True
 
     def minimize(self, objective: Objective, start: Float64, iterations: int) -> Minimum:
-        """At most ``iterations`` iterations from ``start`` (size,), which is not changed."""
+        """Make at most ``iterations`` iterations from ``start``, shape (size,), which is not changed."""
         ...

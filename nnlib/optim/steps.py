@@ -55,6 +55,7 @@ class _Blocked:
         self.reset()
 
     def reset(self) -> None:
+        """See `nnlib.optim.protocol.StepOptimizer.reset`."""
         self.state.fill(0.0)
 
     def _bind(self, flat: Array, gradient: Array) -> None:

@@ -1,4 +1,4 @@
-"""scikit-learn estimators whose training is nnjobs' own: the same driver, jobs and bits as ``nnjobs train``.
+"""scikit-learn estimators that train as ``nnjobs train`` does: the same driver, jobs and bits.
 
 Needs scikit-learn: ``pip install "nnjobs[sklearn]"``.
 """

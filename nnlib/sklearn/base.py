@@ -43,7 +43,7 @@ hidden_layer_sizes : array-like of int, default=(100,)
         Local epochs between two averagings, which also reset the solver's state. None: 5, or all epochs if there is
         one worker and no early stopping, for then a round changes nothing but the state.
     workers : int, default=1
-        Map tasks that train side by side, each on its share of the rows (at most one a row).
+        Map tasks that train side by side, each on its part of the rows (at most one a row).
     runner : {'inline', 'local'}, default='inline'
         'inline' runs the tasks in this process one after the other, 'local' as processes. The model is the same.
     early_stopping : bool, default=False

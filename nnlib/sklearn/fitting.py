@@ -1,7 +1,7 @@
 """From arrays through a run of the driver to arrays: what `fit` and `partial_fit` do between their checks.
 
-This is the library's one door to ``jobs``: training is driven there, and an estimator that trained in another way
-would not be the same model. The import stands within `train_arrays`, so no other use of the library loads mrjob.
+Only here does the library import ``jobs``: the driver is there, and an estimator that trained in another way would not
+be the same model. The import stands within `train_arrays`, so no other use of the library loads mrjob.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def configuration(name: str, values: Mapping[str, Any], extra: Mapping[str, Any]
     """
     overrides = []
     for key, value in (extra or {}).items():
-        if any(f"{key}.".startswith(f"{own}.") or own.startswith(f"{key}.") for own in OWNED):
+        if any(f"{key}.".startswith(f"{taken}.") or taken.startswith(f"{key}.") for taken in OWNED):
             raise ValueError(f"config: {key} is set by {name} itself{_instead(key)}")
         overrides.append(f"{key}={json.dumps(value, default=_plain)}")
     document: dict[str, Any] = {}
@@ -172,14 +172,14 @@ def _plain(value: Any) -> Any:
 def _named(name: str, message: str) -> str:
     """A configuration's error with the estimator's parameters in place of lines and options."""
 
-    def parameter(found: re.Match[str]) -> str:
-        key = found[1]
-        own = next((own for own, whole in PARAMETERS.items() if f"{key}.".startswith(f"{whole}.")), key)
-        return own if own == key else f"{own} ({key})"
+    def parameter(match: re.Match[str]) -> str:
+        key = match[1]
+        name = next((name for name, whole in PARAMETERS.items() if f"{key}.".startswith(f"{whole}.")), key)
+        return name if name == key else f"{name} ({key})"
 
     return re.sub(rf"{name}:1: ([a-z0-9_.]+)", parameter, message).replace("--set ", "config: ")
 
 
 def _instead(key: str) -> str:
-    parameter = next((parameter for parameter, own in PARAMETERS.items() if own == key), None)
+    parameter = next((name for name, whole in PARAMETERS.items() if whole == key), None)
     return f"; use the parameter {parameter}" if parameter else ""

@@ -27,7 +27,7 @@ from nnlib.training.scores import Score
 
 @dataclass(frozen=True)
 class TrainingSetup:
-    """What a learner needs for training beside its model.
+    """What a learner needs for training, besides its model.
 
     ``config`` is the trial's. ``worker``, the trial's split and fold, and the epoch key whatever a learner draws at
     random. ``layout`` is that of `Learner.load` and `Learner.state`: the model's, and behind it the optimizer's state
@@ -124,7 +124,9 @@ class GradientLearner(Learner, Protocol):
 class LearnerFactory(Protocol):
     """Builds a learner of a model. Without a setup it scores and predicts only."""
 
-    def __call__(self, model: Model, setup: TrainingSetup | None) -> Learner: ...
+    def __call__(self, model: Model, setup: TrainingSetup | None) -> Learner:
+        """Build a learner of ``model``; it takes memory when numbers are loaded."""
+        ...
 
 
 def build_learner(model: Model, setup: TrainingSetup | None = None) -> Learner:

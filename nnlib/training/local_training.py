@@ -17,8 +17,8 @@ from nnlib.training.worker_trial import WorkerTrial
 
 
 def local_training(work: WorkerTrial, start: RoundStart) -> Generator[LocalResult, RoundStart, None]:
-    """Train round after round: yields this worker's `LocalResult`, is sent what the next round starts from, until that
-    has no epochs.
+    """Train round after round: yield this worker's `LocalResult`, receive what the next round starts from, until
+    that has no epochs.
 
     Raises `DivergedError` naming round, epoch and worker when a loss or a weight is not finite, and `MismatchError` if
     the worker's rows are not those of the plan.

@@ -195,10 +195,10 @@ class MinimizingLearner(_TrainingLearner):
         total[:] = 0.0
         losses = []
         for chunk in batches.chunks():
-            share = len(chunk.y) / batches.rows
-            losses.append(share * self._loss_and_gradient(chunk))
+            fraction = len(chunk.y) / batches.rows
+            losses.append(fraction * self._loss_and_gradient(chunk))
             gradient = self._gradient
-            np.add(total, gradient if share == 1.0 else share * gradient.astype(np.float64), total)
+            np.add(total, gradient if fraction == 1.0 else fraction * gradient.astype(np.float64), total)
         loss = math.fsum(losses)
         if self._decay:
             for part in self._weight_ranges:

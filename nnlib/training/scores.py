@@ -1,4 +1,4 @@
-"""Scores that add up: every worker scores its own held-out rows, the driver adds what they counted.
+"""Scores that add up: every worker scores the held-out rows of its shards, the driver adds what they counted.
 
 Counts are integers; sums of losses are taken over fixed chunks of rows and combined with `math.fsum`, so no number of
 reducers can change them. All values travel as JSON.
@@ -26,7 +26,7 @@ CALIBRATION_BINS = 15
 
 @dataclass
 class Calibration:
-    """Per bin of confidence (the probability given to the predicted class): rows, hits and the sum of confidences.
+    """Per bin of confidence (the probability of the predicted class): rows, hits and the sum of confidences.
 
     ``confidence`` holds a list of partial sums a bin, joined by `exact_sum`. Rows without a finite confidence are left
     out.
@@ -37,7 +37,7 @@ class Calibration:
     confidence: list[list[float]] = field(default_factory=lambda: [[] for _ in range(CALIBRATION_BINS)])
 
     def add(self, confidence: Array, hit: Array) -> None:
-        """One fixed chunk: ``confidence`` (b,), ``hit`` (b,) bool."""
+        """Count one fixed chunk of rows: ``confidence`` (b,), ``hit`` (b,) bool."""
         known = np.isfinite(confidence)
         value, right = confidence[known].astype(np.float64), hit[known]
         bins = np.clip(np.ceil(value * CALIBRATION_BINS).astype(np.int64) - 1, 0, CALIBRATION_BINS - 1)
@@ -48,6 +48,7 @@ class Calibration:
         )
 
     def merge(self, other: Calibration) -> None:
+        """Add another worker's counts (call in worker order)."""
         self._add(other.rows, other.hits, other.confidence)
 
     def _add(self, rows: list[int], hits: list[int], confidence: list[list[float]]) -> None:
@@ -62,20 +63,25 @@ class Calibration:
         return CalibrationCounts(self.rows, self.hits, [exact_sum(sums) for sums in self.confidence])
 
     def to_json(self) -> dict[str, Any]:
+        """Return the counts and one sum of confidences a bin, as JSON-able data."""
         return self.summary().to_json()
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Calibration:
+        """Read what `to_json` wrote."""
         sums = [[total] if rows else [] for rows, total in zip(data["rows"], data["confidence"], strict=True)]
         return cls(list(data["rows"]), list(data["hits"]), sums)
 
 
 @dataclass
 class ClassificationScore:
-    """Counts over scored rows. ``counts`` maps true class -> {predicted class: rows} (sparse confusion matrix), or for
-    more than 200 classes true class -> {-1: rows, true class: hits}; ``top_k`` counts rows whose true class is among
-    the k most probable (of equals the lower class comes first, as it does for argmax); ``calibration`` counts rows by
-    the probability of their predicted class."""
+    """Counts over scored rows.
+
+    ``counts`` maps true class -> {predicted class: rows} (a sparse confusion matrix), or for more than 200 classes true
+    class -> {-1: rows, true class: hits}. ``top_k`` counts rows whose true class is among the k most probable; of equal
+    ones the lower class comes first, as it does for argmax. ``calibration`` counts rows by the probability of their
+    predicted class.
+    """
 
     classes: int
     rows: int = 0
@@ -87,16 +93,16 @@ class ClassificationScore:
     calibration: Calibration = field(default_factory=Calibration)
 
     def add(self, outputs: Array, losses: Array, y: Array) -> None:
-        """One fixed chunk: ``outputs`` (b, classes), ``losses`` (b,) float64, ``y`` (b,) class indices."""
+        """Count a fixed chunk of rows: ``outputs`` (b, classes), ``losses`` (b,) float64, ``y`` (b,) class indices."""
         guess = np.argmax(outputs, axis=1)
         self.rows += len(y)
         self.correct += int(np.count_nonzero(guess == y))
         self.losses.append(exact_sum(losses.tolist()))
         self.calibration.add(np.take_along_axis(outputs, guess[:, None], axis=1)[:, 0], guess == y)
         k = min(TOP_K, self.classes)
-        own = np.take_along_axis(outputs, np.asarray(y, np.intp)[:, None], axis=1)
-        ahead = ~(outputs <= own)  # NaN is ahead of everything: outputs that are not numbers score no hit
-        ahead |= (outputs == own) & (np.arange(outputs.shape[1]) < np.asarray(y)[:, None])
+        actual = np.take_along_axis(outputs, np.asarray(y, np.intp)[:, None], axis=1)
+        ahead = ~(outputs <= actual)  # NaN is ahead of everything: outputs that are not numbers score no hit
+        ahead |= (outputs == actual) & (np.arange(outputs.shape[1]) < np.asarray(y)[:, None])
         self.top_k += int(np.count_nonzero(np.count_nonzero(ahead, axis=1) < k))
         if self.classes <= CONFUSION_CLASSES:
             for pair, number in _tally(np.asarray(y, np.int64) * self.classes + guess):
@@ -127,6 +133,7 @@ class ClassificationScore:
         self.calibration.merge(other.calibration)
 
     def to_json(self) -> dict[str, Any]:
+        """Return the counts as JSON-able data; the losses as their exact sum."""
         return {
             "rows": self.rows,
             "correct": self.correct,
@@ -139,6 +146,7 @@ class ClassificationScore:
 
     @classmethod
     def from_json(cls, data: dict[str, Any], classes: int) -> ClassificationScore:
+        """Read what `to_json` wrote of a dataset with ``classes`` classes."""
         counts = {int(true): {int(g): n for g, n in row.items()} for true, row in data["counts"].items()}
         predicted = {int(label): number for label, number in data["predicted"].items()}
         losses = [math.nan if loss is None else float(loss) for loss in data["losses"]]
@@ -183,7 +191,7 @@ class RegressionScore:
     spread: float = 0.0
 
     def add(self, outputs: Array, losses: Array, y: Array) -> None:
-        """One fixed chunk: ``outputs`` (b, 1), ``losses`` (b,) float64, ``y`` (b,)."""
+        """Add one fixed chunk of rows: ``outputs`` (b, 1), ``losses`` (b,) float64, ``y`` (b,)."""
         target = np.asarray(y, np.float64)
         error = outputs[:, 0].astype(np.float64) - target
         mean = exact_sum(target.tolist()) / len(target)
@@ -211,6 +219,7 @@ class RegressionScore:
         self.absolute.extend(other.absolute)
 
     def to_json(self) -> dict[str, Any]:
+        """Return the sums as JSON-able data, each as one exact sum."""
         return {
             "rows": self.rows,
             "losses": [_number(exact_sum(self.losses))],
@@ -222,6 +231,7 @@ class RegressionScore:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> RegressionScore:
+        """Read what `to_json` wrote."""
         losses, squared, absolute = (
             [math.nan if value is None else float(value) for value in data[key]]
             for key in ("losses", "squared", "absolute")
@@ -246,7 +256,7 @@ Score = ClassificationScore | RegressionScore
 
 
 def new_score(task: str, classes: int) -> Score:
-    """An empty score for a dataset's task."""
+    """Make an empty score for a dataset's task."""
     return ClassificationScore(classes) if task == "classification" else RegressionScore()
 
 

@@ -35,7 +35,7 @@ class WorkerTrial:
 
     @cached_property
     def layout(self) -> Layout:
-        """The layout of what the learner loads and gives back: see `nnlib.run.spec.partial_layout`."""
+        """The layout of what the learner loads and returns: see `nnlib.run.spec.partial_layout`."""
         return partial_layout(self.spec, self.trial)
 
     @cached_property

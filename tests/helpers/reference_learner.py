@@ -39,6 +39,9 @@ class ReferenceModel:
     def initial(self, rng: np.random.Generator) -> Any:
         return self._drawn.initial(rng)
 
+    def initial_buffers(self) -> Any:
+        return ()
+
     def activation_bytes(self, rows: int) -> int:
         return 32 * rows * sum(self.widths)
 

@@ -159,14 +159,14 @@ def test_a_dataset_that_is_not_there(
 def test_a_task_that_fails_leaves_the_other_parts(
     run: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make = Prediction.make
+    write = Prediction.write_part
 
     def failing(self: Prediction, shard: int) -> None:
         if shard == 2:
             raise UsageError("no")
-        make(self, shard)
+        write(self, shard)
 
-    monkeypatch.setattr(Prediction, "make", failing)
+    monkeypatch.setattr(Prediction, "write_part", failing)
     output = tmp_path / "parts"
     with pytest.raises(UsageError, match="no"):
         predict(*run, str(output), Runtime(), tasks=SHARDS)
