@@ -1,4 +1,4 @@
-"""The entry point ``nnjobs`` (and ``python -m jobs``): surroundings, the command, one exit code for every ending."""
+"""The entry point ``nnjobs`` (and ``python -m jobs``): checks the Python, runs the command, returns an exit code."""
 
 from __future__ import annotations
 
@@ -11,38 +11,39 @@ from collections.abc import Sequence
 
 from nnlib.core.machine import BLAS_VARIABLES
 
-PYTHONS = ((3, 11), (3, 13))  # first and last that are supported
+PYTHONS = ((3, 11), (3, 13))
+"""The first and the last supported Python."""
 
 
 def refusal(platform: str, version: tuple[int, ...]) -> str | None:
-    """Why this machine cannot run nnjobs, in one line; None if it can."""
+    """Say in one line why this machine cannot run nnjobs; None if it can."""
     if platform in ("win32", "cygwin"):
         return "nnjobs runs on Linux and macOS; on Windows run it inside WSL (wsl --install)"
     if not PYTHONS[0] <= version[:2] <= PYTHONS[1]:
-        found = ".".join(str(part) for part in version[:3])
-        return f"nnjobs needs Python 3.11, 3.12 or 3.13; this is {found} ({sys.executable})"
+        this = ".".join(str(part) for part in version[:3])
+        return f"nnjobs needs Python 3.11, 3.12 or 3.13; this is {this} ({sys.executable})"
     return None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns its exit code."""
+    """Run one command and return its exit code."""
     if (reason := refusal(sys.platform, sys.version_info[:3])) is not None:
         print(reason, file=sys.stderr)
         return 2
-    # BLAS reads these when numpy is imported, so they are set before anything is; tasks in processes inherit them.
-    # A run that asks for more threads sets them itself (runtime.blas_threads).
+    # BLAS reads these when numpy is imported, so they are set before any import; tasks in processes inherit them.
+    # A run with more threads sets them itself (runtime.blas_threads).
     for variable in BLAS_VARIABLES:
         os.environ.setdefault(variable, "1")
     return _run(list(sys.argv[1:] if arguments is None else arguments))
 
 
 def _interrupt(number: int, frame: object) -> None:
-    """`kill` ends a command as Ctrl-C does: whole rounds are kept, tasks are ended, the line that resumes is shown."""
+    """End a command on SIGTERM as on Ctrl-C: committed rounds are kept, tasks end, the line that resumes is shown."""
     raise KeyboardInterrupt
 
 
 def _run(arguments: list[str]) -> int:
-    import click  # after the checks above: they must work where nothing is installed
+    import click  # after the checks of the Python, which must work where nothing is installed
 
     from jobs.commands.cli import cli
     from jobs.console.output import show_crash, show_error
@@ -50,7 +51,7 @@ def _run(arguments: list[str]) -> int:
     from nnlib.storage.credentials import refuse_credentials
 
     debug = "--debug" in arguments[:1]
-    with contextlib.suppress(ValueError):  # not in the main thread: its owner answers signals
+    with contextlib.suppress(ValueError):  # not in the main thread: only that one can handle signals
         signal.signal(signal.SIGTERM, _interrupt)
     try:
         for argument in arguments:
@@ -67,7 +68,7 @@ def _run(arguments: list[str]) -> int:
         print("nnjobs: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # The reader of our output has gone (`nnjobs ... | head`): nothing to tell, and nobody to tell it to.
+        # The reader of our output has gone (`nnjobs ... | head`): no error, and nobody to read one.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except NnjobsError as error:

@@ -29,17 +29,22 @@ COMMANDS = {
     "pack": ("jobs.commands.pack:pack", "Pack the environment that tasks on a cluster run in."),
     "completion": ("jobs.commands.cli:completion", "Print the completion script of a shell."),
 }
-"""Name -> (where the command is, its line in the help). The line stands here so that ``nnjobs --help`` and completion
-import no command: they answer in a tenth of the time."""
+"""Name -> (``module:function`` of the command, its line in the help).
+
+A new command is one file and one line here. ``nnjobs --help`` and completion read the lines of the help here and import
+no command, so they answer in a tenth of the time.
+"""
 
 
 class LazyGroup(click.Group):
-    """A group that knows its commands by name and loads the one that is called."""
+    """A group of the commands in `COMMANDS` that imports only the one that is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
+        """List the names of the commands."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """Import a command; None if there is none of that name."""
         if name not in COMMANDS:
             return None
         module, _, attribute = COMMANDS[name][0].partition(":")
@@ -47,6 +52,7 @@ class LazyGroup(click.Group):
         return command
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[Any, Any, list[str]]:
+        """Find the command that the arguments name; of an unknown one say which name is near."""
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
             near = difflib.get_close_matches(args[0], COMMANDS, n=1)
             meant = f"did you mean {near[0]}?" if near else f"there are {', '.join(COMMANDS)}."
@@ -54,10 +60,12 @@ class LazyGroup(click.Group):
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands with their lines of `COMMANDS`, which imports none of them."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """List the commands and options that begin so."""
         commands = [
             CompletionItem(name, help=line) for name, (_, line) in COMMANDS.items() if name.startswith(incomplete)
         ]
@@ -85,5 +93,5 @@ def completion(shell: str) -> None:
     """
     kind = get_completion_class(shell)
     if kind is None:
-        raise click.UsageError(f"click knows no completion for {shell}")
+        raise click.UsageError(f"click has no completion for {shell}")
     click.echo(kind(cli, {}, "nnjobs", "_NNJOBS_COMPLETE").source())

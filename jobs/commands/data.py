@@ -25,7 +25,7 @@ _LISTED = re.compile(r"""\s*(?:"((?:[^"]|"")*)"\s*(?=,|$)|([^,]*))(?:,|$)""")
 
 Progress = Callable[[int, int | None], None]
 
-PATIENCE_SECONDS = 2.0
+PROGRESS_DELAY_SECONDS = 2.0
 """Work shorter than this shows no progress bar."""
 
 
@@ -35,9 +35,9 @@ def data() -> None:
 
 
 def _names(text: str | None) -> tuple[str, ...]:
-    """Names between commas; one that holds a comma stands in double quotes, doubled within."""
-    found = (quoted.replace('""', '"') if quoted else bare.strip() for quoted, bare in _LISTED.findall(text or ""))
-    return tuple(name for name in found if name)
+    """Split names at commas. A name with a comma is in double quotes; a double quote in it is doubled."""
+    names = (quoted.replace('""', '"') if quoted else bare.strip() for quoted, bare in _LISTED.findall(text or ""))
+    return tuple(name for name in names if name)
 
 
 def _shape(text: str | None) -> tuple[int, ...] | None:
@@ -57,7 +57,7 @@ def _label_map(pairs: tuple[str, ...]) -> dict[str, str]:
 
 
 def _output(command: Callable[..., None]) -> Callable[..., None]:
-    """Options that every command that writes a dataset has."""
+    """Add the options of every command that writes a dataset."""
     for option in (
         click.option("--overwrite", is_flag=True, help="Replace a dataset that is there already."),
         click.option("--name", help="Name of the dataset. [default: the first source's]"),
@@ -189,7 +189,7 @@ def verify(address: str) -> None:
 
 @contextlib.contextmanager
 def _progress(text: str) -> Iterator[Progress | None]:
-    """A progress bar on a terminal, once the work has taken a while."""
+    """Show a progress bar on a terminal, once the work has taken a while."""
     if not is_terminal(sys.stderr):
         yield None
         return
@@ -204,7 +204,7 @@ def _progress(text: str) -> Iterator[Progress | None]:
 
     def progress(done: int, total: int | None) -> None:
         nonlocal running
-        if not running and time.monotonic() - began > PATIENCE_SECONDS:
+        if not running and time.monotonic() - began > PROGRESS_DELAY_SECONDS:
             bar.start()
             running = True
         bar.update(task, completed=done, total=total)
@@ -217,7 +217,7 @@ def _progress(text: str) -> Iterator[Progress | None]:
 
 
 def _summary(dataset: Dataset) -> None:
-    """What was made, in a few lines on standard error."""
+    """Describe a new dataset in a few lines on standard error."""
     shape = " x ".join(str(side) for side in dataset.shape)
     values = "" if dataset.x_scale == 1.0 and dataset.x_offset == 0.0 else f", value = stored * {dataset.x_scale:.6g}"
     values += f" + {dataset.x_offset:g}" if dataset.x_offset else ""

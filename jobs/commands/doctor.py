@@ -1,4 +1,4 @@
-"""``nnjobs doctor``: what works on this machine, what is missing, what it would enable and how to get it."""
+"""``nnjobs doctor``: which parts work on this machine, which are missing, what they enable and how to get them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from nnlib.core.errors import JobError, NnjobsError
 from nnlib.core.machine import memory_bytes
 
 SECONDS = 20
-"""A program that has not answered after this long counts as not working."""
+"""A program that does not answer in this time counts as broken."""
 
 PACKAGES = ("numpy", "scipy", "pyarrow", "pydantic", "PyYAML", "click", "rich", "safetensors", "threadpoolctl", "mrjob")
 MODULES = {"PyYAML": "yaml"}
@@ -35,7 +35,11 @@ MODULES = {"PyYAML": "yaml"}
 
 @dataclass(frozen=True)
 class Check:
-    """One finding. ``need`` says what the thing enables, ``cure`` how to get it; both matter unless it is ok."""
+    """The state of one part of this machine.
+
+    ``found`` describes what is there. ``need`` says what the part enables, ``cure`` how to get it. Training needs the
+    parts that are ``core``.
+    """
 
     name: str
     state: Literal["ok", "missing", "broken"]
@@ -57,13 +61,13 @@ def doctor(as_json: bool) -> None:
     if as_json:
         print_json({"ok": works, "checks": [asdict(check) for check in checks]})
     else:
-        show(checks, works, sys.stdout)
+        show_checks(checks, works, sys.stdout)
     if not works:
         raise click.exceptions.Exit(JobError.exit_code)
 
 
 def diagnose() -> list[Check]:
-    """All findings, the core first."""
+    """Check all parts, those of the core first."""
     return [check for part in PARTS for check in part()]
 
 
@@ -117,7 +121,7 @@ def _machine() -> Iterator[Check]:
     yield Check("cores", "ok", str(cores), "as many tasks at once with -r local")
     memory = memory_bytes()
     found = f"{memory / 2**30:.1f} GiB" if memory else "unknown"
-    yield Check("memory", "ok", found, "every task takes its share (runtime.memory_mb)")
+    yield Check("memory", "ok", found, "memory of a task: runtime.memory_mb")
 
 
 def _digits() -> Iterator[Check]:
@@ -151,14 +155,14 @@ def _torch() -> Iterator[Check]:
     if importlib.util.find_spec("torch") is None:
         yield Check("torch", "missing", "not installed", need, _pip("torch"))
         return
-    # In a process of its own: importing torch takes seconds and can fail in the linker, where no exception helps.
+    # In another process: importing torch takes seconds and can fail in the linker, where no exception can be caught.
     code = "import torch; print(torch.__version__, 'CUDA' if torch.cuda.is_available() else 'without CUDA')"
     worked, text = output_of([sys.executable, "-c", code])
     yield Check("torch", "ok" if worked else "broken", text, need, "" if worked else _pip("torch"))
 
 
 def _java() -> Iterator[Check]:
-    need = "Hadoop; `nnjobs cluster start` gives one to try on"
+    need = "Hadoop; `nnjobs cluster start` runs one here"
     try:
         java = find_java()
     except NnjobsError as error:
@@ -206,8 +210,8 @@ def _aws() -> Iterator[Check]:
         return
     try:
         session = importlib.import_module("boto3").Session()
-        credentials = session.get_credentials()  # only whether there are any, and which kind: never the secret
-    except Exception as error:  # botocore's own kinds (a profile that is not there ...) cannot be named without it
+        credentials = session.get_credentials()  # only whether there are any and of which kind, never the secret
+    except Exception as error:  # botocore's error classes cannot be named without importing it
         yield Check("AWS", "broken", f"{type(error).__name__}: {error}", need, "aws configure")
         return
     if credentials is None:
@@ -237,20 +241,19 @@ PARTS: tuple[Callable[[], Iterator[Check]], ...] = (
 
 
 def output_of(command: list[str]) -> tuple[bool, str]:
-    """Whether a program ran without an error, and the first line it wrote."""
+    """Run a program; return whether it succeeded, and a line of its output: the first one, of an error the last one."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=SECONDS, check=False)
     except subprocess.TimeoutExpired:
         return False, f"{command[0]} did not answer within {SECONDS} s"
     except OSError as error:
         return False, f"{command[0]}: {error.strerror}"
-    # On success the first line names the version, of an error the last line the reason.
     lines = (done.stdout or done.stderr).strip().splitlines() or [f"exit code {done.returncode}"]
     return done.returncode == 0, lines[0] if done.returncode == 0 else lines[-1]
 
 
-def show(checks: list[Check], works: bool, stream: TextIO) -> None:
-    """The findings as lines, what is missing with its cure below."""
+def show_checks(checks: list[Check], works: bool, stream: TextIO) -> None:
+    """Write the checks as aligned lines; below what is missing or broken what it enables and how to get it."""
     colours = {"ok": "green", "missing": "yellow", "broken": "red"} if is_terminal(stream) else {}
     if "NO_COLOR" in os.environ:
         colours = {}

@@ -13,6 +13,7 @@ from jobs.commands.options import configuration_options, json_option
 from jobs.console.output import is_terminal, print_json
 from jobs.console.training_display import shown_path
 from nnlib.config.load import load_config
+from nnlib.core.errors import DivergedError
 
 if TYPE_CHECKING:
     from jobs.experiments.evaluation import Progress
@@ -21,11 +22,11 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("config_path", metavar="CONFIG")
-@click.option("-o", "--output", metavar="URI", help="Folder of the evaluation; default: evaluations/NAME.")
+@click.option("-o", "--output", metavar="URI", help="Folder of the evaluation. [default: evaluations/NAME]")
 @configuration_options
-@click.option("--at-once", type=click.IntRange(min=1), help="Runs at once; default: one a core.")
-@click.option("--time", "timed", is_flag=True, help="Measure times besides: one split and one run at a time.")
-@click.option("--report/--no-report", default=True, help="Write report.html about the runs [default: yes].")
+@click.option("--at-once", type=click.IntRange(min=1), help="Runs at once. [default: one a core]")
+@click.option("--time", "timed", is_flag=True, help="Also measure times: one split and one run at a time.")
+@click.option("--report/--no-report", default=True, help="Write report.html about the runs. [default: yes]")
 @json_option
 def evaluate(
     config_path: str,
@@ -38,45 +39,47 @@ def evaluate(
 ) -> None:
     """Compare numbers of workers over all splits of CONFIG: one run each, all splits trained in the same jobs.
 
-    Runs that are finished are not repeated: the same command goes on where it was stopped. The section `evaluate` of
-    the configuration says which workers, streams and epochs to compare.
+    Finished runs are not repeated: the same command goes on where it was stopped. The section `evaluate` of the
+    configuration says which workers, streams and epochs to compare.
     """
     # Imported now: --help need not load numpy and pyarrow.
     from jobs.console import evaluation_summary as summary
     from jobs.experiments import evaluation
 
     config = load_config(config_path, overrides)
-    place = output or f"evaluations/{config.name}"
+    folder = output or f"evaluations/{config.name}"
     with _progress() as progress:
-        result = evaluation.evaluate(config, place, at_once=at_once, timed=timed, report=report, progress=progress)
+        result = evaluation.evaluate(config, folder, at_once=at_once, timed=timed, report=report, progress=progress)
     for lines in (
         [] if result["chosen"] is None else summary.choice_lines(result["chosen"]),
         summary.score_lines(config, result["scores"], result["chosen"]),
         [] if result["seconds"] is None else summary.time_lines(config, result["seconds"]),
         summary.comparison_lines(result["comparisons"]),
         summary.diverged_lines(result["diverged"]),
-        _places(result, report),
+        _addresses(result, report),
     ):
         if lines:
             click.echo("\n".join(lines) + "\n", err=True)
     if as_json:
         print_json(result)
     if result["diverged"]:
-        raise click.exceptions.Exit(5)
+        raise click.exceptions.Exit(DivergedError.exit_code)
 
 
-def _places(result: dict[str, Any], wanted: bool) -> list[str]:
+def _addresses(result: dict[str, Any], wanted: bool) -> list[str]:
     lines = [f"scores of every trial: {shown_path(result['output'])}/results.parquet and results.json"]
     if result["report"] is not None:
         lines.append(f"report, with curves and errors by class: {shown_path(result['report'])}")
     elif wanted:
-        lines.append('no report, for matplotlib or Jinja2 is missing: pip install "nnjobs[report]", then this again')
+        lines.append(
+            'no report, for matplotlib or Jinja2 is missing: pip install "nnjobs[report]", then the same command'
+        )
     return lines
 
 
 @contextlib.contextmanager
 def _progress() -> Iterator[Progress]:
-    """A bar for every run with its time left on a terminal, elsewhere a line a run at every tenth."""
+    """Show a bar with the time left for every run on a terminal, elsewhere a line at every tenth of a run."""
     if not is_terminal(sys.stderr):
         yield _Lines()
         return

@@ -13,19 +13,19 @@ from nnlib.export import export as export_model
 
 @click.command()
 @click.argument("run")
-@click.option("--format", "format_", type=click.Choice(list(EXPORTERS)), required=True, help="What reads it.")
+@click.option("--format", "format_", type=click.Choice(list(EXPORTERS)), required=True, help="The format of the file.")
 @click.option("-o", "--output", metavar="URI", help="The file to write. [default: RUN's name and the format's suffix]")
 @trial_option
 @json_option
 def export(run: str, format_: str, output: str | None, trial: int, as_json: bool) -> None:
-    """Write the model of RUN as a file for other programs, with a model card beside it.
+    """Write the model of RUN as a file for other programs, and a model card next to it.
 
     onnx: the whole way from feature values to the answer, for onnxruntime; npz: plain numpy arrays; safetensors: the
-    same arrays for torch and others. The card (.card.md, .card.json) says how to use the file and how good the model
-    is.
+    same arrays for torch and others. The card (.card.md, .card.json) describes the use of the file and the scores of
+    the model.
     """
     result = export_model(run, format_, output, trial=trial)
     size = f"{result['bytes']:,} bytes"
-    click.echo(f"{shown_path(result['output'])} ({size}), and beside it its .card.md and .card.json", err=True)
+    click.echo(f"{shown_path(result['output'])} ({size}), with its .card.md and .card.json", err=True)
     if as_json:
         print_json(result)

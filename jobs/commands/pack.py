@@ -19,10 +19,10 @@ import click
 @click.option("--with-torch", is_flag=True, help="Put torch into it, too (gigabytes).")
 @click.option("--no-python", is_flag=True, help="Leave Python out: for nodes that have this version.")
 def pack(output: Path, with_torch: bool, no_python: bool) -> None:
-    """Pack the environment that tasks run in on a cluster's nodes: nnjobs, numpy ..., and Python itself.
+    """Pack the environment of tasks on a cluster: nnjobs, numpy ..., and Python itself.
 
-    `nnjobs train -r hadoop` does this by itself. Pack by hand to take the environment of another machine (one like the
-    nodes): then name the archive, here or in HDFS, as runtime.hadoop.archive.
+    `nnjobs train -r hadoop` does this by itself. Pack by hand to take the environment of another machine, one like the
+    nodes, and name the archive, here or in HDFS, as runtime.hadoop.archive.
     """
     from jobs.runners.hadoop.pack import pack as write
 

@@ -31,8 +31,8 @@ def predict(run: str, dataset: str, output: str, trial: int, tasks: int | None, 
     """Apply the model of RUN to DATASET: a dataset, a Parquet or a CSV file.
 
     Writes a Parquet file with the predicted class and the probabilities (for regression the predicted value) of every
-    row, and prints the score if the data has labels. With -r a job does it, for a dataset: a Parquet file for each of
-    its shards; the same command makes what is missing of a folder that is not complete.
+    row, and prints the score if the data has labels. With -r a job does it, for a dataset, and writes a
+    Parquet file for each of its shards; the same command adds the missing files of an incomplete folder.
     """
     # Imported now: --help need not load numpy and pyarrow.
     from nnlib.config.render import from_resolved

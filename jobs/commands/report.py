@@ -17,12 +17,13 @@ from nnlib.report import write_report
 )
 @json_option
 def report(runs: tuple[str, ...], output: str | None, as_json: bool) -> None:
-    """Write report.html about RUN, or compare several runs, with the figures beside it.
+    """Write a page, report.html, about RUN or about several runs compared. Its figures are also files in figures/.
 
     The page needs no server and no network: curves, errors by class, calibration, statistics over the splits, times,
-    configuration and hashes. Of several runs it shows what differs, and whether the scores do.
+    configuration and hashes. Of several runs it shows which settings differ and whether the scores do;
+    what concerns one run alone is folded.
     """
     result = write_report(runs, output)
-    click.echo(f"{shown_path(result['output'])}, and {len(result['figures'])} files in figures/ beside it", err=True)
+    click.echo(f"{shown_path(result['output'])}, and {len(result['figures'])} files in figures/", err=True)
     if as_json:
         print_json(result)

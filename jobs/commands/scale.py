@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, TextIO
 
 import click
 
@@ -14,12 +14,15 @@ from jobs.console.tables import show_table
 from nnlib.config.load import load_config
 from nnlib.core.errors import DivergedError
 
+if TYPE_CHECKING:
+    from jobs.experiments.scaling_study import ScalingStudy
+
 
 @click.command()
 @click.argument("config_path", metavar="CONFIG", type=click.Path(dir_okay=False))
 @click.option("--workers", default="1,2,4,8", show_default=True, help="Numbers of workers; 1 is always measured.")
 @configuration_options
-@click.option("-o", "--output", metavar="URI", help="Where runs and results are kept [default: runs/NAME-scale].")
+@click.option("-o", "--output", metavar="URI", help="Where runs and results are kept. [default: runs/NAME-scale]")
 @click.option("--repeat", type=click.IntRange(1, 100), default=1, help="Runs of each number; the median counts.")
 @json_option
 def scale(
@@ -32,72 +35,73 @@ def scale(
 ) -> None:
     """Measure the training of CONFIG on several numbers of workers.
 
-    Time, speed-up, efficiency, PI % = (T1 - Tx) / T1 * 100, examples per second and accuracy, one run for each number;
-    runs that are finished already are not repeated.
+    Shows time, speed-up, efficiency, PI % = (T1 - Tx) / T1 * 100, examples per second and accuracy, one run for each
+    number. Finished runs are not repeated.
     """
     # Imported now: --help and a wrong configuration need not wait for mrjob and pyarrow.
-    from jobs.experiments.scaling import busy, measure, study
+    from jobs.experiments.scaling import load_warning, measure
+    from jobs.experiments.scaling_study import study_timings
     from nnlib.run.ledger import canonical
     from nnlib.simulate.model import worker_counts
     from nnlib.storage import storage
 
     config = load_config(config_path, overrides)
     counts = sorted({1, *worker_counts(workers)})
-    place = storage(output or f"runs/{config.name}-scale")
-    if (warning := busy()) is not None:
+    results = storage(output or f"runs/{config.name}-scale")
+    if (warning := load_warning()) is not None:
         click.echo(warning, err=True)
     with contextlib.redirect_stdout(sys.stderr):  # whatever prints while training must not get into our JSON
-        timings = measure(config, counts, place.root, repeat=repeat, tell=lambda text: click.echo(text, err=True))
-    result = study(config, timings)
-    place.write("scale.json", canonical(result))
-    figure = _figure(result)
+        timings = measure(config, counts, results.root, repeat=repeat, notify=lambda text: click.echo(text, err=True))
+    study = study_timings(config, timings)
+    results.write("scale.json", canonical(study.to_json()))
+    figure = _figure(study)
     if figure is not None:
-        place.write("scale.png", figure)
+        results.write("scale.png", figure)
     stream = sys.stderr if as_json else sys.stdout
-    show_study(result, stream)
-    click.echo(f"kept in {place.root}", file=stream)
+    _show_study(study, stream)
+    click.echo(f"kept in {results.root}", file=stream)
     if as_json:
-        print_json({**result, "output": place.root})
-    if any(point["diverged"] for point in result["points"]):
+        print_json({**study.to_json(), "output": results.root})
+    if any(point.diverged for point in study.points):
         raise click.exceptions.Exit(DivergedError.exit_code)
 
 
-def show_study(result: dict[str, Any], stream: Any) -> None:
-    """The table of a study, and the published one beside it."""
-    published = {point["workers"]: point for point in (result["published"] or {}).get("points", [])}
+def _show_study(study: ScalingStudy, stream: TextIO) -> None:
+    """Write the table of a study, with the published times in it."""
+    published = {point.workers: point for point in study.published.points} if study.published else {}
     head = ["workers", "seconds", "speed-up", "efficiency", "PI %", "examples/s", "accuracy %"]
     head += ["study s", "study PI %"] if published else []
     rows = []
-    for point in result["points"]:
-        accuracy = point["test_accuracy"]
-        deviation = "" if point["test_accuracy_sd"] is None else f" ±{100 * point['test_accuracy_sd']:.2f}"
+    for point in study.points:
+        accuracy = point.test_accuracy
+        deviation = "" if point.test_accuracy_sd is None else f" ±{100 * point.test_accuracy_sd:.2f}"
         row = [
-            str(point["workers"]),
-            f"{point['seconds']:.2f}{'*' if point['resumed'] else ''}",
-            f"{point['speedup']:.2f}",
-            f"{point['efficiency']:.2f}",
-            "-" if point["workers"] == 1 else f"{point['improvement']:.2f}",
-            f"{point['examples_per_second']:,.0f}",
+            str(point.workers),
+            f"{point.seconds:.2f}{'*' if point.resumed else ''}",
+            f"{point.speedup:.2f}",
+            f"{point.efficiency:.2f}",
+            "-" if point.workers == 1 else f"{point.improvement:.2f}",
+            f"{point.examples_per_second:,.0f}",
             "-" if accuracy is None else f"{100 * accuracy:.2f}{deviation}",
         ]
         if published:
-            theirs = published.get(point["workers"])
-            gain = None if theirs is None else theirs["improvement"]
-            row += ["-" if theirs is None else f"{theirs['seconds']:.2f}", "-" if gain is None else f"{gain:.2f}"]
+            theirs = published.get(point.workers)
+            gain = None if theirs is None else theirs.improvement
+            row += ["-" if theirs is None else f"{theirs.seconds:.2f}", "-" if gain is None else f"{gain:.2f}"]
         rows.append(row)
-    trials = f", {result['trials']} trials in the same jobs" if result["trials"] > 1 else ""
-    show_table(f"{result['name']}: {result['runner']} runner{trials}", head, rows, stream)
-    if any(point["resumed"] for point in result["points"]):
+    trials = f", {study.trials} trials in the same jobs" if study.trials > 1 else ""
+    show_table(f"{study.name}: {study.runner} runner{trials}", head, rows, stream)
+    if any(point.resumed for point in study.points):
         click.echo("* interrupted and resumed: the time of its rounds, without start and final scores", file=stream)
-    if result["published"] is not None:
-        click.echo(f"study: {result['published']['title']}; {result['published']['note']}.", file=stream)
+    if study.published is not None:
+        click.echo(f"study: {study.published.title}; {study.published.note}.", file=stream)
 
 
-def _figure(result: dict[str, Any]) -> bytes | None:
+def _figure(study: ScalingStudy) -> bytes | None:
     """The study as a PNG, or None without matplotlib."""
     try:
-        from jobs.experiments.scaling_plot import draw
+        from jobs.experiments.scaling_plot import draw_study
     except ImportError:
         click.echo("no figure: matplotlib is not installed", err=True)
         return None
-    return draw(result)
+    return draw_study(study)

@@ -29,7 +29,7 @@ TARGET = 15.0
 
 
 def _with_cluster_options(function: Any) -> Any:
-    """The options that say where the predicted run is to happen."""
+    """Add the options that describe the cluster of the predicted run."""
     for option in reversed(
         (
             click.option("--slots", type=click.IntRange(1, 100_000), help="Tasks at once [default: this machine's]."),
@@ -80,7 +80,7 @@ def simulate(
     """
     # Imported now: --help and a wrong configuration need not wait for mrjob and pyarrow.
     from jobs.experiments.calibration import calibrate, machine_slots, second_point
-    from jobs.experiments.scaling import busy, refuse_beyond_shards
+    from jobs.experiments.scaling import load_warning, refuse_beyond_shards
     from nnlib.data.dataset import Dataset
     from nnlib.simulate.model import predict, worker_counts
 
@@ -93,13 +93,13 @@ def simulate(
     if other < 2:
         raise UsageError("the dataset has one shard: it cannot be divided", hint="import it again with --shards 8")
     refuse_beyond_shards(Dataset.open(config.data.path), [other, *checked])
-    if (warning := busy()) is not None:
-        _tell(warning)
+    if (warning := load_warning()) is not None:
+        _notify(warning)
     if config.train.epochs_per_round == "auto":
-        _tell("epochs_per_round is auto: predicted for rounds of one epoch, the most that averaging can cost")
+        _notify("epochs_per_round is auto: predicted for rounds of one epoch, the most that averaging can cost")
     slots = machine_slots(config)
     with contextlib.redirect_stdout(sys.stderr):
-        work, costs, points = calibrate(config, other, seconds=seconds, tell=_tell)
+        work, costs, points = calibrate(config, other, seconds=seconds, notify=_notify)
         measured = _measure(config, checked, output)
     here = _cluster(config, slots, {})
     result: dict[str, Any] = {
@@ -123,7 +123,7 @@ def simulate(
         print_json(result)
 
 
-def _tell(text: str) -> None:
+def _notify(text: str) -> None:
     click.echo(text, err=True)
 
 
@@ -148,7 +148,7 @@ def _measure(config: Config, counts: Sequence[int], output: str | None) -> list[
 
     if not counts:
         return []
-    return [runs[0] for runs in measure(config, counts, output or f"runs/{config.name}-check", tell=_tell)]
+    return [runs[0] for runs in measure(config, counts, output or f"runs/{config.name}-check", notify=_notify)]
 
 
 def _compare(measured: Sequence[Timing], predicted: Sequence[Prediction], fitted: set[int]) -> list[dict[str, Any]]:
@@ -173,8 +173,8 @@ def _advice(work: Any, costs: Costs, cluster: Cluster, predictions: Sequence[Pre
     one = predictions[0]
     advice = advise(one, predictions)
     asked = advice.best if advice.best > 1 else predictions[min(1, len(predictions) - 1)].workers
-    found: list[AveragingPeriod] = compare_periods(work, costs, cluster, asked)
-    cheap = shortest_cheap_period(found)
+    compared: list[AveragingPeriod] = compare_periods(work, costs, cluster, asked)
+    cheap = shortest_cheap_period(compared)
     points = [
         dataclasses.asdict(point)
         | {
@@ -193,7 +193,7 @@ def _advice(work: Any, costs: Costs, cluster: Cluster, predictions: Sequence[Pre
         "verdict": advice.text(),
         "epochs_per_round": {
             "workers": asked,
-            "periods": [dataclasses.asdict(period) for period in found],
+            "periods": [dataclasses.asdict(period) for period in compared],
             "shortest_cheap": None if cheap is None else cheap.epochs,
         },
     }
@@ -262,9 +262,9 @@ def _show(
     title = f"epochs per round, {rounds['workers']} workers"
     show_table(f"\n{title}", ["epochs", "seconds", "not training %"], rows, stream)
     cheap = rounds["shortest_cheap"]
-    found = "no period spends" if cheap is None else f"{cheap} is the shortest that spends"
+    text = "no period spends" if cheap is None else f"{cheap} is the shortest that spends"
     click.echo(
-        f"{found} at most 10 % on anything but training. This is about time only: longer periods are faster, but "
+        f"{text} at most 10 % on anything but training. This is about time only: longer periods are faster, but "
         "workers drift further apart in them, and what that costs in accuracy must be measured (nnjobs evaluate).",
         file=stream,
     )

@@ -23,7 +23,7 @@ from nnlib.core.run_result import RunResult
 @click.command()
 @click.argument("config_path", metavar="[CONFIG]", required=False, type=click.Path(dir_okay=False))
 @configuration_options
-@click.option("--run-dir", metavar="URI", help="Where the run is kept [default: runs/NAME-N, the first N free].")
+@click.option("--run-dir", metavar="URI", help="Where the run is kept. [default: runs/NAME-N, the first free N]")
 @click.option("--resume", is_flag=True, help="Go on with the run in --run-dir; CONFIG may then be left out.")
 @click.option("--from", "start_from", metavar="RUN[@N]", help="Start from the model of another run (of its round N).")
 @click.option(
@@ -47,20 +47,20 @@ def train(
 ) -> None:
     """Train the experiment that CONFIG, a YAML file, describes.
 
-    Everything for people goes to standard error.
+    Progress and messages go to standard error.
     """
     if resume and start_from:
-        raise UsageError("--resume goes on with a run, --from begins another one: choose one of them")
+        raise UsageError("--resume goes on with a run, --from begins a new one: choose one of them")
     if resume and run_dir is None:
         raise UsageError("--resume needs the run to go on with: --run-dir URI")
     config = _configuration(config_path, run_dir, overrides, resume=resume)
     if dry_run:
         print_json(config.model_dump(mode="json")) if as_json else click.echo(to_yaml(config), nl=False)
         return
-    # Whatever prints while training (a library, a model of the user's) must not get between a program and our JSON.
+    # Output of libraries or of the user's model must not mix with our JSON on standard output.
     with display(sys.stderr, quiet=quiet) as screen, contextlib.redirect_stdout(sys.stderr):
         result = _train(config, resume, start_from, chaos, screen)
-        if not screen.finished:  # the run was finished before: its result is still what was asked for
+        if not screen.finished:  # the run was finished before: show its result
             screen(RunDone(result))
     if as_json:
         print_json(result.to_json())
@@ -74,7 +74,7 @@ def _configuration(config_path: str | None, run_dir: str | None, overrides: tupl
     elif resume and run_dir is not None:
         config = _configuration_of_run(run_dir, overrides)
     else:
-        raise UsageError("which experiment? give a configuration file", hint="nnjobs train configs/digits.yaml, say")
+        raise UsageError("which experiment? name a configuration file", hint="as in nnjobs train configs/digits.yaml")
     return config if run_dir is None else config.model_copy(update={"run_dir": run_dir})
 
 
@@ -92,13 +92,13 @@ def _train(config: Config, resume: bool, start_from: str | None, chaos: str | No
     from jobs.runners.local.chaos import Chaos
 
     if not gc.get_freeze_count():
-        gc.freeze()  # what is imported stays: to look through it for garbage, at the end above all, takes 40 ms
+        gc.freeze()  # imported modules stay: searching them for garbage, above all at the end, takes 40 ms
     schedule = None if chaos is None else Chaos.parse(chaos)
     try:
         return driver.train(config, resume=resume, start_from=start_from, listen=screen, chaos=schedule)
     except (JobError, StorageError) as error:
         if screen.started is not None and error.hint is None:
-            error.hint = f"when that is repaired: {resume_line(screen.started.run_dir)}"
+            error.hint = f"repair that, then: {resume_line(screen.started.run_dir)}"
         raise
     except KeyboardInterrupt:
         _interrupted(screen)
@@ -109,5 +109,5 @@ def _interrupted(screen: Display) -> NoReturn:
     if screen.started is None:
         screen.line("interrupted before the first round; nothing was trained")
     else:
-        screen.line(f"interrupted; what is committed is kept. To go on:\n  {resume_line(screen.started.run_dir)}")
+        screen.line(f"interrupted; the committed rounds are kept. To go on:\n  {resume_line(screen.started.run_dir)}")
     raise click.exceptions.Exit(130)

@@ -1,4 +1,4 @@
-"""What an evaluation tells people at its end: scores, what a sweep chose, whether runs differ, times."""
+"""The lines at the end of an evaluation: scores, what a sweep chose, whether runs differ, times."""
 
 from __future__ import annotations
 
@@ -18,9 +18,11 @@ from nnlib.evaluation.scores_table import Score, Variant
 def score_lines(
     config: Config, scores: Sequence[Mapping[str, Any]], chosen: Mapping[str, Mapping[str, Any] | None] | None = None
 ) -> list[str]:
-    """Mean and standard deviation over the trials, for every run and epoch, with published numbers beside them if the
-    configuration names any. Of a sweep (``chosen``: the choice of each run, by its name) only the chosen combination's
-    trials count; where nothing was chosen each combination is a line."""
+    """Return the table of scores: mean and standard deviation over the trials, a column a run, a line an epoch.
+
+    Published numbers are further columns if the configuration names any. Of a sweep (``chosen``: the choice of each run
+    by its name) only the trials of the chosen combination count; where nothing was chosen each combination is a line.
+    """
     rows = [Score(**score) for score in scores]
     if chosen:
         known = {name: json.dumps(choice["overrides"], sort_keys=True) for name, choice in chosen.items() if choice}
@@ -36,8 +38,10 @@ def score_lines(
     table = []
     for epoch in sorted({row.epoch for row in rows}):
         for group in groups:
-            own = [row for row in rows if row.epoch == epoch and group in (None, row.overrides)]
-            values = {column: [getattr(row, metric) for row in own if _variant(row) == column] for column in columns}
+            selected = [row for row in rows if row.epoch == epoch and group in (None, row.overrides)]
+            values = {
+                column: [getattr(row, metric) for row in selected if _variant(row) == column] for column in columns
+            }
             line = [str(epoch), *(_spread(values[column], metric) for column in columns)]
             if published:
                 row = published.get(epoch)
@@ -50,12 +54,12 @@ def score_lines(
 
 
 def choice_lines(chosen: Mapping[str, Mapping[str, Any] | None]) -> list[str]:
-    """Which combination of the sweep each run chose, or why it chose none."""
+    """Say which combination of the sweep each run chose, or why it chose none."""
     return [f"{name}: {choice_text(ChosenCombination.from_json(choice))}" for name, choice in chosen.items()]
 
 
 def comparison_lines(comparisons: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The paired tests between runs, as a table and what it means."""
+    """Return the paired tests between runs: a table, and how to read it."""
     if not comparisons:
         return []
     per_cent = comparisons[0]["score"] == "accuracy"
@@ -85,13 +89,13 @@ def comparison_lines(comparisons: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def diverged_lines(diverged: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Which trials diverged. Their scores are those of their last good models."""
+    """Say which trials diverged. Their scores are those of their last good models."""
     lines = [f"{entry['run']}, {trial_text(TrialName.from_json(entry))}: {entry['reason']}" for entry in diverged]
     return ["diverged, scored by their last good models:", *lines] if lines else []
 
 
 def time_lines(config: Config, seconds: Mapping[int, Mapping[int, float]]) -> list[str]:
-    """The table of times, with published ones beside them if the configuration names any."""
+    """Return the table of times, with published ones in it if the configuration names any."""
     published = {row.epochs: row for row in PAPER} if config.evaluate.published == "paper" else {}
     head = ["epochs"]
     for workers in sorted(seconds):

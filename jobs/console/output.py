@@ -1,4 +1,4 @@
-"""What a command tells at its end: errors for people on standard error, results for programs on standard output."""
+"""The end of a command: errors for people on standard error, results for programs on standard output."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import Any, TextIO
 
 from nnlib.core.errors import NnjobsError
 
-KINDS = {
+FAILURES = {
     2: "wrong usage or configuration",
     3: "bad data",
     4: "a job, the cluster or the storage failed",
     5: "training diverged",
 }
-"""Exit code -> what kind of failure it is."""
+"""Exit code -> the kind of failure, as the title of an error."""
 
 MAX_LINES = 30  # an error is one screen
 
@@ -29,12 +29,12 @@ def is_terminal(stream: TextIO) -> bool:
 
 
 def printable(text: str) -> str:
-    """Text without the control characters that a file name or a column could carry into a terminal."""
+    """Replace the control characters of a text, which a file name or a column could carry into a terminal, by ``?``."""
     return "".join(character if character.isprintable() or character == "\n" else "?" for character in text)
 
 
 def show_error(error: NnjobsError, stream: TextIO) -> None:
-    """One error, at most a screen: in a frame on a terminal, as plain lines elsewhere."""
+    """Write an error, at most a screen of it: in a frame on a terminal, as plain lines elsewhere."""
     lines = printable(str(error)).splitlines()
     if len(lines) > MAX_LINES:
         lines = [*lines[: MAX_LINES - 1], f"  ... and {len(lines) - MAX_LINES + 1} more lines"]
@@ -42,17 +42,17 @@ def show_error(error: NnjobsError, stream: TextIO) -> None:
     if not is_terminal(stream):
         print(f"nnjobs: {text}", file=stream)
         return
-    # rich is imported where it draws: it costs a twentieth of a second that a run in a script need not pay.
+    # rich is imported only where it draws: importing it takes a twentieth of a second.
     from rich.console import Console
     from rich.panel import Panel
     from rich.text import Text
 
-    title = KINDS.get(error.exit_code, "error")
+    title = FAILURES.get(error.exit_code, "error")
     Console(file=stream).print(Panel(Text(text), title=title, title_align="left", border_style="red"))
 
 
 def show_crash(error: BaseException, stream: TextIO) -> None:
-    """An error nobody planned: what it is, and where the traceback lies."""
+    """Write an unexpected error in one line, its traceback into a file."""
     with tempfile.NamedTemporaryFile("w", prefix="nnjobs-", suffix=".txt", delete=False, encoding="utf-8") as file:
         file.write("".join(traceback.format_exception(error)))
     reason = printable(str(error)).partition("\n")[0][:300]
@@ -61,7 +61,7 @@ def show_crash(error: BaseException, stream: TextIO) -> None:
 
 
 def print_json(result: dict[str, Any]) -> None:
-    """The result as one line of standard JSON (NaN and infinity become null), the last of standard output."""
+    """Write the result to standard output as one line of standard JSON: NaN and infinity become null."""
     sys.stdout.write(json.dumps(_finite(result), allow_nan=False) + "\n")
     sys.stdout.flush()
 

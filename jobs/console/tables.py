@@ -18,7 +18,7 @@ def show_table(title: str, head: Cells, rows: Sequence[Cells], stream: TextIO) -
     if not is_terminal(stream) or widest + 2 > shutil.get_terminal_size().columns:  # rich would cut numbers short
         print("\n".join([title, *lines]), file=stream)
         return
-    # rich is imported where it draws: it costs a twentieth of a second that a script need not pay.
+    # rich is imported only where it draws: importing it takes a twentieth of a second.
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -35,7 +35,7 @@ def show_table(title: str, head: Cells, rows: Sequence[Cells], stream: TextIO) -
 
 
 def plain_lines(head: Cells, rows: Sequence[Cells]) -> list[str]:
-    """The head and the rows with columns of equal width, two spaces apart."""
+    """Return the head and the rows as lines, columns right-aligned and two spaces apart."""
     lines = [head, *rows]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
     return [

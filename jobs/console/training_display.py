@@ -35,7 +35,7 @@ BAR = 8
 
 
 def display(stream: TextIO, *, quiet: bool = False) -> Display:
-    """The display that suits a stream."""
+    """Return the display for a stream: live on a terminal, lines elsewhere, almost nothing with ``quiet``."""
     if quiet:
         return Display(stream)
     return LiveDisplay(stream) if is_terminal(stream) else PlainDisplay(stream)
@@ -63,6 +63,7 @@ class Display:
         self.show(event)
 
     def show(self, event: Event) -> None:
+        """Write what the display shows of an event."""
         match event:
             case RunDone():
                 self.line(final_line(event.result))
@@ -72,6 +73,7 @@ class Display:
                 self.line(stopped_line(event))
 
     def line(self, text: str) -> None:
+        """Write text, without its control characters."""
         print(printable(text), file=self.stream, flush=True)
 
 
@@ -105,7 +107,7 @@ class PlainDisplay(Display):
 
 
 class LiveDisplay(Display):
-    """A progress line with the time left, redrawn in place by rich, which honours NO_COLOR."""
+    """A progress line with the time left, redrawn by rich, which honours NO_COLOR."""
 
     def __init__(self, stream: TextIO, console: Console | None = None) -> None:
         super().__init__(stream)
@@ -150,7 +152,7 @@ class LiveDisplay(Display):
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
         self._progress = Progress(
-            TextColumn("{task.fields[place]}"),
+            TextColumn("{task.fields[position]}"),
             BarColumn(BAR),
             TextColumn("{task.fields[facts]}", markup=False),
             TimeElapsedColumn(),
@@ -161,20 +163,22 @@ class LiveDisplay(Display):
         )
         self._progress.start()
         # By epochs, for the number of rounds may not be known.
-        place = f"round {event.first_round}{_of(event.rounds)}"
-        self._progress.add_task("", total=event.epochs, completed=event.first_epoch, place=place, facts="starting")
+        position = f"round {event.first_round}{_of(event.rounds)}"
+        self._progress.add_task(
+            "", total=event.epochs, completed=event.first_epoch, position=position, facts="starting"
+        )
 
     def _advance(self, event: RoundDone) -> None:
         if self._progress is None or not self._progress.tasks:
             return
-        # On a narrow terminal the least telling facts go first: a line that wraps cannot be redrawn.
-        place = f"round {event.round}{_of(event.rounds)}"
-        room = self.console.width - len(place) - BAR - len("0:00:00 left 0:00:00") - 4
+        # On a narrow terminal the least important facts are left out: a line that wraps cannot be redrawn.
+        position = f"round {event.round}{_of(event.rounds)}"
+        room = self.console.width - len(position) - BAR - len("0:00:00 left 0:00:00") - 4
         facts = round_facts(event)
         while len(facts) > 1 and len("  ".join(facts)) > room:
             facts.pop()
         task = self._progress.tasks[0].id
-        self._progress.update(task, completed=event.epoch, place=place, facts="  ".join(facts))
+        self._progress.update(task, completed=event.epoch, position=position, facts="  ".join(facts))
 
     def _stop(self) -> None:
         if self._progress is not None:
@@ -202,7 +206,7 @@ class _Lenient:
 
 
 def header_lines(event: RunStarted) -> list[str]:
-    """What is about to be trained, where."""
+    """Say what is trained, by how many workers, and where the run is kept."""
     trials = "" if event.trials == 1 else f"{event.trials} trials, "
     rounds = "rounds as long as drift and cost suggest" if event.rounds is None else _count(event.rounds, "round")
     resumed = f", going on after round {event.first_round}" if event.first_round else ""
@@ -214,7 +218,7 @@ def header_lines(event: RunStarted) -> list[str]:
 
 
 def round_facts(event: RoundDone) -> list[str]:
-    """A round's numbers, the most telling first. Scores are those of the model the round started from: "before"."""
+    """Return a round's numbers, the most important first. Scores are of the model before the round."""
     facts = []
     if event.train_loss is not None:
         facts.append(f"loss {event.train_loss:.4f}")
@@ -229,6 +233,7 @@ def round_facts(event: RoundDone) -> list[str]:
 
 
 def round_line(event: RoundDone) -> str:
+    """Return a round's numbers as one line."""
     width = len(str(event.rounds or event.epochs))
     facts = [f"round {event.round:{width}}{_of(event.rounds)}", *round_facts(event), f"{event.seconds:.2f} s"]
     return "  ".join(facts)
@@ -239,20 +244,22 @@ def _of(rounds: int | None) -> str:
 
 
 def stopped_line(event: TrialStopped) -> str:
+    """Say which trial stopped, when and why."""
     return f"split {event.split} (trial {event.trial}) stopped at round {event.round}: {event.reason}"
 
 
 def note_line(event: Note) -> str:
+    """Return a note, with its level unless that is ``info``."""
     return event.text if event.level == "info" else f"{event.level}: {event.text}"
 
 
 def final_line(result: RunResult) -> str:
-    """Make the one line of a quiet run: the score, and where the model lies."""
+    """Return the score and the address of the model in one line, for quiet runs."""
     return f"{_score_of(result) or 'done'}, model in {shown_path(result.run_dir)}"
 
 
 def summary_lines(result: RunResult, started: RunStarted | None = None) -> list[str]:
-    """The end of a run: score, by split if there are several, where the model lies and what to do next."""
+    """Return the end of a run: its score, also by split if there are several, where the model is, what to do next."""
     lines = [_score_of(result) or "trained; no rows were left to test on"]
     trials = result.trials
     if len(trials) > 1:
@@ -270,14 +277,14 @@ def summary_lines(result: RunResult, started: RunStarted | None = None) -> list[
     if result.diverged:
         return [
             *lines,
-            f"the last good model of a trial that diverged lies in {run}, as do those of the others",
+            f"{run} holds the last good model of each diverged trial, and the models of the others",
             "what to do next: go on from it, or from an earlier round (RUN@ROUND), with a smaller rate",
             f"  nnjobs train CONFIG --from {run} --set train.lr=SMALLER",
         ]
     grows = started is None or started.epochs_may_grow
     return [
         *lines,
-        f"the model lies in {run}",
+        f"the model is in {run}",
         "what to do next:",
         f"  nnjobs predict {run} DATASET -o predictions.parquet",
         *([f"  nnjobs train --resume --run-dir {run} --set train.epochs=MORE"] if grows else []),
@@ -292,19 +299,19 @@ def _score_of(result: RunResult) -> str:
 
 
 def score_text(accuracy: float | None, r2: float | None) -> str:
-    """Say a score: "test accuracy 93.41 %", "test r2 0.5200", or nothing where there is none."""
+    """Return a score such as "test accuracy 93.41 %" or "test r2 0.5200"; "" where there is none."""
     if accuracy is not None:
         return f"test accuracy {percent(accuracy)}"
     return "" if r2 is None else f"test r2 {r2:.4f}"
 
 
 def resume_line(run_dir: str) -> str:
-    """The command that goes on with a run."""
+    """Return the command that goes on with a run."""
     return f"nnjobs train --resume --run-dir {shlex.quote(shown_path(run_dir))}"
 
 
 def shown_path(address: str) -> str:
-    """A local path relative to the current directory where that is shorter; other addresses as they are."""
+    """Return a path below the current directory relative to it, other addresses as they are."""
     if has_scheme(address):
         return address
     with contextlib.suppress(ValueError):
@@ -313,6 +320,7 @@ def shown_path(address: str) -> str:
 
 
 def percent(fraction: float | None) -> str:
+    """Return a fraction in percent, two digits after the point; "-" for None."""
     return "-" if fraction is None else f"{100 * fraction:.2f} %"
 
 

@@ -1,4 +1,4 @@
-"""How a group of workers is shown: a line for each, and who keeps the others waiting."""
+"""The lines about the workers of a collective job: one each, and the slowest."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from nnlib.core.events import GroupSeen, WorkerSeen
 
 SHOWN = 16
-"""Workers that are listed one by one; of more, the slowest alone."""
-STRAGGLES = 0.2
-"""A part of a round that the median worker waits from which on somebody is called slow."""
+"""Up to this many workers are listed one by one; of more, only the slowest."""
+LONG_WAIT = 0.2
+"""If the median worker waits for less than this part of a round, no worker is called slow."""
 
 
 def group_lines(event: GroupSeen) -> list[str]:
-    """The workers in their last round, and the stragglers by name."""
+    """Return a line for each worker in its last round, and one that names the slowest."""
     lines = [
         f"  worker {worker.worker}: round {event.round}, loss {_number(worker.loss, '.4f')}, "
         f"{_number(worker.examples_per_second, ',.0f')} examples/s, waits {_share(worker, event)}"
@@ -31,11 +31,14 @@ def group_lines(event: GroupSeen) -> list[str]:
 
 
 def stragglers(event: GroupSeen) -> Sequence[WorkerSeen]:
-    """Workers that wait less than half as long as the median one, where that waits long; those first who wait least."""
+    """Return up to three workers that wait less than half as long as the median, the least waiting first.
+
+    If the median worker waits for a short time only, there are none.
+    """
     if len(event.workers) < 2 or event.seconds <= 0.0:
         return []
     middle = statistics.median(worker.wait for worker in event.workers)
-    if middle < STRAGGLES * event.seconds:
+    if middle < LONG_WAIT * event.seconds:
         return []
     return sorted((worker for worker in event.workers if worker.wait < middle / 2), key=lambda worker: worker.wait)[:3]
 

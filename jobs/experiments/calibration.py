@@ -1,4 +1,4 @@
-"""Measures what the cost model needs: two short runs, a commit, and a partial's way through the wire."""
+"""Measures what the cost model needs: two short runs, a commit, the encoding and averaging of a partial."""
 
 from __future__ import annotations
 
@@ -33,21 +33,24 @@ from nnlib.simulate.costs import Costs, Workload
 from nnlib.simulate.fit import Measured, fit_costs
 from nnlib.storage import storage
 
-SHARE = 0.8
-"""Of the time given, for the rounds of all runs; the rest goes to their starts and ends."""
-MOST_ROUNDS, ROUNDS_TO_WARM_UP = 15, 3
-"""Of a run. The first round only warms up where there are as many as the second number."""
+ROUNDS_SHARE = 0.8
+"""Share of the time for the rounds of all runs; the rest is for their starts and ends."""
+MAX_ROUNDS, ROUNDS_TO_WARM_UP = 15, 3
+"""Rounds of a short run. In a run of at least `ROUNDS_TO_WARM_UP` rounds the first one is not counted."""
 REPETITIONS = 5
 
 
 def machine_slots(config: Config) -> int:
-    """Tasks that run at once under the configured runner."""
+    """Return how many tasks run at once under the configured runner."""
     return 1 if runner_named(config.runtime.runner).in_one_process else config.runtime.cores or os.cpu_count() or 1
 
 
 def second_point(config: Config, avoid: set[int]) -> int:
-    """The number of workers to calibrate on besides one: where possible three to a slot, so that the cost of a task
-    shows, and none of those that are to be predicted."""
+    """Return the second number of workers to calibrate on, after one worker.
+
+    Where possible it is three to a slot, so that the cost of a task shows, and not in ``avoid``, the numbers to be
+    predicted.
+    """
     shards = len(Dataset.open(config.data.path).shards)
     wanted = 3 * machine_slots(config)
     free = [count for count in range(2, shards + 1) if count not in avoid] or list(range(2, shards + 1))
@@ -55,13 +58,13 @@ def second_point(config: Config, avoid: set[int]) -> int:
 
 
 def workload(config: Config) -> Workload:
-    """What the configured run has to do, from its plan for one worker."""
+    """Return the work of the configured run, from its plan for one worker."""
     spec, _ = make_spec(changed(config, workers=1), Dataset.open(config.data.path))
     return _workload(spec)
 
 
 def planned_length(config: Config) -> int:
-    """Epochs per round: of rounds whose lengths are chosen on the way, the least, for nobody knows their drift."""
+    """Return the epochs per round; 1 with ``auto``, whose lengths depend on a drift that is not known yet."""
     return 1 if config.train.epochs_per_round == "auto" else config.train.epochs_per_round
 
 
@@ -84,27 +87,30 @@ def _workload(spec: JobSpec) -> Workload:
 
 
 def calibrate(
-    config: Config, other: int, *, seconds: float, tell: Callable[[str], None]
+    config: Config, other: int, *, seconds: float, notify: Callable[[str], None]
 ) -> tuple[Workload, Costs, list[Measured]]:
-    """The configured run's workload, and the costs that short runs of it on 1 and ``other`` workers show.
+    """Measure the costs of the configured run by short runs of it on 1 and ``other`` workers.
 
     Takes about ``seconds``, and at least one round of each of five short runs. Those on 1 and ``other`` workers come
-    twice, the second time in reverse, so that a machine that grows busier favours neither.
+    twice, the second time in reverse, so that a machine that gets busier favours neither.
+
+    Returns:
+        The run's workload, the costs, and the means of the short runs on 1 and ``other`` workers.
     """
     whole, began = workload(config), time.monotonic()
     plain = changed(config, train__stop=None, train__keep="last", checkpoint__keep=1)
     with scratch_folder() as folder:
-        tell("calibrating: one round on one worker")
+        notify("calibrating: one round on one worker")
         probe = _short_run(plain, 1, 1, 1, f"{folder}/probe")
         order = (1, other, other, 1)
-        left = SHARE * max(0.0, seconds - (time.monotonic() - began)) / len(order)
+        left = ROUNDS_SHARE * max(0.0, seconds - (time.monotonic() - began)) / len(order)
         length = planned_length(config)
         if probe.round_seconds * length * ROUNDS_TO_WARM_UP > left:
             length = 1
-        rounds = min(max(1, int(left / max(probe.round_seconds * length, 1e-6))), MOST_ROUNDS)
+        rounds = min(max(1, int(left / max(probe.round_seconds * length, 1e-6))), MAX_ROUNDS)
         runs: dict[int, list[Measured]] = {1: [], other: []}
         for turn, workers in enumerate(order):
-            tell(f"calibrating: workers {workers}, rounds {rounds}, epochs per round {length}")
+            notify(f"calibrating: workers {workers}, rounds {rounds}, epochs per round {length}")
             runs[workers].append(_short_run(plain, workers, rounds, length, f"{folder}/{turn}"))
         known = _known(f"{folder}/0", f"{folder}/copy")
     points = [_mean(repeated) for repeated in runs.values()]
@@ -112,8 +118,8 @@ def calibrate(
 
 
 def _short_run(config: Config, workers: int, rounds: int, length: int, folder: str) -> Measured:
-    """Train ``rounds`` rounds of ``length`` epochs. What it gives are means over the rounds: what is to be predicted is
-    their sum, interruptions included."""
+    """Train ``rounds`` rounds of ``length`` epochs and return means over the rounds: the sum of all is to be predicted,
+    interruptions included."""
     short = changed(
         config, workers=workers, run_dir=folder, train__epochs=rounds * length, train__epochs_per_round=length
     )
@@ -137,7 +143,7 @@ def _short_run(config: Config, workers: int, rounds: int, length: int, folder: s
 
 
 def _mean(repeated: list[Measured]) -> Measured:
-    """Runs of the same work as one."""
+    """Return the mean of runs of the same work."""
     return replace(
         repeated[0],
         seconds=statistics.fmean(run.seconds for run in repeated),
@@ -148,7 +154,7 @@ def _mean(repeated: list[Measured]) -> Measured:
 
 
 def _known(address: str, copy: str) -> Costs:
-    """Costs that are measured by themselves: a commit, and encoding and averaging a partial, per byte."""
+    """Measure single costs: a commit, and encoding and averaging a partial, per byte."""
     run = RunDirectory(address)
     spec = run.spec()
     store = run.rounds(spec)
@@ -171,7 +177,7 @@ def _known(address: str, copy: str) -> Costs:
 
 
 def _wire_seconds(weights: np.ndarray[Any, Any]) -> tuple[float, float]:
-    """Seconds to encode one partial, and to decode it, add it to an average and compare it with that."""
+    """Return the seconds to encode a partial, and to decode it, add it to an average and compare it with that."""
     key = SliceKey(0, 0).encode()
     partial = Partial(0, 1, weights, "0")
     began = time.perf_counter()

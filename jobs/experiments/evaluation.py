@@ -1,7 +1,7 @@
 """An evaluation: one run for each number of workers, all splits as trials in the same jobs, scores in one table.
 
-Runs are processes of their own, as many at once as there are cores; a run that is finished is not repeated, so an
-evaluation that was interrupted goes on where it stopped.
+Each run is a process; as many run at once as there are cores. A finished run is not repeated, so an evaluation that was
+interrupted goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from nnlib.run.ledger import canonical
 from nnlib.storage import Storage, storage
 
 Progress = Callable[[Variant, int, int], None]
-"""Called with a run, its epochs done and its epochs in all."""
+"""Called with a run, its finished epochs and the number of all its epochs."""
 
 
 def evaluate(
@@ -53,28 +53,34 @@ def evaluate(
     report: bool = True,
     progress: Progress = lambda *_: None,
 ) -> dict[str, Any]:
-    """Train every run of the evaluation (or what is left of it) and write ``results.parquet`` and ``results.json``.
+    """Train the runs of an evaluation that are not finished, and write ``results.parquet`` and ``results.json``.
 
-    ``timed``: measure times besides, apart; ``report``: write ``report.html`` about the runs, where what draws it is
-    installed. Returns what ``--json`` prints: the scores, the runs by name, what a sweep chose, and the paired
-    comparison of the runs.
+    Args:
+        output: the folder of the evaluation.
+        at_once: runs at once; None: one a core.
+        timed: also measure times, in runs of their own.
+        report: write ``report.html`` about the runs, where the packages that draw it are installed.
+        progress: called whenever a run has finished a round.
+
+    Returns:
+        What ``--json`` prints: the scores, the runs by name, what a sweep chose, the paired comparison of the runs.
     """
     epochs = checked_epochs(config)
     wanted = variants(config)
-    place = storage(output)
-    results = _run_all(config, wanted, place, at_once or _cores(config), progress)
+    folder = storage(output)
+    results = _run_all(config, wanted, folder, at_once or _cores(config), progress)
     scores: list[Score] = []
     for variant in wanted:
-        scores += scores_of(RunDirectory.open(f"{place.root}/{variant.name}"), epochs)
-    write_scores(place, scores)
+        scores += scores_of(RunDirectory.open(f"{folder.root}/{variant.name}"), epochs)
+    write_scores(folder, scores)
     seconds = measure_time(config, output, progress) if timed else None
-    runs = {variant: RunDirectory.open(f"{place.root}/{variant.name}") for variant in wanted}
+    runs = {variant: RunDirectory.open(f"{folder.root}/{variant.name}") for variant in wanted}
     chosen = {variant: chosen_combination(combinations_of(_final(run).trials)) for variant, run in runs.items()}
     pairs = compare_series(_compared(runs, chosen if config.sweep else None))
     with contextlib.suppress(ImportError):  # matplotlib is an extra; the table is the result
-        write_figures(config, place, scores, seconds)
+        write_figures(config, folder, scores, seconds)
     return {
-        "output": place.root,
+        "output": folder.root,
         "seconds": seconds,
         "runs": {variant.name: results[variant].run_dir for variant in wanted},
         "scores": [asdict(score) for score in scores],
@@ -82,7 +88,7 @@ def evaluate(
         if config.sweep
         else None,
         "comparisons": [_comparison(pair) for pair in pairs],
-        "report": _report(place, list(runs.values())) if report else None,
+        "report": _report(folder, list(runs.values())) if report else None,
         "diverged": [
             {"run": variant.name, **trial.to_json()} for variant in wanted for trial in results[variant].diverged
         ],
@@ -99,18 +105,18 @@ def _final(run: RunDirectory) -> FinalResult:
 def _compared(
     runs: Mapping[Variant, RunDirectory], chosen: Mapping[Variant, ChosenCombination | None] | None
 ) -> list[Series]:
-    """The series that stand for the runs: all trials of each; of a sweep those that were chosen, if any."""
-    found = []
+    """Return the series to compare: all trials of each run; of a sweep those that were chosen, if any."""
+    compared = []
     for variant, run in runs.items():
         for series in read_series([run.address]):
             choice = None if chosen is None else chosen[variant]
             if chosen is None or (choice is not None and dict(series.trials[0].overrides) == choice.overrides):
-                found.append(replace(series, label=variant.name))
-    return found
+                compared.append(replace(series, label=variant.name))
+    return compared
 
 
 def _comparison(pair: Pair) -> dict[str, Any]:
-    """A pair as JSON-able values; ``p`` is adjusted for all pairs."""
+    """Return a pair as JSON-able values; ``p`` is adjusted for all pairs."""
     compared = pair.comparison
     return {
         "first": pair.first,
@@ -127,22 +133,23 @@ def _comparison(pair: Pair) -> dict[str, Any]:
     }
 
 
-def _report(place: Storage, runs: Sequence[RunDirectory]) -> str | None:
-    """The report of the runs beside their results; None where matplotlib or Jinja2 is not installed."""
+def _report(folder: Storage, runs: Sequence[RunDirectory]) -> str | None:
+    """Write the report of the runs into the folder of the results; None where matplotlib or Jinja2 is not installed."""
     try:
-        return str(write_report([run.address for run in runs], place.root)["output"])
+        return str(write_report([run.address for run in runs], folder.root)["output"])
     except UsageError:
         return None
 
 
 def measure_time(config: Config, output: str, progress: Progress = lambda *_: None) -> dict[int, dict[int, float]]:
-    """Seconds of training by workers and epochs: one split at a time, one run at a time, workers as processes (or tasks
-    of a cluster).
+    """Measure the seconds of training by workers and epochs: one split, one run at a time.
 
-    Start-up of the command is not counted, as in the paper's tables; runs that are finished are not repeated.
+    Workers are processes, or tasks of a cluster.
+
+    The start of the command is not counted, as in the paper's tables; finished runs are not repeated.
     """
     epochs = checked_epochs(config)
-    place = storage(f"{storage(output).root}/timing")
+    folder = storage(f"{storage(output).root}/timing")
     runner = config.runtime.runner
     if runner_named(runner).in_one_process:
         runner = "local"
@@ -153,36 +160,36 @@ def measure_time(config: Config, output: str, progress: Progress = lambda *_: No
         }
     )
     wanted = list({variant.workers: variant for variant in variants(config)}.values())
-    _run_all(single, wanted, place, 1, progress)
+    _run_all(single, wanted, folder, 1, progress)
     seconds = {}
     for variant in wanted:
-        run = RunDirectory.open(f"{place.root}/{variant.name}")
+        run = RunDirectory.open(f"{folder.root}/{variant.name}")
         by_round, rounds = round_seconds(run), round_ends(run)
         seconds[variant.workers] = {epoch: by_round[rounds[epoch]] for epoch in epochs}
-    place.write("timing.json", canonical({"seconds": {str(w): line for w, line in seconds.items()}}))
+    folder.write("timing.json", canonical({"seconds": {str(w): line for w, line in seconds.items()}}))
     return seconds
 
 
 def write_figures(
-    config: Config, place: Storage, scores: Sequence[Score], seconds: Mapping[int, Mapping[int, float]] | None
+    config: Config, folder: Storage, scores: Sequence[Score], seconds: Mapping[int, Mapping[int, float]] | None
 ) -> None:
-    """Figures as SVG beside the results."""
+    """Write the figures of the evaluation as SVG files into the folder ``figures`` of its results."""
     from nnlib.evaluation import figures  # late: matplotlib
 
     published = config.evaluate.published == "paper"
-    place.write("figures/accuracy-by-epochs.svg", figures.accuracy_figure(scores, published=published))
+    folder.write("figures/accuracy-by-epochs.svg", figures.accuracy_figure(scores, published=published))
     if seconds:
-        place.write("figures/time-by-epochs.svg", figures.time_figure(seconds, published=published))
-        place.write("figures/time-by-workers.svg", figures.workers_figure(seconds, published=published))
+        folder.write("figures/time-by-epochs.svg", figures.time_figure(seconds, published=published))
+        folder.write("figures/time-by-workers.svg", figures.workers_figure(seconds, published=published))
 
 
-def write_scores(place: Storage, scores: Sequence[Score]) -> None:
-    """The table as Parquet and as JSON; runs are named relative to it, so that the folder can be moved."""
+def write_scores(folder: Storage, scores: Sequence[Score]) -> None:
+    """Write the scores as Parquet and as JSON."""
     import pyarrow.parquet as pq
 
-    with place.writing("results.parquet") as stream:
+    with folder.writing("results.parquet") as stream:
         pq.write_table(to_table(scores), stream, compression="zstd")
-    place.write("results.json", canonical({"scores": [asdict(score) for score in scores]}))
+    folder.write("results.json", canonical({"scores": [asdict(score) for score in scores]}))
 
 
 def _cores(config: Config) -> int:
@@ -191,20 +198,20 @@ def _cores(config: Config) -> int:
     return (config.runtime.cores or os.cpu_count() or 1) if runner.in_one_process or runner.is_remote else 1
 
 
-def variant_config(config: Config, variant: Variant, place: Storage) -> Config:
-    """The experiment as this run trains it."""
+def variant_config(config: Config, variant: Variant, folder: Storage) -> Config:
+    """Return the experiment as this run trains it."""
     return config.model_copy(
         update={
             "name": f"{config.name}-{variant.name}"[:64],
             "workers": variant.workers,
-            "run_dir": f"{place.root}/{variant.name}",
+            "run_dir": f"{folder.root}/{variant.name}",
             "sampling": config.sampling.model_copy(update={"streams": variant.streams}),
         }
     )
 
 
 def _run_all(
-    config: Config, wanted: Sequence[Variant], place: Storage, at_once: int, progress: Progress
+    config: Config, wanted: Sequence[Variant], folder: Storage, at_once: int, progress: Progress
 ) -> dict[Variant, RunResult]:
     processes: list[subprocess.Popen[str]] = []
     lock = threading.Lock()
@@ -212,19 +219,19 @@ def _run_all(
 
     def run(variant: Variant) -> RunResult:
         path = f"configs/{variant.name}.yaml"
-        place.write(path, to_yaml(variant_config(config, variant, place)).encode())
+        folder.write(path, to_yaml(variant_config(config, variant, folder)).encode())
         with lock:
             if stopping:
                 raise JobError("stopped before its start", run=variant.name)
             process = subprocess.Popen(
-                [sys.executable, "-m", "jobs.experiments.run_process", f"{place.root}/{path}"],
+                [sys.executable, "-m", "jobs.experiments.run_process", f"{folder.root}/{path}"],
                 stdout=subprocess.PIPE,
                 text=True,
             )
             processes.append(process)
         return _follow(process, variant, progress)
 
-    # The largest first: the last one running alone is then a small one.
+    # The largest first: then the last run, which runs alone, is a small one.
     order = sorted(wanted, key=lambda variant: -_cost(variant))
     with ThreadPoolExecutor(at_once) as pool:
         futures = {variant: pool.submit(run, variant) for variant in order}
@@ -244,12 +251,12 @@ def _run_all(
 
 
 def _cost(variant: Variant) -> int:
-    """Shared streams do the whole work on every worker, independent ones divide it."""
+    """Return the relative cost of a run: with shared streams every worker does the whole work."""
     return variant.workers if variant.streams == "shared" else 1
 
 
 def _follow(process: subprocess.Popen[str], variant: Variant, progress: Progress) -> RunResult:
-    """Read a run's lines to its end; raises what it reported."""
+    """Read a run's lines to its end and return its result; raise the error that it reported."""
     assert process.stdout is not None
     result: RunResult | None = None
     epochs = 0

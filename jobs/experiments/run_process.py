@@ -1,7 +1,7 @@
-"""One run of an evaluation, in a process of its own: events and the result as lines of JSON on standard output.
+"""Trains one run of an evaluation in a process: writes events and the result as lines of JSON to standard output.
 
-``python -m jobs.experiments.run_process CONFIG`` resumes the run that CONFIG, a file at any address, names, or starts
-it."""
+``python -m jobs.experiments.run_process CONFIG`` resumes or starts the run that CONFIG, a file at any address, names.
+"""
 
 from __future__ import annotations
 
@@ -20,24 +20,25 @@ from nnlib.storage import file_at
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Train the run of a configuration file; return the exit code."""
     (path,) = sys.argv[1:] if arguments is None else arguments
     out = sys.stdout
-    sys.stdout = sys.stderr  # what a library prints must not get between our lines
+    sys.stdout = sys.stderr  # output of libraries must not come between our lines
 
-    def say(kind: str, facts: object) -> None:
+    def write(kind: str, facts: object) -> None:
         out.write(json.dumps({kind: facts}) + "\n")
         out.flush()
 
     def listen(event: Event) -> None:
         if isinstance(event, RunStarted | RoundDone):
-            say(type(event).__name__, dataclasses.asdict(event))
+            write(type(event).__name__, dataclasses.asdict(event))
 
     try:
-        place, name = file_at(path)
-        config = from_resolved(place.read(name).decode(), path)
-        say("result", driver.train(config, resume=True, listen=listen).to_json())
+        folder, name = file_at(path)
+        config = from_resolved(folder.read(name).decode(), path)
+        write("result", driver.train(config, resume=True, listen=listen).to_json())
     except NnjobsError as error:
-        say("error", error.to_record())
+        write("error", error.to_record())
         return error.exit_code
     except KeyboardInterrupt:
         return 130
@@ -45,8 +46,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def interrupt(number: int, frame: object) -> None:
-    """End the run as Ctrl-C does, once: a terminal's Ctrl-C comes to all processes, and then the evaluation ends this
-    one, which must not keep it from taking its job off the cluster."""
+    """End the run as Ctrl-C does, once.
+
+    Ctrl-C reaches all processes of a terminal, and then the evaluation also ends this one: a second signal must not
+    interrupt the removal of its job from the cluster.
+    """
     for each in WANTED:
         signal.signal(each, forget)
     raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""Measures a run on several numbers of workers: one run for each, kept and resumable."""
+"""Measures the training on several numbers of workers: one run for each, kept and resumable."""
 
 from __future__ import annotations
 
@@ -22,20 +22,22 @@ from nnlib.run.journal import last_rounds, read_events
 from nnlib.run.ledger import canonical
 from nnlib.run.model_file import parse_json
 from nnlib.run.spec import assign_shards
-from nnlib.simulate.reference_times import REFERENCE_TIMES, ReferenceTimes
-from nnlib.simulate.speedup import efficiency, improvement, speedup
 from nnlib.storage import Storage, storage
 
-Tell = Callable[[str], None]
+Notify = Callable[[str], None]
+"""Called with each step, a line for people."""
 
-BUSY = 0.5
-"""Load average per core above which other programs may be felt."""
+BUSY_LOAD = 0.5
+"""Load average per core above which other programs may disturb a measurement."""
 
 
 @dataclass(frozen=True)
 class Timing:
-    """One finished run. ``seconds`` is the whole training (splits, rounds, final scores), ``rounds_seconds`` the rounds
-    alone. A run that was interrupted has no whole time: ``seconds`` is then its rounds', and ``resumed`` says so.
+    """The times of one finished run.
+
+    ``seconds`` is the whole training (splits, rounds, final scores), ``rounds_seconds`` the rounds
+    alone. For a run that was interrupted (``resumed``) ``seconds`` is
+    the time of its rounds.
     ``test_accuracy`` is the mean over the trials (None for regression), ``accuracy_sd`` their standard deviation
     (None for one trial)."""
 
@@ -52,37 +54,41 @@ class Timing:
 
 
 def changed(config: Config, **keys: Any) -> Config:
-    """A configuration with some keys replaced; a dot in a key is written as two underscores."""
+    """Return a configuration with some keys replaced; a dot in a key is written as two underscores."""
     overrides = {key.replace("__", "."): value for key, value in keys.items()}
     return Config.model_validate(applied(config.model_dump(mode="json"), overrides))
 
 
-def measure(config: Config, workers: Sequence[int], output: str, *, repeat: int = 1, tell: Tell) -> list[list[Timing]]:
-    """Run every number of workers ``repeat`` times, the repeats one round-robin after another, so that a machine that
-    gets busier slows all numbers alike. A run that is finished in ``output`` is not repeated.
+def measure(
+    config: Config, workers: Sequence[int], output: str, *, repeat: int = 1, notify: Notify
+) -> list[list[Timing]]:
+    """Train with every number of workers, ``repeat`` times, and keep the timings in ``output``.
+
+    All numbers are run once before any is repeated, so that a machine that gets busier slows all alike. A run that is
+    finished in ``output`` is not repeated.
 
     Returns the timings of each number, in its order. Raises `UsageError` if ``output`` holds runs of other settings.
     """
     dataset = Dataset.open(config.data.path)
     refuse_beyond_shards(dataset, workers)
-    place = storage(output)
+    results = storage(output)
     setting = _setting(config, dataset)
     timings: dict[int, list[Timing]] = {count: [] for count in workers}
     for repetition in range(repeat):
         for count in workers:
             name = f"workers-{count}" if repetition == 0 else f"workers-{count}-again-{repetition}"
-            timing = _kept(place, f"{name}.json", setting)
+            timing = _kept(results, f"{name}.json", setting)
             if timing is None:
-                tell(f"{name}: training")
-                run = changed(config, workers=count, run_dir=f"{place.root}/{name}")
+                notify(f"{name}: training")
+                run = changed(config, workers=count, run_dir=f"{results.root}/{name}")
                 try:
-                    timing = _run(run, lambda event: _show(event, tell))
+                    timing = _run(run, lambda event: _show(event, notify))
                 except KeyboardInterrupt:
-                    tell("interrupted; the same command goes on from here")
+                    notify("interrupted; the same command goes on from here")
                     raise
                 record = {"format_version": FORMAT_VERSION, "setting": setting, "timing": asdict(timing)}
-                place.write(f"{name}.json", canonical(record))
-            tell(f"{name}: {timing.seconds:.2f} s")
+                results.write(f"{name}.json", canonical(record))
+            notify(f"{name}: {timing.seconds:.2f} s")
             timings[count].append(timing)
     return list(timings.values())
 
@@ -92,26 +98,26 @@ def refuse_beyond_shards(dataset: Dataset, workers: Sequence[int]) -> None:
     assign_shards([shard.rows for shard in dataset.shards], max(workers))
 
 
-def busy() -> str | None:
-    """A warning if other programs keep this machine busy: times then tell of them too."""
+def load_warning() -> str | None:
+    """Return a warning if other programs keep this machine busy: they lengthen the times. None if not."""
     load, cores = os.getloadavg()[0], os.cpu_count() or 1
-    if load < BUSY * cores:
+    if load < BUSY_LOAD * cores:
         return None
     return f"warning: this machine is busy (load {load:.1f} on {cores} cores); times will vary with it"
 
 
 def _setting(config: Config, dataset: Dataset) -> str:
-    """A hash of all that a timing depends on but the number of workers."""
+    """Return a hash of all that a timing depends on, except the number of workers."""
     values = {key: value for key, value in stable_values(config).items() if key not in ("workers", "run_dir", "name")}
     return hashlib.sha256(canonical({"config": values, "dataset": dataset.fingerprint})).hexdigest()
 
 
-def _kept(place: Storage, name: str, setting: str) -> Timing | None:
-    """The timing that an earlier measurement left."""
-    if not place.exists(name):
+def _kept(results: Storage, name: str, setting: str) -> Timing | None:
+    """Read the timing that an earlier measurement kept; None if there is none."""
+    if not results.exists(name):
         return None
-    file = f"{place.root}/{name}"
-    record = parse_json(place.read(name), file)
+    file = f"{results.root}/{name}"
+    record = parse_json(results.read(name), file)
     if record.get("setting") != setting:
         raise UsageError(
             "holds a measurement of another configuration, dataset or runner",
@@ -125,7 +131,7 @@ def _kept(place: Storage, name: str, setting: str) -> Timing | None:
 
 
 def _run(config: Config, listen: Listener) -> Timing:
-    """Train, or finish, one run and time it."""
+    """Train one run, or its rest, and time it."""
     run = RunDirectory(str(config.run_dir))
     resumed = run.exists()
     result = driver.train(config, resume=True, listen=listen)
@@ -154,56 +160,8 @@ def round_seconds(run: RunDirectory, rounds: int) -> float:
     return statistics.fmean(each.event.seconds for each in recorded) * rounds if recorded else 0.0
 
 
-def _show(event: Event, tell: Tell) -> None:
+def _show(event: Event, notify: Notify) -> None:
     if isinstance(event, Note) and event.level != "info":
-        tell(f"{event.level}: {event.text}")
+        notify(f"{event.level}: {event.text}")
     elif isinstance(event, RoundDone) and event.epoch == event.epochs:
-        tell(f"  {event.round} rounds trained")
-
-
-def study(config: Config, timings: Sequence[Sequence[Timing]]) -> dict[str, Any]:
-    """What ``--json`` prints and ``scale.json`` keeps: each number of workers against one, by the medians of their
-    repeats, and the published times beside them where the configuration's name says which study it repeats."""
-    medians = {runs[0].workers: statistics.median(run.seconds for run in runs) for runs in timings}
-    one = medians[1]
-    published = REFERENCE_TIMES.get(config.name)
-    points = []
-    for runs in timings:
-        first, seconds = runs[0], medians[runs[0].workers]
-        point = {
-            "workers": first.workers,
-            "seconds": round(seconds, 3),
-            "all_seconds": [run.seconds for run in runs],
-            "speedup": speedup(one, seconds),
-            "efficiency": efficiency(one, seconds, first.workers),
-            "improvement": improvement(one, seconds),
-            "examples_per_second": statistics.median(run.examples_per_second for run in runs),
-            "test_accuracy": first.test_accuracy,
-            "test_accuracy_sd": first.accuracy_sd,
-            "diverged": max(run.diverged for run in runs),
-            "resumed": any(run.resumed for run in runs),
-            "run_dir": first.run_dir,
-        }
-        if first.test_metric is not None:
-            point["test_metric"] = first.test_metric
-        points.append(point)
-    return {
-        "format_version": FORMAT_VERSION,
-        "name": config.name,
-        "runner": config.runtime.runner,
-        "trials": len(config.split.seeds) * max(config.split.folds, 1),
-        "points": points,
-        "published": None if published is None else _beside(published),
-    }
-
-
-def _beside(published: ReferenceTimes) -> dict[str, Any]:
-    rows = zip(published.workers, published.seconds, published.stated, published.improvements(), strict=True)
-    return {
-        "title": published.title,
-        "note": published.note,
-        "points": [
-            {"workers": count, "seconds": seconds, "improvement": gain if count > 1 else None, "stated": stated}
-            for count, seconds, stated, gain in rows
-        ],
-    }
+        notify(f"  {event.round} rounds trained")

@@ -1,4 +1,4 @@
-"""The report of one or several runs: one self-contained page, and its figures as files beside it."""
+"""The report of one or several runs: one self-contained page, and its figures as files."""
 
 from __future__ import annotations
 
@@ -13,11 +13,19 @@ FIGURES = "figures"
 
 
 def write_report(runs: Sequence[str], output: str | None = None) -> dict[str, Any]:
-    """Write ``report.html`` and ``figures/`` (each figure as SVG and PNG).
+    """Write the page ``report.html`` and its figures, each as SVG and PNG, into the folder ``figures``.
 
-    ``output`` is the page's address, or a directory for it; default: the run's own directory, for several runs the
-    current one. The same runs give the same bytes. Returns the page's address and the figures'. Raises `UsageError` if
-    there is no run, or matplotlib or Jinja2 is not installed.
+    The same runs have the same report, byte for byte.
+
+    Args:
+        runs: addresses of run directories.
+        output: the address of the page, or a folder for it; None: the run's directory, of several runs the current one.
+
+    Returns:
+        The address of the page (``output``), and those of the figures' files (``figures``).
+
+    Raises:
+        UsageError: there is no run, or matplotlib or Jinja2 is not installed.
     """
     if not runs:
         raise UsageError("a report needs a run")
@@ -29,16 +37,16 @@ def write_report(runs: Sequence[str], output: str | None = None) -> dict[str, An
     from nnlib.report.collect import read_series
 
     series = read_series(runs)
-    place, name = _place(output, series[0].run.directory.address if len(runs) == 1 else ".")
+    folder, name = _page_address(output, series[0].run.directory.address if len(runs) == 1 else ".")
     with blas_threads(series[0].run.spec.config.runtime.blas_threads):
         report = make_report(series)
     files = {f"{FIGURES}/{figure}": data for figure, data in sorted(report.files.items())}
-    place.write_all({**files, name: report.html.encode()})
-    return {"output": f"{place.root}/{name}", "figures": [f"{place.root}/{each}" for each in files]}
+    folder.write_all({**files, name: report.html.encode()})
+    return {"output": f"{folder.root}/{name}", "figures": [f"{folder.root}/{each}" for each in files]}
 
 
-def _place(output: str | None, default: str) -> tuple[Storage, str]:
-    """Where the page goes, and its name there."""
+def _page_address(output: str | None, default: str) -> tuple[Storage, str]:
+    """Return the storage of the page and its name there."""
     if output is not None and output.endswith((".html", ".htm")):
         return file_at(output)
     return storage(default if output is None else output), PAGE

@@ -105,6 +105,7 @@ class RunFacts:
 
     @property
     def rounds_planned(self) -> int | None:
+        """The rounds of the whole run; None where their lengths are chosen while it trains."""
         return round_count(self.spec.config)
 
     @property
@@ -165,6 +166,7 @@ class Series:
 
     @property
     def task(self) -> str:
+        """``classification`` or ``regression``."""
         return self.run.spec.dataset.task
 
     @property
@@ -183,6 +185,7 @@ class Series:
         return sum(sum(trial.test_rows) for trial in self.trials) / sum(map(self.run.spec.train_rows, self.trials))
 
     def values(self, score: str) -> list[float | None]:
+        """Return a score of each kept model on its test rows, in trial order."""
         return [trial.test.value(score) for trial in self.results]
 
     @property
@@ -194,6 +197,7 @@ class Series:
         return sum(times.bytes) / len(self.trials)
 
     def summary(self, score: str) -> Summary:
+        """Summarize a score over the trials."""
         return summarize(self.values(score), self.test_to_train)
 
     def pooled(self) -> dict[str, Any]:

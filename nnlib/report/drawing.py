@@ -1,7 +1,8 @@
 """How a report's figures look: one fixed style, drawn by matplotlib.
 
 A `Figure` becomes a PNG and an SVG file, and the SVG within the page, where its colours are the page's CSS variables:
-so it is light or dark with the page. Equal data give equal bytes: no dates, no random ids, no user's matplotlibrc.
+so it is light or dark with the page. The same data have the same bytes: no dates, no random ids, no
+user's matplotlibrc.
 """
 
 from __future__ import annotations
@@ -71,7 +72,10 @@ STYLE: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Figure:
-    """A drawing with its words: ``title`` above it, ``description`` for those who do not see it."""
+    """A figure: ``title`` is above it, ``description`` is for people who cannot see it.
+
+    ``svg`` and ``png`` are its files, ``inline`` is the SVG as part of a page.
+    """
 
     name: str
     title: str
@@ -83,7 +87,7 @@ class Figure:
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """Our style alone, whatever matplotlibrc says."""
+    """Draw in the report's style, whatever the user's matplotlibrc says."""
     with mpl.rc_context(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # names in other scripts: the page's own fonts have them
         mpl.rcdefaults()
@@ -92,11 +96,13 @@ def styled() -> Iterator[None]:
 
 
 def new_axes(height: float = HEIGHT) -> tuple[Canvas, Axes]:
+    """Make a canvas of `WIDTH` by ``height`` inches with one pair of axes."""
     canvas = Canvas(figsize=(WIDTH, height), layout="constrained")
     return canvas, canvas.add_subplot()
 
 
 def draw_line(axes: Axes, x: Sequence[int], y: Any, number: int, label: str) -> None:
+    """Draw a line in the colour and dashes of the series with this number; a short one with markers."""
     axes.plot(
         x,
         y,
@@ -121,16 +127,18 @@ def draw_legend(canvas: Canvas, names: Sequence[str]) -> None:
 
 
 def numbered(series: Sequence[Series], drawn: Sequence[Series]) -> Iterator[tuple[int, Series]]:
-    """A series has the same colour in every figure."""
+    """Return the drawn series with their numbers among all: a series has the same colour in every figure."""
     return ((number, each) for number, each in enumerate(series) if any(each is other for other in drawn))
 
 
 def shortened(text: str, limit: int = LABEL) -> str:
+    """Return printable text of at most ``limit`` characters."""
     text = "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
 
 
 def rendered(canvas: Canvas, name: str, title: str, description: str) -> Figure:
+    """Render a canvas as PNG, as SVG, and as SVG within a page."""
     png, svg = io.BytesIO(), io.BytesIO()
     canvas.savefig(png, format="png", metadata={"Software": None})
     canvas.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
@@ -139,7 +147,7 @@ def rendered(canvas: Canvas, name: str, title: str, description: str) -> Figure:
 
 
 def _inline(svg: str, name: str, title: str, description: str) -> str:
-    """The SVG as part of a page: its ids are its own, its colours the page's, its words stand for it."""
+    """Return the SVG as part of a page: with ids that are unique in it, its colours, and the figure's text."""
     body = svg[svg.index("<svg") :]
     body = (
         re.sub(r'\s(?:xmlns(?::xlink)?|version|width|height)="[^"]*"', "", body[: body.index(">")])
@@ -150,13 +158,13 @@ def _inline(svg: str, name: str, title: str, description: str) -> str:
     body = re.sub(r'href="#([^"]*)"', rf'href="#{name}-\1"', body)
     body = re.sub(r"url\(#([^)]*)\)", rf"url(#{name}-\1)", body)
     body = recoloured(body, VARIABLES)
-    words = f'<title id="{name}-title">{escape(title)}</title><desc id="{name}-desc">{escape(description)}</desc>'
+    text = f'<title id="{name}-title">{escape(title)}</title><desc id="{name}-desc">{escape(description)}</desc>'
     head = f'<svg role="img" aria-labelledby="{name}-title {name}-desc"'
-    return head + body.removeprefix("<svg").replace(">", f">{words}", 1)
+    return head + body.removeprefix("<svg").replace(">", f">{text}", 1)
 
 
 def recoloured(svg: str, variables: Mapping[str, str]) -> str:
-    """Colours as the page's CSS variables."""
+    """Replace colours by the page's CSS variables."""
     for colour, variable in variables.items():
         svg = svg.replace(colour, f"var(--{variable})")
     return svg

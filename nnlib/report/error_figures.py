@@ -1,4 +1,4 @@
-"""Figures of where a model errs: by class, by confidence, by value; and pictures of rows."""
+"""Draws the errors of a model: by class, by confidence, by value; and pictures of rows."""
 
 from __future__ import annotations
 
@@ -20,7 +20,13 @@ DRAWN_CLASSES = 40
 
 
 def confusion(matrix: npt.ArrayLike, classes: Sequence[str], name: str) -> Figure:
-    """True classes down, predicted ones across; errors stand out: their colour is scaled apart from the diagonal's."""
+    """Draw the confusion matrix: true classes down, predicted ones across. Errors have a colour scale of their own.
+
+    Args:
+        matrix: counts of rows, shape (classes, classes), integers.
+        classes: the names of the classes.
+        name: the name of the figure's files.
+    """
     counts = np.asarray(matrix, np.int64)
     size = len(classes)
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -75,8 +81,10 @@ def confusion(matrix: npt.ArrayLike, classes: Sequence[str], name: str) -> Figur
 
 
 def calibration(table: Sequence[Bin], error: float | None, name: str) -> Figure:
-    """Accuracy against confidence by bin, above it the diagonal of a perfectly calibrated model; points as large as
-    their rows are many."""
+    """Draw accuracy against confidence by bin, and the diagonal of a perfectly calibrated model.
+
+    Larger points have more rows.
+    """
     full = [each for each in table if each.rows]
     rows = np.array([each.rows for each in full])
     x = [each.confidence or 0.0 for each in full]
@@ -101,7 +109,7 @@ def calibration(table: Sequence[Bin], error: float | None, name: str) -> Figure:
 
 
 def scatter(true: npt.ArrayLike, predicted: npt.ArrayLike, name: str) -> Figure:
-    """Predicted against true values, and the line where they are equal."""
+    """Draw predicted against true values, each of shape (n,), and the line where they are equal."""
     x, y = np.asarray(true, np.float64), np.asarray(predicted, np.float64)
     low, high = float(min(x.min(), y.min())), float(max(x.max(), y.max()))
     pad = 0.03 * (high - low) or 1.0
@@ -119,7 +127,7 @@ def scatter(true: npt.ArrayLike, predicted: npt.ArrayLike, name: str) -> Figure:
 
 
 def picture_png(grey: npt.NDArray[np.uint8]) -> bytes:
-    """A picture of grey levels (height, width) as a PNG."""
+    """Return a picture of grey levels, shape (height, width), as a PNG."""
     from PIL import Image  # comes with matplotlib
 
     buffer = io.BytesIO()
@@ -128,7 +136,7 @@ def picture_png(grey: npt.NDArray[np.uint8]) -> bytes:
 
 
 def picture_sheet(pictures: Sequence[npt.NDArray[np.uint8]], columns: int = 10) -> bytes:
-    """Pictures of equal size beside each other, as one PNG."""
+    """Return pictures of equal size side by side, as one PNG."""
     height, width = pictures[0].shape
     rows = -(-len(pictures) // columns)
     sheet = np.full((rows * (height + 2), min(columns, len(pictures)) * (width + 2)), 128, np.uint8)
@@ -139,5 +147,5 @@ def picture_sheet(pictures: Sequence[npt.NDArray[np.uint8]], columns: int = 10) 
 
 
 def _fit(size: int) -> float:
-    """Points of the numbers within a matrix of so many classes."""
+    """Return the font size, in points, of the numbers in a matrix of ``size`` classes."""
     return 9.0 if size <= 10 else 90.0 / size if size <= DRAWN_CLASSES else 8.0

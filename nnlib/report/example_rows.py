@@ -1,4 +1,4 @@
-"""Single test rows for a report, predicted with the final model: pictures of misread ones, predicted values."""
+"""Predicts single test rows for a report with the final model: pictures of misread rows, predicted values."""
 
 from __future__ import annotations
 
@@ -26,8 +26,11 @@ POINTS = 2000
 
 @dataclass(frozen=True)
 class Misread:
-    """A test row taken for another class: its id, the indices of both classes, the probability given to the wrong one,
-    and its features as a picture (height, width) of grey levels 0..255."""
+    """A test row that the model takes for another class.
+
+    ``row`` is its id, ``true`` and ``predicted`` are indices of classes, ``confidence`` is the probability of the wrong
+    one. ``picture`` has its features as grey levels 0..255, shape (height, width).
+    """
 
     row: int
     true: int
@@ -37,7 +40,7 @@ class Misread:
 
 
 def misread_rows(series: Series, pairs: Sequence[Confused]) -> list[Misread]:
-    """Of each pair the surest errors of the series' first model, in the order of the pairs.
+    """Return, for each pair of classes in order, the errors of which the series' first model is surest.
 
     [] if the dataset's rows are no pictures. Raises the errors of reading it.
     """
@@ -45,7 +48,7 @@ def misread_rows(series: Series, pairs: Sequence[Confused]) -> list[Misread]:
     if len(shape) != 2 or min(shape) < 2:
         return []
     wanted = {(pair.true, pair.predicted): rank for rank, pair in enumerate(pairs)}
-    found: dict[int, list[tuple[float, int, Array]]] = {}
+    surest: dict[int, list[tuple[float, int, Array]]] = {}
     low, high = np.inf, -np.inf
     for values, outputs, y, row in _predicted(series):
         low, high = min(low, float(values.min())), max(high, float(values.max()))
@@ -54,8 +57,8 @@ def misread_rows(series: Series, pairs: Sequence[Confused]) -> list[Misread]:
             rank = wanted.get((int(y[index]), int(guess[index])))
             if rank is not None:
                 sure = float(outputs[index, guess[index]])
-                found.setdefault(rank, []).append((-sure, int(row[index]), values[index].copy()))
-                found[rank] = sorted(found[rank], key=lambda each: each[:2])[:PICTURES]
+                surest.setdefault(rank, []).append((-sure, int(row[index]), values[index].copy()))
+                surest[rank] = sorted(surest[rank], key=lambda each: each[:2])[:PICTURES]
     span = max(high - low, 1e-30)
     return [
         Misread(
@@ -65,13 +68,13 @@ def misread_rows(series: Series, pairs: Sequence[Confused]) -> list[Misread]:
             -minus,
             np.round((values.astype(np.float64) - low) / span * 255).astype(np.uint8).reshape(shape),
         )
-        for rank, rows in sorted(found.items())
+        for rank, rows in sorted(surest.items())
         for minus, row, values in rows
     ]
 
 
 def scatter(series: Series) -> tuple[Array, Array]:
-    """True and predicted values, each (n,), of test rows of the series' first model: every k-th, at most `POINTS`."""
+    """Return true and predicted values, each of shape (n,), of up to `POINTS` test rows of the series' first model."""
     truth, guess = [np.zeros(0)], [np.zeros(0)]
     for _, outputs, y, _ in _predicted(series):
         truth.append(y.astype(np.float64))
@@ -82,7 +85,7 @@ def scatter(series: Series) -> tuple[Array, Array]:
 
 
 def _predicted(series: Series) -> Iterator[tuple[Array, Array, Array, Array]]:
-    """Feature values, outputs, targets and ids of the first trial's test rows, in chunks; copies where kept."""
+    """Yield feature values, outputs, targets and ids of the first trial's test rows, in chunks that are used again."""
     spec, trial = series.run.spec, series.trials[0]
     state = TrainedModel.load(series.run.directory.address, trial=trial.index).state
     learner = load_learner(spec.model(trial), state)

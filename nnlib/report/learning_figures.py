@@ -1,4 +1,4 @@
-"""Figures of how a run learned: scores and drift against time, and how long its rounds were."""
+"""Draws how runs learned: scores and drift against time, and the lengths of rounds."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ NAMES = {
 
 
 def curve(series: Sequence[Series], score: str) -> Figure:
-    """A test score against epochs: a line for the mean, a band from the lowest to the highest trial."""
+    """Draw a test score against epochs: a line for the mean, a band from the lowest to the highest trial."""
     drawn = [each for each in series if score in each.curves][:DRAWN_SERIES]
     with styled():
         canvas, axes = new_axes()
@@ -56,12 +56,12 @@ def curve(series: Sequence[Series], score: str) -> Figure:
         if share:
             axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.4g} %"))
         draw_legend(canvas, [each.label for each in drawn])
-        words = [f"{each.label}: {_course(each, score)}" for each in drawn]
-        return rendered(canvas, f"curve-{score}", f"T{NAMES[score][1:]} against epochs", ". ".join(words))
+        sentences = [f"{each.label}: {_course(each, score)}" for each in drawn]
+        return rendered(canvas, f"curve-{score}", f"T{NAMES[score][1:]} against epochs", ". ".join(sentences))
 
 
 def drift(series: Sequence[Series]) -> Figure | None:
-    """How far workers go apart in a round; None where no run has more than one worker."""
+    """Draw the distance of the workers from their average; None where no run has more than one worker."""
     drawn = [each for each in series if len(each.drift) and each.run.spec.workers > 1][:DRAWN_SERIES]
     if not drawn:
         return None
@@ -78,15 +78,15 @@ def drift(series: Sequence[Series]) -> Figure | None:
         axes.set_ylim(bottom=0.0)
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         draw_legend(canvas, [each.label for each in drawn])
-        words = [
+        sentences = [
             f"{each.label}: {each.drift[0, 1]:.3g} in the first round, {each.drift[-1, 1]:.3g} in the last"
             for each in drawn
         ]
-        return rendered(canvas, "drift", "Drift of the workers", "Mean over workers. " + ". ".join(words))
+        return rendered(canvas, "drift", "Drift of the workers", "Mean over workers. " + ". ".join(sentences))
 
 
 def round_lengths(runs: Sequence[RunFacts]) -> Figure | None:
-    """Epochs that each round trained, of runs that chose them on the way; None where none did."""
+    """Draw the epochs of each round, of runs that chose them while they trained; None where none did."""
     drawn = [run for run in runs if run.rounds_planned is None and run.lengths][:DRAWN_SERIES]
     if not drawn:
         return None
@@ -109,11 +109,11 @@ def round_lengths(runs: Sequence[RunFacts]) -> Figure | None:
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(6, integer=True))
         draw_legend(canvas, [run.name for run in drawn])
-        words = [
+        sentences = [
             f"{run.name}: {len(run.lengths)} rounds, of {min(run.lengths)} to {max(run.lengths)} epochs"
             for run in drawn
         ]
-        return rendered(canvas, "lengths", "Epochs in each round", "; ".join(words))
+        return rendered(canvas, "lengths", "Epochs in each round", "; ".join(sentences))
 
 
 def _over_trials(values: npt.NDArray[np.float64], how: Any) -> Any:
@@ -123,7 +123,7 @@ def _over_trials(values: npt.NDArray[np.float64], how: Any) -> Any:
 
 
 def _settled(curves: Sequence[npt.NDArray[np.float64]]) -> tuple[float, float]:
-    """The range of scores once the first tenth of the epochs is over: the way to it would flatten all the rest."""
+    """Return the range of scores after the first tenth of the epochs: the earlier scores would flatten the rest."""
     late = [values[:, max(1, values.shape[1] // 10) :] if values.shape[1] > 4 else values for values in curves]
     known = np.concatenate([values[np.isfinite(values)] for values in late])
     low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)

@@ -28,7 +28,7 @@ SECTIONS: dict[str, Section] = {
 
 @dataclass
 class Report:
-    """A report: the page, and the files beside it by name."""
+    """A report: the page, and its other files by name."""
 
     html: str
     files: dict[str, bytes]

@@ -1,4 +1,4 @@
-"""Figures of where a run's time and bytes went."""
+"""Draws the time and the bytes of runs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ FAR_APART = 20
 
 
 def phases(runs: Sequence[RunFacts]) -> Figure | None:
-    """Seconds by phase, a bar a run."""
+    """Draw the seconds by phase, a bar a run; None where no run recorded times."""
     drawn = [run for run in runs if run.times is not None]
     if not drawn:
         return None
@@ -57,22 +57,22 @@ def phases(runs: Sequence[RunFacts]) -> Figure | None:
         canvas.legend(
             loc="outside upper left", ncols=6, fontsize=8, handlelength=0.8, columnspacing=0.8, handletextpad=0.4
         )
-        told = [
+        sentences = [
             f"{run.name}: " + ", ".join(f"{phase} {run.times.phases[phase]:.2f}" for phase in PHASES)
             for run in drawn
             if run.times is not None
         ]
-        return rendered(canvas, "phases", "Seconds by phase", "; ".join(told))
+        return rendered(canvas, "phases", "Seconds by phase", "; ".join(sentences))
 
 
 def shuffled(runs: Sequence[RunFacts]) -> Figure | None:
-    """Bytes that each round carried from mappers to reducers."""
+    """Draw the bytes that each round carried from mappers to reducers."""
     amounts = {run.name: (run.times.rounds, run.times.bytes) for run in runs if run.times is not None}
     return _bytes_by_round(amounts, "shuffled", "Bytes shuffled a round")
 
 
 def uploaded(runs: Sequence[RunFacts]) -> Figure | None:
-    """Bytes that each round sent to storage on other machines."""
+    """Draw the bytes that each round sent to storage on other machines; None where there are none."""
     amounts = {
         run.name: (run.times.rounds, run.times.uploaded)
         for run in runs
@@ -82,7 +82,7 @@ def uploaded(runs: Sequence[RunFacts]) -> Figure | None:
 
 
 def _bytes_by_round(amounts: Mapping[str, tuple[Sequence[int], Sequence[int]]], name: str, title: str) -> Figure | None:
-    """Amounts by run: their rounds, and the bytes of each."""
+    """Draw bytes by round; ``amounts`` maps a run to its rounds and the bytes of each."""
     drawn = [(run, *series) for run, series in amounts.items() if series[0]][:DRAWN_SERIES]
     if not drawn:
         return None
@@ -106,16 +106,18 @@ def _bytes_by_round(amounts: Mapping[str, tuple[Sequence[int], Sequence[int]]], 
         axes.set_ylim(bottom=0.0, top=1.15 * most / size or 1.0)
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         draw_legend(canvas, [run for run, _, _ in drawn])
-        told = [
+        sentences = [
             f"{run}: {sizes[0] / size:.3g} {unit} in the first round, {sum(sizes) / size:.3g} {unit} in all"
             for run, _, sizes in drawn
         ]
-        return rendered(canvas, name, title, "; ".join(told))
+        return rendered(canvas, name, title, "; ".join(sentences))
 
 
 def score_by_bytes(series: Sequence[Series]) -> Figure | None:
-    """The compared score against the bytes sent for a model: the mean over the trials, and from the lowest to the
-    highest. None where fewer than two series know their bytes."""
+    """Draw the compared score against the bytes sent for a model: mean, lowest and highest trial.
+
+    None where fewer than two series recorded their bytes.
+    """
     drawn = [each for each in series if each.sent is not None and each.summary(each.score).n][:DRAWN_SERIES]
     if len(drawn) < 2:
         return None
@@ -124,16 +126,16 @@ def score_by_bytes(series: Sequence[Series]) -> Figure | None:
         canvas, axes = new_axes()
         amounts = [each.sent for each in drawn if each.sent]
         unit, size = next((each for each in UNITS if max(amounts, default=0.0) >= each[1]), UNITS[-1])
-        told = []
+        sentences = []
         for number, each in numbered(series, drawn):
-            found, sent = each.summary(score), each.sent or 0.0
-            assert found.mean is not None
-            assert found.low is not None
-            assert found.high is not None
+            summary, sent = each.summary(score), each.sent or 0.0
+            assert summary.mean is not None
+            assert summary.low is not None
+            assert summary.high is not None
             axes.errorbar(
                 sent / size,
-                found.mean,
-                [[found.mean - found.low], [found.high - found.mean]],
+                summary.mean,
+                [[summary.mean - summary.low], [summary.high - summary.mean]],
                 color=SERIES[number % len(SERIES)],
                 marker="osD^v<>P"[number % 8],
                 markersize=8.5 - 0.6 * number,  # one that lies upon another leaves its edge to be seen
@@ -142,8 +144,8 @@ def score_by_bytes(series: Sequence[Series]) -> Figure | None:
                 capsize=2,
                 label=f" {shortened(each.label)}",
             )
-            told.append(
-                f"{each.label}: {formatting.format_score(found.mean, score)} with {formatting.format_size(sent)}"
+            sentences.append(
+                f"{each.label}: {formatting.format_score(summary.mean, score)} with {formatting.format_size(sent)}"
             )
         if amounts and max(amounts) > FAR_APART * min(amounts):
             axes.set_xscale("symlog", linthresh=min(amounts) / size)
@@ -153,4 +155,4 @@ def score_by_bytes(series: Sequence[Series]) -> Figure | None:
             axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.4g} %"))
         axes.margins(x=0.1)
         draw_legend(canvas, [each.label for each in drawn])
-        return rendered(canvas, "score-by-bytes", f"Test {score} against bytes sent", "; ".join(told))
+        return rendered(canvas, "score-by-bytes", f"Test {score} against bytes sent", "; ".join(sentences))

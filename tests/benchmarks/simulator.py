@@ -47,9 +47,9 @@ def main(arguments: list[str] | None = None) -> int:
         config = load_config(CONFIG, [f"data.path={data}", f"train.epochs={options.epochs}"])
         load_before = os.getloadavg()[0]
         other = second_point(config, set(WORKERS))
-        work, costs, _ = calibrate(config, other, seconds=options.seconds, tell=print)
+        work, costs, _ = calibrate(config, other, seconds=options.seconds, notify=print)
         predicted = predict(work, costs, Cluster(machine_slots(config)), WORKERS)
-        measured = measure(config, WORKERS, f"{folder}/runs", repeat=options.repeat, tell=print)
+        measured = measure(config, WORKERS, f"{folder}/runs", repeat=options.repeat, notify=print)
     points: list[dict[str, Any]] = []
     for point, runs in zip(predicted, measured, strict=True):
         seconds = statistics.median(run.seconds for run in runs)

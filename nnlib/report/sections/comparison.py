@@ -6,7 +6,7 @@ from nnlib.report.collect import compare_series, differing_keys
 from nnlib.report.content import Content, Material, fill_template
 
 MAX_COLUMNS = 6
-"""Up to this many differing keys are columns beside the scores; more are rows of a table of their own."""
+"""Up to this many differing keys are columns of the table of scores; more are rows of another table."""
 
 
 def make(material: Material) -> Content | None:
@@ -19,6 +19,6 @@ def make(material: Material) -> Content | None:
         material,
         keys=keys,
         pairs=compare_series(material.series),
-        beside=len(keys) <= MAX_COLUMNS,
+        in_scores=len(keys) <= MAX_COLUMNS,
     )
     return Content(html)

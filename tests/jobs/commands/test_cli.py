@@ -311,7 +311,7 @@ def test_train_resume_and_warm_start(blobs: None, capsys: pytest.CaptureFixture[
     first = json.loads(captured.out)
     assert first["test_accuracy"] > 0.9 and first["rounds"] == 2 and len(first["model_sha256"]) == 64
     assert first["run_dir"].endswith("/one") and [trial["split"] for trial in first["trials"]] == [0]
-    assert "round 1/2" in captured.err and "the model lies in one" in captured.err
+    assert "round 1/2" in captured.err and "the model is in one" in captured.err
     assert main(["train", "c.yaml", "--run-dir", "one"]) == 2
     assert "--resume" in capsys.readouterr().err
 

@@ -39,7 +39,7 @@ def test_an_interrupted_group_says_what_is_committed(tmp_path: Path, monkeypatch
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("jobs.mapreduce.launcher.RoundLauncher.run", interrupted)
+    monkeypatch.setattr("jobs.mapreduce.launcher.RoundLauncher.launch", interrupted)
     told: list[Event] = []
     with pytest.raises(KeyboardInterrupt):
         driver.train(load_config(tmp_path / "long.yaml", []), listen=told.append)

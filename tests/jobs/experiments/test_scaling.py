@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from jobs.__main__ import main
-from jobs.experiments.scaling import Timing, study
+from jobs.experiments.scaling import Timing
+from jobs.experiments.scaling_study import study_timings
 from nnlib.config.schema import Config
 from nnlib.data.synthetic import SynthOptions, synthesize
 from nnlib.run.directory import EVENTS
@@ -110,6 +111,6 @@ def test_repeats_count_by_their_median() -> None:
 
     config = Config.model_validate({"data": {"path": "data"}})
     runs = [[timing(1, 10.0), timing(1, 30.0), timing(1, 12.0)], [timing(4, 6.0), timing(4, 3.0), timing(4, 2.0)]]
-    one, four = study(config, runs)["points"]
-    assert (one["seconds"], four["seconds"]) == (12.0, 3.0)
-    assert (four["speedup"], four["efficiency"], four["improvement"]) == (4.0, 1.0, 75.0)
+    one, four = study_timings(config, runs).points
+    assert (one.seconds, four.seconds) == (12.0, 3.0)
+    assert (four.speedup, four.efficiency, four.improvement) == (4.0, 1.0, 75.0)
