@@ -42,20 +42,27 @@ def _interrupt(number: int, frame: object) -> None:
     raise KeyboardInterrupt
 
 
+def _refuse_credentials(arguments: Sequence[str]) -> None:
+    addresses = [argument for argument in arguments if "://" in argument]
+    if addresses:
+        from nnlib.storage.credentials import refuse_credentials  # late: `nnjobs --version` needs no storage
+
+        for address in addresses:
+            refuse_credentials(address)
+
+
 def _run(arguments: list[str]) -> int:
     import click  # after the checks of the Python, which must work where nothing is installed
 
     from jobs.commands.cli import cli
     from jobs.console.output import show_crash, show_error
     from nnlib.core.errors import NnjobsError
-    from nnlib.storage.credentials import refuse_credentials
 
     debug = "--debug" in arguments[:1]
     with contextlib.suppress(ValueError):  # not in the main thread: only that one can handle signals
         signal.signal(signal.SIGTERM, _interrupt)
     try:
-        for argument in arguments:
-            refuse_credentials(argument)
+        _refuse_credentials(arguments)
         code = cli.main(arguments, prog_name="nnjobs", standalone_mode=False)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
