@@ -1,1 +1,1 @@
-"""What reducers and the all-reduce share: the weighted average, drift, and the rounding of what is sent."""
+"""The arithmetic of reducers and of the all-reduce: the weighted average, drift, and the rounding of what is sent."""

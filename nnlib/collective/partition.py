@@ -39,13 +39,13 @@ def ranges(sizes: Sequence[int], workers: int) -> list[list[tuple[int, slice]]]:
     owned: list[list[tuple[int, slice]]] = []
     for worker in range(workers):
         begin, end = total * worker // workers, total * (worker + 1) // workers
-        own = []
+        part = []
         for index, size in enumerate(sizes):
             start, stop = max(begin, 0), min(end, size)
             if start < stop:
-                own.append((index, slice(start, stop)))
+                part.append((index, slice(start, stop)))
             begin, end = begin - size, end - size
-        owned.append(own)
+        owned.append(part)
     return owned
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
-"""An array of any shape and dtype; the docstring that uses it says which."""
+"""An array of any shape and dtype; the docstring that uses the name states them."""
 Vector = npt.NDArray[Any]
 """A flat vector, shape (size,): weights or gradients in the order of a `nnlib.core.layout.Layout`."""
 FloatArray = npt.NDArray[np.float64]

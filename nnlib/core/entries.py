@@ -1,4 +1,4 @@
-"""The arrays of a layout: what each is, of which dtype, and how the workers' values of it are combined."""
+"""The arrays of a layout: name, shape, kind and dtype of each, and how the workers' values of it are combined."""
 
 from __future__ import annotations
 
@@ -63,18 +63,18 @@ class Entry:
 
 
 def parameter(name: str, shape: Sequence[int], *, decays: bool) -> Entry:
-    """An array that training moves; ``decays``: the L2 term counts it."""
+    """Describe an array that training changes. ``decays``: whether the L2 term counts it."""
     return Entry(name, _sides(shape), "parameter", decays=decays)
 
 
 def optimizer_state(name: str, shape: Sequence[int]) -> Entry:
-    """An array of a local optimizer that is averaged like parameters."""
+    """Describe an array of a local optimizer that is averaged like parameters."""
     return Entry(name, _sides(shape), "optimizer")
 
 
 def buffer(name: str, shape: Sequence[int], dtype: str, rule: Rule) -> Entry:
-    """An array of the model without a gradient, of its own dtype. Raises `ValueError` for a dtype that does not exist
-    or has no mean."""
+    """Describe an array of the model that has no gradient. Raises `ValueError` for a dtype that is not in
+    `BUFFER_DTYPES`, and for a mean of whole numbers, which would not be exact."""
     if dtype not in BUFFER_DTYPES:
         raise ValueError(f"buffer {name}: dtype must be one of {', '.join(BUFFER_DTYPES)}, got {dtype!r}")
     if rule == "mean" and not dtype.startswith("float"):

@@ -1,11 +1,12 @@
-"""The layout of a model's numbers: what lies where, and how the workers' values of it are combined.
+"""The layout of a model's numbers: where each array lies, and how the workers' values of it are combined.
 
 A model's numbers are a `ModelState`: one flat vector, and buffers. The flat vector has the parameters and, behind them,
 a local optimizer's averaged state, all of one dtype and combined by the mean. Gradients, the L2 term, the outer step,
 drift, `sync.precision` and error feedback work on it, so none of them has to look for buffers. Buffers (running
-statistics, counters) lie apart, in one vector for each `Segment` (a dtype with a rule), and travel exactly.
+statistics, counters) lie apart, in one vector for each `Segment` (a dtype with a rule), and travel exactly: an int64
+counter in a float32 model stays an int64.
 
-Tied parameters are one entry with other names for it (``aliases``). Frozen parameters are not part of the layout: they
+Tied parameters are one entry with several names (``aliases``). Frozen parameters are not part of the layout: they
 are the same at all workers and after all rounds, and belong where the model itself is described.
 
 Whatever crosses a process or a file (partials, averages, checkpoints) carries the layout's fingerprint, so that two
@@ -60,7 +61,7 @@ class Layout:
 
     @classmethod
     def build(cls, entries: Iterable[Entry], dtype: str, aliases: Mapping[str, str] | None = None) -> Layout:
-        """Lay arrays back to back in the order given, buffers of each dtype and rule in a segment of their own.
+        """Lay arrays back to back in the order of ``entries``; buffers go into one segment for each dtype and rule.
 
         Raises `ValueError` for a dtype that is not float32 or float64, and for names that are taken or unknown.
         """
@@ -146,9 +147,9 @@ class Layout:
     def check_buffers(self, buffers: Sequence[Vector]) -> None:
         """Refuse buffers that do not have this layout's sizes and dtypes, with a `MismatchError`."""
         expected = [((segment.size,), np.dtype(segment.dtype)) for segment in self.buffers]
-        found = [(vector.shape, vector.dtype) for vector in buffers]
-        if found != expected:
-            raise MismatchError(f"expected buffers of {expected}, got {found}", layout=self.fingerprint)
+        got = [(vector.shape, vector.dtype) for vector in buffers]
+        if got != expected:
+            raise MismatchError(f"expected buffers of {expected}, got {got}", layout=self.fingerprint)
 
     def views(self, flat: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
         """Each array of the flat vector as a view of ``flat`` (shape (size,)), also by its aliases: writing to one

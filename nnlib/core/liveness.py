@@ -1,8 +1,8 @@
 """The heartbeat of a task: a count that grows while the task makes progress, and what the task is doing.
 
-Training and reading call `heartbeat` for every batch, chunk and row group; `report_activity` tells what the work is.
-Hadoop's ``reporter:status`` and a group's heartbeat messages read `HEARTBEAT` from a thread of their own: a count that
-has not changed for long means a task that hangs, though its process lives. Nothing of it may reach a result.
+Training and reading call `heartbeat` for every batch, chunk and row group; `report_activity` names the work.
+Hadoop's ``reporter:status`` and a group's heartbeat messages read `HEARTBEAT` from other threads: a count that has not
+changed for long means a task that hangs, though its process lives. Nothing of it may reach a result.
 """
 
 from __future__ import annotations

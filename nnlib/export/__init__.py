@@ -51,7 +51,7 @@ def exporter(format_: str) -> Exporter:
 
 
 def export(run: str, format_: str, output: str | None = None, *, trial: int = 0) -> dict[str, Any]:
-    """Write a trial's model of a run as one file, with ``.card.json`` and ``.card.md`` beside it.
+    """Write a trial's model of a run as one file, with a ``.card.json`` and a ``.card.md``.
 
     ``output`` is the file's address; default: the run's name with the format as suffix, in the current directory.
     Returns format, trial, output, cards, bytes and sha256. The three files appear when all are written: nothing is
@@ -68,7 +68,7 @@ def export(run: str, format_: str, output: str | None = None, *, trial: int = 0)
     if output is None:
         number = f"-trial{trial}" if len(model.spec.trials) > 1 else ""
         output = f"{directory.address.rstrip('/').rpartition('/')[2]}{number}.{format_}"
-    place, name = file_at(output)
+    target, name = file_at(output)
 
     network = Network.of(model)
     data = kind.encode(network)
@@ -79,21 +79,21 @@ def export(run: str, format_: str, output: str | None = None, *, trial: int = 0)
         f"{name}.card.json": (json.dumps(card, ensure_ascii=False, allow_nan=False, indent=2) + "\n").encode(),
         name: data,
     }
-    _write_together(place, files)
-    cards = [f"{place.root}/{each}" for each in files if each != name]
-    return {"output": f"{place.root}/{name}", "cards": cards, "trial": trial, **file}
+    _write_together(target, files)
+    cards = [f"{target.root}/{each}" for each in files if each != name]
+    return {"output": f"{target.root}/{name}", "cards": cards, "trial": trial, **file}
 
 
-def _write_together(place: Storage, files: Mapping[str, bytes]) -> None:
+def _write_together(target: Storage, files: Mapping[str, bytes]) -> None:
     """Write all files or, where one fails, none that was not there before."""
-    new = [name for name in files if not place.exists(name)]
+    new = [name for name in files if not target.exists(name)]
     try:
         with ExitStack() as stack:  # no file takes its name before the bytes of all are written
-            streams = [(stack.enter_context(place.writing(name)), data) for name, data in files.items()]
+            streams = [(stack.enter_context(target.writing(name)), data) for name, data in files.items()]
             for stream, data in streams:
                 stream.write(data)
                 stream.flush()
     except BaseException:
         for name in new:
-            place.delete(name)
+            target.delete(name)
         raise

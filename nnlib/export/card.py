@@ -78,34 +78,34 @@ def ledger_root(store: RoundStore) -> dict[str, Any]:
 
 def _metrics(spec: JobSpec, trial: Trial, entries: Sequence[FinalTrial]) -> dict[str, Any]:
     """This trial's scores, and their means over the trials of its settings, with intervals where there are several."""
-    own = entries[trial.index]
+    entry = entries[trial.index]
     alike = [each for each in spec.trials if each.overrides == trial.overrides]
     peers = [entries[each.index] for each in alike]
-    test = own.test.to_json()
+    test = entry.test.to_json()
     if test.get("accuracy") is not None:
         hits = round(test["accuracy"] * test["rows"])
         test["accuracy_interval"] = list(wilson(hits, test["rows"]))
-    share = sum(entry.test.rows for entry in peers) / sum(spec.train_rows(each) for each in alike)
+    test_ratio = sum(entry.test.rows for entry in peers) / sum(spec.train_rows(each) for each in alike)
     summary = {}
     for name in SCORES[spec.dataset.task]:
         values = [entry.test.value(name) for entry in peers]
         if known := [value for value in values if value is not None]:
-            summary[name] = _summary(name, known, share)
+            summary[name] = _summary(name, known, test_ratio)
     return {
         "level": LEVEL,
-        "status": own.status,
-        "round": own.round,
+        "status": entry.status,
+        "round": entry.round,
         "test": test,
-        "validation": own.validation.to_json(),
+        "validation": entry.validation.to_json(),
         "trials": summary,
         "diverged": sum(entry.status == "diverged" for entry in peers),
     }
 
 
-def _summary(name: str, values: Sequence[float], share: float) -> dict[str, Any]:
+def _summary(name: str, values: Sequence[float], test_ratio: float) -> dict[str, Any]:
     result: dict[str, Any] = {"trials": len(values), "mean": statistics.fmean(values), "sd": None, "interval": None}
     if len(values) > 1:
-        low, high = over_splits(values, share)
+        low, high = over_splits(values, test_ratio)
         if name.endswith("accuracy"):
             low, high = max(low, 0.0), min(high, 1.0)
         result |= {"sd": statistics.stdev(values), "interval": [low, high]}
@@ -113,13 +113,13 @@ def _summary(name: str, values: Sequence[float], share: float) -> dict[str, Any]
 
 
 def trained_versions(directory: RunDirectory) -> dict[str, str]:
-    """The versions that the run's own configuration names."""
+    """Read the versions that the run's configuration names."""
     source = f"{directory.address}/{CONFIG}"
     value = read_document(directory.storage.read(CONFIG).decode("utf-8", "replace"), source).value
-    found = value.get("versions") if isinstance(value, dict) else None
-    if not isinstance(found, dict):
+    versions_then = value.get("versions") if isinstance(value, dict) else None
+    if not isinstance(versions_then, dict):
         raise ConfigError("has no versions: not the config.yaml of a run", file=source)
-    return {str(name): str(version) for name, version in found.items()}
+    return {str(name): str(version) for name, version in versions_then.items()}
 
 
 def to_markdown(card: Mapping[str, Any], usage: str) -> str:

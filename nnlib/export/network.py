@@ -85,7 +85,7 @@ class Network:
 
     @property
     def input_meaning(self) -> str:
-        """What the numbers given to the network are."""
+        """The meaning of the network's input."""
         text = f"{self.widths[0]} feature values a row, float32, in the order of feature_names"
         if self.stored_dtype == "float32":
             return text

@@ -65,7 +65,7 @@ class Checkpoint:
     """All trials after ``round`` rounds, the metrics of the job that led here, and the facts for the ledger.
 
     ``line`` is the round's line of the ledger, known once it is committed, deferred or loaded. ``best`` has, by trial,
-    the model of a best round that no commit of its own keeps. ``residuals`` has, by trial, what error feedback keeps
+    the model of a best round whose own commit does not keep it. ``residuals`` has, by trial, what error feedback keeps
     of all workers, shape (workers, size of a partial): only where it is about to be committed, or was asked for.
     """
 

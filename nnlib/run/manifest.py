@@ -98,7 +98,7 @@ class Manifest:
         if not isinstance(files, dict) or not ALWAYS <= set(files) <= ALWAYS | SOME:
             raise MismatchError("does not name the files of a round", file=file)
         if type(first) is not int or not 0 <= first <= round_:
-            raise MismatchError("does not say which rounds it has", file=file)
+            raise MismatchError("does not name the rounds it has", file=file)
         try:
             return cls(round_, first, {name: FileFacts.from_json(entry) for name, entry in files.items()})
         except ValueError as error:

@@ -25,8 +25,8 @@ def read_model(trial: int, arrays: Mapping[str, Array], layout: Layout, file: st
     for name, view in layout.split(model).items():
         array = arrays.get(f"{trial}.{name}")
         if array is None or array.shape != view.shape or array.dtype != view.dtype:
-            found = "absent" if array is None else f"{array.dtype} {array.shape}"
-            raise MismatchError(f"array {trial}.{name}: expected {view.dtype} {view.shape}, found {found}", file=file)
+            got = "absent" if array is None else f"{array.dtype} {array.shape}"
+            raise MismatchError(f"array {trial}.{name}: expected {view.dtype} {view.shape}, found {got}", file=file)
         view[...] = array
     return model
 

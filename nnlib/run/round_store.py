@@ -9,7 +9,7 @@ version to its last.
 
 One commit may end a span of rounds (a long-lived job does not write every one of them): ``rounds/000100/`` then holds
 the state after round 100 and, line by line, the metrics and the ledger of the rounds since the commit before; its
-manifest says which was the ``first``. The lines are those that a commit a round would have written. The models of
+manifest names the ``first`` of them. The lines are those that a commit a round would have written. The models of
 trials' best rounds that fell within spans are in ``best.safetensors``. With error feedback ``residuals.safetensors``
 has what rounding took from each worker's partials. Rounds within spans keep none, so no line of the ledger hashes it:
 what the next rounds make of it is hashed.
@@ -32,7 +32,7 @@ from nnlib.storage import Storage
 
 
 class RoundStore:
-    """Writes and loads the rounds of one run directory. ``log`` reads what their commits tell of them."""
+    """Writes and loads the rounds of one run directory. ``log`` reads their metrics and their ledger."""
 
     def __init__(self, storage: Storage, layouts: Sequence[Layout]) -> None:
         self.storage = storage
