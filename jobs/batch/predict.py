@@ -18,13 +18,13 @@ from nnlib.config.schema import Runtime
 from nnlib.core.errors import JobError, UsageError
 from nnlib.data.dataset import MANIFEST, Dataset
 from nnlib.inference.prediction_file import score_facts
-from nnlib.inference.prediction_parts import SUMMARY, Prediction, part_name
+from nnlib.inference.prediction_parts import SUMMARY, PartRecord, Prediction, part_name
 from nnlib.inference.prediction_rows import known_classes
 from nnlib.inference.trained_model import TrainedModel
 from nnlib.run.ledger import canonical
 from nnlib.run.spec import WorkerPlan
 from nnlib.storage import file_at, storage
-from nnlib.training.scores import merge_scores, score_from_json
+from nnlib.training.scores import merge_scores
 
 TASK_BYTES = 32 << 20
 """Shards of a task together, at least (where cores would not idle): starting a container takes seconds."""
@@ -90,7 +90,7 @@ def _holds_data(address: str) -> bool:
     return folder.exists(name)
 
 
-def _read_parts(prediction: Prediction) -> list[dict[str, Any] | None]:
+def _read_parts(prediction: Prediction) -> list[PartRecord | None]:
     """The facts that each shard's part has about itself; None where there is no part."""
     shards = range(len(prediction.dataset.shards))
     names = set(prediction.storage.names())
@@ -121,9 +121,9 @@ def _make(
         )
 
 
-def _summarize(prediction: Prediction, parts: Sequence[dict[str, Any]], made: int, runtime: Runtime) -> dict[str, Any]:
+def _summarize(prediction: Prediction, parts: Sequence[PartRecord], made: int, runtime: Runtime) -> dict[str, Any]:
     """Join the parts' scores and write the summary; return what ``--json`` prints."""
-    kernels = sorted({part["numerics"] for part in parts})
+    kernels = sorted({part.numerics for part in parts})
     if len(kernels) > 1 and runtime.numerics == "strict":
         raise JobError(
             f"parts were computed with different bits (numerics {', '.join(kernels)}): other numpy or BLAS kernels",
@@ -132,10 +132,8 @@ def _summarize(prediction: Prediction, parts: Sequence[dict[str, Any]], made: in
         )
     trained_on = prediction.model.spec.dataset
     classes = len(trained_on.classes)
-    summary = merge_scores(
-        [score_from_json(part["score"], trained_on.task, classes) for part in parts], trained_on.task, classes
-    )
-    rows = sum(part["rows"] for part in parts)
+    summary = merge_scores([part.score for part in parts], trained_on.task, classes)
+    rows = sum(part.rows for part in parts)
     names = [part_name(shard) for shard in range(len(parts))]
     stored = {
         "format_version": FORMAT_VERSION,
@@ -144,7 +142,7 @@ def _summarize(prediction: Prediction, parts: Sequence[dict[str, Any]], made: in
         "numerics": kernels,
         "rows": rows,
         "score": summary.to_json(),
-        "parts": [{"name": name, "rows": part["rows"]} for name, part in zip(names, parts, strict=True)],
+        "parts": [{"name": name, "rows": part.rows} for name, part in zip(names, parts, strict=True)],
     }
     folder = prediction.storage
     folder.write(SUMMARY, canonical(stored))

@@ -11,7 +11,6 @@ from types import TracebackType
 import numpy as np
 
 from jobs.mapreduce.launcher import RoundLauncher
-from jobs.mapreduce.tasks import merge_stats
 from jobs.runners.local.chaos import Chaos
 from nnlib.config.identity import resume_problems, with_measured
 from nnlib.config.schema import Config
@@ -19,7 +18,7 @@ from nnlib.core.arrays import Vector
 from nnlib.core.errors import ConfigError, DataError, MismatchError, StorageError, UsageError
 from nnlib.core.events import Listener, PhaseStarted
 from nnlib.data.dataset import Dataset
-from nnlib.data.scaling import Scaler
+from nnlib.data.scaling import FeatureStats, Scaler
 from nnlib.optim import build_outer
 from nnlib.run.checkpoint import Checkpoint, TrialState
 from nnlib.run.directory import RunDirectory
@@ -132,7 +131,9 @@ def fit_scaling(spec: JobSpec, plans: Sequence[WorkerPlan], listen: Listener, ch
     trials = list(spec.trials)
     for index in scaled:
         kind = spec.settings(trials[index]).data.scale
-        trials[index] = replace(trials[index], scaler=Scaler.from_stats(kind, merge_stats(outputs[index].stats)))
+        stats = outputs[index].stats
+        merged = FeatureStats.merged(stats[shard] for shard in sorted(stats))
+        trials[index] = replace(trials[index], scaler=Scaler.from_stats(kind, merged))
     return replace(spec, trials=tuple(trials))
 
 

@@ -12,7 +12,8 @@ from jobs.mapreduce.wire import SliceKey, decode_partial
 from jobs.runners.lines import ERROR_KEY, Line, decode_record
 from nnlib.core.errors import JobError, from_record
 from nnlib.core.layout import LayoutSlice, ModelState
-from nnlib.run.spec import JobSpec
+from nnlib.data.scaling import FeatureStats
+from nnlib.run.spec import JobSpec, arrays_from_json
 from nnlib.training.round_result import TrialOutput
 from nnlib.training.worker_record import WorkerRecord
 
@@ -41,7 +42,7 @@ def collect(spec: JobSpec, lines: Iterable[Line], active: Sequence[int]) -> dict
             output.drift_blocks[name.index] = {int(worker): rows for worker, rows in record["blocks"].items()}
             output.average_seconds += record["seconds"]
         elif kind == tasks.STATS:
-            output.stats[name.index] = record
+            output.stats[name.index] = FeatureStats.from_arrays(arrays_from_json(record))
     if errors:
         errors.sort(key=lambda pair: pair[0])
         error = from_record(errors[0][1])

@@ -20,10 +20,9 @@ from nnlib.aggregation.drift import drift_rows
 from nnlib.core.arrays import Vector
 from nnlib.core.errors import MismatchError, NnjobsError
 from nnlib.core.layout import BLOCK, ModelState
-from nnlib.data.scaling import FeatureStats
 from nnlib.data.shard_cache import shard_cache
 from nnlib.data.worker_data import WorkerData
-from nnlib.run.spec import JobSpec, Trial, WorkerPlan, arrays_from_json, arrays_to_json, partial_layout
+from nnlib.run.spec import JobSpec, Trial, WorkerPlan, arrays_to_json, partial_layout
 from nnlib.training.local_result import LocalResult, RoundStart
 from nnlib.training.local_training import local_training
 from nnlib.training.worker_record import WorkerRecord
@@ -194,8 +193,3 @@ def _drift(partials: list[Partial], mean: Vector, start: Vector, end: int) -> di
     are parameters."""
     rows = {str(partial.worker): drift_rows(partial.weights[:end], mean[:end], start[:end]) for partial in partials}
     return {"blocks": rows, "examples": {str(partial.worker): partial.examples for partial in partials}}
-
-
-def merge_stats(records: Mapping[int, dict[str, Any]]) -> FeatureStats:
-    """The statistics of all shards, merged in shard order."""
-    return FeatureStats.merged(FeatureStats.from_arrays(arrays_from_json(records[shard])) for shard in sorted(records))

@@ -14,13 +14,12 @@ from nnlib.config.document import read_document
 from nnlib.config.identity import mathematics_read
 from nnlib.config.render import versions
 from nnlib.core.errors import ConfigError
-from nnlib.evaluation.intervals import LEVEL, over_splits, wilson
+from nnlib.evaluation.statistics import LEVEL, over_splits, wilson
 from nnlib.export.network import Network
 from nnlib.inference.trained_model import TrainedModel
 from nnlib.run.directory import CONFIG, RunDirectory
 from nnlib.run.final_result import FinalTrial
-from nnlib.run.ledger import digest
-from nnlib.run.round_store import RoundStore
+from nnlib.run.round_store import LedgerRoot
 from nnlib.run.spec import JobSpec, Trial
 
 SCORES = {"classification": ("accuracy", "top_5_accuracy", "loss"), "regression": ("r2", "mse", "mae", "loss")}
@@ -65,15 +64,9 @@ def make_card(
             "config_hash": spec.config_hash,
         },
         "metrics": None if final is None else _metrics(spec, trial, final.trials),
-        "ledger": ledger_root(directory.rounds(spec)),
+        "ledger": LedgerRoot.of(directory.rounds(spec)).to_json(),
         "versions": {"trained": trained_versions(directory), "exported": versions()},
     }
-
-
-def ledger_root(store: RoundStore) -> dict[str, Any]:
-    """The newest round and the hash of its ledger line: the lines are chained, so it stands for the whole ledger."""
-    round_ = store.newest()
-    return {"round": round_, "sha256": digest(store.log.ledger(round_))}
 
 
 def _metrics(spec: JobSpec, trial: Trial, entries: Sequence[FinalTrial]) -> dict[str, Any]:

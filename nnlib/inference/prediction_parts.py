@@ -29,6 +29,7 @@ from nnlib.run.ledger import canonical, digest
 from nnlib.run.model_file import model_digest, named_arrays, pack, read_model, unpack
 from nnlib.run.spec import JobSpec
 from nnlib.storage import Storage, storage
+from nnlib.training.scores import Score, score_from_json
 
 SUMMARY = "predictions.json"
 """Written last: with it the predictions are complete."""
@@ -40,6 +41,15 @@ ORIGIN = "nnjobs"
 def part_name(shard: int) -> str:
     """Name the file of a shard's part."""
     return f"part-{shard:05d}.parquet"
+
+
+@dataclass(frozen=True)
+class PartRecord:
+    """What a part says of itself: the numerics that made it, its rows, and the score of those that have a label."""
+
+    numerics: str
+    rows: int
+    score: Score
 
 
 @dataclass(frozen=True)
@@ -90,8 +100,8 @@ class Prediction:
             }
             writer.add_metadata(ORIGIN, canonical(facts).decode().rstrip())
 
-    def read_part(self, shard: int) -> dict[str, Any] | None:
-        """Read the facts of a shard's part from its metadata (numerics, rows, score); None if there is no part.
+    def read_part(self, shard: int) -> PartRecord | None:
+        """Read the record of a shard's part from its metadata; None if there is no part.
 
         Raises `MismatchError` for a file that is not this part: of another model or dataset, or of another tool.
         """
@@ -111,7 +121,9 @@ class Prediction:
                 hint="choose another -o, or delete this folder",
                 file=f"{folder.root}/{name}",
             )
-        return dict(facts)
+        trained_on = self.model.spec.dataset
+        score = score_from_json(facts["score"], trained_on.task, len(trained_on.classes))
+        return PartRecord(facts["numerics"], facts["rows"], score)
 
     def to_files(self) -> tuple[bytes, bytes]:
         """Write what tasks read: all but the model's numbers, as JSON, and the numbers. `from_files` is the inverse."""

@@ -21,7 +21,7 @@ from nnlib.config.identity import differences
 from nnlib.core.arrays import FloatArray
 from nnlib.core.errors import UsageError
 from nnlib.evaluation.statistics import Comparison, Summary, compare, holm, summarize, verdict
-from nnlib.export.card import ledger_root, trained_versions
+from nnlib.export.card import trained_versions
 from nnlib.report.lost_workers import Gap, LostTask, gaps, lost_tasks
 from nnlib.run.directory import CONFIG, RunDirectory
 from nnlib.run.final_result import FinalTrial
@@ -29,7 +29,9 @@ from nnlib.run.journal import RecordedEvent, last_rounds, read_events
 from nnlib.run.metrics_view import MetricsLine, metrics_lines
 from nnlib.run.names import run_names
 from nnlib.run.round_length import round_count
+from nnlib.run.round_store import LedgerRoot
 from nnlib.run.run_events import RoundEvent, StartEvent
+from nnlib.run.score_summary import CalibrationCounts, ClassificationSummary
 from nnlib.run.spec import JobSpec, Trial
 
 PHASES = ("start", "read", "score", "train", "average", "commit")
@@ -95,7 +97,7 @@ class RunFacts:
     lines: list[MetricsLine]
     scored: list[FinalTrial]
     model_sha256: str | None
-    ledger: dict[str, Any]
+    ledger: LedgerRoot
     config_text: str
     config_sha256: str
     versions: dict[str, str]
@@ -137,7 +139,7 @@ class RunFacts:
             lines,
             scored,
             None if final is None else final.model_sha256,
-            ledger_root(store),
+            LedgerRoot.of(store),
             directory.storage.read(CONFIG).decode("utf-8", "replace"),
             spec.config_hash,
             trained_versions(directory),
@@ -200,23 +202,28 @@ class Series:
         """Summarize a score over the trials."""
         return summarize(self.values(score), self.test_to_train)
 
-    def pooled(self) -> dict[str, Any]:
-        """The classes' counts and the calibration of all trials' test rows, added up."""
-        tests = [trial.test.to_json() for trial in self.results if trial.test.rows]
-        keys = ("confusion", "class_rows", "class_hits", "class_predicted")
-        pooled: dict[str, Any] = {
-            key: np.sum([test[key] for test in tests], axis=0).tolist()
-            for key in keys
-            if tests and all(key in test for test in tests)
-        }
-        if tests and all("calibration" in test for test in tests):
-            parts = [test["calibration"] for test in tests]
-            pooled["calibration"] = {
-                "rows": [sum(column) for column in zip(*(part["rows"] for part in parts), strict=True)],
-                "hits": [sum(column) for column in zip(*(part["hits"] for part in parts), strict=True)],
-                "confidence": [math.fsum(column) for column in zip(*(p["confidence"] for p in parts), strict=True)],
-            }
-        return pooled
+    def pooled(self) -> ClassificationSummary:
+        """Add up the classes' counts and the calibration of all trials' test rows; what a trial lacks is None."""
+        tests = [trial.test for trial in self.results if isinstance(trial.test, ClassificationSummary)]
+        tests = [test for test in tests if test.rows]
+        counts = [test.calibration for test in tests if test.calibration is not None]
+        calibration = None
+        if tests and len(counts) == len(tests):
+            calibration = CalibrationCounts(
+                rows=[sum(column) for column in zip(*(each.rows for each in counts), strict=True)],
+                hits=[sum(column) for column in zip(*(each.hits for each in counts), strict=True)],
+                confidence=[math.fsum(column) for column in zip(*(each.confidence for each in counts), strict=True)],
+            )
+        return ClassificationSummary(
+            rows=sum(test.rows for test in tests),
+            loss=None,
+            accuracy=None,
+            confusion=_total([test.confusion for test in tests]),
+            class_rows=_total([test.class_rows for test in tests]),
+            class_hits=_total([test.class_hits for test in tests]),
+            class_predicted=_total([test.class_predicted for test in tests]),
+            calibration=calibration,
+        )
 
 
 @dataclass(frozen=True)
@@ -269,6 +276,11 @@ def differing_keys(series: Sequence[Series]) -> list[tuple[str, list[Any]]]:
     plain = [config.model_copy(update={"sweep": {}}) for config in settings]
     keys = sorted({key for other in plain[1:] for key in differences(plain[0], other)})
     return [(key, [_value_at(stable_values(config), key) for config in plain]) for key in keys]
+
+
+def _total(counts: Sequence[Any]) -> Any:
+    """The counts of all trials added up; None where one has none."""
+    return None if not counts or any(each is None for each in counts) else np.sum(counts, axis=0).tolist()
 
 
 def _compared(a: Series, b: Series) -> Comparison:

@@ -6,7 +6,7 @@ import math
 import shlex
 from collections.abc import Sequence
 
-from nnlib.evaluation.intervals import wilson
+from nnlib.evaluation.statistics import wilson
 from nnlib.report.collect import RunFacts
 from nnlib.run.score_summary import ScoreSummary
 

@@ -18,13 +18,15 @@ what the next rounds make of it is hashed.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from nnlib.core.arrays import Vector
 from nnlib.core.errors import MismatchError, StorageError
 from nnlib.core.layout import Layout, ModelState
 from nnlib.run.checkpoint import Checkpoint, commit_files, read_best, read_trials, round_files
 from nnlib.run.commit_log import CommitLog
-from nnlib.run.ledger import canonical, ledger_line
+from nnlib.run.ledger import canonical, digest, ledger_line
 from nnlib.run.manifest import BEST, LEDGER, MANIFEST, METRICS, MODEL, RESIDUALS, STATE, TRIALS, Manifest, round_path
 from nnlib.run.model_file import unpack
 from nnlib.run.retention import Retention
@@ -144,3 +146,22 @@ class RoundStore:
             hint="let the other one finish, or train into another --run-dir",
             run=self.storage.root,
         )
+
+
+@dataclass(frozen=True)
+class LedgerRoot:
+    """The newest round, and the hash of its line of the ledger: lines are chained, so it stands for the whole
+    ledger."""
+
+    round: int
+    sha256: str
+
+    @classmethod
+    def of(cls, store: RoundStore) -> LedgerRoot:
+        """Compute the root of a run's ledger as it is now."""
+        round_ = store.newest()
+        return cls(round_, digest(store.log.ledger(round_)))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the root as JSON-able data."""
+        return {"round": self.round, "sha256": self.sha256}

@@ -15,6 +15,7 @@ from nnlib.aggregation.average import Partial
 from nnlib.aggregation.drift import DriftSummary, drift_summary
 from nnlib.core.errors import JobError, NnjobsError
 from nnlib.core.run_result import MissingWorkers
+from nnlib.data.scaling import FeatureStats
 from nnlib.run.round_metrics import TrialScores
 from nnlib.run.spec import JobSpec
 from nnlib.training.scores import merge_scores
@@ -35,7 +36,7 @@ class TrialOutput:
     parts: dict[int, Partial] = field(default_factory=dict)
     drift_blocks: dict[int, dict[int, list[list[float]]]] = field(default_factory=dict)
     drift: dict[int, DriftSummary] = field(default_factory=dict)
-    stats: dict[int, dict[str, Any]] = field(default_factory=dict)
+    stats: dict[int, FeatureStats] = field(default_factory=dict)
     average: npt.NDArray[Any] | None = None
     buffers: tuple[npt.NDArray[Any], ...] = ()
     average_seconds: float = 0.0

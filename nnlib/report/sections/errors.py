@@ -84,17 +84,17 @@ def _errors(series: Series, number: int) -> Errors:
 def _classification_errors(errors: Errors, number: int) -> None:
     names = errors.series.run.spec.dataset.classes
     pooled = errors.series.pooled()
-    if "calibration" in pooled:
-        errors.bins = reliability(**pooled["calibration"])
+    if pooled.calibration is not None:
+        errors.bins = reliability(pooled.calibration)
         errors.calibration_error = calibration_error(errors.bins)
-    if "confusion" in pooled:
-        errors.figures.append(error_figures.confusion(pooled["confusion"], names, _named("confusion", number)))
+    if pooled.confusion is not None:
+        errors.figures.append(error_figures.confusion(pooled.confusion, names, _named("confusion", number)))
     if errors.calibration_error is not None:
         errors.figures.append(
             error_figures.calibration(errors.bins, errors.calibration_error, _named("calibration", number))
         )
-    if "confusion" in pooled or "class_rows" in pooled:
-        scores = class_scores(*class_counts(pooled))
+    if (counts := class_counts(pooled)) is not None:
+        scores = class_scores(*counts)
         order = list(range(len(names)))
         if len(order) > TABLED_CLASSES:
             order = sorted(order, key=lambda index: (scores[index].f1 is None, scores[index].f1, index))[
@@ -102,8 +102,8 @@ def _classification_errors(errors: Errors, number: int) -> None:
             ]
             errors.left_out = len(names) - TABLED_CLASSES
         errors.classes = [(names[index], scores[index]) for index in order]
-    if "confusion" in pooled:
-        pairs = most_confused(pooled["confusion"], CONFUSED_PAIRS)
+    if pooled.confusion is not None:
+        pairs = most_confused(pooled.confusion, CONFUSED_PAIRS)
         errors.pairs = [(names[pair.true], names[pair.predicted], pair) for pair in pairs]
         misread = misread_rows(errors.series, pairs)
         errors.pictures = [_picture(each, names) for each in misread]

@@ -24,7 +24,7 @@ from nnlib.core import numerics
 from nnlib.core.errors import DataError, DivergedError, MismatchError, NnjobsError, from_record
 from nnlib.core.layout import BLOCK, ModelState, slices
 from nnlib.data.decoded_rows import BLOCKS
-from nnlib.data.scaling import Scaler
+from nnlib.data.scaling import FeatureStats, Scaler
 from nnlib.data.shard_reader import ShardReader
 from nnlib.data.split.rule import TEST, TRAIN
 from nnlib.run.planner import make_spec
@@ -230,7 +230,7 @@ def test_scaling_is_that_of_the_training_rows_whatever_the_workers(tmp_path: Pat
         lines = [line for plan in plans for line in mapped(spec, plan, "scale", {})]
         outputs = collect(spec, reduced(spec, lines, {}), range(2))
         assert sorted(outputs[0].stats) == list(range(SHARDS))
-        scaler = Scaler.from_stats("standard", tasks.merge_stats(outputs[1].stats))
+        scaler = Scaler.from_stats("standard", FeatureStats.merged(outputs[1].stats[shard] for shard in range(SHARDS)))
         assert scaler is not None
         scalers.append(scaler)
     assert len({scaler.shift.tobytes() + scaler.factor.tobytes() for scaler in scalers}) == 1

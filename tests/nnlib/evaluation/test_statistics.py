@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy import stats
+from scipy import stats as scipy_stats
 from sklearn import metrics as oracle
 
 from nnlib.evaluation.statistics import (
@@ -17,10 +18,13 @@ from nnlib.evaluation.statistics import (
     compare,
     holm,
     most_confused,
+    over_splits,
     reliability,
     summarize,
     verdict,
+    wilson,
 )
+from nnlib.run.score_summary import ClassificationSummary
 from nnlib.training.scores import CALIBRATION_BINS, Calibration, ClassificationScore
 
 FIRST = [0.90, 0.91, 0.93, 0.92, 0.94]
@@ -119,13 +123,16 @@ def test_class_scores_equal_scikit_learn() -> None:
     rng = np.random.default_rng(0)
     y = rng.integers(0, 5, 500)
     guess = np.where(rng.random(500) < 0.7, y, rng.integers(0, 4, 500))  # class 4 is predicted only when right
-    counts = class_counts({"confusion": oracle.confusion_matrix(y, guess).tolist()})
+    counts = class_counts(ClassificationSummary(500, 0.5, 0.5, confusion=oracle.confusion_matrix(y, guess).tolist()))
+    assert counts is not None
     precision, recall, f1, support = oracle.precision_recall_fscore_support(y, guess)
     for index, found in enumerate(class_scores(*counts)):
         assert (found.precision, found.recall, found.f1) == pytest.approx((precision[index], recall[index], f1[index]))
         assert found.rows == support[index]
-    by_class = {"class_rows": counts[0], "class_hits": counts[1], "class_predicted": counts[2]}
+    rows, hits, predicted = counts
+    by_class = ClassificationSummary(500, 0.5, 0.5, class_rows=rows, class_hits=hits, class_predicted=predicted)
     assert class_counts(by_class) == counts
+    assert class_counts(ClassificationSummary(0, None, None)) is None
 
 
 def test_classes_without_rows_or_predictions() -> None:
@@ -148,7 +155,7 @@ def test_calibration_by_hand() -> None:
     calibration = Calibration()
     confidence = np.array([0.5, 0.5, 1.0, 14 / 15, np.nan])
     calibration.add(confidence, np.array([True, False, True, True, True]))
-    table = reliability(**calibration.to_json())
+    table = reliability(calibration.summary())
     assert [(k, each.rows, each.accuracy) for k, each in enumerate(table) if each.rows] == [
         (7, 2, 0.5),
         (13, 1, 1.0),
@@ -156,7 +163,7 @@ def test_calibration_by_hand() -> None:
     ]
     assert table[7].confidence == 0.5 and table[0].confidence is None
     assert calibration_error(table) == pytest.approx((2 * 0 + 1 * (1 - 14 / 15) + 0) / 4)
-    assert calibration_error(reliability(**Calibration().to_json())) is None
+    assert calibration_error(reliability(Calibration().summary())) is None
 
 
 def test_calibration_equals_a_plain_computation_and_merges() -> None:
@@ -176,7 +183,7 @@ def test_calibration_equals_a_plain_computation_and_merges() -> None:
     total = ClassificationScore(4)
     for score in scores:
         total.merge(ClassificationScore.from_json(score.to_json(), 4))
-    table = reliability(**total.calibration.summary().to_json())
+    table = reliability(total.calibration.summary())
     assert len(table) == CALIBRATION_BINS
     assert calibration_error(table) == pytest.approx(expected, rel=1e-9)
     bins = np.clip(np.ceil(confidence * 15).astype(int) - 1, 0, 14)
@@ -189,3 +196,26 @@ def oracle_curve(hit: Any, bins: Any) -> tuple[list[float], list[int]]:
     """Accuracy and rows of every bin that has rows, from the rows themselves."""
     present = sorted(set(bins.tolist()))
     return [float(hit[bins == k].mean()) for k in present], [int((bins == k).sum()) for k in present]
+
+
+def test_wilson_of_a_published_example() -> None:
+    # Newcombe 1998, Statistics in Medicine 17, table I, method 3.
+    assert wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
+    assert wilson(15, 148) == pytest.approx((0.0624, 0.1605), abs=5e-5)
+    assert wilson(0, 20) == pytest.approx((0.0, 0.1611), abs=5e-5)
+    assert wilson(29, 29) == pytest.approx((0.8830, 1.0), abs=5e-5)
+
+
+@pytest.mark.parametrize("hits", [0, 1, 7, 19, 20])
+def test_wilson_agrees_with_scipy(hits: int) -> None:
+    theirs = scipy_stats.binomtest(hits, 20).proportion_ci(0.9, method="wilson")
+    assert wilson(hits, 20, 0.9) == pytest.approx((theirs.low, theirs.high))
+
+
+def test_over_splits_by_hand() -> None:
+    # mean 2, s^2 1, t(2; 0.975) = 4.302653; uncorrected it is the interval of three independent values.
+    half = 4.302653 * math.sqrt((1 / 3 + 0.25) * 1)
+    assert over_splits([1, 2, 3], 0.25) == pytest.approx((2 - half, 2 + half), rel=1e-6)
+    plain = scipy_stats.t.interval(0.95, 2, loc=2, scale=scipy_stats.sem([1, 2, 3]))
+    assert over_splits([1, 2, 3], 0.0) == pytest.approx(plain)
+    assert over_splits([0.5, 0.5], 0.4) == (0.5, 0.5)

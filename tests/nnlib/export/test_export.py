@@ -22,7 +22,7 @@ from nnlib.config.schema import Config
 from nnlib.core.errors import NnjobsError, UsageError
 from nnlib.data.dataset import Dataset
 from nnlib.data.scaling import FeatureStats, Scaler
-from nnlib.evaluation.intervals import over_splits
+from nnlib.evaluation.statistics import over_splits
 from nnlib.export import EXPORTERS, export, exporter, npz_file, safetensors_file
 from nnlib.export.network import Network
 from nnlib.inference.trained_model import TrainedModel

@@ -265,7 +265,7 @@ def test_names_stay_text(runs: dict[str, str], tmp_path: Path) -> None:
 def test_pictures_are_of_misread_rows(runs: dict[str, str]) -> None:
     series = read_series([runs["two"]])[0]
     spec, trial = series.run.spec, series.trials[0]
-    pairs = most_confused(series.pooled()["confusion"])
+    pairs = most_confused(series.pooled().confusion or [])
     found = misread_rows(series, pairs)
     assert found
     model = TrainedModel.load(runs["two"])
