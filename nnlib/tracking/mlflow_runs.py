@@ -10,7 +10,7 @@ from nnlib.config.identity import mathematics_read
 from nnlib.config.schema import Config
 from nnlib.run.directory import RunDirectory
 from nnlib.storage import is_remote_address
-from nnlib.tracking.protocol import Point, Status
+from nnlib.tracking.protocol import Point, Status, Tracker
 
 STATES: dict[Status, str] = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
 LONGEST_VALUE = 500
@@ -18,7 +18,7 @@ LONGEST_VALUE = 500
 RUN_TAG = "nnjobs.run"
 
 
-class MlflowRun:
+class MlflowRun(Tracker):
     """One MLflow run for each run directory: a resumed run goes on in its own."""
 
     def __init__(self, address: str | None, experiment: str) -> None:
@@ -29,6 +29,7 @@ class MlflowRun:
 
     @classmethod
     def configured(cls, config: Config) -> MlflowRun:
+        """Make the tracker that ``tracking.mlflow`` and ``tracking.experiment`` describe."""
         wanted = config.tracking.mlflow
         return cls(wanted if isinstance(wanted, str) else None, config.tracking.experiment)
 

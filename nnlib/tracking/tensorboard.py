@@ -11,12 +11,12 @@ from nnlib.config.schema import Config
 from nnlib.core.errors import ConfigError
 from nnlib.run.directory import RunDirectory
 from nnlib.storage import has_scheme
-from nnlib.tracking.protocol import Point, Status
+from nnlib.tracking.protocol import Point, Status, Tracker
 
 FOLDER = "tensorboard"
 
 
-class EventFiles:
+class EventFiles(Tracker):
     """Event files in the run directory, or in a folder with one for each run.
 
     They are a view of the run: opened anew, they are made anew from its first round on, which is why a resumed run has

@@ -14,15 +14,15 @@ from typing import BinaryIO
 
 from nnlib.core.errors import StorageError
 from nnlib.storage.base import TEMPORARY, temporary_name
-from nnlib.storage.hdfs.client import AlreadyThereError, FileStatus, NotThereError
+from nnlib.storage.hdfs.client import AlreadyThereError, FileStatus, HdfsClient, NotThereError
 
 ASIDE = f".old{TEMPORARY}"
 READ_ATTEMPTS = 10
 """Times that a reader tries to read a file that is just being replaced, 50 ms apart at least."""
 
 
-class ReplaceByRenames(ABC):
-    """An `nnlib.storage.hdfs.client.HdfsClient` on top of a rename that fails where the target exists."""
+class ReplaceByRenames(HdfsClient, ABC):
+    """An HDFS client on top of a rename that fails where the target exists."""
 
     @abstractmethod
     def _status(self, path: str) -> FileStatus | None: ...

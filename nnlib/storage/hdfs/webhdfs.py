@@ -23,7 +23,7 @@ import requests
 
 from nnlib.core.errors import StorageError, UsageError
 from nnlib.storage.backoff import Backoff
-from nnlib.storage.hdfs.client import FileStatus, NotThereError
+from nnlib.storage.hdfs.client import FileStatus, HdfsClient, NotThereError
 from nnlib.storage.hdfs.hadoop_config import HdfsAddress
 from nnlib.storage.hdfs.webhdfs_errors import LostReplyError, TransientError, explained, was_not_sent
 
@@ -37,9 +37,8 @@ CUT_SHORT = 4
 """Times in a row that a body may end early. Time does not help a damaged block, so it is not waited for."""
 
 
-class WebHdfs:
-    """See `nnlib.storage.hdfs.client.HdfsClient`. Threads may share one; a forked process gets connections of its
-    own."""
+class WebHdfs(HdfsClient):
+    """An HDFS client over WebHDFS or HttpFS. Threads may share one; a forked process opens new connections."""
 
     ranged = True
 
