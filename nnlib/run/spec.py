@@ -127,10 +127,18 @@ class JobSpec:
         return self.config.sync.min_workers or self.workers
 
     def model(self, trial: Trial) -> Model:
-        """A new model object for the trial (its shape; no weights)."""
-        outputs = len(self.dataset.classes) if self.dataset.task == "classification" else 1
-        settings = self.settings(trial).model
-        return build_model(settings, features=self.dataset.features, outputs=outputs, task=self.dataset.task)
+        """Return the trial's model: its architecture, without numbers. Built once, for many parts ask for it."""
+        if trial.index not in self._models:
+            outputs = len(self.dataset.classes) if self.dataset.task == "classification" else 1
+            settings, features = self.settings(trial).model, self.dataset.features
+            self._models[trial.index] = build_model(
+                settings, features=features, outputs=outputs, task=self.dataset.task
+            )
+        return self._models[trial.index]
+
+    @cached_property
+    def _models(self) -> dict[int, Model]:
+        return {}
 
     def train_rows(self, trial: Trial) -> int:
         """The trial's training rows: with shared streams every worker has all of them."""
