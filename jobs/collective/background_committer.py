@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from jobs.collective.status_file import CollectiveStatus, RoundReport, write_status
-from nnlib.core.events import WorkerSeen
+from nnlib.core.events import WorkerProgress
 from nnlib.core.layout import ModelState
 from nnlib.run.checkpoint import Checkpoint
 from nnlib.run.round_store import RoundStore
@@ -171,7 +171,7 @@ class BackgroundCommitter:
         self._status_written_at = self._clock()
 
 
-def _worker_speeds(workers: int, outputs: Mapping[int, TrialOutput], times: RoundTimes) -> tuple[WorkerSeen, ...]:
+def _worker_speeds(workers: int, outputs: Mapping[int, TrialOutput], times: RoundTimes) -> tuple[WorkerProgress, ...]:
     """Each worker's training loss, its speed, and how long it waited for others: the round's time less its own
     work."""
     speeds = []
@@ -182,7 +182,7 @@ def _worker_speeds(workers: int, outputs: Mapping[int, TrialOutput], times: Roun
         rows = sum(training.examples * training.passes for _, training in trained)
         training_seconds = sum(record.seconds["train"] for record, _ in trained)
         speeds.append(
-            WorkerSeen(
+            WorkerProgress(
                 worker=worker,
                 loss=sum(training.losses[-1] for _, training in trained) / len(trained) if trained else None,
                 examples_per_second=rows / training_seconds if training_seconds > 0.0 else None,

@@ -50,7 +50,9 @@ class FailureDetector:
             self._require_gang(names)
         for lost in self._losses.confirm(names):
             self._events.record_event(WorkerLostEvent(lost.worker, lost.generation, lost.why))
-            self._events.tell(Note(f"worker {lost.worker}: {lost.why}; the others wait for its replacement", "warning"))
+            self._events.notify(
+                Note(f"worker {lost.worker}: {lost.why}; the others wait for its replacement", "warning")
+            )
             if lost.attempt is not None:
                 self._launcher.session.end_task(lost.worker, lost.attempt)
 

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from jobs.collective.status_file import CollectiveStatus, read_status
 from nnlib.core.errors import NnjobsError
-from nnlib.core.events import Event, GroupSeen, TrialStopped
+from nnlib.core.events import Event, GroupProgress, TrialStopped
 from nnlib.run.checkpoint import Checkpoint
 from nnlib.run.round_store import RoundStore
 from nnlib.run.run_events import RunEvent
@@ -26,7 +26,7 @@ POLL_SECONDS = 0.5
 class EventSink(Protocol):
     """Where a collective job's driver part sends events: the driver."""
 
-    def tell(self, event: Event) -> None:
+    def notify(self, event: Event) -> None:
         """Send an event to the listeners: terminal, trackers."""
 
     def record_event(self, event: RunEvent) -> None:
@@ -97,9 +97,9 @@ class ProgressReporter:
             if round_ != self._reported + 1:
                 continue  # reported before the group was formed again, or to be reported when it is committed
             for stopped in report.stopped:
-                self._events.tell(stopped)
+                self._events.notify(stopped)
             self._events.record_event(report.journal)
-            self._events.tell(report.done)
+            self._events.notify(report.done)
             self._reported = round_
 
     def _report_workers(self, status: CollectiveStatus, is_last: bool) -> None:
@@ -107,7 +107,7 @@ class ProgressReporter:
             return
         if is_last or time.monotonic() - self._workers_reported_at >= WORKER_REPORT_SECONDS:
             self._workers_reported_at = time.monotonic()
-            self._events.tell(GroupSeen(status.round, status.seconds, status.workers))
+            self._events.notify(GroupProgress(status.round, status.seconds, status.workers))
 
     def _report_committed(self, newest: int) -> None:
         """Report rounds up to ``newest`` from their metrics, which have no times."""
@@ -115,6 +115,6 @@ class ProgressReporter:
             metrics = self._store.log.metrics(round_)
             for trial in metrics.trials:
                 if trial.status != "active":
-                    self._events.tell(TrialStopped(trial.trial, trial.scores.split, round_ - 1, trial.status))
-            self._events.tell(round_done(self._spec.config, metrics, 0.0))
+                    self._events.notify(TrialStopped(trial.trial, trial.scores.split, round_ - 1, trial.status))
+            self._events.notify(round_done(self._spec.config, metrics, 0.0))
             self._reported = round_

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from nnlib import FORMAT_VERSION
-from nnlib.core.events import RoundDone, TrialStopped, WorkerSeen
+from nnlib.core.events import RoundDone, TrialStopped, WorkerProgress
 from nnlib.run.directory import GROUP
 from nnlib.run.run_events import RoundEvent
 from nnlib.storage import Storage
@@ -55,7 +55,7 @@ class CollectiveStatus:
     seconds: float
     committed: int
     rounds: tuple[RoundReport, ...]
-    workers: tuple[WorkerSeen, ...]
+    workers: tuple[WorkerProgress, ...]
 
     def to_json(self) -> dict[str, Any]:
         """Return the status as JSON-able data."""
@@ -78,7 +78,7 @@ class CollectiveStatus:
             data["seconds"],
             data["committed"],
             tuple(RoundReport.from_json(report) for report in data["rounds"]),
-            tuple(WorkerSeen(**worker) for worker in data["workers"]),
+            tuple(WorkerProgress(**worker) for worker in data["workers"]),
         )
 
 

@@ -51,13 +51,15 @@ def run_collective(
     except KeyboardInterrupt:
         with contextlib.suppress(NnjobsError):
             every = spec.config.checkpoint.every
-            events.tell(Note(f"the newest commit is of round {store.newest()} (checkpoint.every: {every})", "warning"))
+            events.notify(
+                Note(f"the newest commit is of round {store.newest()} (checkpoint.every: {every})", "warning")
+            )
         raise
     except JobError as failed:
         error = failed if detector is None or detector.error is None else detector.error
         if "slots" not in error.where or spec.config.sync.gang_fallback != "rounds":
             raise error from None
-        events.tell(Note(f"{error.message}; going on in rounds mode from round {store.newest()}", "warning"))
+        events.notify(Note(f"{error.message}; going on in rounds mode from round {store.newest()}", "warning"))
         return None
     finally:
         # An unreachable storage must not hide how the job ended; the next driver of the run deletes the folder, too.

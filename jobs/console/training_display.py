@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Self, TextIO, cast
 
 from jobs.console.output import is_terminal, printable
 from jobs.console.worker_lines import group_lines
-from nnlib.core.events import Event, GroupSeen, Note, PhaseStarted, RoundDone, RunDone, RunStarted, TrialStopped
+from nnlib.core.events import Event, GroupProgress, Note, PhaseStarted, RoundDone, RunDone, RunStarted, TrialStopped
 from nnlib.core.run_result import RunResult
 from nnlib.evaluation.model_selection import choice_text, trial_text
 from nnlib.run.names import run_names
@@ -98,7 +98,7 @@ class PlainDisplay(Display):
                     self.line(round_line(event))
             case TrialStopped():
                 self.line(stopped_line(event))
-            case GroupSeen():
+            case GroupProgress():
                 self.line("\n".join(group_lines(event)))
             case Note():
                 self.line(note_line(event))
@@ -134,7 +134,7 @@ class LiveDisplay(Display):
                 self._advance(event)
             case TrialStopped():
                 self.line(stopped_line(event), "yellow")
-            case GroupSeen():
+            case GroupProgress():
                 self.line("\n".join(group_lines(event)), "dim")
             case Note():
                 self.line(note_line(event), "" if event.level == "info" else "yellow")

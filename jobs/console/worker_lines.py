@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
-from nnlib.core.events import GroupSeen, WorkerSeen
+from nnlib.core.events import GroupProgress, WorkerProgress
 
 SHOWN = 16
 """Up to this many workers are listed one by one; of more, only the slowest."""
@@ -13,7 +13,7 @@ LONG_WAIT = 0.2
 """If the median worker waits for less than this part of a round, no worker is called slow."""
 
 
-def group_lines(event: GroupSeen) -> list[str]:
+def group_lines(event: GroupProgress) -> list[str]:
     """Return a line for each worker in its last round, and one that names the slowest."""
     lines = [
         f"  worker {worker.worker}: round {event.round}, loss {_number(worker.loss, '.4f')}, "
@@ -30,7 +30,7 @@ def group_lines(event: GroupSeen) -> list[str]:
     return lines
 
 
-def stragglers(event: GroupSeen) -> Sequence[WorkerSeen]:
+def stragglers(event: GroupProgress) -> Sequence[WorkerProgress]:
     """Return up to three workers that wait less than half as long as the median, the least waiting first.
 
     If the median worker waits for a short time only, there are none.
@@ -43,7 +43,7 @@ def stragglers(event: GroupSeen) -> Sequence[WorkerSeen]:
     return sorted((worker for worker in event.workers if worker.wait < middle / 2), key=lambda worker: worker.wait)[:3]
 
 
-def _share(worker: WorkerSeen, event: GroupSeen) -> str:
+def _share(worker: WorkerProgress, event: GroupProgress) -> str:
     return f"{worker.wait / event.seconds:.0%}" if event.seconds > 0.0 else "-"
 
 

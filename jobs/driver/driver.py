@@ -16,7 +16,7 @@ from contextlib import ExitStack
 
 from jobs.driver.final_scores import final_scores, result_of
 from jobs.driver.round_overhead import with_round_cost
-from jobs.driver.run_setup import NewRun, claim, found, initial_states, prepare, reopen, warm_start
+from jobs.driver.run_setup import NewRun, claim, create_run, initial_states, prepare, reopen, warm_start
 from jobs.mapreduce.launcher import TASK_MODULES, RoundLauncher, model_files
 from jobs.runners.local.chaos import Chaos
 from nnlib.config.identity import epochs_may_grow
@@ -78,7 +78,7 @@ def train(
             parent = None if start_from is None else warm_start(spec, states, start_from)
             spec = with_round_cost(spec, plans, states, listen)
             run = claim(config, stack)
-            found(run, spec, states, parent)
+            create_run(run, spec, states, parent)
             new.directory = run
         driver = Driver(run, listen)
         stack.callback(driver.close)
@@ -86,7 +86,7 @@ def train(
             RoundLauncher(
                 spec,
                 plans,
-                driver.tell,
+                driver.notify,
                 record=driver.record_event,
                 chaos=chaos,
                 run=run.address,
@@ -106,7 +106,7 @@ def _task_modules(config: Config) -> Sequence[str]:
 
 
 class Driver:
-    """Drives one run: owns its directory's journals, tells its listener what happens."""
+    """Drives one run: keeps its journals and notifies its listener of what happens."""
 
     def __init__(self, run: RunDirectory, listen: Listener) -> None:
         self.directory = run
@@ -116,18 +116,18 @@ class Driver:
         self._viewed = time.monotonic()
         self._viewed_rounds = 0
         self._uploaded = PROCESS.uploaded_bytes
-        self._telling = threading.RLock()
+        self._notifying = threading.RLock()
 
-    def tell(self, event: Event) -> None:
+    def notify(self, event: Event) -> None:
         """Pass an event on, and keep a line of it in the run's log. Called from any thread."""
-        with self._telling:
+        with self._notifying:
             self._log.line(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {event}")
             self._listen(event)
 
     def record_event(self, event: RunEvent) -> None:
         """Keep an event in the run's journal: what may differ between two runs of the same bits. Called from any
         thread."""
-        with self._telling:
+        with self._notifying:
             self._events.record(event)
 
     def close(self) -> None:
@@ -144,7 +144,7 @@ class Driver:
         if checkpoint.round:
             self._mend_view(store, finished)
         if finished is not None:
-            self.tell(Note("this run is finished; nothing to do"))
+            self.notify(Note("this run is finished; nothing to do"))
             return result_of(finished, self.directory.address, time.monotonic() - started)
         self._announce(site, checkpoint)
         if checkpoint.round:
@@ -160,14 +160,14 @@ class Driver:
         while epochs := epochs_left(spec, checkpoint):
             checkpoint = self._round(site, store, checkpoint, epochs)
         if outputs is None:
-            self.tell(PhaseStarted("final", "scoring the final models"))
+            self.notify(PhaseStarted("final", "scoring the final models"))
         final, arrays = final_scores(site, store, checkpoint, rounds, outputs)
         self._write_view(store, final)
         self.directory.finish(final, arrays)  # last: with it the run is finished
         if summary := site.session.summary():
-            self.tell(Note(summary))
+            self.notify(Note(summary))
         result = result_of(final, self.directory.address, time.monotonic() - started)
-        self.tell(RunDone(result))
+        self.notify(RunDone(result))
         return result
 
     def _round(self, site: RoundLauncher, store: RoundStore, before: Checkpoint, epochs: range) -> Checkpoint:
@@ -180,11 +180,11 @@ class Driver:
         store.require(before.round)
         store.commit(checkpoint, before)
         for stopped in trials_stopped(site.spec, before, checkpoint):
-            self.tell(stopped)
+            self.notify(stopped)
         _prune(store, site.spec, checkpoint)
         seconds = time.monotonic() - began
         self._record(checkpoint.round, outputs, seconds, job_seconds, site.shuffled_bytes(active))
-        self.tell(round_done(site.spec.config, checkpoint.metrics, seconds))
+        self.notify(round_done(site.spec.config, checkpoint.metrics, seconds))
         self.renew_view(store)
         return checkpoint
 
@@ -209,7 +209,7 @@ class Driver:
                 uploaded_bytes=self._sent(),
             )
         )
-        self.tell(
+        self.notify(
             RunStarted(
                 name=config.name,
                 run_dir=self.directory.address,

@@ -19,7 +19,8 @@ from nnlib.storage import LocalStorage
 from nnlib.training.round_result import TrialOutput
 
 PROBES, PROBE_SECONDS = 3, 1.0
-"""At most so many rounds are measured, and no further one after so long: the first may warm up caches and clocks."""
+"""The most rounds that are measured, and the seconds after which no further one begins. The first may warm up caches
+and clocks."""
 
 
 def with_round_cost(spec: JobSpec, plans: Sequence[WorkerPlan], states: list[TrialState], listen: Listener) -> JobSpec:
@@ -27,7 +28,7 @@ def with_round_cost(spec: JobSpec, plans: Sequence[WorkerPlan], states: list[Tri
     user gave none.
 
     The cost is (seconds of a round of one epoch - seconds of its training) / seconds of its training, the least of a
-    few such rounds, in a folder of their own. What is measured is stored, because it decides the run's bits. Raises
+    few such rounds, in a scratch folder. What is measured is stored, because it decides the run's bits. Raises
     `ConfigError` in collective mode, whose rounds cannot be tried before all workers have met.
     """
     config = spec.config
@@ -35,7 +36,7 @@ def with_round_cost(spec: JobSpec, plans: Sequence[WorkerPlan], states: list[Tri
         return spec
     if config.sync.mode == "collective":
         raise ConfigError(
-            "epochs_per_round auto must be told what a round costs in collective mode",
+            "epochs_per_round auto needs to know what a round costs in collective mode",
             hint="set sync.round_cost, in epochs: little, 0.01 say, for workers that exchange their weights in memory",
             key="sync.round_cost",
         )
@@ -64,7 +65,7 @@ def _measure(spec: JobSpec, plans: Sequence[WorkerPlan], states: list[TrialState
 
 
 def _training_seconds(outputs: dict[int, TrialOutput], slots: int) -> float:
-    """How long the job trained: its slowest worker, or all of them dealt to the slots that run at once."""
+    """How long the job trained: its slowest worker, or all of them shared out to the slots that run at once."""
     workers: dict[int, float] = {}
     for output in outputs.values():
         for worker, record in output.records.items():

@@ -31,7 +31,7 @@ from nnlib.run.spec import JobSpec, Trial, WorkerPlan, assign_shards, initial_ve
 
 
 def prepare(config: Config, listen: Listener, chaos: Chaos | None = None) -> tuple[JobSpec, list[WorkerPlan]]:
-    """The spec of a new run, with its splits found and its feature scaling fitted. Writes nothing."""
+    """The spec of a new run, with its splits made and its feature scaling fitted. Writes nothing."""
     dataset = Dataset.open(config.data.path)
     listen(PhaseStarted("split", "finding the splits"))
     spec, plans = make_spec(config, dataset)
@@ -80,7 +80,7 @@ class NewRun:
             self.directory.abandon()
 
 
-def found(run: RunDirectory, spec: JobSpec, states: list[TrialState], parent: Origin | None) -> None:
+def create_run(run: RunDirectory, spec: JobSpec, states: list[TrialState], parent: Origin | None) -> None:
     """Commit round 0, and then the spec: with it the run exists."""
     run.storage.delete(ROUNDS)  # of a start that was killed before there was a spec
     run.storage.sweep()
@@ -138,8 +138,8 @@ def fit_scaling(spec: JobSpec, plans: Sequence[WorkerPlan], listen: Listener, ch
 
 
 def warm_start(spec: JobSpec, states: Sequence[TrialState], start: str | Sequence[Vector]) -> Origin:
-    """Put weights into ``states``: given flat vectors, one a trial, or another run's (``RUN``: its final models,
-    ``RUN@N``: those of round N), trial by trial with the same split. Returns what the ledger says of their origin."""
+    """Put weights into ``states``: flat vectors, one a trial, or another run's (``RUN``: its final models,
+    ``RUN@N``: those of round N), trial by trial with the same split. Returns their origin, for the ledger."""
     if isinstance(start, str):
         return _start_from_run(spec, states, start)
     for state, trial, vector in zip(states, spec.trials, start, strict=True):
@@ -149,10 +149,10 @@ def warm_start(spec: JobSpec, states: Sequence[TrialState], start: str | Sequenc
 
 
 def _start_from_run(spec: JobSpec, states: Sequence[TrialState], address: str) -> RunOrigin:
-    place, separator, number = address.rpartition("@")
+    parent_address, separator, number = address.rpartition("@")
     if not separator or not number.isdigit() or RunDirectory(address).exists():
-        place, number = address, ""
-    parent = RunDirectory.open(place)
+        parent_address, number = address, ""
+    parent = RunDirectory.open(parent_address)
     old = parent.spec()
     store = parent.rounds(old)
     committed = store.rounds()

@@ -1,4 +1,4 @@
-"""Verify a run: are its files what its ledger says, and does recomputing its rounds give the same bits?
+"""Verify a run: are its files what its ledger says, and does recomputing its rounds end in the same bits?
 
 Three questions, from cheap to dear: does every file match its round's manifest and the chain of the ledger; are the
 shards the ones it was trained on; does replaying a round from the nearest kept model end in the same bytes.
@@ -42,7 +42,8 @@ from nnlib.training.worker import LocalWorker
 
 @dataclass
 class Verification:
-    """What was found. ``problems`` name the file or round; ``notes`` say what could not be checked here, and why."""
+    """The result of a verification. ``problems`` name the file or round; ``notes`` say what could not be checked here,
+    and why."""
 
     run_dir: str
     rounds: int
@@ -52,6 +53,7 @@ class Verification:
     notes: list[str] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
+        """Return the result as JSON-able data."""
         return {
             "run_dir": self.run_dir,
             "rounds": self.rounds,
@@ -75,7 +77,7 @@ def verify(
     by ``runner``.
 
     Whatever differs is a problem in the result. Raises the typed errors of `nnlib.core.errors` where that cannot be
-    told: no run, no such round, a storage or a cluster that is away, a runner that cannot read the data."""
+    decided: no run, no such round, a storage or a cluster that is away, a runner that cannot read the data."""
     run = RunDirectory.open(address)
     spec = run.spec()
     store = run.rounds(spec)
@@ -83,23 +85,23 @@ def verify(
     if not committed or (round_ is not None and round_ not in committed):
         there = f"{committed[0]} to {committed[-1]}" if committed else "none"
         raise ConfigError(f"there is no round {round_} to verify (rounds: {there})", run=run.address)
-    found = Verification(run.address, committed[-1])
-    _check_files(store, committed, found)
-    _check_chain(spec, store, committed, found)
-    _check_data(spec, found)
-    if found.problems:
-        found.notes.append("no round was recomputed: its files or its data are not what they were")
-        return found
+    result = Verification(run.address, committed[-1])
+    _check_files(store, committed, result)
+    _check_chain(spec, store, committed, result)
+    _check_data(spec, result)
+    if result.problems:
+        result.notes.append("no round was recomputed: its files or its data are not what they were")
+        return result
     with ExitStack() as stack:
         stack.enter_context(blas_threads(spec.config.runtime.blas_threads))  # they decide which kernel this is, too
-        if not _same_kernel(store, committed, found):
-            return found
+        if not _same_kernel(store, committed, result):
+            return result
         wanted = committed if every else [committed[-1] if round_ is None else round_]
         try:
-            _replay(stack, run, _with_runner(spec, runner), wanted, found, listen)
+            _replay(stack, run, _with_runner(spec, runner), wanted, result, listen)
         except (DataError, DivergedError) as error:
-            found.problems.append(f"recomputing failed: {error}")
-    return found
+            result.problems.append(f"recomputing failed: {error}")
+    return result
 
 
 def _with_runner(spec: JobSpec, runner: str | None) -> JobSpec:
@@ -110,63 +112,63 @@ def _with_runner(spec: JobSpec, runner: str | None) -> JobSpec:
     return replace(spec, config=spec.config.model_copy(update={"runtime": runtime}))
 
 
-def _check_files(store: RoundStore, committed: Sequence[int], found: Verification) -> None:
+def _check_files(store: RoundStore, committed: Sequence[int], result: Verification) -> None:
     if list(committed) != list(range(committed[-1] + 1)):
         missing = sorted(set(range(committed[-1] + 1)) - set(committed))
         wrong = f"round {', '.join(map(str, missing))} is missing" if missing else "two commits hold the same round"
-        found.problems.append(wrong)
+        result.problems.append(wrong)
     for span in store.log.spans():
         try:
-            found.problems += store.log.damaged(span[-1])
+            result.problems += store.log.damaged(span[-1])
         except NnjobsError as error:
-            found.problems.append(f"round {span[-1]}: {error}")
+            result.problems.append(f"round {span[-1]}: {error}")
 
 
-def _check_chain(spec: JobSpec, store: RoundStore, committed: Sequence[int], found: Verification) -> None:
-    """Each line must name the hash of the line before, the run's own facts, and its round's files."""
+def _check_chain(spec: JobSpec, store: RoundStore, committed: Sequence[int], result: Verification) -> None:
+    """Each line must name the hash of the line before, the run's facts, and its round's files."""
     previous: bytes | None = None
-    own = first_facts(spec, None).to_json()
+    facts_of_spec = first_facts(spec, None).to_json()
     for round_ in committed:
         try:
             line = store.log.ledger(round_)
             parsed = LedgerLine.parse(line)
             facts = parsed.facts
             if parsed.previous != (None if previous is None else digest(previous)):
-                found.problems.append(
+                result.problems.append(
                     f"ledger line {round_} is not chained to line {round_ - 1}: one of them was altered"
                 )
             for key in ("config", "dataset", "workers"):
-                if facts[key] != own[key]:
-                    found.problems.append(f"ledger line {round_}: {key} is not the run's (spec.json)")
+                if facts[key] != facts_of_spec[key]:
+                    result.problems.append(f"ledger line {round_}: {key} is not the run's (spec.json)")
             for key in ("seed", "splits", "folds", "trials", "shards") if round_ == 0 else ():
-                if facts[key] != own[key]:
-                    found.problems.append(f"ledger line 0: {key} are not those of spec.json")
+                if facts[key] != facts_of_spec[key]:
+                    result.problems.append(f"ledger line 0: {key} are not those of spec.json")
             stored, within = store.log.hashes(round_), store.log.commit_of(round_) != round_
             for name, expected in parsed.files.items():
                 if stored.get(name) != expected and not (within and name not in stored):
-                    found.problems.append(f"ledger line {round_}: {name} is not the one of the manifest")
+                    result.problems.append(f"ledger line {round_}: {name} is not the one of the manifest")
         except (NnjobsError, ValueError, KeyError, TypeError, AttributeError) as error:
-            found.problems.append(f"ledger line {round_} cannot be read: {error}")
+            result.problems.append(f"ledger line {round_} cannot be read: {error}")
             return
         previous = line
-    found.ledger = None if previous is None else digest(previous)
+    result.ledger = None if previous is None else digest(previous)
 
 
-def _check_data(spec: JobSpec, found: Verification) -> None:
+def _check_data(spec: JobSpec, result: Verification) -> None:
     for index in range(len(spec.dataset.shards)):
         try:
             ShardReader(spec.dataset, index).close()
         except NnjobsError as error:
-            found.problems.append(str(error).splitlines()[0])
+            result.problems.append(str(error).splitlines()[0])
 
 
-def _same_kernel(store: RoundStore, committed: Sequence[int], found: Verification) -> bool:
+def _same_kernel(store: RoundStore, committed: Sequence[int], result: Verification) -> bool:
     """Whether this machine computes the bits that the run's workers computed."""
     here = numerics.fingerprint()
     kernels = {kernel for round_ in committed[1:] for kernel in LedgerLine.parse(store.log.ledger(round_)).numerics}
     if kernels <= {here}:
         return True
-    found.notes.append(
+    result.notes.append(
         f"other kernel: the run was computed with numerics {', '.join(sorted(kernels))}, this machine has {here}; "
         "files and chain are whole, but its rounds can only be recomputed with the same numpy and BLAS kernel"
     )
@@ -174,7 +176,7 @@ def _same_kernel(store: RoundStore, committed: Sequence[int], found: Verificatio
 
 
 def _replay(
-    stack: ExitStack, run: RunDirectory, spec: JobSpec, wanted: Sequence[int], found: Verification, listen: Listener
+    stack: ExitStack, run: RunDirectory, spec: JobSpec, wanted: Sequence[int], result: Verification, listen: Listener
 ) -> None:
     """Recompute the wanted rounds into a scratch store and compare their manifests with the run's."""
     store = run.rounds(spec)
@@ -182,20 +184,20 @@ def _replay(
     plans = assign_shards([shard.rows for shard in spec.dataset.shards], spec.config.workers)
     site = stack.enter_context(RoundLauncher(spec, plans, listen))
     if 0 in wanted:
-        _verify_start(run, spec, store, scratch, found)
+        _verify_start(run, spec, store, scratch, result)
     current: tuple[RoundStore, Checkpoint] | None = None
     lacking = {round_ for round_ in store.rounds()[1:] if LedgerLine.parse(store.log.ledger(round_)).lacks_workers}
     together = spec.config.sync.every == "batch" or spec.config.sync.error_feedback or spec.config.sync.overlap
     for target in [round_ for round_ in wanted if round_ > 0]:
         if current is not None and current[1].round >= target:  # on the way to the end of an overlap
-            _compare(store, scratch, target, found)
+            _compare(store, scratch, target, result)
             continue
         if current is None:
             base = max(round_ for round_ in store.rounds() if round_ < target and store.has_model(round_))
             current = (store, store.load(base))
             current[1].residuals = store.residuals(base)
         if between := sorted(lacking & set(range(current[1].round + 1, target + 1))):
-            found.notes.append(
+            result.notes.append(
                 f"round {target} was not recomputed: workers were missing (a quorum) from round "
                 f"{', '.join(map(str, between))}"
             )
@@ -216,10 +218,10 @@ def _replay(
             scratch.commit(after, before)
             current = (scratch, after)
             listen(Note(f"recomputed round {after.round}"))
-        _compare(store, scratch, target, found)
+        _compare(store, scratch, target, result)
     last = store.rounds()[-1]
-    if last in wanted and run.final() is not None and not found.problems:
-        _verify_final(run, site, store, last, found)
+    if last in wanted and run.final() is not None and not result.problems:
+        _verify_final(run, site, store, last, result)
 
 
 def _replay_together(
@@ -253,39 +255,41 @@ def _replay_together(
     return reached[0]
 
 
-def _compare(store: RoundStore, scratch: RoundStore, round_: int, found: Verification) -> None:
+def _compare(store: RoundStore, scratch: RoundStore, round_: int, result: Verification) -> None:
     """The line of the ledger has the hashes of all the round's files, also of those that a span does not keep."""
-    lines = [place.log.ledger(round_) for place in (scratch, store)]
+    lines = [each.log.ledger(round_) for each in (scratch, store)]
     ours, theirs = (LedgerLine.parse(line).files for line in lines)
     differing = [name for name in sorted({*ours, *theirs}) if ours.get(name) != theirs.get(name)]
     if lines[0] != lines[1]:
         differing.append(LEDGER)
     if store.log.commit_of(round_) == round_:  # residuals are in no line, for rounds within spans have none
-        kept = [place.log.manifest(round_).files.get(RESIDUALS) for place in (scratch, store)]
+        kept = [each.log.manifest(round_).files.get(RESIDUALS) for each in (scratch, store)]
         differing += [RESIDUALS] if kept[0] != kept[1] else []
     if differing:
-        found.problems.append(f"round {round_}: recomputing gives another {', '.join(differing)}")
-    found.recomputed.append(round_)
+        result.problems.append(f"round {round_}: recomputing gives another {', '.join(differing)}")
+    result.recomputed.append(round_)
 
 
 def _verify_start(
-    run: RunDirectory, spec: JobSpec, store: RoundStore, scratch: RoundStore, found: Verification
+    run: RunDirectory, spec: JobSpec, store: RoundStore, scratch: RoundStore, result: Verification
 ) -> None:
     """Round 0: the splits from the labels, the first weights from the seeds (or a note, after a warm start)."""
     dataset = Dataset.open(spec.dataset.address)
-    verify_trials(make_spec(spec.config, dataset)[0].trials, spec.trials, found)
+    verify_trials(make_spec(spec.config, dataset)[0].trials, spec.trials, result)
     if LedgerLine.parse(store.log.ledger(0)).has_origin:
-        found.notes.append("round 0 was given its weights (train --from, or by a program): only their hash was checked")
+        result.notes.append(
+            "round 0 got its weights from elsewhere (train --from, or a program): only their hash was checked"
+        )
         return
     scratch.commit(Checkpoint(0, initial_states(spec), RoundMetrics(0), first_facts(spec, None)))
-    ours_files, theirs_files = (place.log.manifest(0).files for place in (scratch, store))
+    ours_files, theirs_files = (each.log.manifest(0).files for each in (scratch, store))
     for name in (MODEL, STATE):
         if ours_files.get(name) != theirs_files.get(name):
-            found.problems.append(f"round 0: the seeds give another {name}")
-    found.recomputed.append(0)
+            result.problems.append(f"round 0: the seeds give another {name}")
+    result.recomputed.append(0)
 
 
-def verify_trials(ours: Sequence[Trial], theirs: Sequence[Trial], found: Verification) -> None:
+def verify_trials(ours: Sequence[Trial], theirs: Sequence[Trial], result: Verification) -> None:
     """Check that each trial of a run (``theirs``) is one that its configuration plans (``ours``), none twice.
 
     Their order may differ: the plan is made again from spec.json, which has the swept keys sorted; the run went through
@@ -294,7 +298,7 @@ def verify_trials(ours: Sequence[Trial], theirs: Sequence[Trial], found: Verific
     planned = Counter(_facts_of(trial) for trial in ours)
     for trial in theirs:
         if not planned[facts := _facts_of(trial)]:
-            found.problems.append(f"spec.json: trial {trial.index} is not what its split seed gives")
+            result.problems.append(f"spec.json: trial {trial.index} is not what its split seed gives")
         planned[facts] -= 1
 
 
@@ -303,10 +307,10 @@ def _facts_of(trial: Trial) -> bytes:
     return canonical({**trial.to_json(), "index": 0, "scaler": None})
 
 
-def _verify_final(run: RunDirectory, site: RoundLauncher, store: RoundStore, last: int, found: Verification) -> None:
+def _verify_final(run: RunDirectory, site: RoundLauncher, store: RoundStore, last: int, result: Verification) -> None:
     final, arrays = final_scores(site, store, store.load(last), round_count(site.spec.config))
     if final_bytes(final) != run.storage.read(FINAL_METRICS):
-        found.problems.append("final/metrics.json: recomputing gives other scores")
+        result.problems.append("final/metrics.json: recomputing gives other scores")
     kept = run.final_arrays()
     if kept.keys() != arrays.keys() or any(kept[name].tobytes() != arrays[name].tobytes() for name in arrays):
-        found.problems.append("final/model.safetensors: not the model of its round")
+        result.problems.append("final/model.safetensors: not the model of its round")

@@ -13,8 +13,8 @@ from nnlib.core.run_result import RunResult
 
 @dataclass(frozen=True)
 class RunStarted:
-    """Before the first round. ``first_round`` and ``first_epoch`` are above 0 when a run is resumed; ``rounds`` is None
-    where their lengths are chosen on the way."""
+    """The driver is about to train. ``first_round`` and ``first_epoch`` are above 0 when a run is resumed; ``rounds``
+    is None where their lengths are chosen on the way."""
 
     name: str
     run_dir: str
@@ -65,7 +65,7 @@ class RoundDone:
 
 @dataclass(frozen=True)
 class TrialStopped:
-    """A trial froze: "stopped early", "diverged". Others go on."""
+    """A trial is not trained any more, because it stopped early or diverged (``reason``); the others go on."""
 
     trial: int
     split: int
@@ -75,16 +75,16 @@ class TrialStopped:
 
 @dataclass(frozen=True)
 class Note:
-    """Something worth a line: a resume, a retry, a warning."""
+    """A line for people: a resume, a retry, a warning (``level``)."""
 
     text: str
     level: str = "info"
 
 
 @dataclass(frozen=True)
-class WorkerSeen:
-    """One worker of a group in a round: its training loss, its speed, and the seconds of the round that it waited for
-    others."""
+class WorkerProgress:
+    """One worker of a collective job in a round: its training loss, its speed, and the seconds of the round that it
+    waited for others."""
 
     worker: int
     loss: float | None
@@ -93,22 +93,22 @@ class WorkerSeen:
 
 
 @dataclass(frozen=True)
-class GroupSeen:
+class GroupProgress:
     """The workers of a collective job in one of its rounds, sent now and then; the round took ``seconds``."""
 
     round: int
     seconds: float
-    workers: tuple[WorkerSeen, ...]
+    workers: tuple[WorkerProgress, ...]
 
 
 @dataclass(frozen=True)
 class RunDone:
-    """After the final scoring."""
+    """The run is finished and its final models are scored."""
 
     result: RunResult
 
 
-Event = RunStarted | PhaseStarted | RoundDone | TrialStopped | GroupSeen | Note | RunDone
+Event = RunStarted | PhaseStarted | RoundDone | TrialStopped | GroupProgress | Note | RunDone
 Listener = Callable[[Event], None]
 
 

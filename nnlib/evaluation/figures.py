@@ -1,6 +1,6 @@
 """Figures of an evaluation: accuracy against epochs, time against epochs, time against workers.
 
-They are the paper's Figures 3 to 5 where its numbers are drawn beside ours. matplotlib is imported when they are drawn.
+They are the paper's Figures 3 to 5 where its numbers are drawn with ours. matplotlib is imported when they are drawn.
 """
 
 from __future__ import annotations

@@ -29,6 +29,7 @@ class Combination:
     validation: dict[str, float] | None
 
     def mean_test(self, score: str) -> float | None:
+        """Average a score on the test rows over the trials that have it; None if none has."""
         values = [entry.test.value(score) for entry in self.entries]
         known = [value for value in values if value is not None]
         return statistics.fmean(known) if known else None
@@ -43,8 +44,8 @@ def combinations_of(trials: Sequence[FinalTrial]) -> list[Combination]:
 
 
 def choose(combinations: Sequence[Combination]) -> Combination | None:
-    """The one with the best validation: the highest accuracy for classes, the least squared error for numbers; of
-    equals the one with the least loss, then the first. None if no combination has a score."""
+    """Choose the combination with the best validation: the highest accuracy for classes, the least squared error for
+    numbers; of equals the one with the least loss, then the first. None if no combination has a score."""
     known = [combination for combination in combinations if combination.validation is not None]
     return min(known, key=_rank, default=None)
 

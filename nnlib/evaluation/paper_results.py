@@ -1,4 +1,4 @@
-"""Numbers that others have published, to stand beside ours: never used in a computation."""
+"""Numbers that a paper has published, to compare ours with: never used in a computation."""
 
 from __future__ import annotations
 
@@ -22,4 +22,4 @@ PAPER = (
     PaperRow(250, 88.63, 86.45, {1: 622.0, 2: 406.0, 4: 398.0, 8: 431.0}),
     PaperRow(500, 89.90, 88.93, {1: 1225.0, 2: 790.0, 4: 746.0, 8: 807.0}),
 )
-"""Means over ten splits of 5000 digits; the paper gives one parallel accuracy for all numbers of workers."""
+"""Means over ten splits of 5000 digits; the paper has one parallel accuracy for all numbers of workers."""

@@ -1,4 +1,4 @@
-"""What several runs of one experiment say together: a table of scores by run, trial and epoch.
+"""The table of scores of several runs of one experiment: by run, trial and epoch.
 
 One run holds all its trials (splits, folds, swept keys); runs differ in workers and streams. Scores at fewer epochs are
 read off the longest run, at the round that reached them, where the schedule does not stretch with the epochs.
@@ -36,7 +36,7 @@ class Variant:
 class Score:
     """A trial's test score at an epoch. ``accuracy`` for classes, ``r2`` for regression; ``loss`` for both.
 
-    ``seconds`` is the run's own time from its first round to the end of that round: comparable only between runs that
+    ``seconds`` is the time from its first round to the end of that round: comparable only between runs that
     were measured alone.
     """
 
@@ -98,12 +98,12 @@ def scores_of(run: RunDirectory, epochs: Sequence[int]) -> list[Score]:
     store = run.rounds(spec)
     lines = metrics_lines(store, store.rounds(), run.final())
     seconds = round_seconds(run)
-    found = []
+    table = []
     for trial in spec.trials:
         scored = [(line, line.scores) for line in lines if line.trial == trial.index and line.scores is not None]
         for epoch in epochs:
             line, scores = max((pair for pair in scored if pair[0].epoch <= epoch), key=lambda pair: pair[0].round)
-            found.append(
+            table.append(
                 Score(
                     workers=config.workers,
                     streams=config.sampling.streams,
@@ -120,7 +120,7 @@ def scores_of(run: RunDirectory, epochs: Sequence[int]) -> list[Score]:
                     run_dir=run.address,
                 )
             )
-    return found
+    return table
 
 
 def round_ends(run: RunDirectory) -> dict[int, int]:

@@ -145,7 +145,7 @@ def compare(first: Scores, second: Scores, test_to_train: float) -> Comparison:
 
 
 def verdict(comparison: Comparison, p: float | None = None) -> str:
-    """The comparison in plain words; ``p`` stands for its own where it was adjusted (`holm`)."""
+    """The comparison in plain words; ``p`` replaces the comparison's where it was adjusted (`holm`)."""
     if comparison.n == 0:
         return "no common split was scored"
     if comparison.equal:
@@ -160,7 +160,7 @@ def verdict(comparison: Comparison, p: float | None = None) -> str:
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """P values adjusted for being several (Holm 1979): each still holds beside the others. None stays None."""
+    """P values adjusted for being several (Holm 1979): each still holds together with the others. None stays None."""
     ranked = sorted((p, index) for index, p in enumerate(p_values) if p is not None)
     adjusted: list[float | None] = [None] * len(p_values)
     highest = 0.0

@@ -1,4 +1,4 @@
-"""What a report says, as data: read from run directories, nothing drawn yet.
+"""The data of a report: read from run directories, nothing drawn yet.
 
 A *series* is what is compared: the trials of one run that differ only in split and fold. A run without a sweep is one
 series; a sweep has one for each of its combinations.
@@ -239,7 +239,7 @@ class Pair:
 
 
 def read_series(addresses: Sequence[str]) -> list[Series]:
-    """All series of some runs, in the order given. Raises `UsageError` for a run given twice or of another task."""
+    """All series of some runs, in their order. Raises `UsageError` for a run that is named twice or of another task."""
     names = run_names([RunDirectory(address).address for address in addresses])
     runs = [RunFacts.read(address, name) for address, name in zip(addresses, names, strict=True)]
     if len({run.spec.dataset.task for run in runs}) > 1:
@@ -317,9 +317,9 @@ def _newest(spec: JobSpec, lines: Sequence[MetricsLine]) -> list[FinalTrial]:
 
 
 def _series(run: RunFacts, label: str, trials: tuple[Trial, ...]) -> Series:
-    place = {trial.index: row for row, trial in enumerate(trials)}
-    own = [line for line in run.lines if line.trial in place]
-    scored = [(line, line.scores.test) for line in own if line.scores is not None]
+    rows = {trial.index: row for row, trial in enumerate(trials)}
+    lines = [line for line in run.lines if line.trial in rows]
+    scored = [(line, line.scores.test) for line in lines if line.scores is not None]
     epochs = sorted({line.epoch for line, _ in scored})
     column = {epoch: number for number, epoch in enumerate(epochs)}
     curves = {}
@@ -327,11 +327,11 @@ def _series(run: RunFacts, label: str, trials: tuple[Trial, ...]) -> Series:
         curve = np.full((len(trials), len(epochs)), np.nan)
         for line, test in scored:
             value = test.value(score)
-            curve[place[line.trial], column[line.epoch]] = math.nan if value is None else value
+            curve[rows[line.trial], column[line.epoch]] = math.nan if value is None else value
         if not np.isnan(curve).all():
             curves[score] = _carried(curve)
     apart: dict[int, list[float]] = {}
-    for line in own:
+    for line in lines:
         for worker in line.workers:
             if worker.drift.relative is not None:
                 apart.setdefault(line.round, []).append(worker.drift.relative)
@@ -349,7 +349,7 @@ def _carried(curve: FloatArray) -> FloatArray:
 
 
 def _value_at(values: dict[str, Any], key: str) -> Any:
-    found: Any = values
+    value: Any = values
     for part in key.split("."):
-        found = found.get(part) if isinstance(found, dict) else None
-    return found
+        value = value.get(part) if isinstance(value, dict) else None
+    return value

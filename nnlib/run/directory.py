@@ -62,6 +62,7 @@ class RunDirectory:
         return run
 
     def exists(self) -> bool:
+        """Whether there is a run here."""
         return self.storage.exists(SPEC)
 
     def write_spec(self, spec: JobSpec) -> None:
@@ -79,9 +80,11 @@ class RunDirectory:
                 self.storage.delete("")
 
     def config(self) -> Config:
+        """Read the resolved configuration."""
         return from_resolved(self.storage.read(CONFIG).decode(), f"{self.address}/{CONFIG}")
 
     def spec(self) -> JobSpec:
+        """Read the spec. Raises `MismatchError` where it is damaged, or of another format."""
         file = f"{self.address}/{SPEC}"
         data = parse_json(self.storage.read(SPEC), file)
         if data.get("format_version") != FORMAT_VERSION:
@@ -101,6 +104,7 @@ class RunDirectory:
             ) from error
 
     def rounds(self, spec: JobSpec) -> RoundStore:
+        """Return the store of the rounds of this run, whose spec is ``spec``."""
         return RoundStore(self.storage, [spec.model(trial).layout for trial in spec.trials])
 
     def finish(self, result: FinalResult, arrays: Mapping[str, Vector]) -> None:

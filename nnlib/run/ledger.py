@@ -1,8 +1,8 @@
 """The ledger: one canonical JSON line a round, each chained to the one before.
 
 A line holds only what the run's mathematics decides (no times, hosts or attempts), so a run that was killed, retried
-or moved has the ledger of one that was not. It names its predecessor by hash: whoever changes a line must change all
-lines behind it, and whoever recomputes a round must arrive at its hashes.
+or moved has the ledger of one that was not. It names its predecessor by hash: a change of one line needs a change
+of all lines behind it, and recomputing a round gives the same hashes.
 """
 
 from __future__ import annotations

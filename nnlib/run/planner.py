@@ -72,8 +72,8 @@ def make_spec(config: Config, dataset: Dataset) -> tuple[JobSpec, list[WorkerPla
 def _check_memory(spec: JobSpec) -> None:
     """Refuse models that cannot fit, before one of them fills the machine's memory.
 
-    The driver holds all trials' weights and their encoding for the next job; a task holds a model, its gradient, what
-    it gives as text, and the average in float64.
+    The driver holds all trials' weights and their encoding for the next job; a task holds a model, its gradient, the
+    text of its result, and the average in float64.
     """
     layouts = [spec.model(trial).layout for trial in spec.trials]
     largest = max(layouts, key=lambda layout: layout.size)

@@ -29,18 +29,21 @@ APART = 0.2
 """D: workers this far from their average (relative to it) are charged as much again as they train."""
 
 CHANGE = 2
-"""The next round is at most this many times as long, or as short: a distance tells of rounds like its own."""
+"""The next round is at most this many times as long, or as short: a distance says little of much longer rounds."""
 
 
 def round_count(config: Config) -> int | None:
-    """Rounds of a whole run, the last of which may be shorter; None where they are chosen on the way."""
+    """Count the rounds of a whole run, the last of which may be shorter; None where their lengths are chosen on the
+    way."""
     length = config.train.epochs_per_round
     return None if length == "auto" else -(-config.train.epochs // length)
 
 
 def drained_round(config: Config, round_: int) -> int:
-    """The first round, not before ``round_``, behind which all workers go on from the same model: with ``sync.overlap``
-    every so many rounds and the last, else each."""
+    """Return the first round >= ``round_`` after which all workers hold the same model.
+
+    Without ``sync.overlap`` that is ``round_``; with it, every ``sync.overlap_drain``-th round and the last.
+    """
     if not config.sync.overlap:
         return round_
     drain = config.sync.overlap_drain
@@ -50,7 +53,7 @@ def drained_round(config: Config, round_: int) -> int:
 
 
 def next_epochs(config: Config, before: range, drift: float | None) -> range:
-    """The global epochs (from 0) of the round that follows one of the epochs ``before``: empty at the end of the run.
+    """Compute the global epochs (from 0) of the round after one of the epochs ``before``: none at the end of the run.
 
     ``drift`` is `combined_drift` of that round. Before the first round, ``before`` is ``range(0)``.
     """
@@ -61,7 +64,7 @@ def next_epochs(config: Config, before: range, drift: float | None) -> range:
 
 
 def next_length(length: int, drift: float | None, round_cost: float) -> int:
-    """Epochs of the round after one of ``length`` epochs; ``round_cost`` in epochs (see the module's text).
+    """Compute the epochs of the round after one of ``length`` epochs; ``round_cost`` in epochs (see the module's text).
 
     Without a distance, because it is beyond float64, the round is halved.
     """
@@ -91,5 +94,5 @@ def combined_drift(trials: Sequence[TrialMetrics]) -> float | None:
 
 
 def epochs_after(config: Config, metrics: RoundMetrics) -> range:
-    """The epochs of the round that follows a checkpoint, from the metrics committed with it."""
+    """Compute the epochs of the round that follows a checkpoint, from the metrics committed with it."""
     return next_epochs(config, metrics.epochs, combined_drift(metrics.trials))

@@ -1,7 +1,7 @@
 """The plan of a run: which worker has which shards, and what every trial is.
 
 It is made once by the driver and read by every task: one `JobSpec` for the run, and one line a worker (`WorkerPlan`).
-A task decides from these alone which rows are its own, so it depends on no other task and on no order.
+A task decides from these alone which rows it works on, so it depends on no other task and on no order.
 """
 
 from __future__ import annotations
@@ -53,11 +53,12 @@ class Trial:
     overrides: Mapping[str, Any] = field(default_factory=dict)
 
     def label(self) -> str:
-        """What a person calls it: its split, its fold and its swept keys, where there are any."""
+        """Name it for people: its split, its fold and its swept keys, where there are any."""
         swept = "".join(f", {key}={value}" for key, value in self.overrides.items())
         return f"split {self.split}{f', fold {self.fold}' if self.fold else ''}{swept}"
 
     def to_json(self) -> dict[str, Any]:
+        """Return it as JSON-able data."""
         return {
             "index": self.index,
             "split": self.split,
@@ -74,6 +75,7 @@ class Trial:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Trial:
+        """Read what `to_json` wrote."""
         return cls(
             index=data["index"],
             split=data["split"],
@@ -97,11 +99,13 @@ class WorkerPlan:
     shards: tuple[int, ...]
 
     def to_line(self) -> str:
+        """Return the plan as a line of canonical JSON, without its end."""
         data = {"format_version": FORMAT_VERSION, "worker": self.worker, "shards": list(self.shards)}
         return json.dumps(data, sort_keys=True, separators=(",", ":"))
 
     @classmethod
     def from_line(cls, line: str | bytes) -> WorkerPlan:
+        """Read a line that `to_line` wrote. Raises `MismatchError` where it is none."""
         try:
             data = json.loads(line)
             return cls(int(data["worker"]), tuple(int(shard) for shard in data["shards"]))
@@ -119,6 +123,7 @@ class JobSpec:
 
     @property
     def workers(self) -> int:
+        """The number of workers."""
         return self.config.workers
 
     @property
@@ -145,7 +150,7 @@ class JobSpec:
         return trial.train_rows[0] if self.config.sampling.streams == "shared" else sum(trial.train_rows)
 
     def settings(self, trial: Trial) -> Config:
-        """The trial's own configuration: the run's, with what a sweep changes for it."""
+        """Return the configuration of a trial: the run's, with what a sweep changes for it."""
         return self._settings[trial.index]
 
     @cached_property
@@ -167,6 +172,7 @@ class JobSpec:
         return tuple(name for name in (split.column, split.group) if name is not None)
 
     def to_json(self) -> dict[str, Any]:
+        """Return it as JSON-able data."""
         return {
             "format_version": FORMAT_VERSION,
             "config": self.config.model_dump(mode="json"),
@@ -176,6 +182,7 @@ class JobSpec:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> JobSpec:
+        """Read what `to_json` wrote. Raises `ValueError` or `KeyError` where its parts do not fit together."""
         dataset = Dataset.from_json(data["dataset"]["address"], data["dataset"]["manifest"])
         trials = tuple(Trial.from_json(trial) for trial in data["trials"])
         spec = cls(stored_config(data["config"]), dataset, trials)
@@ -203,7 +210,7 @@ def arrays_from_json(data: Mapping[str, Any]) -> dict[str, npt.NDArray[Any]]:
 
 
 def assign_shards(shard_rows: Sequence[int], workers: int) -> list[WorkerPlan]:
-    """Deal shards to workers in turn: worker k gets shards k, k + workers, ... (sizes differ by one shard at most)."""
+    """Assign shards to workers in turn: worker k gets shards k, k + workers, ... (sizes differ by at most one)."""
     if workers > len(shard_rows):
         raise ConfigError(
             f"workers is {workers}, but the dataset has only {len(shard_rows)} shards",

@@ -1,4 +1,4 @@
-"""Trackers: what a run tells experiment trackers, from its events and committed rounds.
+"""Trackers: a run as experiment trackers show it, from its events and committed rounds.
 
 The driver alone writes to them. A new tracker is one module with a class that follows `Tracker`
 (`nnlib.tracking.protocol`), a key of the section ``tracking``, and one line in `TRACKERS`. No tracker can end a run or
@@ -42,36 +42,36 @@ def tracked(config: Config, listen: Listener) -> Iterator[Listener]:
 
     Raises `ConfigError`, before anything is trained, if a tracker's package is not installed.
     """
-    own = _followers(config, listen)
+    followers = _followers(config, listen)
     status: Status = "failed"
 
-    def tell(event: Event) -> None:
+    def notify(event: Event) -> None:
         nonlocal status
         if isinstance(event, RunDone):
             status = "finished"
-        for follower in own:
+        for follower in followers:
             follower(event)
         listen(event)
 
     try:
-        yield tell if own else listen
+        yield notify if followers else listen
     except KeyboardInterrupt:
         status = "interrupted"
         raise
     finally:
-        for follower in own:
+        for follower in followers:
             follower.close(status)
 
 
 def _followers(config: Config, listen: Listener) -> list[Follower]:
-    found = []
+    followers = []
     for key, kind in TRACKERS.items():
         if not getattr(config.tracking, key):
             continue
-        if importlib.util.find_spec(kind.package) is None:  # it is imported by the follower's own thread: it takes 1 s
+        if importlib.util.find_spec(kind.package) is None:  # it is imported by the follower's thread: it takes 1 s
             raise ConfigError(
                 f"tracking.{key} needs the package {kind.package}",
                 hint=f'pip install "nnjobs[{key}]", or set tracking.{key} to false',
             )
-        found.append(Follower(key, kind.make(config), listen))
-    return found
+        followers.append(Follower(key, kind.make(config), listen))
+    return followers

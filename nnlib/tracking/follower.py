@@ -1,4 +1,4 @@
-"""Follows a run for one tracker, in a thread of its own: a server that is slow or gone must not hold training up."""
+"""Follows a run for one tracker, in a separate thread: a server that is slow or gone must not hold training up."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Follower:
     """A listener of `nnlib.core.events` that passes a run's points on to a tracker.
 
     Points come from committed rounds: those that the tracker lacks when a run is resumed are made up, none is written
-    twice. A tracker that fails is told of once (``listen``, on the driver's thread) and then left alone.
+    twice. A tracker that fails is reported once (``listen``, on the driver's thread) and then left alone.
     """
 
     def __init__(self, name: str, tracker: Tracker, listen: Listener) -> None:
@@ -29,7 +29,7 @@ class Follower:
         self._thread = threading.Thread(target=self._follow, name=f"tracker {name}", daemon=True)
         self._failure: str | None = None
         self._history: History | None = None
-        self._pending: list[tuple[int, float, float]] = []  # (round, time, seconds) told, but not known to be committed
+        self._pending: list[tuple[int, float, float]] = []  # (round, time, seconds) done, but not known to be committed
         self._written: dict[str, int] = {}
 
     def __call__(self, event: Event) -> None:
@@ -37,7 +37,7 @@ class Follower:
             self._thread.start()
         if self._thread.is_alive() and isinstance(event, RunStarted | RoundDone | RunDone):
             self._events.put((event, time.time()))
-        self._tell_failure()
+        self._report_failure()
 
     def close(self, status: Status) -> None:
         """The end of the command: wait until all is written, or `LAST_SECONDS`."""
@@ -46,10 +46,10 @@ class Follower:
         self._events.put((status, time.time()))
         self._thread.join(LAST_SECONDS)
         if self._thread.is_alive():
-            self._failure = f"still writing after {LAST_SECONDS:.0f} s; what is left is given up"
-        self._tell_failure()
+            self._failure = f"still writing after {LAST_SECONDS:.0f} s; the rest is dropped"
+        self._report_failure()
 
-    def _tell_failure(self) -> None:
+    def _report_failure(self) -> None:
         if self._failure is not None:
             text, self._failure = self._failure, None
             self._listen(Note(f"tracking.{self._name}: {text}; the run itself is not touched", "warning"))

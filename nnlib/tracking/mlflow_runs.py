@@ -19,10 +19,10 @@ RUN_TAG = "nnjobs.run"
 
 
 class MlflowRun(Tracker):
-    """One MLflow run for each run directory: a resumed run goes on in its own."""
+    """One MLflow run for each run directory: a resumed run goes on in the same."""
 
     def __init__(self, address: str | None, experiment: str) -> None:
-        """``address`` None leaves it to MLflow's own settings (MLFLOW_TRACKING_URI), as credentials are."""
+        """``address`` None leaves it to MLflow's settings (MLFLOW_TRACKING_URI), as credentials are."""
         self._address, self._experiment = address, experiment
         self._client: Any = None
         self._id = ""
@@ -42,14 +42,14 @@ class MlflowRun(Tracker):
         self._client = client = MlflowClient(self._address)
         known = client.get_experiment_by_name(self._experiment)
         experiment = client.create_experiment(self._experiment) if known is None else known.experiment_id
-        # The hash tells it from another run that was in its place before.
+        # The hash distinguishes it from another run that had the same address before.
         spec = run.spec()
         tag = f"{run.address}#{spec.config_hash[:16]}"
-        found = client.search_runs([experiment], f"tags.`{RUN_TAG}` = '{tag}'", max_results=1)
-        if found:
-            self._id = found[0].info.run_id
+        runs = client.search_runs([experiment], f"tags.`{RUN_TAG}` = '{tag}'", max_results=1)
+        if runs:
+            self._id = runs[0].info.run_id
             client.update_run(self._id, status="RUNNING")
-            return {name: self._newest(name) for name in found[0].data.metrics}
+            return {name: self._newest(name) for name in runs[0].data.metrics}
         tags = {RUN_TAG: tag, "nnjobs.dataset": spec.dataset.fingerprint}
         name = run.address.rstrip("/").rpartition("/")[2]
         self._id = client.create_run(experiment, tags=tags, run_name=name).info.run_id

@@ -44,16 +44,18 @@ def score_values(trials: Sequence[TrialScores]) -> dict[str, float]:
 
 
 class History:
-    """The committed rounds of a run as points. One thread may use it beside the driver that commits."""
+    """The committed rounds of a run as points. One thread may use it while the driver commits."""
 
     def __init__(self, run: RunDirectory) -> None:
         self._run = run
         self._store = run.rounds(run.spec())
 
     def committed(self) -> set[int]:
+        """List the committed rounds."""
         return set(self._store.rounds())
 
     def points(self, round_: int, when: float, seconds: float | None) -> list[Point]:
+        """Make the points of a round, which was done at ``when`` (seconds since 1970) and took ``seconds``."""
         return round_points(self._store.log.metrics(round_), when, seconds)
 
     def recorded(self, newest: int) -> Iterable[Point]:

@@ -27,7 +27,9 @@ class Tracker(Protocol):
         """Before the first point. What is there already of this run: name -> the newest epoch of its values."""
         ...
 
-    def write(self, point: Point) -> None: ...
+    def write(self, point: Point) -> None:
+        """Write a point."""
+        ...
 
     def end(self, status: Status) -> None:
         """After the last point."""

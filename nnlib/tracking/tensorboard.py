@@ -26,7 +26,7 @@ class EventFiles(Tracker):
     def __init__(self, folder: str | None) -> None:
         self._folder = folder
         self._writer: Any = None
-        self._place = ("", "")
+        self._files = ("", "")
 
     @classmethod
     def configured(cls, config: Config) -> EventFiles:
@@ -42,24 +42,24 @@ class EventFiles(Tracker):
         return cls(folder)
 
     def begin(self, run: RunDirectory) -> Mapping[str, int]:
-        place = Path(run.address)
+        directory = Path(run.address)
         # The last two parts of its address name a run: runs/digits-1, evaluations/paper-shared-2.
-        folder = place / FOLDER if self._folder is None else Path(self._folder, *place.parts[-2:])
-        own = f".nnjobs-{hashlib.sha256(run.address.encode()).hexdigest()[:8]}"
-        for old in folder.glob(f"events.out.tfevents.*{own}"):
+        folder = directory / FOLDER if self._folder is None else Path(self._folder, *directory.parts[-2:])
+        suffix = f".nnjobs-{hashlib.sha256(run.address.encode()).hexdigest()[:8]}"
+        for old in folder.glob(f"events.out.tfevents.*{suffix}"):
             old.unlink()
-        self._place = str(folder), own
+        self._files = str(folder), suffix
         return {}
 
     def write(self, point: Point) -> None:
         if self._writer is None:  # a run that ends before its first round leaves nothing behind
             from tensorboardX import SummaryWriter  # an extra, and slow to import
 
-            folder, suffix = self._place
+            folder, suffix = self._files
             self._writer = SummaryWriter(folder, filename_suffix=suffix)
         for name, value in point.values.items():
             self._writer.add_scalar(name, value, point.epoch, walltime=point.time)
-        self._writer.flush()  # whoever watches sees every round
+        self._writer.flush()  # a viewer sees every round
 
     def end(self, status: Status) -> None:
         if self._writer is not None:

@@ -14,7 +14,7 @@ from jobs.collective.status_file import (
     read_status,
     write_status,
 )
-from nnlib.core.events import RoundDone, TrialStopped, WorkerSeen
+from nnlib.core.events import RoundDone, TrialStopped, WorkerProgress
 from nnlib.run.run_events import RoundEvent
 from nnlib.storage import LocalStorage
 
@@ -28,7 +28,7 @@ COST = RoundEvent(
 def test_a_status_is_read_as_it_was_written(tmp_path: Path) -> None:
     run = LocalStorage(tmp_path)
     assert read_status(run) is None
-    workers = (WorkerSeen(0, 0.5, 1000.0, 0.125), WorkerSeen(1, None, None, 0.0))
+    workers = (WorkerProgress(0, 0.5, 1000.0, 0.125), WorkerProgress(1, None, None, 0.0))
     status = CollectiveStatus(2, 7, 0.25, 6, (RoundReport(DONE, (STOPPED,), COST),), workers)
     write_status(run, status)
     assert read_status(run) == status

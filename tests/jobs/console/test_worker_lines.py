@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from jobs.console.worker_lines import group_lines, stragglers
-from nnlib.core.events import GroupSeen, WorkerSeen
+from nnlib.core.events import GroupProgress, WorkerProgress
 
 
-def seen(*waits: float, seconds: float = 10.0) -> GroupSeen:
-    return GroupSeen(7, seconds, tuple(WorkerSeen(number, 0.25, 1234.5, wait) for number, wait in enumerate(waits)))
+def seen(*waits: float, seconds: float = 10.0) -> GroupProgress:
+    return GroupProgress(
+        7, seconds, tuple(WorkerProgress(number, 0.25, 1234.5, wait) for number, wait in enumerate(waits))
+    )
 
 
 def test_every_worker_has_a_line() -> None:
@@ -15,7 +17,7 @@ def test_every_worker_has_a_line() -> None:
         "  worker 0: round 7, loss 0.2500, 1,234 examples/s, waits 0%",
         "  worker 1: round 7, loss 0.2500, 1,234 examples/s, waits 10%",
     ]
-    unknown = GroupSeen(1, 0.0, (WorkerSeen(0, None, None, 0.0),))
+    unknown = GroupProgress(1, 0.0, (WorkerProgress(0, None, None, 0.0),))
     assert group_lines(unknown) == ["  worker 0: round 1, loss -, - examples/s, waits -"]
 
 

@@ -169,7 +169,7 @@ def test_the_cost_is_measured_once_and_stored(dataset: str, tmp_path: Path) -> N
 
 
 def test_a_collective_must_be_told_the_cost(dataset: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="told what a round costs"):
+    with pytest.raises(ConfigError, match="needs to know what a round costs"):
         driver.train(config(dataset, tmp_path / "run", sync__mode="collective"))
     assert not (tmp_path / "run").exists()
 
