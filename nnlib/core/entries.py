@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -35,8 +35,7 @@ BUFFER_DTYPES = [
 """Dtypes of buffers: those that numpy, safetensors and the lines between tasks all have."""
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """One named array of a layout: ``offset`` elements into the vector of its `Segment`.
 
     ``decays``: whether the L2 term counts it (weights, not biases). `parameter`, `buffer` and `optimizer_state` make
@@ -114,7 +113,6 @@ def laid(entries: Iterable[Entry], dtype: str) -> tuple[Entry, ...]:
     result: list[Entry] = []
     offset = 0
     for each in entries:
-        entry = Entry(each.name, each.shape, each.kind, offset, dtype, each.rule, each.decays)
-        result.append(entry)
-        offset += entry.size
+        result.append(each._replace(offset=offset, dtype=dtype))
+        offset += each.size
     return tuple(result)

@@ -80,11 +80,12 @@ class Layout:
         return layout
 
     def _check_names(self) -> None:
-        names = [entry.name for segment in self.segments for entry in segment.entries]
+        parameters = {entry.name for entry in self.entries}
+        names = [entry.name for entry in self.entries]
+        names += [entry.name for segment in self.buffers for entry in segment.entries]
         names += [alias for alias, _ in self.aliases]
         if len(set(names)) < len(names):
             raise ValueError("two arrays of a layout have the same name")
-        parameters = {entry.name for entry in self.entries}
         if unknown := [name for _, name in self.aliases if name not in parameters]:
             raise ValueError(f"aliases of parameters that do not exist: {', '.join(unknown)}")
 
