@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from jobs.experiments.scaling import Timing
     from nnlib.config.schema import Config
     from nnlib.simulate.advice import AveragingPeriod
-    from nnlib.simulate.costs import Cluster, Costs
-    from nnlib.simulate.model import Prediction
+    from nnlib.simulate.costs import Costs, SimulatedCluster
+    from nnlib.simulate.model import TimePrediction
 
 TARGET = 15.0
 """Percent that predictions of local runs may be off."""
@@ -127,12 +127,12 @@ def _notify(text: str) -> None:
     click.echo(text, err=True)
 
 
-def _cluster(config: Config, slots: int, where: dict[str, Any]) -> Cluster:
+def _cluster(config: Config, slots: int, where: dict[str, Any]) -> SimulatedCluster:
     """Where the run is predicted to happen: this machine, changed by the options."""
-    from nnlib.simulate.costs import Cluster
+    from nnlib.simulate.costs import SimulatedCluster
 
     bandwidth = where.get("bandwidth")
-    return Cluster(
+    return SimulatedCluster(
         slots=where.get("slots") or slots,
         bandwidth=math.inf if bandwidth is None else bandwidth * 1e6,
         latency=where.get("latency", 0.0),
@@ -151,7 +151,7 @@ def _measure(config: Config, counts: Sequence[int], output: str | None) -> list[
     return [runs[0] for runs in measure(config, counts, output or f"runs/{config.name}-check", notify=_notify)]
 
 
-def _compare(measured: Sequence[Timing], predicted: Sequence[Prediction], fitted: set[int]) -> list[dict[str, Any]]:
+def _compare(measured: Sequence[Timing], predicted: Sequence[TimePrediction], fitted: set[int]) -> list[dict[str, Any]]:
     """Predicted against measured, and whether the fit has seen that number of workers."""
     return [
         {
@@ -165,7 +165,9 @@ def _compare(measured: Sequence[Timing], predicted: Sequence[Prediction], fitted
     ]
 
 
-def _advice(work: Any, costs: Costs, cluster: Cluster, predictions: Sequence[Prediction]) -> dict[str, Any]:
+def _advice(
+    work: Any, costs: Costs, cluster: SimulatedCluster, predictions: Sequence[TimePrediction]
+) -> dict[str, Any]:
     """Predictions and what follows from them, as JSON-able values."""
     from nnlib.simulate.advice import advise, compare_periods, shortest_cheap_period
     from nnlib.simulate.speedup import efficiency, improvement, speedup
@@ -219,9 +221,9 @@ def _show_check(check: list[dict[str, Any]], stream: Any) -> None:
 
 def _show(
     name: str,
-    predictions: Sequence[Prediction],
+    predictions: Sequence[TimePrediction],
     result: dict[str, Any],
-    cluster: Cluster,
+    cluster: SimulatedCluster,
     costs: Costs,
     shards: int,
     stream: Any,

@@ -29,7 +29,7 @@ SCALE_BYTES = 4
 
 
 @dataclass(frozen=True)
-class Encoding:
+class VectorEncoding:
     """One precision: ``encode`` makes bytes of a vector, ``decode`` the float64 numbers that they stand for.
 
     ``size`` and ``decode`` take a range: ``size(elements, start)``, ``decode(data, elements, start)`` are of so many
@@ -88,7 +88,7 @@ def encode_with_feedback(values: Vector, residual: Vector, precision: Precision)
     return data, (wanted - decode(data, len(wanted), precision)).astype(residual.dtype)
 
 
-def _plain(dtype: str) -> Encoding:
+def _plain(dtype: str) -> VectorEncoding:
     kind = np.dtype(dtype)
 
     def to_bytes(values: Vector) -> bytes:
@@ -100,7 +100,7 @@ def _plain(dtype: str) -> Encoding:
     def from_bytes(data: bytes, size: int, start: int) -> npt.NDArray[np.float64]:
         return np.frombuffer(data, kind, size).astype(np.float64)
 
-    return Encoding(to_bytes, from_bytes, lambda size, start: size * kind.itemsize)
+    return VectorEncoding(to_bytes, from_bytes, lambda size, start: size * kind.itemsize)
 
 
 def _to_bfloat16(values: Vector) -> bytes:
@@ -170,9 +170,9 @@ def _refuse_overflow(values: Vector, finite: npt.NDArray[np.bool_], name: str) -
         )
 
 
-ENCODINGS: dict[Precision, Encoding] = {
+ENCODINGS: dict[Precision, VectorEncoding] = {
     "float32": _plain("<f4"),
     "float16": _plain("<f2"),
-    "bfloat16": Encoding(_to_bfloat16, _from_bfloat16, lambda size, start: 2 * size),
-    "int8": Encoding(_to_int8, _from_int8, _int8_size),
+    "bfloat16": VectorEncoding(_to_bfloat16, _from_bfloat16, lambda size, start: 2 * size),
+    "int8": VectorEncoding(_to_int8, _from_int8, _int8_size),
 }

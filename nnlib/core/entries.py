@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-Kind = Literal["parameter", "buffer", "optimizer"]
+Role = Literal["parameter", "buffer", "optimizer"]
 """parameter: has a gradient; buffer: part of the model without one; optimizer: a local optimizer's, averaged if
 asked."""
 
@@ -44,7 +44,7 @@ class Entry(NamedTuple):
 
     name: str
     shape: tuple[int, ...]
-    kind: Kind
+    kind: Role
     offset: int = 0
     dtype: str = ""
     rule: Rule = "mean"

@@ -32,7 +32,7 @@ def sample_mask(row: IntArray, fraction: float, key: Key) -> BoolArray:
     return before(hashes, cut_at(hashes, sample_size(len(row), fraction)))
 
 
-class Piece(NamedTuple):
+class SamplePiece(NamedTuple):
     """Rows ``start:stop`` among the selected rows of one row group."""
 
     group: int
@@ -43,7 +43,7 @@ class Piece(NamedTuple):
 class Window(NamedTuple):
     """Rows that are shuffled together: those of ``pieces`` one after another, then permuted; shape (rows,)."""
 
-    pieces: tuple[Piece, ...]
+    pieces: tuple[SamplePiece, ...]
     permutation: IntArray
 
 
@@ -55,13 +55,13 @@ def epoch_order(group_sizes: Sequence[int], window_rows: int, rng: np.random.Gen
     single window get the same order.
     """
     groups = rng.permutation(len(group_sizes))
-    pieces: list[Piece] = []
+    pieces: list[SamplePiece] = []
     filled = 0
     for group in groups.tolist():
         start, size = 0, int(group_sizes[group])
         while start < size:
             stop = min(size, start + window_rows - filled)
-            pieces.append(Piece(group, start, stop))
+            pieces.append(SamplePiece(group, start, stop))
             filled += stop - start
             start = stop
             if filled == window_rows:

@@ -7,9 +7,9 @@ from typing import Protocol
 from nnlib.config.kinds import MODELS
 from nnlib.config.schema import Model as ModelConfig
 from nnlib.core.errors import ConfigError
-from nnlib.models.protocol import BoundModel, Model, Task
+from nnlib.models.protocol import BoundModel, LearningTask, Model
 
-__all__ = ["BoundModel", "Model", "ModelFactory", "Task", "build_model"]
+__all__ = ["BoundModel", "LearningTask", "Model", "ModelFactory", "build_model"]
 
 
 class ModelFactory(Protocol):
@@ -20,11 +20,11 @@ class ModelFactory(Protocol):
         ...
 
 
-_OUTPUTS: dict[Task, tuple[str, ...]] = {"classification": ("softmax", "sigmoid"), "regression": ("linear",)}
+_OUTPUTS: dict[LearningTask, tuple[str, ...]] = {"classification": ("softmax", "sigmoid"), "regression": ("linear",)}
 """The outputs that fit a task; the first is what ``auto`` means."""
 
 
-def build_model(config: ModelConfig, *, features: int, outputs: int, task: Task) -> Model:
+def build_model(config: ModelConfig, *, features: int, outputs: int, task: LearningTask) -> Model:
     """Build the model that a section describes. ``outputs``: number of classes, or 1 for regression.
 
     Raises `ConfigError` for a kind that does not exist and an output that does not fit the task.

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from nnlib.core.arrays import Array, Vector
 from nnlib.core.layout import Layout
 
-Task = Literal["classification", "regression"]
+LearningTask = Literal["classification", "regression"]
 
 
 class BoundModel(Protocol):

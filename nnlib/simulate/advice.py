@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from nnlib.simulate.costs import Cluster, Costs, Workload
-from nnlib.simulate.model import Prediction, predict
+from nnlib.simulate.costs import Costs, SimulatedCluster, Workload
+from nnlib.simulate.model import TimePrediction, predict
 from nnlib.simulate.speedup import speedup
 
 WORTH_IT = 1.1
@@ -43,7 +43,7 @@ class Advice:
         )
 
 
-def advise(one: Prediction, predictions: Sequence[Prediction]) -> Advice:
+def advise(one: TimePrediction, predictions: Sequence[TimePrediction]) -> Advice:
     """Compare ``predictions`` with ``one``, the prediction for one worker."""
     faster = [point.workers for point in predictions if point.workers > 1 and point.seconds < one.seconds]
     best = min([one, *predictions], key=lambda point: (point.seconds, point.workers))
@@ -60,7 +60,7 @@ class AveragingPeriod:
     overhead: float
 
 
-def compare_periods(workload: Workload, costs: Costs, cluster: Cluster, workers: int) -> list[AveragingPeriod]:
+def compare_periods(workload: Workload, costs: Costs, cluster: SimulatedCluster, workers: int) -> list[AveragingPeriod]:
     """Predict the run on ``workers`` workers with 1, 2, 5, 10, 20, ... epochs per round, and with one round of all.
 
     ``workload.epochs_per_round`` is one of the periods too. They come in ascending order.

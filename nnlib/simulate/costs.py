@@ -119,7 +119,7 @@ class Costs:
 
 
 @dataclass(frozen=True)
-class Cluster:
+class SimulatedCluster:
     """The machines that a run is predicted for.
 
     ``slots``: tasks that run at once. ``bandwidth`` (bytes a second) and ``latency`` (seconds): of each machine's

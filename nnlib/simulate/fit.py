@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from nnlib.simulate.costs import Cluster, Costs, Workload
+from nnlib.simulate.costs import Costs, SimulatedCluster, Workload
 from nnlib.simulate.model import predict, work_seconds
 
 
@@ -47,15 +47,15 @@ def fit_costs(one: Measured, other: Measured, slots: int, known: Costs) -> Costs
     slower = (other.train_seconds + other.visit_seconds) / alone
     contention = 1.0 + (slower - 1.0) * (slots - 1) / (running - 1) if running > 1 else 1.0
     costs = replace(rates, contention=contention)
-    costs = _overheads(costs, one, other, Cluster(slots))
+    costs = _overheads(costs, one, other, SimulatedCluster(slots))
     startup = [
-        point.seconds - predict(point.workload, costs, Cluster(slots), [point.workers])[0].seconds
+        point.seconds - predict(point.workload, costs, SimulatedCluster(slots), [point.workers])[0].seconds
         for point in (one, other)
     ]
     return replace(costs, startup=max(0.0, sum(startup) / 2))
 
 
-def _overheads(costs: Costs, one: Measured, other: Measured, cluster: Cluster) -> Costs:
+def _overheads(costs: Costs, one: Measured, other: Measured, cluster: SimulatedCluster) -> Costs:
     """Return ``costs`` with ``job`` and ``dispatch``: the line, over the number of tasks, through the seconds that both
     rounds took besides the work."""
     bare = replace(costs, job=0.0, dispatch=0.0)

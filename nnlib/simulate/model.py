@@ -18,7 +18,7 @@ import numpy as np
 
 from nnlib.core.errors import UsageError
 from nnlib.core.seeds import Purpose, generator
-from nnlib.simulate.costs import WIRE_EXPANSION, Cluster, Costs, Float64Array, Workload
+from nnlib.simulate.costs import WIRE_EXPANSION, Costs, Float64Array, SimulatedCluster, Workload
 from nnlib.simulate.schedule import abort_probability, draw_lengthening, makespan
 
 DRAWS = 64
@@ -29,7 +29,7 @@ TRANSFERS = 3
 
 
 @dataclass(frozen=True)
-class Prediction:
+class TimePrediction:
     """The predicted times of a run on ``workers`` workers, all in seconds.
 
     ``seconds``: the whole run; ``spread``: its standard deviation. ``map``, ``transfer``, ``reduce`` and ``fixed``: the
@@ -53,12 +53,14 @@ class Prediction:
         return self.map + self.transfer + self.reduce + self.fixed
 
 
-def predict(workload: Workload, costs: Costs, cluster: Cluster, workers: Iterable[int]) -> list[Prediction]:
+def predict(
+    workload: Workload, costs: Costs, cluster: SimulatedCluster, workers: Iterable[int]
+) -> list[TimePrediction]:
     """Predict the run for each number of workers in ``workers``; no prediction depends on the other numbers."""
     return [_predict(workload, costs, cluster, count) for count in workers]
 
 
-def _predict(workload: Workload, costs: Costs, cluster: Cluster, workers: int) -> Prediction:
+def _predict(workload: Workload, costs: Costs, cluster: SimulatedCluster, workers: int) -> TimePrediction:
     draws = DRAWS if cluster.is_random else 1
     reducers = workload.count_reduce_tasks(workers)
     mapping, reducing = np.ones((1, workers)), np.ones((1, reducers))
@@ -80,7 +82,7 @@ def _predict(workload: Workload, costs: Costs, cluster: Cluster, workers: int) -
 
     scoring = makespan(mapping * visit, cluster.slots) + makespan(reducing * costs.task, cluster.slots) + jobs
     total = costs.startup + workload.rounds * rounds.mean() + scoring.mean()
-    return Prediction(
+    return TimePrediction(
         workers=workers,
         seconds=float(total),
         spread=float(np.sqrt(workload.rounds) * rounds.std()),
@@ -93,7 +95,7 @@ def _predict(workload: Workload, costs: Costs, cluster: Cluster, workers: int) -
     )
 
 
-def _transfer(volume: float, workers: int, reducers: int, cluster: Cluster) -> float:
+def _transfer(volume: float, workers: int, reducers: int, cluster: SimulatedCluster) -> float:
     """Return the seconds of one round on the network.
 
     All workers get the model (``volume`` bytes) over one link, that of the storage. Each reducer gets its slices of all

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from nnlib.simulate.costs import Cluster, Float64Array
+from nnlib.simulate.costs import Float64Array, SimulatedCluster
 
 
 def makespan(durations: Float64Array, slots: int) -> Float64Array:
@@ -23,7 +23,7 @@ def makespan(durations: Float64Array, slots: int) -> Float64Array:
     return np.asarray(free.max(axis=1))
 
 
-def draw_lengthening(cluster: Cluster, draws: int, tasks: int, rng: np.random.Generator) -> Float64Array:
+def draw_lengthening(cluster: SimulatedCluster, draws: int, tasks: int, rng: np.random.Generator) -> Float64Array:
     """Draw the factor by which stragglers and lost attempts lengthen each task, shape (draws, tasks).
 
     With failures alone the expected factor is 1 + (p + p^2 + ... + p^retries) / 2. As many numbers are drawn whatever
@@ -38,7 +38,7 @@ def draw_lengthening(cluster: Cluster, draws: int, tasks: int, rng: np.random.Ge
     return np.asarray(factor * (1.0 + lost))
 
 
-def abort_probability(cluster: Cluster, tasks: int) -> float:
+def abort_probability(cluster: SimulatedCluster, tasks: int) -> float:
     """Return the probability that one of ``tasks`` tasks uses up its attempts and so ends the run.
 
     It is 1 - (1 - p^(retries + 1))^tasks, where p is ``cluster.failures``.

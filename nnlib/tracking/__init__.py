@@ -22,7 +22,7 @@ from nnlib.tracking.tensorboard import EventFiles
 
 
 @dataclass(frozen=True)
-class Kind:
+class TrackerKind:
     """A kind of tracker: the package it needs, and how it is made from a configuration that asks for it."""
 
     package: str
@@ -30,8 +30,8 @@ class Kind:
 
 
 TRACKERS = {
-    "tensorboard": Kind("tensorboardX", EventFiles.configured),
-    "mlflow": Kind("mlflow", MlflowRun.configured),
+    "tensorboard": TrackerKind("tensorboardX", EventFiles.configured),
+    "mlflow": TrackerKind("mlflow", MlflowRun.configured),
 }
 """By the key of ``tracking``, which is also the extra that installs the package."""
 

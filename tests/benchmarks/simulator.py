@@ -26,7 +26,7 @@ from jobs.experiments.calibration import calibrate, machine_slots, second_point 
 from jobs.experiments.scaling import measure  # noqa: E402
 from nnlib.config.load import load_config  # noqa: E402
 from nnlib.data.synthetic import SynthOptions, synthesize  # noqa: E402
-from nnlib.simulate.costs import Cluster  # noqa: E402
+from nnlib.simulate.costs import SimulatedCluster  # noqa: E402
 from nnlib.simulate.model import predict  # noqa: E402
 
 CONFIG = Path(__file__).parents[2] / "configs" / "scale-mlp1.yaml"
@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
         load_before = os.getloadavg()[0]
         other = second_point(config, set(WORKERS))
         work, costs, _ = calibrate(config, other, seconds=options.seconds, notify=print)
-        predicted = predict(work, costs, Cluster(machine_slots(config)), WORKERS)
+        predicted = predict(work, costs, SimulatedCluster(machine_slots(config)), WORKERS)
         measured = measure(config, WORKERS, f"{folder}/runs", repeat=options.repeat, notify=print)
     points: list[dict[str, Any]] = []
     for point, runs in zip(predicted, measured, strict=True):

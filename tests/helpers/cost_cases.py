@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nnlib.simulate.costs import Cluster, Costs, Workload
+from nnlib.simulate.costs import Costs, SimulatedCluster, Workload
 from nnlib.simulate.model import predict
 
 EIGHT = Workload(shard_rows=(125,) * 8, train_rows=800, trials=1, epochs=6, epochs_per_round=2, model_bytes=1000)
@@ -22,5 +22,5 @@ ALL_COSTS = Costs(
 )
 
 
-def seconds(costs: Costs, cluster: Cluster, *workers: int, work: Workload = EIGHT) -> list[float]:
+def seconds(costs: Costs, cluster: SimulatedCluster, *workers: int, work: Workload = EIGHT) -> list[float]:
     return [point.seconds for point in predict(work, costs, cluster, workers)]

@@ -82,7 +82,7 @@ exec {PYTHON} -s -P "$@"
 
 
 @dataclass(frozen=True)
-class Entry:
+class ArchiveEntry:
     """A file to pack: its name in the archive, and where it is or what it holds."""
 
     name: str
@@ -95,7 +95,7 @@ class Entry:
         return self.data if self.source is None else self.source.read_bytes()
 
 
-def environment_entries(*, torch: bool = False, python: bool = True) -> list[Entry]:
+def environment_entries(*, torch: bool = False, python: bool = True) -> list[ArchiveEntry]:
     """Return all files but nnjobs itself: the launcher, the interpreter (with ``python``), the distributions.
 
     Raises `UsageError` where no environment can be packed.
@@ -105,15 +105,15 @@ def environment_entries(*, torch: bool = False, python: bool = True) -> list[Ent
             f"an environment for a cluster is packed on Linux, this is {sys.platform}",
             hint="pack on a machine like the nodes, or use --python-bin",
         )
-    launcher = Entry(LAUNCHER, data=(_WITH_PYTHON if python else _WITHOUT_PYTHON).encode(), executable=True)
+    launcher = ArchiveEntry(LAUNCHER, data=(_WITH_PYTHON if python else _WITHOUT_PYTHON).encode(), executable=True)
     entries = [launcher, *_distributions((*ROOTS, "torch") if torch else ROOTS)]
     return entries + (list(_interpreter()) if python else [])
 
 
-def code_entries(folder: str = "") -> list[Entry]:
+def code_entries(folder: str = "") -> list[ArchiveEntry]:
     """Return the files of nnjobs itself, the packages ``jobs`` and ``nnlib``, in ``folder`` of the archive."""
     return [
-        Entry(f"{folder}{package.__name__}/{path.relative_to(root).as_posix()}", path)
+        ArchiveEntry(f"{folder}{package.__name__}/{path.relative_to(root).as_posix()}", path)
         for package in (jobs, nnlib)
         for root in [Path(str(package.__file__)).parent]
         for path in sorted(root.rglob("*"))
@@ -121,7 +121,7 @@ def code_entries(folder: str = "") -> list[Entry]:
     ]
 
 
-def write_archive(target: BinaryIO, entries: Iterable[Entry]) -> None:
+def write_archive(target: BinaryIO, entries: Iterable[ArchiveEntry]) -> None:
     """Write a tar.gz of the entries, with the compiled form of every Python source; equal entries give equal bytes."""
     with (
         gzip.GzipFile(filename="", mode="wb", compresslevel=LEVEL, fileobj=target, mtime=0) as packed,
@@ -141,7 +141,7 @@ def _add(archive: tarfile.TarFile, name: str, data: bytes, executable: bool) -> 
     archive.addfile(member, BytesIO(data))
 
 
-def _compiled(entry: Entry, source: bytes) -> tuple[str, bytes] | None:
+def _compiled(entry: ArchiveEntry, source: bytes) -> tuple[str, bytes] | None:
     """Name and content of a source's compiled form; None for what is no Python of this version (templates).
 
     Code that Python has compiled before is reused: compiling all sources anew would take ten seconds. Format 2 of
@@ -178,14 +178,14 @@ def _cached_code(source: Path | None) -> CodeType | None:
     return code if isinstance(code, CodeType) else None
 
 
-def _distributions(roots: Sequence[str]) -> Iterator[Entry]:
+def _distributions(roots: Sequence[str]) -> Iterator[ArchiveEntry]:
     """The files of the distributions and of all they require."""
     for distribution in installed(roots):
         for file in distribution.files or ():
             name = file.as_posix()
             path = Path(str(distribution.locate_file(file)))
             if not name.startswith("..") and (NEEDED.search(name) or not NOT_PACKED.search(name)) and path.is_file():
-                yield Entry(f"{PACKAGES}/{name}", path)
+                yield ArchiveEntry(f"{PACKAGES}/{name}", path)
 
 
 def installed(roots: Sequence[str]) -> list[importlib.metadata.Distribution]:
@@ -213,20 +213,20 @@ def installed(roots: Sequence[str]) -> list[importlib.metadata.Distribution]:
     return [distributions[name] for name in sorted(distributions)]
 
 
-def _interpreter() -> Iterator[Entry]:
+def _interpreter() -> Iterator[ArchiveEntry]:
     """Python itself: program, standard library, shared libraries that are not every system's own."""
     program = Path(os.path.realpath(getattr(sys, "_base_executable", sys.executable)))
     library = Path(sysconfig.get_path("stdlib", vars={"installed_base": sys.base_prefix, "base": sys.base_prefix}))
-    yield Entry(f"python/bin/{PYTHON}", program, executable=True)
+    yield ArchiveEntry(f"python/bin/{PYTHON}", program, executable=True)
     binaries = [program]
     for path in sorted(library.rglob("*")):
         name = path.relative_to(library).as_posix()
         if path.is_file() and not NOT_PACKED.search(name):
-            yield Entry(f"python/lib/{PYTHON}/{name}", path)
+            yield ArchiveEntry(f"python/lib/{PYTHON}/{name}", path)
             if path.name.endswith(".so"):
                 binaries.append(path)
     for name, path in sorted(_shared_libraries(binaries).items()):
-        yield Entry(f"python/lib/{name}", path)
+        yield ArchiveEntry(f"python/lib/{name}", path)
 
 
 def _shared_libraries(binaries: Sequence[Path]) -> dict[str, Path]:
@@ -251,7 +251,7 @@ def pack(target: Path, *, torch: bool = False, python: bool = True) -> str:
     return _write(target, entries)
 
 
-def _write(target: Path, entries: Iterable[Entry]) -> str:
+def _write(target: Path, entries: Iterable[ArchiveEntry]) -> str:
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,7 @@ from nnlib.config.training import model_section, train_section
 from nnlib.core.entries import parameter
 from nnlib.core.errors import ConfigError
 from nnlib.core.layout import Layout
-from nnlib.models import Task, build_model
+from nnlib.models import LearningTask, build_model
 from nnlib.models.mlp import MLP
 from nnlib.optim import StepOptimizer, build_optimizer
 from nnlib.optim.protocol import Float64
@@ -40,7 +40,7 @@ def step_optimizer(name: str, layout: Layout = LAYOUT, **keys: Any) -> StepOptim
     return optimizer
 
 
-def perceptron(config: Any, features: int, outputs: int, task: Task = "classification") -> MLP:
+def perceptron(config: Any, features: int, outputs: int, task: LearningTask = "classification") -> MLP:
     model = build_model(config, features=features, outputs=outputs, task=task)
     assert isinstance(model, MLP)
     return model

@@ -10,18 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nnlib.core.errors import UsageError
-from nnlib.simulate.costs import Cluster, Costs
+from nnlib.simulate.costs import Costs, SimulatedCluster
 from nnlib.simulate.model import predict, worker_counts
 
 
 def test_without_overhead_speed_up_is_linear() -> None:
-    one, two, four, eight = seconds(TRAIN_ONLY, Cluster(slots=8), 1, 2, 4, 8)
+    one, two, four, eight = seconds(TRAIN_ONLY, SimulatedCluster(slots=8), 1, 2, 4, 8)
     assert one == pytest.approx(6 * 800 * 0.01)
     assert [one / two, one / four, one / eight] == pytest.approx([2.0, 4.0, 8.0])
 
 
 def test_on_one_slot_dividing_gains_nothing() -> None:
-    one, four, eight = seconds(TRAIN_ONLY, Cluster(slots=1), 1, 4, 8)
+    one, four, eight = seconds(TRAIN_ONLY, SimulatedCluster(slots=1), 1, 4, 8)
     assert four == eight == pytest.approx(one)
 
 
@@ -32,13 +32,13 @@ def test_a_whole_run_by_hand() -> None:
     reduce = 0.25 + 4 * 1000 * 2e-5
     jobs = 0.5 + 5 * 0.05
     expected = 3.0 + 3 * (2 * task + reduce + jobs + 0.125) + (2 * visit + 0.25 + jobs)
-    assert seconds(ALL_COSTS, Cluster(slots=2), 4) == [pytest.approx(expected)]
+    assert seconds(ALL_COSTS, SimulatedCluster(slots=2), 4) == [pytest.approx(expected)]
 
 
 def test_the_network_by_hand() -> None:
     """Model out to 4 workers, their partials (4/3 in base64) to one reducer, the average back, at 1000 bytes a second;
     three messages' latency."""
-    (point,) = predict(EIGHT, TRAIN_ONLY, Cluster(slots=8, bandwidth=1000.0, latency=0.5), [4])
+    (point,) = predict(EIGHT, TRAIN_ONLY, SimulatedCluster(slots=8, bandwidth=1000.0, latency=0.5), [4])
     assert point.transfer == pytest.approx(1.5 + 4 + 4 * 4 / 3 + 4 / 3)
 
 
@@ -46,12 +46,12 @@ def test_batches_count_whole_and_shared_streams_are_not_divided() -> None:
     assert replace(EIGHT, batch_size=64).trained_rows(8).tolist() == [128.0] * 8
     shared = replace(EIGHT, shared=True, trials=3)
     assert shared.trained_rows(4).tolist() == [2400.0] * 4
-    one, four = seconds(TRAIN_ONLY, Cluster(slots=4), 1, 4, work=shared)
+    one, four = seconds(TRAIN_ONLY, SimulatedCluster(slots=4), 1, 4, work=shared)
     assert one == four
 
 
 def test_the_seed_decides_and_other_numbers_of_workers_do_not() -> None:
-    cluster = Cluster(slots=4, stragglers=0.3, failures=0.1, seed=7)
+    cluster = SimulatedCluster(slots=4, stragglers=0.3, failures=0.1, seed=7)
     few, many = predict(EIGHT, ALL_COSTS, cluster, [8]), predict(EIGHT, ALL_COSTS, cluster, [1, 2, 3, 8])
     assert few[0] == many[-1]
     assert few[0].spread > 0.0
@@ -66,7 +66,7 @@ def test_the_seed_decides_and_other_numbers_of_workers_do_not() -> None:
     st.integers(1, 9),
 )
 def test_more_overhead_never_makes_a_run_faster(name: str, more: float, workers: int, slots: int) -> None:
-    cluster = Cluster(slots=slots, stragglers=0.4, failures=0.2)
+    cluster = SimulatedCluster(slots=slots, stragglers=0.4, failures=0.2)
     raised = replace(ALL_COSTS, **{name: getattr(ALL_COSTS, name) * (1 + more)})
     assert seconds(raised, cluster, workers)[0] >= seconds(ALL_COSTS, cluster, workers)[0] * (1 - 1e-12)
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nnlib.core.seeds import Purpose, generator
-from nnlib.simulate.costs import Cluster
+from nnlib.simulate.costs import SimulatedCluster
 from nnlib.simulate.schedule import abort_probability, draw_lengthening, makespan
 
 
@@ -36,18 +36,21 @@ def test_the_schedule_is_that_of_a_queue_of_free_slots(tasks: list[int], slots: 
 
 def test_failures_add_the_expected_retries() -> None:
     """An attempt dies with p = 0.5 half way on average, at most three times: 1 + (1/2 + 1/4 + 1/8) / 2."""
-    factor = draw_lengthening(Cluster(failures=0.5), 20_000, 10, generator(0, Purpose.SIMULATE))
+    factor = draw_lengthening(SimulatedCluster(failures=0.5), 20_000, 10, generator(0, Purpose.SIMULATE))
     assert factor.mean() == pytest.approx(1 + (0.5 + 0.25 + 0.125) / 2, abs=5e-3)
     assert factor.min() == 1.0
-    assert draw_lengthening(Cluster(stragglers=0.0), 4, 3, generator(0, Purpose.SIMULATE)).tolist() == [[1.0] * 3] * 4
+    assert (
+        draw_lengthening(SimulatedCluster(stragglers=0.0), 4, 3, generator(0, Purpose.SIMULATE)).tolist()
+        == [[1.0] * 3] * 4
+    )
 
 
 def test_the_chance_to_fail_for_good_by_hand() -> None:
-    assert abort_probability(Cluster(failures=0.5, retries=1), 2) == pytest.approx(1 - 0.75**2)
-    assert abort_probability(Cluster(), 1000) == 0.0
+    assert abort_probability(SimulatedCluster(failures=0.5, retries=1), 2) == pytest.approx(1 - 0.75**2)
+    assert abort_probability(SimulatedCluster(), 1000) == 0.0
 
 
 def test_stragglers_are_lognormal_with_median_one() -> None:
-    factor = draw_lengthening(Cluster(stragglers=0.5), 20_000, 10, generator(1, Purpose.SIMULATE))
+    factor = draw_lengthening(SimulatedCluster(stragglers=0.5), 20_000, 10, generator(1, Purpose.SIMULATE))
     assert np.median(factor) == pytest.approx(1.0, abs=0.01)
     assert np.log(factor).std() == pytest.approx(0.5, abs=0.01)

@@ -168,7 +168,7 @@ class Recording:
 
 def trained(monkeypatch: pytest.MonkeyPatch, settings: Config, tracker: Recording) -> tuple[RunResult, list[str]]:
     """Train with a tracker in the place of the event files; the result and the warnings."""
-    kind = tracking.Kind("json", lambda _: tracker)
+    kind = tracking.TrackerKind("json", lambda _: tracker)
     monkeypatch.setitem(tracking.TRACKERS, "tensorboard", kind)
     warnings: list[str] = []
 

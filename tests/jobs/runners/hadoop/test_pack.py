@@ -14,12 +14,12 @@ import pytest
 
 from jobs.__main__ import main
 from jobs.runners.hadoop import pack
-from jobs.runners.hadoop.pack import Entry, write_archive
+from jobs.runners.hadoop.pack import ArchiveEntry, write_archive
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="environments for clusters are packed on Linux")
 
 
-def archive(*entries: Entry) -> bytes:
+def archive(*entries: ArchiveEntry) -> bytes:
     buffer = io.BytesIO()
     write_archive(buffer, entries)
     return buffer.getvalue()
@@ -29,12 +29,12 @@ def test_equal_inputs_equal_bytes(tmp_path: Path) -> None:
     """Whatever the order and dates of the files, and whether Python has compiled them before."""
     source = tmp_path / "module.py"
     source.write_text("VALUE = frozenset(('a', 'b', 'c'))\ndef f(x): return x in {'p', 'q', 'r'}\n", encoding="utf-8")
-    other = Entry("a/data.txt", data=b"text")
-    first = archive(Entry("m/module.py", source), other)
+    other = ArchiveEntry("a/data.txt", data=b"text")
+    first = archive(ArchiveEntry("m/module.py", source), other)
     os.utime(source, (1, 1))
     subprocess.run([sys.executable, "-m", "py_compile", str(source)], check=True)
     assert Path(importlib.util.cache_from_source(str(source))).exists()
-    assert archive(other, Entry("m/module.py", source)) == first
+    assert archive(other, ArchiveEntry("m/module.py", source)) == first
 
 
 def test_the_cached_form_of_an_older_source_is_not_taken(tmp_path: Path) -> None:
@@ -42,14 +42,14 @@ def test_the_cached_form_of_an_older_source_is_not_taken(tmp_path: Path) -> None
     source.write_text("VALUE = 1\n", encoding="utf-8")
     subprocess.run([sys.executable, "-m", "py_compile", str(source)], check=True)
     source.write_text("VALUE = 22\n", encoding="utf-8")
-    folder = unpack(archive(Entry("module.py", source)), tmp_path / "out")
+    folder = unpack(archive(ArchiveEntry("module.py", source)), tmp_path / "out")
     (folder / "module.py").write_text("VALUE = 'the source is not looked at'\n", encoding="utf-8")
     done = run([sys.executable, "-c", "import module; print(module.VALUE)"], PYTHONPATH=str(folder))
     assert done == "22"
 
 
 def test_what_is_no_python_is_packed_as_it_is(tmp_path: Path) -> None:
-    folder = unpack(archive(Entry("template.py", data=b"this is {{ no python }}")), tmp_path / "out")
+    folder = unpack(archive(ArchiveEntry("template.py", data=b"this is {{ no python }}")), tmp_path / "out")
     assert [path.name for path in folder.rglob("*")] == ["template.py"]
 
 
