@@ -67,5 +67,5 @@ class RoundBatches:
         if not self._fits:
             return self._sample.chunks(CHUNK_ROWS)
         if self._held is None:
-            self._held = [batch._replace(x=batch.x.copy()) for batch in self._sample.chunks(CHUNK_ROWS)]
+            self._held = [Batch(*(array.copy() for array in batch)) for batch in self._sample.chunks(CHUNK_ROWS)]
         return self._held

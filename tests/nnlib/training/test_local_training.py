@@ -158,6 +158,21 @@ def test_cg_minimises_the_stated_objective(data: tuple[str, Any, Any], tmp_path:
     assert weights - weights.mean(axis=1, keepdims=True) == pytest.approx(oracle.coef_.T, abs=1e-4)
 
 
+def test_chunks_that_are_held_keep_their_labels(tmp_path: Path) -> None:
+    """More rows than a chunk has: held and read again, they train the same model."""
+    rng = np.random.default_rng(1)
+    y = rng.integers(0, 3, 9000)
+    x = (rng.normal(size=(3, 60))[y] + rng.normal(size=(9000, 60))).astype(np.float32)
+    write_dataset(tmp_path / "set", x, y, shards=1, row_group_rows=1000, classes=3)
+    hashes = set()
+    for memory in (1, 256):
+        settings = config(str(tmp_path / "set"), tmp_path / str(memory), optimizer="cg", epochs=4)
+        changes: dict[str, Any] = {"runtime": settings.runtime.model_copy(update={"memory_mb": memory})}
+        changes["sampling"] = settings.sampling.model_copy(update={"window_rows": 500})
+        hashes.add(driver.train(settings.model_copy(update=changes)).model_sha256)
+    assert len(hashes) == 1
+
+
 def test_losses_of_a_batch_optimizer_do_not_depend_on_memory(data: tuple[str, Any, Any], tmp_path: Path) -> None:
     path, _, _ = data
     hashes = set()
