@@ -16,6 +16,7 @@ from jobs.runners.registry import open_session
 from jobs.runners.request import JobRequest
 from jobs.runners.session import SessionOptions, record_nothing
 from nnlib.aggregation.quantization import encoded_size
+from nnlib.config.kinds import MODELS, OPTIMIZERS, SCHEDULES
 from nnlib.config.runners import runner_named
 from nnlib.core.errors import ConfigError, JobError
 from nnlib.core.events import Note
@@ -63,7 +64,7 @@ class RoundLauncher:
             SessionOptions(
                 runtime=spec.config.runtime,
                 near=for_tasks.dataset.address,
-                modules=modules,
+                modules=(*modules, *kind_modules(spec)),
                 notify=notify,
                 record=record,
                 chaos=chaos,
@@ -171,6 +172,22 @@ class RoundLauncher:
         """The names of a worker's shards, for a message."""
         names = [self.spec.dataset.shards[index].name for index in self._plans[worker].shards]
         return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+
+
+def kind_modules(spec: JobSpec) -> list[str]:
+    """Return the modules that tasks import late, when they use the kinds that a run's trials name.
+
+    A runner that forks its tasks imports them once, before all tasks.
+    """
+    modules = {"safetensors.numpy"}
+    for trial in spec.trials:
+        settings = spec.settings(trial)
+        optimizer = OPTIMIZERS.of(settings.train)
+        kinds = (MODELS.of(settings.model), optimizer, SCHEDULES.of(settings.train.schedule))
+        factories = (*(kind.factory for kind in kinds), spec.model(trial).learner)
+        modules.update(factory.partition(":")[0] for factory in factories)
+        modules.update(optimizer.packages)
+    return sorted(modules)
 
 
 def _readable(spec: JobSpec) -> JobSpec:
