@@ -115,6 +115,6 @@ def test_damage_and_gaps_of_spans_are_found(tmp_path: Path) -> None:
     manifest = json.loads((folder(store, 6) / MANIFEST).read_bytes())
     for first in (7, -1, "4", None, 4.0, True):
         (folder(store, 6) / MANIFEST).write_text(json.dumps({**manifest, "first": first}))
-        with pytest.raises(MismatchError, match="which rounds it has"):
+        with pytest.raises(MismatchError, match="does not name the rounds it has"):
             store.log.manifest(6)
         assert RoundStore(store.storage, LAYOUTS).rounds() == [0, 6]

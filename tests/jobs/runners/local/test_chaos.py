@@ -260,7 +260,7 @@ def test_a_worker_that_always_fails_ends_the_run_on_one_screen(
         "nnjobs: worker 2, round 0, shards part-00002.parquet, part-00006.parquet: failed for good: attempt 2 of 2 was "
         "killed on purpose (--chaos); it wrote no message"
     )
-    assert screen[1:] == ["  what to do: when that is repaired: nnjobs train --resume --run-dir run"]
+    assert screen[1:] == ["  what to do: repair that, then: nnjobs train --resume --run-dir run"]
     assert main(["train", "--resume", "--run-dir", "run"]) == 0
     assert main([*local, "plain"]) == 0
     assert deterministic_files(Path("run")) == deterministic_files(Path("plain"))
