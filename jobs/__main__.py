@@ -43,7 +43,7 @@ def _interrupt(number: int, frame: object) -> None:
 
 
 def _refuse_credentials(arguments: Sequence[str]) -> None:
-    addresses = [argument for argument in arguments if "://" in argument]
+    addresses = [argument for argument in arguments if "@" in argument]  # as user@host has
     if addresses:
         from nnlib.storage.credentials import refuse_credentials  # late: `nnjobs --version` needs no storage
 
