@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import difflib
-import importlib
 from typing import Any
 
 import click
 from click.shell_completion import CompletionItem, get_completion_class
 
 import nnlib
+from nnlib.core.named_object import load_named
 
 COMMANDS = {
     "train": ("jobs.commands.train:train", "Train the experiment that a configuration file describes."),
@@ -47,8 +47,7 @@ class LazyGroup(click.Group):
         """Import a command; None if there is none of that name."""
         if name not in COMMANDS:
             return None
-        module, _, attribute = COMMANDS[name][0].partition(":")
-        command: click.Command = getattr(importlib.import_module(module), attribute)
+        command: click.Command = load_named(COMMANDS[name][0])
         return command
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[Any, Any, list[str]]:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
-
 from jobs.runners.session import Session, SessionOptions
 from nnlib.config.runners import runner_named
+from nnlib.core.named_object import load_named
 
 
 def open_session(options: SessionOptions) -> Session:
     """Open a session of the configured runner; only that runner's modules are imported."""
-    module, _, name = runner_named(options.runtime.runner).session.partition(":")
-    session: Session = getattr(importlib.import_module(module), name)(options)
+    session: Session = load_named(runner_named(options.runtime.runner).session)(options)
     return session

@@ -16,6 +16,7 @@ from typing import Any, Generic, TypeVar
 from nnlib.config import options
 from nnlib.config.section import Section
 from nnlib.core.errors import ConfigError
+from nnlib.core.named_object import load_named
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,7 @@ class Kind:
 
     def load(self) -> Any:
         """Import and return the factory."""
-        module, _, name = self.factory.partition(":")
-        return getattr(importlib.import_module(module), name)
+        return load_named(self.factory)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ cross them at a round's edge (`Learner.load`, `Learner.state`) and, where gradie
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, cast
 
@@ -18,6 +17,7 @@ from nnlib.config.schema import Config
 from nnlib.core.arrays import Array, Vector
 from nnlib.core.errors import ConfigError
 from nnlib.core.layout import Layout, ModelState
+from nnlib.core.named_object import load_named
 from nnlib.data.batches import Batch
 from nnlib.models.protocol import Model
 from nnlib.run.spec import Trial
@@ -132,8 +132,7 @@ class LearnerFactory(Protocol):
 def build_learner(model: Model, setup: TrainingSetup | None = None) -> Learner:
     """Build the learner that a model names; memory is taken when numbers are loaded. Without ``setup`` it scores and
     predicts only."""
-    module, _, name = model.learner.partition(":")
-    factory: LearnerFactory = getattr(importlib.import_module(module), name)
+    factory: LearnerFactory = load_named(model.learner)
     return factory(model, setup)
 
 

@@ -45,15 +45,8 @@ ONLY_IN = {
     "xml": {"nnlib.storage.hdfs.hadoop_config"},  # the administrator's own files
     "safetensors": {"nnlib.run.model_file", "nnlib.export.safetensors_file"},
     "importlib.import_module": {
-        *(
-            "jobs.commands.cli",
-            "jobs.runners.mrjob_compat",
-            "jobs.commands.doctor",
-            "jobs.runners.registry",
-            "jobs.runners.local.fork_server",
-        ),
-        *("nnlib.config.kinds", "nnlib.data.importing.format_registry", "nnlib.export", "nnlib.storage.hdfs.webhdfs"),
-        "nnlib.training.learner",
+        *("jobs.runners.mrjob_compat", "jobs.commands.doctor", "jobs.runners.local.fork_server"),
+        *("nnlib.config.kinds", "nnlib.core.named_object", "nnlib.export", "nnlib.storage.hdfs.webhdfs"),
     },
     "safetensors.numpy.load": {"nnlib.run.model_file"},
 }

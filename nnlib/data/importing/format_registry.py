@@ -8,15 +8,15 @@ that only list their names start quickly.
 from __future__ import annotations
 
 import gzip
-import importlib
 import re
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Literal
 
 from nnlib.core.errors import DataError, UsageError
+from nnlib.core.named_object import load_named
 
 if TYPE_CHECKING:
     from nnlib.data.importing.formats.table import ReadOptions, Table
@@ -51,10 +51,7 @@ class InputFormat:
 
     def open(self, files: Sequence[str], options: ReadOptions) -> list[Table]:
         """Open files as tables, in order. Raises `DataError` for files that are not of this format."""
-        module, _, function = self.opener.partition(":")
-        opener = cast(
-            "Callable[[Sequence[str], ReadOptions], list[Table]]", getattr(importlib.import_module(module), function)
-        )
+        opener: Callable[[Sequence[str], ReadOptions], list[Table]] = load_named(self.opener)
         return opener(files, options)
 
 
