@@ -57,13 +57,15 @@ def _run(arguments: list[str]) -> int:
     from jobs.commands.cli import cli
     from jobs.console.output import show_crash, show_error
     from nnlib.core.errors import NnjobsError
+    from nnlib.core.notes import listening
 
     debug = "--debug" in arguments[:1]
     with contextlib.suppress(ValueError):  # not in the main thread: only that one can handle signals
         signal.signal(signal.SIGTERM, _interrupt)
     try:
         _refuse_credentials(arguments)
-        code = cli.main(arguments, prog_name="nnjobs", standalone_mode=False)
+        with listening(lambda text: click.echo(f"note: {text}", err=True)):
+            code = cli.main(arguments, prog_name="nnjobs", standalone_mode=False)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except click.ClickException as error:

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jobs.commands.options import JobOptions, job_options, json_option
+from jobs.commands.reading_options import reading_options
 from jobs.console.output import is_terminal, print_json
 from nnlib.core.errors import MismatchError, UsageError
-from nnlib.data.importing.format_registry import FORMATS
 
 if TYPE_CHECKING:
     from nnlib.config.schema import Config
     from nnlib.data.dataset import Dataset
+    from nnlib.data.importing.read_options import ReadingChanges
 
 _LISTED = re.compile(r"""\s*(?:"((?:[^"]|"")*)"\s*(?=,|$)|([^,]*))(?:,|$)""")
 
@@ -90,13 +91,9 @@ def _output(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--by-label", is_flag=True, help="Sort rows by label into the shards, unshuffled.")
 @click.option("--map-label", multiple=True, metavar="OLD=NEW", help="Rename a label (10=0); may be repeated.")
 @click.option("--shape", metavar="AxB", help="Shape of a row, for images. [default: as in the source]")
-@click.option(
-    "--format", "format_", type=click.Choice(list(FORMATS)), help="Format of the sources. [default: by looking]"
-)
-@click.option("--delimiter", help="CSV: what stands between columns. [default: a comma; a tab in .tsv]")
-@click.option("--header/--no-header", default=None, help="CSV: whether the first line names the columns.")
+@reading_options("--format", "--input-format")
 @job_options
-def import_command(sources: tuple[str, ...], job: JobOptions, **chosen: Any) -> None:
+def import_command(sources: tuple[str, ...], job: JobOptions, reading: ReadingChanges, **chosen: Any) -> None:
     """Turn CSV, NumPy, MATLAB, IDX or Parquet files into a dataset.
 
     SOURCE is a file, several of one format (rows one after another), a directory of Parquet files, or a built-in data
@@ -112,11 +109,9 @@ def import_command(sources: tuple[str, ...], job: JobOptions, **chosen: Any) -> 
 
     runtime = job.runtime(read)
     output = chosen.pop("output")
-    chosen["format"] = chosen.pop("format_")
+    chosen.update(reading)
     chosen["label_map"] = _label_map(chosen.pop("map_label"))
     chosen["shape"] = _shape(chosen["shape"])
-    if chosen["delimiter"] in ("\\t", "tab"):
-        chosen["delimiter"] = "\t"
     for option in ("features", "categorical", "keep"):
         chosen[option] = _names(chosen[option])
     if runtime is None:

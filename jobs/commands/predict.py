@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 import click
 
 from jobs.commands.options import JobOptions, job_options, json_option, trial_option
+from jobs.commands.reading_options import reading_options
 from jobs.console.output import print_json
 from jobs.console.training_display import score_text, shown_path
 from nnlib.core.errors import UsageError
 
 if TYPE_CHECKING:
     from nnlib.config.schema import Config
+    from nnlib.data.importing.read_options import ReadingChanges
 
 
 @click.command()
@@ -24,11 +26,23 @@ if TYPE_CHECKING:
 @click.argument("dataset")
 @click.option("-o", "--output", required=True, metavar="URI", help="The Parquet file to write; with -r a folder.")
 @trial_option
+@reading_options("--input-format")
 @click.option("--tasks", type=click.IntRange(min=1), help="With -r: map tasks. [default: by the shards' size]")
 @job_options
 @json_option
-def predict(run: str, dataset: str, output: str, trial: int, tasks: int | None, job: JobOptions, as_json: bool) -> None:
+def predict(
+    run: str,
+    dataset: str,
+    output: str,
+    trial: int,
+    reading: ReadingChanges,
+    tasks: int | None,
+    job: JobOptions,
+    as_json: bool,
+) -> None:
     """Apply the model of RUN to DATASET: a dataset, a Parquet or a CSV file.
+
+    A file is read as those of the model's dataset were, unless the options say otherwise.
 
     Writes a Parquet file with the predicted class and the probabilities (for regression the predicted value) of every
     row, and prints the score if the data has labels. With -r a job does it, for a dataset, and writes a
@@ -49,8 +63,10 @@ def predict(run: str, dataset: str, output: str, trial: int, tasks: int | None, 
         if runtime is None:
             if tasks is not None:
                 raise UsageError("--tasks is for a job: choose a runner for it with -r")
-            result = predict_to_parquet(run, dataset, output, trial=trial)
+            result = predict_to_parquet(run, dataset, output, trial=trial, reading=reading)
         else:
+            if reading:
+                raise UsageError("with -r the data is a dataset, which needs no options of reading files")
             from jobs.batch.predict import predict as predict_by_job
 
             note = partial(click.echo, err=True)

@@ -22,6 +22,7 @@ from nnlib.data.columns import (
     to_plain_array,
     to_texts,
 )
+from nnlib.data.importing.read_options import ReadOptions
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,8 @@ class Encoding:
 
     ``x`` is stored as ``dtype``; the value of a feature is ``stored * scale + offset``. ``label`` is the label column,
     ``classes`` the class names in index order (none for regression). ``label_map`` renames labels (old -> new) before
-    they are looked up among the classes.
+    they are looked up among the classes. ``reading`` says how the files were read; None where there were no files,
+    and in datasets of earlier versions.
     """
 
     columns: tuple[FeatureColumn, ...]
@@ -113,6 +115,7 @@ class Encoding:
     dtype: Literal["float32", "uint8"] = "float32"
     scale: float = 1.0
     offset: float = 0.0
+    reading: ReadOptions | None = None
 
     @cached_property
     def features(self) -> int:
@@ -210,6 +213,7 @@ class Encoding:
 
     def to_json(self) -> dict[str, Any]:
         """Return the encoding as JSON values; `from_json` is the inverse."""
+        reading = {} if self.reading is None else {"reading": self.reading.to_json()}
         return {
             "columns": [
                 {
@@ -227,6 +231,7 @@ class Encoding:
             "dtype": self.dtype,
             "scale": self.scale,
             "offset": self.offset,
+            **reading,
         }
 
     @classmethod
@@ -243,6 +248,7 @@ class Encoding:
             data["dtype"],
             float(data["scale"]),
             float(data["offset"]),
+            ReadOptions.from_json(data["reading"]) if "reading" in data else None,
         )
 
 

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from nnlib.core.arrays import Array
 from nnlib.core.errors import DataError, DivergedError
+from nnlib.data.importing.read_options import ReadingChanges
 from nnlib.inference.prediction_rows import Rows, source_rows
 from nnlib.inference.trained_model import CHUNK_ROWS, Predictor, TrainedModel
 from nnlib.run.score_summary import ScoreSummary
@@ -59,17 +60,20 @@ class PredictionWriter:
         self._parquet.add_key_value_metadata({name: text})
 
 
-def predict_to_parquet(run: str, source: str, output: str, *, trial: int = 0) -> dict[str, Any]:
+def predict_to_parquet(
+    run: str, source: str, output: str, *, trial: int = 0, reading: ReadingChanges | None = None
+) -> dict[str, Any]:
     """Predict every row of a dataset, Parquet or CSV file into one Parquet file.
 
     Columns: ``row`` (position in the source), for classes ``class``, ``probability`` and ``probabilities`` (in the
     order of the file metadata's ``classes``), else ``prediction``. Returns rows, output and, where the source has
-    labels, the score. Nothing is left at ``output`` if it fails.
+    labels, the score. ``reading``: how to read raw files, where it is not as the import did. Nothing is left at
+    ``output`` if it fails.
     """
     model = TrainedModel.load(run, trial=trial)
     folder, name = file_at(output)
     with folder.writing(name) as stream, PredictionWriter(model, stream) as writer:
-        for chunk in source_rows(model, source):
+        for chunk in source_rows(model, source, reading):
             writer.add(chunk)
         if writer.rows == 0:
             raise DataError("there are no rows to predict", source=source)

@@ -11,6 +11,7 @@ from nnlib.core.arrays import Array
 from nnlib.core.errors import DataError
 from nnlib.data.dataset import MANIFEST, Dataset
 from nnlib.data.importing.raw_rows import read_raw_rows
+from nnlib.data.importing.read_options import ReadingChanges
 from nnlib.data.shard_cache import ShardCache
 from nnlib.data.shard_reader import ShardReader
 from nnlib.inference.trained_model import TrainedModel
@@ -26,10 +27,13 @@ class Rows:
     y: Array | None
 
 
-def source_rows(model: TrainedModel, source: str) -> Iterator[Rows]:
-    """Read the rows of a dataset directory, or of a raw file in the encoding of the model's dataset."""
+def source_rows(model: TrainedModel, source: str, reading: ReadingChanges | None = None) -> Iterator[Rows]:
+    """Read the rows of a dataset directory, or of raw files in the encoding of the model's dataset.
+
+    ``reading``: options for raw files that go before those stored with the dataset.
+    """
     if not storage(source).exists(MANIFEST):
-        for raw in read_raw_rows(source, model.spec.dataset.encoding):
+        for raw in read_raw_rows(source, model.spec.dataset.encoding, reading):
             yield Rows(np.arange(raw.row, raw.row + len(raw.x)), raw.stored, raw.y)
         return
     dataset = Dataset.open(source)

@@ -9,7 +9,8 @@ import pyarrow as pa
 
 from nnlib.core.errors import DataError
 from nnlib.data.columns import Columns
-from nnlib.data.importing.formats.table import ReadOptions, Role, Table
+from nnlib.data.importing.formats.table import Role, Table
+from nnlib.data.importing.read_options import ReadOptions
 
 
 def open_value_lines(files: Sequence[str], options: ReadOptions) -> list[Table]:

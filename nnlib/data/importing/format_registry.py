@@ -19,7 +19,8 @@ from nnlib.core.errors import DataError, UsageError
 from nnlib.core.named_object import load_named
 
 if TYPE_CHECKING:
-    from nnlib.data.importing.formats.table import ReadOptions, Table
+    from nnlib.data.importing.formats.table import Table
+    from nnlib.data.importing.read_options import ReadOptions
 
 MAGIC_BYTES = 16
 """Bytes at the beginning of a file by which its format is recognized."""
@@ -93,9 +94,18 @@ def open_tables(sources: Sequence[str], options: ReadOptions) -> list[Table]:
     formats = [options.format or detect_format(source) for source in sources]
     if len(set(formats)) > 1:
         raise DataError(f"is {formats[-1]}, but {sources[0]} is {formats[0]}", file=sources[-1])
-    tables = FORMATS[formats[0]].open(sources, options)
+    tables = open_as(formats[0], sources, options)
     check_same_columns(tables)
     return tables
+
+
+def open_as(format_: str, files: Sequence[str], options: ReadOptions) -> list[Table]:
+    """Open files of one format of `FORMATS` as tables that say how they are read, in order.
+
+    Raises `DataError` for files that are not of this format.
+    """
+    tables = FORMATS[format_].open(files, options)
+    return [replace(table, reading=replace(table.reading or options, format=format_)) for table in tables]
 
 
 def detect_format(source: str) -> str:

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Literal
 
 from nnlib.core.errors import UsageError
-from nnlib.data.importing.formats.table import ReadOptions
+from nnlib.data.importing.read_options import ReadOptions
 from nnlib.data.importing.spill_buffer import BUFFER_BYTES
 
 
 @dataclass(frozen=True)
-class ImportOptions:
-    """How to import; `nnjobs data import --help` explains most options.
+class ImportOptions(ReadOptions):
+    """How to import, and how to read the files; `nnjobs data import --help` explains most options.
 
     Columns are named, or given by number (0 is the first, -1 the last). ``classes`` are all classes in index order, for
     an input whose rows may lack some; empty, they are those of the rows. ``buffer_bytes`` bounds the memory of each of
     an import's two buffers.
     """
 
-    label: str | None = None
     shards: int = 1
-    features: tuple[str, ...] = ()
     categorical: tuple[str, ...] = ()
     keep: tuple[str, ...] = ()
     nulls: Literal["error", "mean"] = "error"
@@ -35,16 +33,13 @@ class ImportOptions:
     seed: int = 0
     row_group_rows: int | None = None
     name: str | None = None
-    format: str | None = None
-    delimiter: str | None = None
-    header: bool | None = None
     overwrite: bool = False
     buffer_bytes: int = BUFFER_BYTES
 
     @property
     def reading(self) -> ReadOptions:
         """The options that say how files are read."""
-        return ReadOptions(self.format, self.delimiter, self.header, self.features, self.label)
+        return ReadOptions(**{option.name: getattr(self, option.name) for option in fields(ReadOptions)})
 
     def check(self) -> None:
         """Raise `UsageError` for options that fit no data."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from nnlib.data.encoding import Encoding
 from nnlib.data.importing.column_choice import ColumnChoice
 from nnlib.data.importing.formats.table import Table
 from nnlib.data.importing.import_options import ImportOptions
+from nnlib.data.importing.read_options import ReadOptions
 from nnlib.data.importing.survey import Survey
 from nnlib.data.shard_writer import default_row_group_rows
 
@@ -125,7 +126,7 @@ def make_plan(table: Table, choice: ColumnChoice, survey: Survey, options: Impor
     task = survey.label.infer_task(options.task)
     if task == "regression" and (options.by_label or options.label_map):
         raise UsageError("--by-label and --map-label need classes, but the target is numeric (--task regression)")
-    encoding = _encoding(choice, survey, task, options)
+    encoding = _encoding(table, choice, survey, task, options)
     row_bytes = encoding.features * np.dtype(encoding.dtype).itemsize
     return ImportPlan(
         choice=choice,
@@ -150,7 +151,9 @@ def count_class_rows(encoding: Encoding, label_rows: Mapping[str, int]) -> tuple
     return tuple(counts.values())
 
 
-def _encoding(choice: ColumnChoice, survey: Survey, task: LearningTask, options: ImportOptions) -> Encoding:
+def _encoding(
+    table: Table, choice: ColumnChoice, survey: Survey, task: LearningTask, options: ImportOptions
+) -> Encoding:
     label_map = {str(old): str(new) for old, new in options.label_map.items()}
     return Encoding(
         survey.feature_columns(choice),
@@ -159,7 +162,20 @@ def _encoding(choice: ColumnChoice, survey: Survey, task: LearningTask, options:
         label_map,
         choice.dtype,
         PIXEL_SCALE if choice.dtype == "uint8" else 1.0,
+        reading=_stored_reading(table, choice),
     )
+
+
+def _stored_reading(table: Table, choice: ColumnChoice) -> ReadOptions | None:
+    """Return how the input was read, for predictions to read files alike; None if it was no file.
+
+    The columns of the input are stored where they are others than the features in order and, last, the label.
+    """
+    if table.reading is None:
+        return None
+    used = (*(column.name for column in choice.features), choice.label)
+    columns = table.columns if table.columns != used else ()
+    return replace(table.reading, features=(), label=None, likely_features=(), likely_label=None, columns=columns)
 
 
 def _shape(options: ImportOptions, encoding: Encoding, table: Table) -> tuple[int, ...]:

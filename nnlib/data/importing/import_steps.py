@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -20,11 +20,12 @@ import pyarrow as pa
 from nnlib.core.errors import JobError, MismatchError
 from nnlib.data.dataset import Shard
 from nnlib.data.importing.column_choice import ColumnChoice
-from nnlib.data.importing.formats.table import ReadOptions, Table, check_same_columns
+from nnlib.data.importing.formats.table import Table, check_same_columns
 from nnlib.data.importing.import_plan import ImportPlan, count_class_rows
 from nnlib.data.importing.input_files import open_input_file
 from nnlib.data.importing.partition_file import read_partitions, write_partitions
 from nnlib.data.importing.partitioner import ShardPartitioner, encode_rows
+from nnlib.data.importing.read_options import ReadOptions
 from nnlib.data.importing.spill_buffer import BUFFER_BYTES, SpillBuffer
 from nnlib.data.importing.survey import Survey, survey_table
 from nnlib.data.shard_writer import write_shard
@@ -57,18 +58,15 @@ class InputSchema:
             "columns": list(self.columns),
             "shapes": {name: list(shape) for name, shape in self.shapes.items()},
             "choice": self.choice.to_json(),
-            "options": asdict(self.options),
+            "options": self.options.to_json(),
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> InputSchema:
         """Return the schema that `to_json` wrote."""
         shapes = {name: tuple(shape) for name, shape in data["shapes"].items()}
-        options: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in data["options"].items()
-        }
         choice = ColumnChoice.from_json(data["choice"])
-        return cls(data["first"], tuple(data["columns"]), shapes, choice, ReadOptions(**options))
+        return cls(data["first"], tuple(data["columns"]), shapes, choice, ReadOptions.from_json(data["options"]))
 
 
 @dataclass(frozen=True)

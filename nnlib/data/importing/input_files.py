@@ -10,9 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from nnlib.core.errors import DataError, UsageError
-from nnlib.data.importing.format_registry import FORMATS, format_of_name, open_tables
-from nnlib.data.importing.formats.table import ReadOptions, Table
+from nnlib.data.importing.format_registry import FORMATS, format_of_name, open_as, open_tables
+from nnlib.data.importing.formats.table import Table
 from nnlib.data.importing.local_copies import head_copy, local_copies
+from nnlib.data.importing.read_options import ReadOptions
 from nnlib.storage import file_at, has_scheme
 
 PARALLEL_REQUESTS = 8
@@ -80,11 +81,10 @@ def file_sizes(files: Sequence[str]) -> list[int]:
 def read_columns(file: str, options: ReadOptions) -> Table:
     """Return a table with the columns of a file, from which rows cannot be read; ``options.format`` must be set."""
     assert options.format is not None
-    format_ = FORMATS[options.format]
-    if format_.columns_in == "anywhere":
-        return format_.open([file], options)[0]
+    if FORMATS[options.format].columns_in == "anywhere":
+        return open_as(options.format, [file], options)[0]
     with head_copy(file) as path:
-        return replace(format_.open([path], options)[0], file=file)
+        return replace(open_as(options.format, [path], options)[0], file=file)
 
 
 @contextlib.contextmanager

@@ -14,8 +14,9 @@ from nnlib.core.errors import DataError
 from nnlib.data.columns import Columns, RowOrigin
 from nnlib.data.encoding import Encoding
 from nnlib.data.importing.format_registry import open_tables
-from nnlib.data.importing.formats.table import ReadOptions, Role, Table, count_rows, rechunk, rows_per_chunk
+from nnlib.data.importing.formats.table import Role, Table, count_rows, rechunk, rows_per_chunk
 from nnlib.data.importing.local_copies import local_copies
+from nnlib.data.importing.read_options import ReadingChanges, ReadOptions
 
 _VALUE: Role = "value"
 
@@ -35,16 +36,20 @@ class RawRows:
     stored: npt.NDArray[Any]
 
 
-def read_raw_rows(source: str | Sequence[str], encoding: Encoding) -> Iterator[RawRows]:
+def read_raw_rows(
+    source: str | Sequence[str], encoding: Encoding, changes: ReadingChanges | None = None
+) -> Iterator[RawRows]:
     """Yield the rows of files of any known format, encoded by ``encoding``, about 4 MiB at a time.
 
-    Columns must have the names they had when the dataset was imported. Where that came from one array of vectors, any
-    array or table with as many numbers a row is accepted. Raises `DataError` for missing columns and for categories and
-    labels that ``encoding`` does not have.
+    Files are read as those of the dataset were (``encoding.reading``), but for ``changes``, the options that the user
+    gives. Columns must have the names they had when the dataset was imported. Where that came from one array of
+    vectors, any array or table with as many numbers a row is accepted. Raises `DataError` for missing columns and for
+    categories and labels that ``encoding`` does not have.
     """
     sources = [source] if isinstance(source, str) else list(source)
     likely = tuple(column.name for column in encoding.columns)
-    options = ReadOptions(likely_features=likely, likely_label=encoding.label)
+    before = encoding.reading or ReadOptions()
+    options = replace(before, format=None, likely_features=likely, likely_label=encoding.label).changed(changes)
     with local_copies(sources) as paths:
         rows = rows_per_chunk(encoding.features * 4)
         start = 0

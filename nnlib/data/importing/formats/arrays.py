@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from nnlib.core.errors import DataError, UsageError
 from nnlib.data.columns import Columns
-from nnlib.data.importing.formats.table import ReadOptions, Role, Table, rows_per_chunk
+from nnlib.data.importing.formats.table import Role, Table, rows_per_chunk
+from nnlib.data.importing.read_options import ReadOptions
 
 FEATURES = ("X", "x", "data", "features", "images", "arr_0")
 LABELS = ("y", "Y", "labels", "label", "target", "targets", "arr_1")

@@ -15,7 +15,8 @@ import pyarrow.csv as pacsv
 
 from nnlib.core.errors import DataError
 from nnlib.data.columns import Columns
-from nnlib.data.importing.formats.table import ReadOptions, Role, Table
+from nnlib.data.importing.formats.table import Role, Table
+from nnlib.data.importing.read_options import ReadOptions
 
 _SAMPLE_BYTES = 1 << 20
 _BLOCK_BYTES = 4 << 20

@@ -16,7 +16,8 @@ import numpy.typing as npt
 
 from nnlib.core.errors import DataError, UsageError
 from nnlib.data.importing.formats.arrays import ArrayColumn, array_table
-from nnlib.data.importing.formats.table import ReadOptions, Table
+from nnlib.data.importing.formats.table import Table
+from nnlib.data.importing.read_options import ReadOptions
 
 _TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 _MOST_INFLATION = 1032

@@ -21,7 +21,8 @@ import numpy.typing as npt
 
 from nnlib.core.errors import DataError
 from nnlib.data.importing.formats.arrays import FEATURES, LABELS, ArrayColumn, keyed_table
-from nnlib.data.importing.formats.table import ReadOptions, Table
+from nnlib.data.importing.formats.table import Table
+from nnlib.data.importing.read_options import ReadOptions
 
 _MATRIX, _COMPRESSED = 14, 15
 _STORED = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}

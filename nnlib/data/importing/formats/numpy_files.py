@@ -18,7 +18,8 @@ import numpy.typing as npt
 
 from nnlib.core.errors import DataError, UsageError
 from nnlib.data.importing.formats.arrays import ArrayColumn, array_table, keyed_table
-from nnlib.data.importing.formats.table import ReadOptions, Table
+from nnlib.data.importing.formats.table import Table
+from nnlib.data.importing.read_options import ReadOptions
 
 _MOST_HEADER = 10_000
 """The most bytes of a header: numpy parses no longer one."""

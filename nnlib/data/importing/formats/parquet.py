@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 from nnlib.core.errors import DataError
 from nnlib.data.arrow import READ_ERRORS
 from nnlib.data.columns import Columns
-from nnlib.data.importing.formats.table import ReadOptions, Role, Table, rows_per_chunk
+from nnlib.data.importing.formats.table import Role, Table, rows_per_chunk
+from nnlib.data.importing.read_options import ReadOptions
 from nnlib.storage import file_at, has_scheme
 
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from nnlib.core.errors import DataError, UsageError
 from nnlib.data.columns import Columns
+from nnlib.data.importing.read_options import ReadOptions
 
 Role = Literal["number", "text", "value"]
 """What a column is read as: numbers, text, or its own type (text where the format knows no types)."""
@@ -19,24 +20,6 @@ Role = Literal["number", "text", "value"]
 MOST_COLUMNS = 65_536
 MOST_NUMBERS = 1 << 20
 """The most columns of a table and numbers of a row: wider data would fill the memory and fits no dense net."""
-
-
-@dataclass(frozen=True)
-class ReadOptions:
-    """How to read files. None: find out from the file.
-
-    ``format``: a name in `nnlib.data.importing.format_registry.FORMATS`. ``delimiter`` and ``header``: of CSV.
-    ``features`` and ``label``: the arrays or columns that the user names. ``likely_features`` and ``likely_label``:
-    names to look for before the usual ones, where the user names none.
-    """
-
-    format: str | None = None
-    delimiter: str | None = None
-    header: bool | None = None
-    features: tuple[str, ...] = ()
-    label: str | None = None
-    likely_features: tuple[str, ...] = ()
-    likely_label: str | None = None
 
 
 @dataclass(frozen=True)
@@ -51,6 +34,8 @@ class Table:
     an
       IDX file), the features, and columns to keep; they are used where the user names none
     - ``rows``: their number, None if it is not known before they are read
+    - ``reading``: how it is read, as far as the format found out; it reads other files of the same kind alike
+    - ``index``: the columns that only number the rows, which are no features
     """
 
     file: str
@@ -62,6 +47,8 @@ class Table:
     features: tuple[str, ...] = ()
     extra: tuple[str, ...] = ()
     rows: int | None = None
+    reading: ReadOptions | None = None
+    index: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.columns) > MOST_COLUMNS:

@@ -13,8 +13,8 @@ from jobs.__main__ import main
 from nnlib.core.errors import DataError
 from nnlib.data.dataset import Dataset
 from nnlib.data.importing.format_registry import FORMATS, InputFormat, detect_format
-from nnlib.data.importing.formats.table import ReadOptions
 from nnlib.data.importing.input_files import job_formats
+from nnlib.data.importing.read_options import ReadOptions
 
 
 @pytest.fixture

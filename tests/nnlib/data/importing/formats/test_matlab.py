@@ -13,7 +13,7 @@ from scipy.io import loadmat, savemat
 
 from nnlib.core.errors import DataError
 from nnlib.data.importing.formats.matlab import open_mat
-from nnlib.data.importing.formats.table import ReadOptions
+from nnlib.data.importing.read_options import ReadOptions
 
 TYPES = ["f8", "f4", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "?"]
 
