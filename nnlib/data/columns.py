@@ -16,6 +16,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from nnlib.core.errors import DataError
+from nnlib.data import arrow_types
+from nnlib.data.arrow_types import numbers_of, plain_column, seconds_of
 
 Column: TypeAlias = "pa.Array | npt.NDArray[Any]"
 Columns: TypeAlias = Mapping[str, Column]
@@ -49,27 +51,29 @@ def sort_classes(names: Sequence[str]) -> tuple[str, ...]:
 def to_numbers(column: Column, name: str, origin: RowOrigin) -> npt.NDArray[Any]:
     """Return a column as numbers, missing values as NaN, shape (n,) or (n, width).
 
-    Raises `DataError` for a value that is no number.
+    Dates, times and durations become seconds by the rule of `nnlib.data.arrow_types`, decimals float64. Raises
+    `DataError` for a value that is no number.
     """
     if isinstance(column, np.ndarray):
+        if column.dtype.kind in "mM":
+            try:
+                return seconds_of(column)
+            except ValueError as error:
+                raise DataError(str(error), file=origin.file, column=name) from None
         if column.dtype.kind not in "biuf":
             raise DataError(f"expected numbers, found {column.dtype}", file=origin.file, column=name)
         return column
-    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+    column = plain_column(column)
+    if pa.types.is_string(column.type):
         return _parsed(column, name, origin)
-    if pa.types.is_boolean(column.type):
-        column = column.cast(pa.uint8())
-    if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type) or pa.types.is_null(column.type)):
+    if not arrow_types.is_number(column.type):
         raise DataError(
             f"expected numbers, found {column.type}",
             file=origin.file,
             column=name,
             hint="encode the column with --categorical, or name those to use, without it, with --features",
         )
-    if column.null_count:
-        column = column.cast(pa.float64(), safe=False)
-    values: npt.NDArray[Any] = column.to_numpy(zero_copy_only=False)
-    return values
+    return numbers_of(column)
 
 
 def _parsed(column: pa.Array, name: str, origin: RowOrigin) -> npt.NDArray[np.float64]:

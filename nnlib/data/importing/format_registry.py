@@ -67,6 +67,9 @@ FORMATS: dict[str, InputFormat] = {
     "parquet": InputFormat(
         f"{_HERE}.parquet:open_parquet", r"\.(parquet|pq)$", r"PAR1", takes_folders=True, columns_in="anywhere"
     ),
+    "arrow": InputFormat(
+        f"{_HERE}.arrow_files:open_arrow", r"\.(arrow|feather|ipc)$", r"ARROW1\0\0", columns_in="anywhere"
+    ),
 }
 """Name -> format. Files are recognized by the first one that fits."""
 
