@@ -19,7 +19,8 @@ from nnlib.core.errors import JobError, UsageError
 from nnlib.data.dataset import MANIFEST, Dataset
 from nnlib.inference.prediction_file import score_facts
 from nnlib.inference.prediction_parts import SUMMARY, PartRecord, Prediction, part_name
-from nnlib.inference.prediction_rows import known_classes
+from nnlib.inference.prediction_rows import check_kept, known_classes
+from nnlib.inference.prediction_settings import USUAL, PredictionSettings
 from nnlib.inference.trained_model import TrainedModel
 from nnlib.run.ledger import canonical
 from nnlib.run.spec import WorkerPlan
@@ -44,6 +45,7 @@ def predict(
     *,
     trial: int = 0,
     tasks: int | None = None,
+    settings: PredictionSettings = USUAL,
     note: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """Predict every row of a dataset into the folder ``output``: a Parquet file for each shard, then ``SUMMARY``.
@@ -59,11 +61,13 @@ def predict(
             data=source,
         )
     model = TrainedModel.load(run, trial=trial)
-    settings = model.spec.config.model_copy(update={"runtime": runtime})
-    model = replace(model, spec=replace(model.spec, config=settings))
+    config = model.spec.config.model_copy(update={"runtime": runtime})
+    model = replace(model, spec=replace(model.spec, config=config))
     dataset = replace(Dataset.open(source), address=reachable(source, runtime.runner, "a dataset"))
-    prediction = Prediction(model, dataset, reachable(output, runtime.runner, "a folder"))
-    known_classes(model, dataset)  # raises here, before any task does
+    prediction = Prediction(model, dataset, reachable(output, runtime.runner, "a folder"), settings)
+    settings.check(model.classes)  # what is wrong raises here, before any task does
+    known_classes(model, dataset)
+    check_kept(dataset, settings.keep)
     folder = prediction.storage
     folder.sweep()
     parts = _read_parts(prediction)

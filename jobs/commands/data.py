@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from jobs.commands.names import split_names
 from jobs.commands.options import JobOptions, job_options, json_option
 from jobs.commands.reading_options import reading_options
 from jobs.console.output import is_terminal, print_json
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from nnlib.data.dataset import Dataset
     from nnlib.data.importing.read_options import ReadingChanges
 
-_LISTED = re.compile(r"""\s*(?:"((?:[^"]|"")*)"\s*(?=,|$)|([^,]*))(?:,|$)""")
-
 Progress = Callable[[int, int | None], None]
 
 PROGRESS_DELAY_SECONDS = 2.0
@@ -33,12 +31,6 @@ PROGRESS_DELAY_SECONDS = 2.0
 @click.group()
 def data() -> None:
     """Import, make, show and check datasets."""
-
-
-def _names(text: str | None) -> tuple[str, ...]:
-    """Split names at commas. A name with a comma is in double quotes; a double quote in it is doubled."""
-    names = (quoted.replace('""', '"') if quoted else bare.strip() for quoted, bare in _LISTED.findall(text or ""))
-    return tuple(name for name in names if name)
 
 
 def _shape(text: str | None) -> tuple[int, ...] | None:
@@ -113,7 +105,7 @@ def import_command(sources: tuple[str, ...], job: JobOptions, reading: ReadingCh
     chosen["label_map"] = _label_map(chosen.pop("map_label"))
     chosen["shape"] = _shape(chosen["shape"])
     for option in ("features", "categorical", "keep"):
-        chosen[option] = _names(chosen[option])
+        chosen[option] = split_names(chosen[option])
     if runtime is None:
         with _progress("importing") as progress:
             dataset = import_dataset(sources, output, ImportOptions(**chosen), progress)

@@ -130,6 +130,11 @@ class ShardReader:
         for index in range(len(self.group_rows)):
             yield self._labels(self._read(index, ["row", "y", *self._extra]))
 
+    def columns(self, index: int, names: Sequence[str]) -> dict[str, pa.Array]:
+        """Return extra columns of one row group as they are stored, with their missing values."""
+        table = self._read(index, list(names))
+        return {name: table.column(name).combine_chunks() for name in names}
+
     def _read(self, index: int, columns: list[str]) -> pa.Table:
         try:
             return self._file.read_row_group(index, columns=columns, use_threads=False)

@@ -1,36 +1,43 @@
-"""Predictions of rows as one Parquet file."""
+"""Predictions of rows as one file, or on a stream."""
 
 from __future__ import annotations
 
-import json
+import contextlib
+import zlib
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, BinaryIO
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from nnlib.core.arrays import Array
-from nnlib.core.errors import DataError, DivergedError
+from nnlib.core.errors import DataError
 from nnlib.data.importing.read_options import ReadingChanges
+from nnlib.inference.prediction_formats import FORMATS, PredictionFile, choose_format, is_compressed
 from nnlib.inference.prediction_rows import Rows, source_rows
+from nnlib.inference.prediction_settings import USUAL, PredictionSettings
+from nnlib.inference.prediction_table import PredictionTable
 from nnlib.inference.trained_model import CHUNK_ROWS, Predictor, TrainedModel
 from nnlib.run.score_summary import ScoreSummary
 from nnlib.storage import file_at
-from nnlib.training.scores import new_score
+from nnlib.training.scores import ClassificationScore, new_score
 
 COUNTS = ("rows", "confusion", "calibration")
 """Parts of a score's summary that are tables, not numbers."""
 
 
 class PredictionWriter:
-    """Writes rows' predictions into a Parquet file, and scores those that have a target. Use as a context manager."""
+    """Writes rows' predictions into a file, and scores those that have a target. Use as a context manager.
 
-    def __init__(self, model: TrainedModel, stream: BinaryIO) -> None:
+    Raises `UsageError` for ``settings`` that do not fit the model.
+    """
+
+    def __init__(self, model: TrainedModel, file: PredictionFile, settings: PredictionSettings = USUAL) -> None:
         dataset = model.spec.dataset
-        self._model, self._schema = model, _schema(model)
+        self._table = PredictionTable(model, settings)
+        self._has_threshold = settings.threshold is not None
         self._predictor = Predictor(model, stored=True)
-        self._parquet = pq.ParquetWriter(stream, self._schema, compression="zstd")
+        self._file = file
+        self._schema: pa.Schema | None = None
         self.score = new_score(dataset.task, len(dataset.classes))
         self.rows = 0
 
@@ -40,7 +47,10 @@ class PredictionWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._parquet.close()
+        if error is None:
+            self._file.close()
+        else:
+            self._file.abandon()
 
     def add(self, rows: Rows) -> None:
         """Predict rows in chunks of `CHUNK_ROWS`. Raises `DivergedError` where an output is not finite."""
@@ -50,35 +60,66 @@ class PredictionWriter:
             if rows.y is None:
                 outputs = self._predictor.outputs(x)
             else:
-                outputs, losses = self._predictor.outputs_and_losses(x, rows.y[part])
-                self.score.add(outputs, losses, rows.y[part])
-            self._parquet.write_table(_table(self._model, self._schema, rows.row[part], outputs))
+                y = rows.y[part]
+                outputs, losses = self._predictor.outputs_and_losses(x, y)
+                if self._has_threshold and isinstance(self.score, ClassificationScore):
+                    self.score.add(outputs, losses, y, self._table.guess(outputs))
+                else:
+                    self.score.add(outputs, losses, y)
+            kept = {name: values[part] for name, values in rows.kept.items()}
+            self._write(self._table.make(rows.row[part], kept, outputs))
             self.rows += len(x)
 
-    def add_metadata(self, name: str, text: str) -> None:
-        """Write a text into the file's metadata."""
-        self._parquet.add_key_value_metadata({name: text})
+    def _write(self, table: pa.Table) -> None:
+        if self._schema is None:
+            self._schema = table.schema
+        elif table.schema != self._schema:
+            try:
+                table = table.cast(self._schema)
+            except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as error:
+                raise DataError(f"a kept column is not of the same type in all files ({error})") from None
+        self._file.write(table)
 
 
-def predict_to_parquet(
-    run: str, source: str, output: str, *, trial: int = 0, reading: ReadingChanges | None = None
+def predict_to_file(
+    run: str,
+    source: str,
+    output: str | BinaryIO,
+    *,
+    trial: int = 0,
+    format_: str | None = None,
+    settings: PredictionSettings = USUAL,
+    reading: ReadingChanges | None = None,
 ) -> dict[str, Any]:
-    """Predict every row of a dataset, Parquet or CSV file into one Parquet file.
+    """Predict every row of a dataset, or of a file in any format that can be imported, into one file.
 
-    Columns: ``row`` (position in the source), for classes ``class``, ``probability`` and ``probabilities`` (in the
-    order of the file metadata's ``classes``), else ``prediction``. Returns rows, output and, where the source has
-    labels, the score. ``reading``: how to read raw files, where it is not as the import did. Nothing is left at
-    ``output`` if it fails.
+    Args:
+        output: the file's address, or a binary stream.
+        format_: a name in `FORMATS`; by default the address's suffix decides (a stream: CSV).
+        reading: how to read raw files, where it is not as the import did.
+
+    The columns are those of `nnlib.inference.prediction_table.PredictionTable`; CSV and JSON lines show the
+    probabilities by class. Returns rows, output and, where the source has labels, the score. Nothing is left at an
+    address if it fails; of a stream, the rows before the error are written.
     """
+    format_ = choose_format(output if isinstance(output, str) else "-", format_)
     model = TrainedModel.load(run, trial=trial)
-    folder, name = file_at(output)
-    with folder.writing(name) as stream, PredictionWriter(model, stream) as writer:
-        for chunk in source_rows(model, source, reading):
+    settings.check(model.classes)
+    with (
+        _opened(output, format_) as (stream, address),
+        PredictionWriter(model, FORMATS[format_].open(stream), settings) as writer,
+    ):
+        for chunk in source_rows(model, source, settings.keep, reading):
             writer.add(chunk)
         if writer.rows == 0:
             raise DataError("there are no rows to predict", source=source)
-    result: dict[str, Any] = {"rows": writer.rows, "output": f"{folder.root}/{name}", "trial": trial}
+    result: dict[str, Any] = {"rows": writer.rows, "output": address, "trial": trial}
     return result | score_facts(writer.score.summary())
+
+
+def predict_to_parquet(run: str, source: str, output: str, *, trial: int = 0) -> dict[str, Any]:
+    """Predict into a Parquet file, whatever its name. See `predict_to_file`."""
+    return predict_to_file(run, source, output, trial=trial, format_="parquet")
 
 
 def score_facts(summary: ScoreSummary) -> dict[str, Any]:
@@ -89,26 +130,34 @@ def score_facts(summary: ScoreSummary) -> dict[str, Any]:
     return {**numbers, "labelled_rows": summary.rows}
 
 
-def _schema(model: TrainedModel) -> pa.Schema:
-    if not model.classes:
-        return pa.schema([("row", pa.int64()), ("prediction", pa.float64())])
-    kind = pa.float32() if model.weights.dtype == np.float32 else pa.float64()
-    fields = [
-        ("row", pa.int64()),
-        ("class", pa.string()),
-        ("probability", kind),
-        ("probabilities", pa.list_(kind, len(model.classes))),
-    ]
-    return pa.schema(fields, metadata={"classes": json.dumps(list(model.classes))})
+@contextlib.contextmanager
+def _opened(output: str | BinaryIO, format_: str) -> Iterator[tuple[BinaryIO, str]]:
+    """Open the output, compressed if its name says so; yield the stream and its address for people."""
+    if not isinstance(output, str):
+        yield output, "-"
+        output.flush()
+        return
+    folder, name = file_at(output)
+    with folder.writing(name) as stream:
+        if is_compressed(output, format_):
+            packed: Any = _Gzip(stream)
+            yield packed, f"{folder.root}/{name}"
+            packed.finish()
+        else:
+            yield stream, f"{folder.root}/{name}"
 
 
-def _table(model: TrainedModel, schema: pa.Schema, row: Array, outputs: Array) -> pa.Table:
-    if not np.isfinite(outputs).all():
-        raise DivergedError("the model's outputs are not finite")
-    if not model.classes:
-        return pa.table([pa.array(row, pa.int64()), pa.array(outputs[:, 0].astype(np.float64))], schema=schema)
-    guess = np.argmax(outputs, axis=1)
-    names = pa.array(model.classes).take(pa.array(guess))
-    best = np.take_along_axis(outputs, guess[:, None], axis=1)[:, 0]
-    lists = pa.FixedSizeListArray.from_arrays(pa.array(outputs.reshape(-1)), outputs.shape[1])
-    return pa.table([pa.array(row, pa.int64()), names, pa.array(best), lists], schema=schema)
+class _Gzip:
+    """Compresses what is written; it names no file and no time, so equal rows give equal bytes."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream, self._packer = stream, zlib.compressobj(wbits=zlib.MAX_WBITS | 16)
+
+    def write(self, data: bytes) -> int:
+        """Write bytes."""
+        self._stream.write(self._packer.compress(data))
+        return len(data)
+
+    def finish(self) -> None:
+        """Write the end of the file."""
+        self._stream.write(self._packer.flush())

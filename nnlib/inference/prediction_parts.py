@@ -22,8 +22,10 @@ from nnlib.core.errors import MismatchError
 from nnlib.data.arrow import READ_ERRORS
 from nnlib.data.dataset import Dataset
 from nnlib.data.shard_cache import shard_cache
+from nnlib.inference.parquet_predictions import ParquetPredictions
 from nnlib.inference.prediction_file import PredictionWriter
 from nnlib.inference.prediction_rows import known_classes, shard_rows
+from nnlib.inference.prediction_settings import USUAL, PredictionSettings
 from nnlib.inference.trained_model import TrainedModel
 from nnlib.run.ledger import canonical, digest
 from nnlib.run.model_file import model_digest, named_arrays, pack, read_model, unpack
@@ -54,11 +56,12 @@ class PartRecord:
 
 @dataclass(frozen=True)
 class Prediction:
-    """A trained model, the dataset it is applied to, and the address of the folder for the parts."""
+    """A trained model, the dataset it is applied to, the address of the folder for the parts, and what is wanted."""
 
     model: TrainedModel
     dataset: Dataset
     output: str
+    settings: PredictionSettings = USUAL
 
     @property
     def storage(self) -> Storage:
@@ -82,23 +85,27 @@ class Prediction:
             "classes": list(trained_on.classes),
             "dataset": self.dataset.fingerprint,
         }
+        if wanted := self.settings.to_json():  # none: the identity is that of an earlier version
+            facts["settings"] = wanted
         return digest(canonical(facts))
 
     def write_part(self, shard: int) -> None:
         """Write a shard's part. Raises `DivergedError` where the model's outputs are not finite."""
         cache = shard_cache(self.model.spec.config.runtime)
-        with self.storage.writing(part_name(shard)) as stream, PredictionWriter(self.model, stream) as writer:
-            for rows in shard_rows(self.dataset, shard, self.classes, cache):
-                writer.add(rows)
-            facts = {
-                "format_version": FORMAT_VERSION,
-                "prediction": self.identity,
-                "shard": self.dataset.shards[shard].sha256,
-                "numerics": numerics.fingerprint(),
-                "rows": writer.rows,
-                "score": writer.score.to_json(),
-            }
-            writer.add_metadata(ORIGIN, canonical(facts).decode().rstrip())
+        with self.storage.writing(part_name(shard)) as stream:
+            file = ParquetPredictions(stream)
+            with PredictionWriter(self.model, file, self.settings) as writer:
+                for rows in shard_rows(self.dataset, shard, self.classes, cache, self.settings.keep):
+                    writer.add(rows)
+                facts = {
+                    "format_version": FORMAT_VERSION,
+                    "prediction": self.identity,
+                    "shard": self.dataset.shards[shard].sha256,
+                    "numerics": numerics.fingerprint(),
+                    "rows": writer.rows,
+                    "score": writer.score.to_json(),
+                }
+                file.add_metadata(ORIGIN, canonical(facts).decode().rstrip())
 
     def read_part(self, shard: int) -> PartRecord | None:
         """Read the record of a shard's part from its metadata; None if there is no part.
@@ -134,6 +141,7 @@ class Prediction:
             "trial": trial.index,
             "dataset": {"address": self.dataset.address, "manifest": self.dataset.to_json()},
             "output": self.output,
+            "settings": self.settings.to_json(),
         }
         return canonical(facts), pack(named_arrays(trial.index, self.model.state, spec.model(trial).layout))
 
@@ -146,4 +154,5 @@ class Prediction:
         state = read_model(trial.index, unpack(weights, file), spec.model(trial).layout, file)
         state.vector.flags.writeable = False
         dataset = Dataset.from_json(data["dataset"]["address"], data["dataset"]["manifest"])
-        return cls(TrainedModel(spec, trial, state.vector, state.buffers), dataset, data["output"])
+        model = TrainedModel(spec, trial, state.vector, state.buffers)
+        return cls(model, dataset, data["output"], PredictionSettings.from_json(data["settings"]))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
+import pyarrow as pa
 
 from nnlib.core.arrays import Array
 from nnlib.core.errors import DataError
@@ -14,32 +15,51 @@ from nnlib.data.importing.raw_rows import read_raw_rows
 from nnlib.data.importing.read_options import ReadingChanges
 from nnlib.data.shard_cache import ShardCache
 from nnlib.data.shard_reader import ShardReader
+from nnlib.inference.prediction_table import check_kept_names
 from nnlib.inference.trained_model import TrainedModel
 from nnlib.storage import storage
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows to predict: ids (n,), features as shards store them (n, features), targets (n,) or None."""
+    """Rows to predict: ids (n,), features as shards store them (n, features), targets (n,) or None.
+
+    ``kept``: columns to write with the predictions, n values each.
+    """
 
     row: Array
     x: Array
     y: Array | None
+    kept: Mapping[str, pa.Array] = field(default_factory=dict)
 
 
-def source_rows(model: TrainedModel, source: str, reading: ReadingChanges | None = None) -> Iterator[Rows]:
+def source_rows(
+    model: TrainedModel, source: str, keep: Sequence[str] = (), reading: ReadingChanges | None = None
+) -> Iterator[Rows]:
     """Read the rows of a dataset directory, or of raw files in the encoding of the model's dataset.
 
-    ``reading``: options for raw files that go before those stored with the dataset.
+    ``keep`` names columns to read as well. ``reading``: options for raw files that go before those stored with the
+    dataset. Raises `UsageError` where there is no such column.
     """
     if not storage(source).exists(MANIFEST):
-        for raw in read_raw_rows(source, model.spec.dataset.encoding, reading):
-            yield Rows(np.arange(raw.row, raw.row + len(raw.x)), raw.stored, raw.y)
+        for raw in read_raw_rows(source, model.spec.dataset.encoding, reading, keep):
+            yield Rows(np.arange(raw.row, raw.row + len(raw.x)), raw.stored, raw.y, raw.kept)
         return
     dataset = Dataset.open(source)
     classes = known_classes(model, dataset)
+    check_kept(dataset, keep)
     for shard in range(len(dataset.shards)):
-        yield from shard_rows(dataset, shard, classes)
+        yield from shard_rows(dataset, shard, classes, keep=keep)
+
+
+def check_kept(dataset: Dataset, keep: Sequence[str]) -> None:
+    """Raise `UsageError` for a name that is no column that the dataset keeps, nor that of its labels."""
+    check_kept_names(keep, (*dataset.columns, label_name(dataset)), dataset.address)
+
+
+def label_name(dataset: Dataset) -> str:
+    """Return the name that the labels of a dataset had in its source."""
+    return dataset.encoding.label or "y"
 
 
 def known_classes(model: TrainedModel, dataset: Dataset) -> Array:
@@ -61,9 +81,18 @@ def known_classes(model: TrainedModel, dataset: Dataset) -> Array:
     return np.array([index[name] for name in dataset.classes], np.int64)
 
 
-def shard_rows(dataset: Dataset, shard: int, classes: Array, cache: ShardCache | None = None) -> Iterator[Rows]:
-    """Read a shard's rows, a row group at a time. ``classes``: the result of `known_classes`."""
+def shard_rows(
+    dataset: Dataset, shard: int, classes: Array, cache: ShardCache | None = None, keep: Sequence[str] = ()
+) -> Iterator[Rows]:
+    """Read a shard's rows, a row group at a time. ``classes``: the result of `known_classes`; ``keep``: columns."""
     with ShardReader(dataset, shard, cache=cache) as reader:
         for number in range(dataset.shards[shard].row_groups):
             group = reader.row_group(number)
-            yield Rows(group.row, group.x, classes[group.y] if len(classes) else group.y)
+            y = classes[group.y] if len(classes) else group.y
+            stored = reader.columns(number, [name for name in keep if name in dataset.columns]) if keep else {}
+            kept = {name: stored[name] if name in stored else _labels(dataset, group.y) for name in keep}
+            yield Rows(group.row, group.x, y, kept)
+
+
+def _labels(dataset: Dataset, y: Array) -> pa.Array:
+    return pa.array(dataset.classes, pa.string()).take(pa.array(y)) if dataset.classes else pa.array(y)

@@ -92,9 +92,12 @@ class ClassificationScore:
     predicted: dict[int, int] = field(default_factory=dict)
     calibration: Calibration = field(default_factory=Calibration)
 
-    def add(self, outputs: Array, losses: Array, y: Array) -> None:
-        """Count a fixed chunk of rows: ``outputs`` (b, classes), ``losses`` (b,) float64, ``y`` (b,) class indices."""
-        guess = np.argmax(outputs, axis=1)
+    def add(self, outputs: Array, losses: Array, y: Array, guess: Array | None = None) -> None:
+        """Count a fixed chunk of rows: ``outputs`` (b, classes), ``losses`` (b,) float64, ``y`` (b,) class indices.
+
+        ``guess`` (b,): the predicted classes, where they are not the most probable ones.
+        """
+        guess = np.argmax(outputs, axis=1) if guess is None else guess
         self.rows += len(y)
         self.correct += int(np.count_nonzero(guess == y))
         self.losses.append(exact_sum(losses.tolist()))

@@ -58,6 +58,7 @@ REASONS = {
     "nnlib.export.card.make_card": "the card's own JSON file",
     "nnlib.export.export": PRINTED,
     "nnlib.export.network.Network.description": "what an exported file says of itself, as its metadata",
+    "nnlib.inference.prediction_file.predict_to_file": PRINTED,
     "nnlib.inference.prediction_file.predict_to_parquet": PRINTED,
     "nnlib.inference.prediction_file.score_facts": PRINTED,
     "nnlib.report.write_report": PRINTED,

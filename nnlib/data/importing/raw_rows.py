@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
-from nnlib.core.errors import DataError
-from nnlib.data.columns import Columns, RowOrigin
+from nnlib.core.errors import DataError, UsageError
+from nnlib.data.columns import Columns, RowOrigin, to_plain_array
 from nnlib.data.encoding import Encoding
 from nnlib.data.importing.format_registry import open_tables
 from nnlib.data.importing.formats.table import Role, Table, count_rows, rechunk, rows_per_chunk
@@ -28,23 +29,26 @@ class RawRows:
     ``row``: the position of the first one in the input, from 0. ``x``: the values of their features, shape (n,
     features), float32. ``y``: int32 class indices or float64 targets, shape (n,); None if there is no label column.
     ``stored``: the features as a shard would store them, for a model that converts them to another dtype than float32.
+    ``kept``: columns that were asked for, n values each.
     """
 
     row: int
     x: npt.NDArray[np.float32]
     y: npt.NDArray[Any] | None
     stored: npt.NDArray[Any]
+    kept: Mapping[str, pa.Array] = field(default_factory=dict)
 
 
 def read_raw_rows(
-    source: str | Sequence[str], encoding: Encoding, changes: ReadingChanges | None = None
+    source: str | Sequence[str], encoding: Encoding, changes: ReadingChanges | None = None, keep: Sequence[str] = ()
 ) -> Iterator[RawRows]:
     """Yield the rows of files of any known format, encoded by ``encoding``, about 4 MiB at a time.
 
     Files are read as those of the dataset were (``encoding.reading``), but for ``changes``, the options that the user
-    gives. Columns must have the names they had when the dataset was imported. Where that came from one array of
-    vectors, any array or table with as many numbers a row is accepted. Raises `DataError` for missing columns and for
-    categories and labels that ``encoding`` does not have.
+    gives. ``keep`` names columns to return as well (or has their numbers, as the options of an import). Columns must
+    have the names they had when the dataset was imported. Where that came from one array of vectors, any array or table
+    with as many numbers a row is accepted. Raises `DataError` for missing columns and for categories and labels that
+    ``encoding`` does not have, `UsageError` for columns to keep that are not there.
     """
     sources = [source] if isinstance(source, str) else list(source)
     likely = tuple(column.name for column in encoding.columns)
@@ -56,15 +60,27 @@ def read_raw_rows(
         for table in open_tables(paths, options):
             label = _label(table, encoding)
             spread, roles = _roles(table, encoding, label)
-            wanted = roles if label is None else roles | {label: _VALUE}
+            kept = _kept(table, keep)
+            wanted = dict.fromkeys(kept, _VALUE) | roles
+            wanted = wanted if label is None else wanted | {label: _VALUE}
             first = 0
             for columns in rechunk(iter(table.chunks(wanted)), rows):
                 origin = RowOrigin(table.file, first)
                 stored = encoding.encode(_joined(columns, encoding, spread), origin)
                 y = None if label is None else replace(encoding, label=label).encode_labels(columns[label], origin)
-                yield RawRows(start + first, encoding.decode(stored), y, stored)
+                values = {name: to_plain_array(columns[name], name, origin) for name in kept}
+                yield RawRows(start + first, encoding.decode(stored), y, stored, values)
                 first += count_rows(columns)
             start += first
+
+
+def _kept(table: Table, keep: Sequence[str]) -> list[str]:
+    """Return the names of the columns to keep. Raises `UsageError` for one that is not there, or is a vector."""
+    names = list(dict.fromkeys(table.column(name, "--id") for name in keep))
+    for name in names:
+        if name in table.shapes:
+            raise UsageError(f"--id {name}: the column is a vector", file=table.file)
+    return names
 
 
 def _label(table: Table, encoding: Encoding) -> str | None:
