@@ -6,8 +6,7 @@ column of vectors, such as images. Messages number rows as the file does, from 1
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -18,11 +17,13 @@ import pyarrow as pa
 from nnlib.core.errors import DataError
 from nnlib.data import arrow_types
 from nnlib.data.arrow_types import numbers_of, plain_column, seconds_of
+from nnlib.data.spelling import is_short, spell
 
 Column: TypeAlias = "pa.Array | npt.NDArray[Any]"
 Columns: TypeAlias = Mapping[str, Column]
 
-_INTEGER = re.compile(r"[+-]?\d+(\.0*)?")
+_NUMPY_UNITS = {"Y": "D", "M": "D", "W": "D", "h": "s", "m": "s"}
+"""Units of numpy times that Arrow lacks -> a finer one that it has."""
 
 
 @dataclass(frozen=True)
@@ -31,21 +32,6 @@ class RowOrigin:
 
     file: str | None = None
     row: int = 0
-
-
-def class_name(value: Any) -> str:
-    """Return the name of a label; a whole number has its shortest form, "3" for 3, 3.0, "3.0" and "03"."""
-    text = str(value).strip()
-    return str(int(text.partition(".")[0])) if _INTEGER.fullmatch(text) else text
-
-
-def sort_classes(names: Sequence[str]) -> tuple[str, ...]:
-    """Return the distinct names among ``names`` (of `class_name`) in index order: all whole numbers by size, else as
-    texts."""
-    distinct = set(names)
-    if all(_INTEGER.fullmatch(name) for name in distinct):
-        return tuple(sorted(distinct, key=int))
-    return tuple(sorted(distinct))
 
 
 def to_numbers(column: Column, name: str, origin: RowOrigin) -> npt.NDArray[Any]:
@@ -104,11 +90,29 @@ def is_number(text: str) -> bool:
 
 
 def to_texts(column: Column, name: str, origin: RowOrigin) -> pa.Array:
-    """Return a column as Arrow strings without spaces around them; numbers and booleans by their shortest text.
+    """Return a column as Arrow strings, each value in its one spelling (`nnlib.data.spelling`); NaN is missing.
 
     Raises `DataError` as `to_plain_array` does.
     """
-    return _trimmed(to_plain_array(column, name, origin).cast(pa.string()))
+    values = to_plain_array(column, name, origin)
+    if pa.types.is_integer(values.type) or pa.types.is_boolean(values.type):
+        return values.cast(pa.string())
+    encoded = values.dictionary_encode()
+    texts = [None if value is None else spell(value) for value in distinct_values(encoded.dictionary)]
+    return pa.array(texts, pa.string()).take(encoded.indices)
+
+
+def distinct_values(values: pa.Array) -> list[Any]:
+    """Return an Arrow array of texts, numbers or booleans as Python values, None for NaN.
+
+    A float32 that is no whole number becomes its shortest text, which is not that of the float64 with its value.
+    """
+    found: list[Any] = values.to_pylist()
+    if not pa.types.is_floating(values.type):
+        return found
+    if pa.types.is_float32(values.type):
+        found = [value if value is None or is_short(value) else str(np.float32(value)) for value in found]
+    return [None if value is None or value != value or value == "nan" else value for value in found]
 
 
 def _trimmed(column: pa.Array) -> pa.Array:
@@ -120,29 +124,60 @@ def _trimmed(column: pa.Array) -> pa.Array:
 def to_plain_array(column: Column, name: str, origin: RowOrigin) -> pa.Array:
     """Return a column as an Arrow array of strings, numbers or booleans, shape (n,).
 
-    Raises `DataError` for a column of other values, or of several values a row.
+    Dates, times, decimals and bytes become strings in their one spelling (`nnlib.data.spelling`). Raises `DataError`
+    for a column of other values, or of several values a row, and for bytes that are not UTF-8.
     """
     if isinstance(column, np.ndarray):
-        if column.ndim == 2 and column.shape[1] == 1:
-            column = column[:, 0]
-        if column.ndim != 1 or column.dtype.kind not in "biufUS":
-            raise DataError(
-                f"expected one value a row, found shape {column.shape} {column.dtype}", file=origin.file, column=name
-            )
-        if column.dtype.kind == "S":
-            column = _decoded(column, name, origin)
-        column = pa.array(column, from_pandas=True)
-    if pa.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
+        column = _arrow_array(column, name, origin)
+    column = plain_column(column)
     kind = column.type
     if pa.types.is_float16(kind):
-        column = column.cast(pa.float32())
-    elif pa.types.is_large_string(kind):
-        column = column.cast(pa.string())
-    elif not (pa.types.is_string(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind)
-              or pa.types.is_boolean(kind) or pa.types.is_null(kind)):  # fmt: skip
-        raise DataError(f"expected text or numbers, found {kind}", file=origin.file, column=name)
-    return column
+        return column.cast(pa.float32())
+    if pa.types.is_string(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind):
+        return column
+    if pa.types.is_boolean(kind) or pa.types.is_null(kind):
+        return column
+    if pa.types.is_date(kind) or pa.types.is_timestamp(kind) or pa.types.is_time(kind):
+        return _respelled(column.cast(pa.string()))
+    if pa.types.is_decimal(kind):
+        return _respelled(column)
+    if pa.types.is_binary(kind) or pa.types.is_fixed_size_binary(kind):
+        return _decoded_bytes(column, name, origin)
+    raise DataError(f"expected text or numbers, found {kind}", file=origin.file, column=name)
+
+
+def _arrow_array(column: npt.NDArray[Any], name: str, origin: RowOrigin) -> pa.Array:
+    if column.ndim == 2 and column.shape[1] == 1:
+        column = column[:, 0]
+    if column.ndim != 1 or column.dtype.kind not in "biufUSM":
+        raise DataError(
+            f"expected one value a row, found shape {column.shape} {column.dtype}", file=origin.file, column=name
+        )
+    if column.dtype.kind == "S":
+        column = _decoded(column, name, origin)
+    elif column.dtype.kind == "M":
+        unit = np.datetime_data(column.dtype)[0]
+        column = column.astype(f"M8[{_NUMPY_UNITS.get(unit, unit)}]")
+    elif column.dtype.kind == "f" and column.dtype.itemsize > 8:
+        column = column.astype(np.float64)
+    return pa.array(column, from_pandas=True)
+
+
+def _respelled(column: pa.Array) -> pa.Array:
+    """Return texts or decimals as strings in their one spelling."""
+    encoded = column.dictionary_encode()
+    texts = [None if value is None else spell(value) for value in encoded.dictionary.to_pylist()]
+    return pa.array(texts, pa.string()).take(encoded.indices)
+
+
+def _decoded_bytes(column: pa.Array, name: str, origin: RowOrigin) -> pa.Array:
+    try:
+        return column.cast(pa.binary()).cast(pa.string())
+    except pa.ArrowInvalid:
+        for row, value in enumerate(column.to_pylist()):
+            if value is not None:
+                _check_utf8(value, name, origin, row)
+        raise
 
 
 def _decoded(column: npt.NDArray[Any], name: str, origin: RowOrigin) -> npt.NDArray[Any]:
@@ -151,11 +186,13 @@ def _decoded(column: npt.NDArray[Any], name: str, origin: RowOrigin) -> npt.NDAr
         return np.char.decode(column, "utf-8")
     except UnicodeDecodeError:
         for row, value in enumerate(column.tolist()):
-            if value.decode("utf-8", "replace").encode() != value:
-                raise DataError(
-                    f"{value[:60]!r} is not UTF-8", file=origin.file, row=origin.row + row + 1, column=name
-                ) from None
+            _check_utf8(value, name, origin, row)
         raise
+
+
+def _check_utf8(value: bytes, name: str, origin: RowOrigin, row: int) -> None:
+    if value.decode("utf-8", "replace").encode() != value:
+        raise DataError(f"{value[:60]!r} is not UTF-8", file=origin.file, row=origin.row + row + 1, column=name)
 
 
 MISSING = (

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
@@ -17,12 +18,14 @@ from nnlib.data.columns import (
     Columns,
     RowOrigin,
     bad_value_error,
-    class_name,
+    distinct_values,
+    is_number,
     to_numbers,
     to_plain_array,
     to_texts,
 )
 from nnlib.data.importing.read_options import ReadOptions
+from nnlib.data.spelling import MISSING, UNKNOWN, NameIndex
 
 
 @dataclass(frozen=True)
@@ -47,13 +50,14 @@ class FeatureColumn:
         parts = self.categories if self.kind == "categorical" else range(self.width)
         return [f"{self.name}={part}" if self.kind == "categorical" else f"{self.name}[{part}]" for part in parts]
 
-    def encode(self, column: Column, origin: RowOrigin) -> npt.NDArray[Any]:
+    def encode(self, column: Column, origin: RowOrigin, unknown: Counter[str] | None = None) -> npt.NDArray[Any]:
         """Return the features of n rows, shape (n, width), all finite.
 
         Raises `DataError`, naming file, row and column, for values that are missing, infinite or of no known category.
+        With ``unknown``, rows of no known category have the indicators 0, and are counted there by the column's name.
         """
         if self.kind == "categorical":
-            return self._indicators(column, origin)
+            return self._indicators(column, origin, unknown)
         values = to_numbers(column, self.name, origin)
         if values.ndim == 1:
             values = values[:, None]
@@ -73,26 +77,29 @@ class FeatureColumn:
             raise bad_value_error(values[row, part], self.feature_names[part], origin, row)
         return np.where(missing, np.asarray(self.fill, np.float64), values)
 
-    def _indicators(self, column: Column, origin: RowOrigin) -> npt.NDArray[np.float64]:
-        import pyarrow.compute as pc  # as in `nnlib.data.columns`
+    @cached_property
+    def _index(self) -> NameIndex:
+        return NameIndex({name: index for index, name in enumerate(self.categories)})
 
-        text = to_texts(column, self.name, origin)
-        codes = pc.index_in(text, value_set=pa.array(self.categories, pa.string()))
-        missing = np.asarray(text.is_null())
-        unknown = np.asarray(codes.is_null()) & ~missing
-        if unknown.any():
-            row = int(unknown.argmax())
-            raise DataError(
-                f"{text[row].as_py()!r} is none of the {len(self.categories)} known categories",
-                file=origin.file,
-                row=origin.row + row + 1,
-                column=self.name,
-            )
+    def _indicators(self, column: Column, origin: RowOrigin, unknown: Counter[str] | None) -> npt.NDArray[np.float64]:
+        codes, value_of = _codes(self._index, column, self.name, origin)
+        missing, strange = codes == MISSING, codes == UNKNOWN
+        if strange.any():
+            if unknown is None:
+                row = int(strange.argmax())
+                raise DataError(
+                    f"{value_of(row)!r} is none of the {len(self.categories)} known categories",
+                    hint="an import with --unknown-category ignore makes models that take it for none of them",
+                    file=origin.file,
+                    row=origin.row + row + 1,
+                    column=self.name,
+                )
+            unknown[self.name] += int(np.count_nonzero(strange))
         if missing.any() and not self.fill:
             raise bad_value_error(None, self.name, origin, int(missing.argmax()))
-        values = np.zeros((len(text), self.width))
-        present = np.flatnonzero(~missing)
-        values[present, np.asarray(codes.drop_null())] = 1.0
+        values = np.zeros((len(codes), self.width))
+        present = np.flatnonzero(codes >= 0)
+        values[present, codes[present]] = 1.0
         if missing.any():
             values[missing] = self.fill
         return values
@@ -105,7 +112,8 @@ class Encoding:
     ``x`` is stored as ``dtype``; the value of a feature is ``stored * scale + offset``. ``label`` is the label column,
     ``classes`` the class names in index order (none for regression). ``label_map`` renames labels (old -> new) before
     they are looked up among the classes. ``reading`` says how the files were read; None where there were no files,
-    and in datasets of earlier versions.
+    and in datasets of earlier versions. ``unknown_category`` says what a category that no row of the dataset had
+    becomes in rows to predict: an ``error``, or with ``ignore`` none of the known ones.
     """
 
     columns: tuple[FeatureColumn, ...]
@@ -116,6 +124,7 @@ class Encoding:
     scale: float = 1.0
     offset: float = 0.0
     reading: ReadOptions | None = None
+    unknown_category: Literal["error", "ignore"] = "error"
 
     @cached_property
     def features(self) -> int:
@@ -127,17 +136,22 @@ class Encoding:
         """The names of the features, in order."""
         return [name for column in self.columns for name in column.feature_names]
 
-    def encode(self, columns: Columns, origin: RowOrigin | None = None) -> npt.NDArray[Any]:
+    def encode(
+        self, columns: Columns, origin: RowOrigin | None = None, unknown: Counter[str] | None = None
+    ) -> npt.NDArray[Any]:
         """Return ``x`` of n rows as a shard stores it, shape (n, features), float32 or uint8.
 
-        Raises `DataError`, naming file, row and column, for values that cannot be stored.
+        ``unknown`` counts rows of no known category by column, if ``unknown_category`` is ``ignore``. Raises
+        `DataError`, naming file, row and column, for values that cannot be stored.
         """
         origin = origin or RowOrigin()
+        counter: Counter[str] = Counter() if unknown is None else unknown
+        ignored = counter if self.unknown_category == "ignore" else None
         blocks = []
         for column in self.columns:
             if column.name not in columns:
                 raise DataError(f"column {column.name!r} is missing", file=origin.file)
-            blocks.append(column.encode(columns[column.name], origin))
+            blocks.append(column.encode(columns[column.name], origin, ignored))
         rows = len(blocks[0]) if blocks else 0
         x = np.empty((rows, self.features), self.dtype)
         start = 0
@@ -183,38 +197,51 @@ class Encoding:
                 row = int((~np.isfinite(targets)).argmax())
                 raise bad_value_error(targets[row], name, origin, row)
             return targets
-        known = {label: index for index, label in enumerate(self.classes)}
-        encoded = to_plain_array(column, name, origin).dictionary_encode()
-        if encoded.null_count:
-            raise DataError(
-                "the label is missing",
-                file=origin.file,
-                row=origin.row + int(np.asarray(encoded.is_null()).argmax()) + 1,
-                column=name,
-            )
-        distinct = encoded.dictionary.to_pylist()
-        indices = [known.get(self.class_of(value), -1) for value in distinct]
-        y: npt.NDArray[Any] = np.asarray(indices, np.int32)[np.asarray(encoded.indices)]
+        y, value_of = _codes(self._class_index, column, name, origin)
         if (y < 0).any():
             row = int((y < 0).argmax())
-            value = distinct[encoded.indices[row].as_py()]
             raise DataError(
-                f"label {value!r} is none of the {len(self.classes)} classes",
+                "the label is missing"
+                if y[row] == MISSING
+                else f"label {value_of(row)!r} is none of the {len(self.classes)} classes",
                 file=origin.file,
                 row=origin.row + row + 1,
                 column=name,
             )
         return y
 
-    def class_of(self, value: Any) -> str:
-        """Return the name of the class of a label of the input."""
-        name = class_name(value)
-        return self.label_map.get(name, name)
+    def find_labels(self, column: Column, origin: RowOrigin | None = None) -> npt.NDArray[Any]:
+        """Return ``y`` of n rows as `encode_labels` does, for rows to predict, whose labels may be anything.
+
+        A label of no known class is `UNKNOWN`, a missing one `MISSING`; a target that is missing or no finite number is
+        NaN. A column of values that cannot be labels is unknown in all rows.
+        """
+        origin = origin or RowOrigin()
+        name = self.label or "label"
+        try:
+            if self.classes:
+                return _codes(self._class_index, column, name, origin)[0]
+            try:
+                targets = to_numbers(column, name, origin).astype(np.float64)
+            except DataError:  # texts, of which some may be numbers
+                targets = _readable_numbers(to_texts(column, name, origin))
+        except DataError:
+            return np.full(len(column), UNKNOWN if self.classes else np.nan, np.int32 if self.classes else np.float64)
+        return np.where(np.isfinite(targets), targets, np.nan)
+
+    @cached_property
+    def _class_index(self) -> NameIndex:
+        indices = {name: index for index, name in enumerate(self.classes)}
+        return NameIndex(indices | {old: indices[new] for old, new in self.label_map.items() if new in indices})
+
+    def class_of(self, value: Any) -> str | None:
+        """Return the name of the class of a label of the input; None for a label of no class."""
+        index = self._class_index.find(value)
+        return None if index == UNKNOWN else self.classes[index]
 
     def to_json(self) -> dict[str, Any]:
         """Return the encoding as JSON values; `from_json` is the inverse."""
-        reading = {} if self.reading is None else {"reading": self.reading.to_json()}
-        return {
+        data: dict[str, Any] = {
             "columns": [
                 {
                     "name": column.name,
@@ -231,8 +258,12 @@ class Encoding:
             "dtype": self.dtype,
             "scale": self.scale,
             "offset": self.offset,
-            **reading,
         }
+        if self.reading is not None:
+            data["reading"] = self.reading.to_json()
+        if self.unknown_category != "error":  # else the manifest is that of earlier versions
+            data["unknown_category"] = self.unknown_category
+        return data
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Encoding:
@@ -249,7 +280,29 @@ class Encoding:
             float(data["scale"]),
             float(data["offset"]),
             ReadOptions.from_json(data["reading"]) if "reading" in data else None,
+            "ignore" if data.get("unknown_category") == "ignore" else "error",
         )
+
+
+def _codes(
+    index: NameIndex, column: Column, name: str, origin: RowOrigin
+) -> tuple[npt.NDArray[np.int32], Callable[[int], Any]]:
+    """Return the index of each value, shape (n,), `UNKNOWN` or `MISSING` where there is none; and a function from the
+    position of a row to its value."""
+    encoded = to_plain_array(column, name, origin).dictionary_encode()
+    distinct = distinct_values(encoded.dictionary)
+    codes = [MISSING if value is None else index.find(value) for value in distinct]
+    if pa.types.is_float32(encoded.dictionary.type):  # earlier versions named these as the float64 of the same value
+        wide = encoded.dictionary.to_pylist()
+        codes = [index.find(value) if code == UNKNOWN else code for code, value in zip(codes, wide, strict=True)]
+    places = np.asarray(encoded.indices.fill_null(len(distinct)))
+    return np.asarray([*codes, MISSING], np.int32)[places], lambda row: distinct[places[row]]
+
+
+def _readable_numbers(texts: pa.Array) -> npt.NDArray[np.float64]:
+    """Return texts as numbers, NaN for each that is none."""
+    numbers = [float(text) if text is not None and is_number(text) else np.nan for text in texts.to_pylist()]
+    return np.asarray(numbers, np.float64)
 
 
 def columns_from_json(data: Sequence[Mapping[str, Any]]) -> tuple[FeatureColumn, ...]:

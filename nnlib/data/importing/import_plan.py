@@ -147,7 +147,8 @@ def count_class_rows(encoding: Encoding, label_rows: Mapping[str, int]) -> tuple
     """Return the rows of each class, in index order, from the rows of each label of the input."""
     counts = dict.fromkeys(encoding.classes, 0)
     for name, count in label_rows.items():
-        counts[encoding.class_of(name)] += count
+        if (class_ := encoding.class_of(name)) is not None:
+            counts[class_] += count
     return tuple(counts.values())
 
 
@@ -155,6 +156,8 @@ def _encoding(
     table: Table, choice: ColumnChoice, survey: Survey, task: LearningTask, options: ImportOptions
 ) -> Encoding:
     label_map = {str(old): str(new) for old, new in options.label_map.items()}
+    if task == "classification":
+        label_map = survey.label.rename(label_map)
     return Encoding(
         survey.feature_columns(choice),
         choice.label,

@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from nnlib.core.errors import DataError, UsageError
-from nnlib.data.columns import RowOrigin, class_name, is_number, sort_classes
+from nnlib.data.columns import RowOrigin, distinct_values, is_number
 from nnlib.data.dataset import LearningTask
+from nnlib.data.spelling import UNKNOWN, NameIndex, is_whole, sort_names, spell, unify_names
 
 MOST_CLASSES = 65_536
 MOST_AUTO_CLASSES = 1_000
@@ -39,8 +40,9 @@ class LabelCounts:
             row = int(np.asarray(missing).argmax())
             raise DataError("the label is missing", file=origin.file, row=origin.row + row + 1, column=self.name)
         if not self.too_many:
-            for entry in pc.value_counts(labels).to_pylist():
-                self.counts[class_name(entry["values"])] += entry["counts"]
+            distinct = pc.value_counts(labels)
+            for value, rows in zip(distinct_values(distinct.field("values")), distinct.field("counts"), strict=True):
+                self.counts[spell(value)] += rows.as_py()
             self.too_many = len(self.counts) > MOST_CLASSES
 
     def merge(self, other: LabelCounts) -> None:
@@ -51,10 +53,10 @@ class LabelCounts:
     def infer_task(self, requested: Literal["auto", "classification", "regression"]) -> LearningTask:
         """Return what can be learned from the labels. Raises `DataError` if that is not what is ``requested``."""
         text = next((name for name in self.counts if not is_number(name)), None)
-        whole = all(class_name(name).lstrip("+-").isdigit() for name in self.counts)
+        whole = all(map(is_whole, self.counts))
         task = requested
         if task == "auto":
-            few = whole and len(self.counts) <= MOST_AUTO_CLASSES
+            few = whole and len(self.names) <= MOST_AUTO_CLASSES
             task = "classification" if text is not None or few else "regression"
         if task == "classification" and self.too_many:
             raise DataError(
@@ -67,20 +69,37 @@ class LabelCounts:
             raise DataError(f"a numeric target is wanted, found {text!r}", file=self.file, column=self.name)
         return task
 
+    @property
+    def names(self) -> dict[str, int]:
+        """The rows of each label, by its name: its one spelling (`nnlib.data.spelling`)."""
+        return unify_names(self.counts)
+
+    def rename(self, label_map: Mapping[str, str]) -> dict[str, str]:
+        """Return ``label_map`` (old name -> new name), each old name as it is in `names`.
+
+        Raises `UsageError` for a label that does not occur.
+        """
+        names = list(self.names)
+        index = NameIndex({name: position for position, name in enumerate(names)})
+        renamed = {}
+        for old, new in label_map.items():
+            position = index.find(old)
+            if position == UNKNOWN:
+                known = ", ".join(sort_names(names)[:20])
+                raise UsageError(f"--map-label: there is no label {old!r}; labels: {known}")
+            renamed[names[position]] = new
+        return renamed
+
     def classes(self, label_map: Mapping[str, str], declared: Sequence[str] = ()) -> tuple[str, ...]:
         """Return the class names in index order.
 
-        ``label_map`` renames labels (old -> new). ``declared`` are all classes in order, or none to take those that
-        occur. Raises `UsageError` for a label in ``label_map`` that does not occur, and `DataError` for a class that is
-        not declared and for fewer than two classes.
+        ``label_map`` renames labels (the result of `rename`). ``declared`` are all classes in order, or none to take
+        those that occur. Raises `DataError` for a class that is not declared and for fewer than two classes.
         """
-        unknown = [name for name in label_map if name not in self.counts]
-        if unknown:
-            known = ", ".join(sort_classes(list(self.counts))[:20])
-            raise UsageError(f"--map-label: there is no label {unknown[0]!r}; labels: {known}")
-        classes = sort_classes([label_map.get(name, name) for name in self.counts])
+        classes = sort_names(label_map.get(name, name) for name in self.names)
         if declared:
-            unknown = [name for name in classes if name not in declared]
+            index = NameIndex({name: position for position, name in enumerate(declared)})
+            unknown = [name for name in classes if index.find(name) == UNKNOWN]
             if unknown:
                 raise DataError(
                     f"label {unknown[0]!r} is none of the {len(declared)} classes declared",

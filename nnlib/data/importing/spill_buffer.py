@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 from types import TracebackType
 
@@ -79,9 +80,11 @@ class SpillBuffer:
             if self._folder is None:
                 self._folder = Path(tempfile.mkdtemp(prefix=".nnjobs-import-", dir=self._parent))
             for partition, batches in self._batches.items():
-                with self._path(partition).open("ab") as stream, pa.ipc.new_stream(stream, batches[0].schema) as writer:
-                    for batch in batches:
-                        writer.write_batch(batch)
+                with self._path(partition).open("ab") as stream:
+                    for schema, alike in groupby(batches, lambda batch: batch.schema):
+                        with pa.ipc.new_stream(stream, schema) as writer:
+                            for batch in alike:
+                                writer.write_batch(batch)
         except OSError as error:
             raise StorageError(f"cannot write temporary files: {error}", path=str(self._parent or "")) from error
         self._batches.clear()

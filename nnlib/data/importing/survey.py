@@ -14,12 +14,13 @@ import pyarrow.compute as pc
 
 from nnlib.core.errors import DataError
 from nnlib.core.liveness import heartbeat
-from nnlib.data.columns import Column, RowOrigin, sort_classes, to_plain_array, to_texts
+from nnlib.data.columns import Column, RowOrigin, to_plain_array, to_texts
 from nnlib.data.encoding import FeatureColumn
 from nnlib.data.importing.column_choice import ColumnChoice
 from nnlib.data.importing.formats.table import Table, count_rows, rechunk, rows_per_chunk
 from nnlib.data.importing.label_counts import LabelCounts
 from nnlib.data.importing.spill_buffer import SpillBuffer
+from nnlib.data.spelling import sort_names, unify_names
 
 MOST_CATEGORIES = 10_000
 
@@ -118,11 +119,12 @@ class Survey:
         start = 0
         for column in choice.features:
             if column.kind == "categorical":
-                counts = self.categories[column.name]
-                categories = sort_classes(list(counts))
+                counts = unify_names(self.categories[column.name])
+                categories = sort_names(counts)
                 if not categories:
                     raise DataError("all values are missing", column=column.name)
-                means = tuple(counts[name] / counts.total() for name in categories)
+                total = sum(counts.values())
+                means = tuple(counts[name] / total for name in categories)
                 fill = means if choice.fill_missing else ()
                 columns.append(replace(column, width=len(categories), categories=categories, fill=fill))
                 continue
@@ -212,7 +214,7 @@ def survey_table(
             check_category_count(survey.categories[name], name, origin.file)
         arrays["label"] = _label_array(columns[choice.label], choice.label, origin)
         survey.label.add(arrays["label"], origin)
-        types = {choice.label: str(arrays["label"].type)}
+        types = {choice.label: _label_kind(arrays["label"])}
         for name in choice.extra:
             arrays[f"extra {name}"] = extra = _extra_array(columns[name], name, origin)
             types[name] = str(extra.type)
@@ -228,21 +230,22 @@ def survey_table(
 
 
 def _label_array(column: Column, name: str, origin: RowOrigin) -> pa.Array:
-    """Return labels as int64, float64 or strings."""
+    """Return labels as int64 (uint64 where the column has that type), float32, float64 or strings."""
     labels = to_plain_array(column, name, origin)
     if pa.types.is_integer(labels.type):
-        return _cast(labels, pa.int64(), name, origin)
-    return _cast(labels, pa.float64() if pa.types.is_floating(labels.type) else pa.string(), name, origin)
+        return labels if pa.types.is_uint64(labels.type) else labels.cast(pa.int64())
+    return labels if pa.types.is_floating(labels.type) else labels.cast(pa.string())
+
+
+def _label_kind(labels: pa.Array) -> str:
+    """Return the name of the Arrow type that stands for the labels' type: int64, double or string."""
+    if pa.types.is_integer(labels.type):
+        return "int64"
+    return "double" if pa.types.is_floating(labels.type) else "string"
 
 
 def _extra_array(column: Column, name: str, origin: RowOrigin) -> pa.Array:
     """Return an extra column as int64 or strings."""
     extra = to_plain_array(column, name, origin)
-    return _cast(extra, pa.int64() if pa.types.is_integer(extra.type) else pa.string(), name, origin)
-
-
-def _cast(column: pa.Array, kind: Any, name: str, origin: RowOrigin) -> pa.Array:
-    try:
-        return column.cast(kind)
-    except pa.ArrowInvalid as error:
-        raise DataError(f"does not fit {kind} ({error})", file=origin.file, column=name) from None
+    integers = pa.types.is_integer(extra.type) and not pa.types.is_uint64(extra.type)
+    return extra.cast(pa.int64() if integers else pa.string())

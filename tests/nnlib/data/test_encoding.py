@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from nnlib.core.errors import DataError
-from nnlib.data.columns import RowOrigin, class_name, sort_classes
+from nnlib.data.columns import RowOrigin
 from nnlib.data.encoding import Encoding, FeatureColumn, vector_encoding
 
 MIXED = Encoding(
@@ -96,9 +96,3 @@ def test_bytes_have_a_scale() -> None:
     raw = {"x": np.array([[0, 255], [3, 4]], np.uint8)}
     assert encoding.encode(raw).dtype == np.uint8
     assert encoding.decode(encoding.encode(raw)).tolist() == [[-1.0, 126.5], [0.5, 1.0]]
-
-
-def test_class_names_and_their_order() -> None:
-    assert [class_name(value) for value in (3, 3.0, "03", "3.0", " a ", 0.5, "-0")] == [*["3"] * 4, "a", "0.5", "0"]
-    assert sort_classes(["10", "9", "-1"]) == ("-1", "9", "10")
-    assert sort_classes(["b", "10", "9"]) == ("10", "9", "b")
