@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Sequence
 
+from nnlib.core.interrupts import interrupted_by_signals
 from nnlib.core.machine import BLAS_VARIABLES
+from nnlib.core.standard_streams import standard_streams
 
 PYTHONS = ((3, 11), (3, 13))
 """The first and the last supported Python."""
+
+INTERRUPTED = 130
+OUTPUT_LOST = 4
+"""Exit code of a command that did its work, but whose standard output could not be written (a full disk)."""
 
 
 def refusal(platform: str, version: tuple[int, ...]) -> str | None:
@@ -26,20 +30,20 @@ def refusal(platform: str, version: tuple[int, ...]) -> str | None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code."""
-    if (reason := refusal(sys.platform, sys.version_info[:3])) is not None:
-        print(reason, file=sys.stderr)
-        return 2
-    # BLAS reads these when numpy is imported, so they are set before any import; tasks in processes inherit them.
-    # A run with more threads sets them itself (runtime.blas_threads).
-    for variable in BLAS_VARIABLES:
-        os.environ.setdefault(variable, "1")
-    return _run(list(sys.argv[1:] if arguments is None else arguments))
+    """Run one command and return its exit code.
 
-
-def _interrupt(number: int, frame: object) -> None:
-    """End a command on SIGTERM as on Ctrl-C: committed rounds are kept, tasks end, the line that resumes is shown."""
-    raise KeyboardInterrupt
+    Whatever the shell or an embedding program did to the standard streams, the command does its work to the end.
+    """
+    with standard_streams() as streams:
+        try:
+            with interrupted_by_signals():
+                code = _run(list(sys.argv[1:] if arguments is None else arguments))
+        except KeyboardInterrupt:  # another one, while the first was answered
+            code = INTERRUPTED
+        if (lost := streams.flush()) is not None:
+            print(f"nnjobs: cannot write to standard output: {lost.strerror}", file=sys.stderr)
+            code = code or OUTPUT_LOST
+        return code
 
 
 def _refuse_credentials(arguments: Sequence[str]) -> None:
@@ -52,6 +56,14 @@ def _refuse_credentials(arguments: Sequence[str]) -> None:
 
 
 def _run(arguments: list[str]) -> int:
+    if (reason := refusal(sys.platform, sys.version_info[:3])) is not None:
+        print(reason, file=sys.stderr)
+        return 2
+    # BLAS reads these when numpy is imported, so they are set before any import; tasks in processes inherit them.
+    # A run with more threads sets them itself (runtime.blas_threads).
+    for variable in BLAS_VARIABLES:
+        os.environ.setdefault(variable, "1")
+
     import click  # after the checks of the Python, which must work where nothing is installed
 
     from jobs.commands.cli import cli
@@ -60,13 +72,10 @@ def _run(arguments: list[str]) -> int:
     from nnlib.core.notes import listening
 
     debug = "--debug" in arguments[:1]
-    with contextlib.suppress(ValueError):  # not in the main thread: only that one can handle signals
-        signal.signal(signal.SIGTERM, _interrupt)
     try:
         _refuse_credentials(arguments)
         with listening(lambda text: click.echo(f"note: {text}", err=True)):
             code = cli.main(arguments, prog_name="nnjobs", standalone_mode=False)
-        sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except click.ClickException as error:
         error.show(sys.stderr)
@@ -75,11 +84,7 @@ def _run(arguments: list[str]) -> int:
         return ending.exit_code
     except (KeyboardInterrupt, click.Abort):
         print("nnjobs: interrupted", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        # The reader of our output has gone (`nnjobs ... | head`): no error, and nobody to read one.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return INTERRUPTED
     except NnjobsError as error:
         if debug:
             traceback.print_exc()

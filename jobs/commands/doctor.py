@@ -243,7 +243,15 @@ PARTS: tuple[Callable[[], Iterator[Check]], ...] = (
 def output_of(command: list[str]) -> tuple[bool, str]:
     """Run a program; return whether it succeeded, and a line of its output: the first one, of an error the last one."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=SECONDS, check=False)
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=SECONDS,
+            check=False,
+        )
     except subprocess.TimeoutExpired:
         return False, f"{command[0]} did not answer within {SECONDS} s"
     except OSError as error:

@@ -24,8 +24,11 @@ MAX_LINES = 30  # an error is one screen
 
 
 def is_terminal(stream: TextIO) -> bool:
-    """Whether a stream can show a live display."""
-    return stream.isatty() and os.environ.get("TERM") != "dumb"
+    """Whether a stream can show a live display. False for a missing or closed one, and for one that cannot say."""
+    try:
+        return stream.isatty() and os.environ.get("TERM") not in (None, "", "dumb", "unknown")
+    except (AttributeError, ValueError):
+        return False
 
 
 def printable(text: str) -> str:

@@ -225,8 +225,9 @@ def _run_all(
                 raise JobError("stopped before its start", run=variant.name)
             process = subprocess.Popen(
                 [sys.executable, "-m", "jobs.experiments.run_process", f"{folder.root}/{path}"],
+                stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
-                text=True,
+                encoding="utf-8",
             )
             processes.append(process)
         return _follow(process, variant, progress)

@@ -10,21 +10,28 @@ import json
 import signal
 import sys
 from collections.abc import Sequence
+from types import FrameType
+from typing import TextIO
 
 from jobs.driver import driver
-from jobs.runners.interrupts import WANTED, forget
 from nnlib.config.render import from_resolved
 from nnlib.core.errors import NnjobsError
 from nnlib.core.events import Event, RoundDone, RunStarted
+from nnlib.core.interrupts import WANTED, forget, interrupted_by_signals
+from nnlib.core.standard_streams import standard_streams
 from nnlib.storage import file_at
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train the run of a configuration file; return the exit code."""
     (path,) = sys.argv[1:] if arguments is None else arguments
-    out = sys.stdout
-    sys.stdout = sys.stderr  # output of libraries must not come between our lines
+    out = sys.stdout  # the pipe itself: a run whose evaluation was killed ends when it cannot report
+    with standard_streams(), interrupted_by_signals(interrupt_once):
+        sys.stdout = sys.stderr  # output of libraries must not come between our lines
+        return _train(path, out)
 
+
+def _train(path: str, out: TextIO) -> int:
     def write(kind: str, facts: object) -> None:
         out.write(json.dumps({kind: facts}) + "\n")
         out.flush()
@@ -45,18 +52,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def interrupt(number: int, frame: object) -> None:
+def interrupt_once(number: int, frame: FrameType | None) -> None:
     """End the run as Ctrl-C does, once.
 
     Ctrl-C reaches all processes of a terminal, and then the evaluation also ends this one: a second signal must not
     interrupt the removal of its job from the cluster.
     """
     for each in WANTED:
-        signal.signal(each, forget)
+        if signal.getsignal(each) is not signal.SIG_IGN:
+            signal.signal(each, forget)
     raise KeyboardInterrupt
 
 
 if __name__ == "__main__":
-    for wanted in WANTED:
-        signal.signal(wanted, interrupt)
     sys.exit(main())

@@ -97,7 +97,14 @@ def _collect(maven: str, java: Java, jars: Path) -> None:
     environment = os.environ | {"JAVA_HOME": str(java.home)}
     try:
         done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, errors="replace", timeout=SECONDS, check=False
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=SECONDS,
+            check=False,
         )
     except subprocess.TimeoutExpired as error:
         raise JobError(f"Maven did not finish within {SECONDS} s", hint="try again: it goes on where it was") from error

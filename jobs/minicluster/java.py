@@ -44,6 +44,7 @@ def find_java() -> Java:
     try:
         done = subprocess.run(
             [program, "-XshowSettings:properties", "-version"],
+            stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             errors="replace",

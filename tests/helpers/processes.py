@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import time
 import uuid
@@ -29,6 +30,9 @@ def started(
     Whatever happens in the block, an assertion that fails or Ctrl-C, no process is left: also none that the started
     one put into another session, or that its death made an orphan.
 
+    Ctrl-C and the end of the terminal work for the process as in a terminal, even if the tests themselves ignore them,
+    as under ``nohup bootstrap/test.sh &``.
+
     Args:
         command: the program and its arguments.
         env: its environment; None: this process's.
@@ -36,7 +40,8 @@ def started(
     """
     mark = uuid.uuid4().hex
     environment = {**(os.environ if env is None else env), MARK: mark}
-    process = subprocess.Popen([str(part) for part in command], env=environment, start_new_session=True, **options)
+    with _default_signals():
+        process = subprocess.Popen([str(part) for part in command], env=environment, start_new_session=True, **options)
     try:
         yield process
     finally:
@@ -47,6 +52,23 @@ def started(
             if stream is not None:
                 with contextlib.suppress(OSError):  # what was not sent yet to a process that is gone
                     stream.close()
+
+
+@contextlib.contextmanager
+def _default_signals() -> Iterator[None]:
+    """Let a program that is started in the block find no ignored signal: a handler, unlike SIG_IGN, isn't inherited."""
+    ignored = [
+        number
+        for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM)
+        if signal.getsignal(number) == signal.SIG_IGN
+    ]
+    for number in ignored:
+        signal.signal(number, lambda *_: None)
+    try:
+        yield
+    finally:
+        for number in ignored:
+            signal.signal(number, signal.SIG_IGN)
 
 
 def marked(mark: str, variable: str = MARK) -> list[psutil.Process]:

@@ -234,7 +234,13 @@ def _shared_libraries(binaries: Sequence[Path]) -> dict[str, Path]:
     environment = {**os.environ, "LC_ALL": "C"}
     try:
         listing = subprocess.run(
-            ["ldd", *map(str, binaries)], env=environment, capture_output=True, text=True, check=False
+            ["ldd", *map(str, binaries)],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            errors="surrogateescape",
+            check=False,
         ).stdout
     except OSError as error:
         raise UsageError("ldd, which finds Python's shared libraries, is not there", hint="--no-python") from error

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from jobs.runners.hadoop.kill import delete_staged, kill_application
-from jobs.runners.interrupts import uninterrupted
 from nnlib.core.errors import JobError
+from nnlib.core.interrupts import uninterrupted
 
 _APPLICATION = re.compile(r"(?:/\.staging/|Submitting tokens for job: )job_(\d+_\d+)|\bapplication_(\d+_\d+)\b")
 """The client prints the name of its job before it submits it, first in the path of the job's files. An interruption in

@@ -27,6 +27,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from jobs.runners.forked_child import die_with, end_with
+from nnlib.core.standard_streams import open_missing_descriptors
 
 DEAD = -int(signal.SIGKILL)
 """The exit code of tasks whose server has died: they die with it."""
@@ -158,6 +159,7 @@ class _Connection:
 
 def serve(modules: Sequence[str]) -> None:
     """Serve requests: the server's side, in one thread, so that a fork is safe. ``modules`` are imported first."""
+    open_missing_descriptors()  # a host without standard error must not give the number to one of our pipes
     for module in modules:
         importlib.import_module(module)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver handles Ctrl-C: it ends our input
@@ -205,7 +207,7 @@ def _obey(request: dict[str, Any], children: dict[int, int]) -> None:
     try:
         process = os.fork()
     except OSError as error:
-        Path(request["files"][2]).write_text(f"cannot start a process: {error}\n")
+        Path(request["files"][2]).write_text(f"cannot start a process: {error}\n", encoding="utf-8")
         _answer(request["id"], os.EX_OSERR)
         return
     if process == 0:
@@ -234,7 +236,8 @@ def _become(request: dict[str, Any]) -> None:
         handle = os.open(path, os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_TRUNC)
         os.dup2(handle, number)
         os.close(handle)
-    sys.stdin, sys.stdout, sys.stderr = os.fdopen(0), os.fdopen(1, "w"), os.fdopen(2, "w")
+    sys.stdin, sys.stdout = os.fdopen(0, encoding="utf-8"), os.fdopen(1, "w", encoding="utf-8")
+    sys.stderr = os.fdopen(2, "w", encoding="utf-8", errors="backslashreplace")
     os.environ.clear()
     os.environ.update(request["environment"])
     os.chdir(request["directory"])

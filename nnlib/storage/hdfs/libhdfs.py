@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import posixpath
 import subprocess
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -86,7 +87,9 @@ class LibHdfs(ReplaceByRenames):
         program = find_hadoop()
         if new and program is not None:
             command = [program, "fs", "-chmod", "700", f"{self._root}{path}"]
-            done = subprocess.run(command, env=self._environment, capture_output=True, check=False)
+            done = subprocess.run(
+                command, env=self._environment, stdin=subprocess.DEVNULL, capture_output=True, check=False
+            )
             if done.returncode:
                 raise StorageError("cannot be made its owner's alone (hadoop fs -chmod 700 failed)", file=path)
 
@@ -111,12 +114,20 @@ def _status(info: FileInfo) -> FileStatus:
     return FileStatus(info.base_name, info.type == FileType.Directory, info.size or 0)
 
 
+def _output_of(
+    command: Sequence[str], environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+
+
 def _connected(hdfs: HdfsAddress) -> Any:
     from pyarrow.fs import HadoopFileSystem
 
     program = find_hadoop()
     if "CLASSPATH" not in os.environ and program is not None:  # the JVM inside needs Hadoop's jars, one by one
-        done = subprocess.run([program, "classpath", "--glob"], capture_output=True, check=False)
+        done = subprocess.run(
+            [program, "classpath", "--glob"], stdin=subprocess.DEVNULL, capture_output=True, check=False
+        )
         os.environ["CLASSPATH"] = done.stdout.decode().strip()
     host, _, port = hdfs.authority.rpartition(":")
     try:
