@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -27,11 +28,21 @@ def cluster() -> None:
     """
 
 
+class _Folder(click.Path):
+    """A folder's path. An empty one, as a variable of a shell that is not set leaves it, is refused."""
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
+        """Return the path of a text."""
+        if not str(value).strip():
+            self.fail("it is empty: name a folder (. is the current one)", parameter, context)
+        return super().convert(value, parameter, context)
+
+
 def _shared(command: Callable[..., None]) -> Callable[..., None]:
     return click.option(
         "--dir",
         "folder",
-        type=click.Path(file_okay=False, path_type=Path),
+        type=_Folder(file_okay=False, path_type=Path),
         help="The cluster's folder [default: $NNJOBS_CLUSTER, else cluster in the cache folder].",
     )(json_option(command))
 

@@ -47,7 +47,7 @@ def evaluate(
     from jobs.experiments import evaluation
 
     config = load_config(config_path, overrides)
-    folder = output or f"evaluations/{config.name}"
+    folder = f"evaluations/{config.name}" if output is None else output
     with _progress() as progress:
         result = evaluation.evaluate(config, folder, at_once=at_once, timed=timed, report=report, progress=progress)
     for lines in (

@@ -26,6 +26,7 @@ def export(run: str, format_: str, output: str | None, trial: int, as_json: bool
     """
     result = export_model(run, format_, output, trial=trial)
     size = f"{result['bytes']:,} bytes"
-    click.echo(f"{shown_path(result['output'])} ({size}), with its .card.md and .card.json", err=True)
+    cards = ", with its .card.md and .card.json" if result["cards"] else ""
+    click.echo(f"{shown_path(result['output'])} ({size}){cards}", err=True)
     if as_json:
         print_json(result)

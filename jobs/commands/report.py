@@ -24,6 +24,7 @@ def report(runs: tuple[str, ...], output: str | None, as_json: bool) -> None:
     what concerns one run alone is folded.
     """
     result = write_report(runs, output)
-    click.echo(f"{shown_path(result['output'])}, and {len(result['figures'])} files in figures/", err=True)
+    figures = f", and {len(result['figures'])} files in figures/" if result["figures"] else ""
+    click.echo(f"{shown_path(result['output'])}{figures}", err=True)
     if as_json:
         print_json(result)

@@ -47,7 +47,7 @@ def scale(
 
     config = load_config(config_path, overrides)
     counts = sorted({1, *worker_counts(workers)})
-    results = storage(output or f"runs/{config.name}-scale")
+    results = storage(f"runs/{config.name}-scale" if output is None else output)
     if (warning := load_warning()) is not None:
         click.echo(warning, err=True)
     with contextlib.redirect_stdout(sys.stderr):  # whatever prints while training must not get into our JSON

@@ -148,7 +148,8 @@ def _measure(config: Config, counts: Sequence[int], output: str | None) -> list[
 
     if not counts:
         return []
-    return [runs[0] for runs in measure(config, counts, output or f"runs/{config.name}-check", notify=_notify)]
+    folder = f"runs/{config.name}-check" if output is None else output
+    return [runs[0] for runs in measure(config, counts, folder, notify=_notify)]
 
 
 def _compare(measured: Sequence[Timing], predicted: Sequence[TimePrediction], fitted: set[int]) -> list[dict[str, Any]]:

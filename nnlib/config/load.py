@@ -16,7 +16,7 @@ from nnlib.config.schema import Config, stored_config
 from nnlib.config.tagged import unknown_name
 from nnlib.config.unread import chosen_kinds, unread_options
 from nnlib.core.errors import ConfigError
-from nnlib.storage import file_at, has_scheme
+from nnlib.storage import file_at, has_scheme, is_empty_address
 from nnlib.storage.credentials import refuse_credentials
 
 RUNNER = ("runtime", "runner")
@@ -145,8 +145,17 @@ def _validated(document: Document, source: str, unread: Sequence[Problem], is_re
     for key, address in named.items():
         if isinstance(address, str):
             refuse_credentials(address, key=key)
+            if not is_resolved:
+                _refuse_empty(address, key, document, source)
     data = config.data.model_copy(update={"path": _absolute(config.data.path)})
     return config.model_copy(update={"data": data})
+
+
+def _refuse_empty(address: str, key: str, document: Document, source: str) -> None:
+    """Refuse an empty address, as an unset variable of a shell leaves it: it would mean the current directory."""
+    if is_empty_address(address):
+        problem = (tuple(key.split(".")), "is empty: name a file or folder (. is the current one)")
+        raise _error([problem], document, source)
 
 
 def _validate(document: Document, is_resolved: bool) -> tuple[Config | None, list[Problem]]:

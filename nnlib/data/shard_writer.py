@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,40 +16,7 @@ import pyarrow.parquet as pq
 from nnlib.core.errors import UsageError
 from nnlib.data.dataset import MANIFEST, Dataset, Shard, shard_name
 from nnlib.storage import Storage
-
-
-class _Hashed:
-    """A stream that counts and hashes all bytes on their way to another stream. Parquet only appends."""
-
-    closed = False
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
-        self.digest = hashlib.sha256()
-        self.bytes = 0
-
-    def write(self, data: Any) -> int:
-        self.digest.update(data)
-        self.bytes += len(data)
-        return self._stream.write(data)
-
-    def tell(self) -> int:
-        return self.bytes
-
-    def flush(self) -> None:
-        self._stream.flush()
-
-    def writable(self) -> bool:
-        return True
-
-    def readable(self) -> bool:
-        return False
-
-    def seekable(self) -> bool:
-        return False
-
-    def close(self) -> None:
-        """Do nothing: whoever opened the other stream closes it."""
+from nnlib.storage.hashed_stream import HashedStream
 
 
 class ShardWriter:
@@ -117,7 +83,7 @@ def write_shard(
     """Write one shard. It gets its name once all of it is written and ``batches`` ended without an error."""
     name = shard_name(index)
     with files.writing(name) as stream:
-        hashed = _Hashed(stream)
+        hashed = HashedStream(stream)
         with pq.ParquetWriter(hashed, schema, **_parquet_options(schema)) as parquet:
             writer = ShardWriter(parquet, schema, row_group_rows, classes)
             for batch in batches:

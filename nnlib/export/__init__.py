@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from nnlib.core.errors import UsageError
+from nnlib.core.errors import StorageError, UsageError
 from nnlib.storage import Storage, file_at
+from nnlib.storage.outputs import refuse_overlap
 
 if TYPE_CHECKING:
     from nnlib.export.network import Network
@@ -55,7 +56,9 @@ def export(run: str, format_: str, output: str | None = None, *, trial: int = 0)
 
     ``output`` is the file's address; default: the run's name with the format as suffix, in the current directory.
     Returns format, trial, output, cards, bytes and sha256. The three files appear when all are written: nothing is
-    left of an export that fails. Raises `UsageError` for an unknown format, run or trial.
+    left of an export that fails. What is no regular file (a FIFO, ``/dev/stdout``) gets the model and no card. Raises
+    `UsageError` for an unknown format, run or trial, for an output in the run, and where a card, or the file without
+    ``output``, would replace a file of another program.
     """
     from nnlib.export.card import make_card, to_markdown  # numpy and pyarrow: the table above must not need them
     from nnlib.export.network import Network
@@ -68,6 +71,8 @@ def export(run: str, format_: str, output: str | None = None, *, trial: int = 0)
     if output is None:
         number = f"-trial{trial}" if len(model.spec.trials) > 1 else ""
         output = f"{directory.address.rstrip('/').rpartition('/')[2]}{number}.{format_}"
+        _refuse_foreign_model(output)
+    refuse_overlap(output, (run,))
     target, name = file_at(output)
 
     network = Network.of(model)
@@ -79,9 +84,44 @@ def export(run: str, format_: str, output: str | None = None, *, trial: int = 0)
         f"{name}.card.json": (json.dumps(card, ensure_ascii=False, allow_nan=False, indent=2) + "\n").encode(),
         name: data,
     }
+    if target.is_stream(name):
+        files = {name: data}
+    else:
+        _refuse_foreign_card(target, name)
     _write_together(target, files)
     cards = [f"{target.root}/{each}" for each in files if each != name]
     return {"output": f"{target.root}/{name}", "cards": cards, "trial": trial, **file}
+
+
+def _refuse_foreign_model(output: str) -> None:
+    """Refuse a file that the user did not name, if it is there and no export of ours: ours have a card."""
+    target, name = file_at(output)
+    if target.exists(name) and not _has_card(target, name):
+        raise UsageError(
+            "there is such a file, and it has no model card: it may not be one of ours",
+            hint="name the file to write with -o",
+            file=f"{target.root}/{name}",
+        )
+
+
+def _refuse_foreign_card(target: Storage, name: str) -> None:
+    """Refuse to replace files that have the names of a card, but are none."""
+    found = next((each for each in (f"{name}.card.json", f"{name}.card.md") if target.exists(each)), None)
+    if found is not None and not _has_card(target, name):
+        raise UsageError(
+            "this file would be replaced by the model card, and is not one of ours",
+            hint="move it away, or choose another -o",
+            file=f"{target.root}/{found}",
+        )
+
+
+def _has_card(target: Storage, name: str) -> bool:
+    """Return whether there is a card of an exported file."""
+    try:
+        card = json.loads(target.read(f"{name}.card.json"))
+    except (StorageError, ValueError, RecursionError):
+        return False
+    return isinstance(card, dict) and {"format_version", "file", "model", "ledger"} <= card.keys()
 
 
 def _write_together(target: Storage, files: Mapping[str, bytes]) -> None:

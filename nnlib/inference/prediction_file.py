@@ -19,6 +19,7 @@ from nnlib.inference.prediction_table import PredictionTable
 from nnlib.inference.trained_model import CHUNK_ROWS, Predictor, TrainedModel
 from nnlib.run.score_summary import ScoreSummary
 from nnlib.storage import file_at
+from nnlib.storage.outputs import refuse_overlap
 from nnlib.training.scores import ClassificationScore, new_score
 
 COUNTS = ("rows", "confusion", "calibration")
@@ -100,8 +101,11 @@ def predict_to_file(
 
     The columns are those of `nnlib.inference.prediction_table.PredictionTable`; CSV and JSON lines show the
     probabilities by class. Returns rows, output and, where the source has labels, the score. Nothing is left at an
-    address if it fails; of a stream, the rows before the error are written.
+    address if it fails; of a stream, the rows before the error are written. Raises `UsageError` where the output is
+    the source or the run, or lies in them.
     """
+    if isinstance(output, str):
+        refuse_overlap(output, (run, source))
     format_ = choose_format(output if isinstance(output, str) else "-", format_)
     model = TrainedModel.load(run, trial=trial)
     settings.check(model.classes)

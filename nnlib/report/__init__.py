@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from nnlib.core.errors import UsageError
-from nnlib.storage import Storage, file_at, storage
+from nnlib.storage import Storage, file_at, is_stream, storage
+from nnlib.storage.outputs import refuse_overlap, relation
 
 PAGE = "report.html"
 FIGURES = "figures"
@@ -25,7 +26,8 @@ def write_report(runs: Sequence[str], output: str | None = None) -> dict[str, An
         The address of the page (``output``), and those of the figures' files (``figures``).
 
     Raises:
-        UsageError: there is no run, or matplotlib or Jinja2 is not installed.
+        UsageError: there is no run, matplotlib or Jinja2 is not installed, the page would lie in a run (but for the
+            folder of the run itself), or it or a figure would replace a file of another program.
     """
     if not runs:
         raise UsageError("a report needs a run")
@@ -36,17 +38,59 @@ def write_report(runs: Sequence[str], output: str | None = None) -> dict[str, An
     from nnlib.core.numerics import blas_threads
     from nnlib.report.collect import read_series
 
+    folder, name = _page_address(output, runs[0] if len(runs) == 1 else ".")
+    if output is not None:
+        _refuse_overlap(folder, name, runs)
     series = read_series(runs)
-    folder, name = _page_address(output, series[0].run.directory.address if len(runs) == 1 else ".")
+    into_stream = folder.is_stream(name)
+    if not into_stream and folder.exists(name) and not _is_report(folder, name) and not _is_page(output):
+        raise UsageError(
+            f"the folder of the report holds a {name} of another program",
+            hint="choose another folder, or name the page, as in -o other.html",
+            file=f"{folder.root}/{name}",
+        )
     with blas_threads(series[0].run.spec.config.runtime.blas_threads):
         report = make_report(series)
-    files = {f"{FIGURES}/{figure}": data for figure, data in sorted(report.files.items())}
-    folder.write_all({**files, name: report.html.encode()})
-    return {"output": f"{folder.root}/{name}", "figures": [f"{folder.root}/{each}" for each in files]}
+    figures = {} if into_stream else {f"{FIGURES}/{figure}": data for figure, data in sorted(report.files.items())}
+    _refuse_foreign_figures(folder, figures)
+    folder.write_all({name: report.html.encode(), **figures})
+    return {"output": f"{folder.root}/{name}", "figures": [f"{folder.root}/{each}" for each in figures]}
 
 
 def _page_address(output: str | None, default: str) -> tuple[Storage, str]:
     """Return the storage of the page and its name there."""
-    if output is not None and output.endswith((".html", ".htm")):
+    if output is not None and (_is_page(output) or is_stream(output)):
         return file_at(output)
     return storage(default if output is None else output), PAGE
+
+
+def _is_page(output: str | None) -> bool:
+    """Return whether an address is that of the page, not of a folder for it."""
+    return output is not None and output.endswith((".html", ".htm"))
+
+
+def _refuse_overlap(folder: Storage, name: str, runs: Sequence[str]) -> None:
+    """Refuse a page in a run. The folder of the run itself is where its report lies, beside the run's own files."""
+    for run in runs:
+        if relation(folder.uri, run) != "is":
+            refuse_overlap(f"{folder.uri}/{name}", (run,))
+
+
+def _is_report(folder: Storage, name: str) -> bool:
+    """Return whether a file is the page of a report."""
+    with folder.open(name) as stream:
+        return b"nnjobs report</title>" in stream.read(4096)
+
+
+def _refuse_foreign_figures(folder: Storage, figures: Collection[str]) -> None:
+    """Refuse to replace figures where no page of ours is: they may be of another program."""
+    found = next((figure for figure in figures if folder.exists(figure)), None)
+    if found is None:
+        return
+    pages = [name for name in folder.names() if _is_page(name)]
+    if not any(_is_report(folder, name) for name in pages):
+        raise UsageError(
+            "the report would replace this file, which may be another program's: no report of ours is beside it",
+            hint="choose another folder with -o",
+            file=f"{folder.root}/{found}",
+        )

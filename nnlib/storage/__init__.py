@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from nnlib.core.errors import UsageError
-from nnlib.storage.addresses import has_scheme, is_remote_address
+from nnlib.storage.addresses import has_scheme, is_empty_address, is_remote_address
 from nnlib.storage.base import TEMPORARY, Access, Storage
 from nnlib.storage.credentials import refuse_credentials
 from nnlib.storage.local import LocalStorage
@@ -22,7 +22,10 @@ __all__ = [
     "Storage",
     "file_at",
     "has_scheme",
+    "is_empty_address",
     "is_remote_address",
+    "is_stream",
+    "refuse_empty",
     "storage",
 ]
 
@@ -52,8 +55,10 @@ STORAGES: dict[str, Opener] = {"": _local, "file": _local} | dict.fromkeys(("hdf
 def storage(address: str, *, private: bool = False) -> Storage:
     """Return the storage at an address: a path, ``file://...`` or another scheme of `STORAGES`.
 
-    ``private``: new files are for their owner alone (where the storage knows owners).
+    ``private``: new files are for their owner alone (where the storage knows owners). Raises `UsageError` for an
+    address that cannot be used; an empty one is no name of the current directory.
     """
+    refuse_empty(address)
     refuse_credentials(address)
     if "\0" in address or not _is_text(address):
         raise UsageError("a name must be UTF-8 text without NUL, for it is kept in files", address=ascii(address))
@@ -72,13 +77,29 @@ def file_at(address: str) -> tuple[Storage, str]:
 
     Raises `UsageError` where the address names no file (it ends in ``/``, or has a host only).
     """
+    refuse_empty(address)
     scheme, separator, rest = address.rpartition("://")
     folder, slash, name = rest.rpartition("/")
-    if not name or (separator and not slash):
+    if name in ("", ".", "..") or (separator and not slash):
         raise UsageError("this is a directory: name a file in it", address=address)
     if separator:
         return storage(f"{scheme}://{folder or '/'}"), name
     return storage(folder or slash or "."), name
+
+
+def is_stream(address: str) -> bool:
+    """Return whether an address is that of something that is written into, not replaced: a FIFO, ``/dev/stdout``."""
+    path = storage(address).local_path()
+    return path is not None and path.exists() and LocalStorage(path.parent).is_stream(path.name)
+
+
+def refuse_empty(address: str, what: str | None = None) -> None:
+    """Raise `UsageError` for an address that names nothing. ``what`` is the option or key that it was given to."""
+    if is_empty_address(address):
+        raise UsageError(
+            f"{what or 'an address'} is empty: it names no file and no folder",
+            hint="is a variable of the shell not set? For the current folder write .",
+        )
 
 
 def _is_text(name: str) -> bool:

@@ -12,3 +12,8 @@ def is_remote_address(text: str) -> bool:
     """Return whether a text is the address of something on other machines: of any scheme but ``file``."""
     scheme, separator, _ = text.partition("://")
     return bool(separator) and scheme != "file"
+
+
+def is_empty_address(text: str) -> bool:
+    """Return whether an address names nothing, as a variable of a shell that is not set leaves it."""
+    return not text.rpartition("://")[2].strip()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import secrets
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -55,6 +56,17 @@ class Storage(ABC):
     def local_path(self, name: str = "") -> Path | None:
         """Return where a file is on this machine; None if it is on others."""
         return None
+
+    def is_stream(self, name: str) -> bool:
+        """Return whether a name stands for something that is written into, not replaced: a FIFO, ``/dev/stdout``."""
+        return False
+
+    def location(self) -> tuple[str, tuple[str, ...]]:
+        """Return what identifies the file system, and the names of the directories from its top to the root: two
+        addresses of one directory have the same."""
+        scheme, _, rest = self.uri.partition("://")
+        host, _, path = rest.partition("/")
+        return f"{scheme}://{host}", tuple(part for part in path.split("/") if part)
 
     def access(self) -> Access:
         """Return what a process on another machine needs to reach this storage."""
@@ -106,8 +118,12 @@ class Storage(ABC):
         """Return the bytes of a file. Raises `StorageError` if it is not there."""
 
     @abstractmethod
-    def sweep(self, under: str = "") -> None:
-        """Delete what killed writers have left under a directory; call only while no other writes there."""
+    def sweep(self, under: str = "", *, of: Callable[[str], bool] | None = None) -> None:
+        """Delete what killed writers have left under a directory; call only while no other writes there.
+
+        ``of``: only what was to become a file directly in the directory whose name this function accepts, for a
+        directory where others may write other files.
+        """
 
     @abstractmethod
     def delete(self, name: str) -> None:
@@ -117,6 +133,16 @@ class Storage(ABC):
     @contextlib.contextmanager
     def writing(self, name: str) -> Iterator[BinaryIO]:
         """Open a stream that becomes the file, durably, when the block ends without an error; else nothing is left."""
+
+
+_TEMPORARY_NAME = re.compile(rf"\.(.+)\.[0-9a-f]{{8}}(?:\.old)?{re.escape(TEMPORARY)}", re.DOTALL)
+
+
+def is_temporary(name: str, of: Callable[[str], bool] | None = None) -> bool:
+    """Return whether a file's name is one that `temporary_name` makes, of a file whose name ``of`` accepts (None: of
+    any). Other programs have hidden ``.tmp`` files, too."""
+    parts = _TEMPORARY_NAME.fullmatch(name)
+    return parts is not None and (of is None or of(parts[1]))
 
 
 def temporary_name(name: str) -> str:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
 from nnlib.core.errors import StorageError
 from nnlib.storage import fault_hook
-from nnlib.storage.base import TEMPORARY, Storage, temporary_name
+from nnlib.storage.base import TEMPORARY, Storage, is_temporary, temporary_name
+from nnlib.storage.local_target import WriteTarget, open_stream, write_target
 from nnlib.storage.traffic import PROCESS, Traffic
 
 
@@ -31,6 +33,10 @@ class LocalStorage(Storage):
     def local_path(self, name: str = "") -> Path:
         return self._at(name)
 
+    def is_stream(self, name: str) -> bool:
+        with _explained("write", self._at(name)):
+            return not self._at(name).is_dir() and write_target(self._at(name)).is_stream
+
     def _at(self, name: str) -> Path:
         return self.path / name if name else self.path
 
@@ -44,11 +50,19 @@ class LocalStorage(Storage):
 
     @contextlib.contextmanager
     def writing(self, name: str) -> Iterator[BinaryIO]:
-        target = self._at(name)
-        with _explained("write", target), self._temporary(target) as (temporary, stream):
-            yield stream
-            _replace(target, temporary, stream)
-            _sync_directory(target.parent)
+        """A link is written through, and an existing file keeps its mode (`nnlib.storage.local_target`). What is no
+        regular file is written into: what a failure leaves there, nobody can take back."""
+        path = self._at(name)
+        with _explained("write", path):
+            target = write_target(path)
+            if target.is_stream:
+                with open_stream(target) as stream:
+                    yield stream
+                return
+            with self._temporary(target.path, target) as (temporary, stream):
+                yield stream
+                _replace(target.path, temporary, stream)
+                _sync_directory(target.path.parent)
 
     def write(self, name: str, data: bytes) -> None:
         with self.writing(name) as stream:
@@ -57,12 +71,20 @@ class LocalStorage(Storage):
     def write_all(self, files: Mapping[str, bytes]) -> None:
         """Each directory is made durable once, not for each of its files: waiting for the disk is a round's largest
         cost besides its training."""
+        folders: dict[Path, None] = {}
         for name, data in files.items():
-            target = self._at(name)
-            with _explained("write", target), self._temporary(target) as (temporary, stream):
-                stream.write(data)
-                _replace(target, temporary, stream)
-        for folder in dict.fromkeys(self._at(name).parent for name in files):
+            path = self._at(name)
+            with _explained("write", path):
+                target = write_target(path)
+                if target.is_stream:
+                    with open_stream(target) as stream:
+                        stream.write(data)
+                    continue
+                with self._temporary(target.path, target) as (temporary, stream):
+                    stream.write(data)
+                    _replace(target.path, temporary, stream)
+                folders[target.path.parent] = None
+        for folder in folders:
             with _explained("write", folder):
                 _sync_directory(folder)
 
@@ -76,25 +98,34 @@ class LocalStorage(Storage):
                 os.link(temporary, target)  # atomic, and fails if the target exists: rename would overwrite
             except FileExistsError:
                 return False
+            except OSError as error:
+                if error.errno not in _NO_LINKS:
+                    raise
+                return _create_without_link(target, data)
             _sync_directory(target.parent)
             return True
 
     @contextlib.contextmanager
-    def _temporary(self, target: Path) -> Iterator[tuple[Path, BinaryIO]]:
-        """A new file beside the target, gone when the block ends (unless it became the target)."""
-        if not target.parent.is_dir():
-            self._make_directory(target.parent)
-        temporary = target.with_name(temporary_name(target.name))
+    def _temporary(self, path: Path, target: WriteTarget | None = None) -> Iterator[tuple[Path, BinaryIO]]:
+        """A new file beside ``path``, gone when the block ends (unless it became that file). It has the mode of the
+        ``target`` that it is to replace."""
+        if not path.parent.is_dir():
+            self._make_directory(path.parent)
+        temporary = path.with_name(temporary_name(path.name))
+        is_private = self._private or (target is not None and target.found is not None)
         try:
             fault_hook.step("create", temporary)
-            temporary.touch(0o600 if self._private else 0o666, exist_ok=False)
+            temporary.touch(0o600 if is_private else 0o666, exist_ok=False)
             with temporary.open("wb") as stream:
+                if target is not None:
+                    target.take_over_mode(stream.fileno())
                 yield temporary, stream
         finally:
             fault_hook.step("clean", temporary)
             temporary.unlink(missing_ok=True)
 
     def _make_directory(self, path: Path) -> None:
+        path = Path(os.path.realpath(path))  # a link to a directory that is still to be made
         missing = [each for each in (path, *path.parents) if not each.is_dir()]
         for each in reversed(missing):
             fault_hook.step("mkdir", each)
@@ -102,9 +133,11 @@ class LocalStorage(Storage):
             each.mkdir(0o700 if own else 0o777, exist_ok=True)
             _sync_directory(each.parent)
 
-    def sweep(self, under: str = "") -> None:
-        """Delete what writers that were killed have left; call only while no other writes here."""
-        for path in sorted(self._at(under).rglob(f".*{TEMPORARY}")):
+    def sweep(self, under: str = "", *, of: Callable[[str], bool] | None = None) -> None:
+        folder = self._at(under)
+        for path in sorted((folder.rglob if of is None else folder.glob)(f".*{TEMPORARY}")):
+            if not is_temporary(path.name, of):
+                continue
             fault_hook.step("sweep", path)
             with _explained("delete", path):
                 path.unlink(missing_ok=True)
@@ -134,11 +167,30 @@ class LocalStorage(Storage):
                 path.unlink(missing_ok=True)
 
 
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
+"""What file systems without hard links (FAT, some network disks) answer."""
+
+
+def _create_without_link(target: Path, data: bytes) -> bool:
+    """Write a file unless it is there, on a file system without hard links: for a moment it is seen half written."""
+    try:
+        with target.open("xb") as stream:
+            stream.write(data)
+            _durable(stream)
+    except FileExistsError:
+        return False
+    _sync_directory(target.parent)
+    return True
+
+
 @contextlib.contextmanager
 def _explained(action: str, path: Path) -> Iterator[None]:
-    """Turn the operating system's errors into ours."""
+    """Turn the operating system's errors into ours, but for that of a reader that went away: `nnjobs ... | head` is no
+    failure."""
     try:
         yield
+    except BrokenPipeError:
+        raise
     except FileNotFoundError as error:
         raise StorageError("no such file or directory", file=str(path)) from error
     except OSError as error:

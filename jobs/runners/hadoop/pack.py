@@ -25,12 +25,15 @@ from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from types import CodeType
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import jobs
 import nnlib
 from nnlib.core.errors import StorageError, UsageError
 from nnlib.core.events import Note
+from nnlib.storage import file_at
+from nnlib.storage.hashed_stream import HashedStream
+from nnlib.storage.outputs import refuse_overlap
 
 ROOTS: tuple[str, ...] = (
     *("numpy", "scipy", "pyarrow", "threadpoolctl"),
@@ -248,28 +251,37 @@ def _shared_libraries(binaries: Sequence[Path]) -> dict[str, Path]:
     return {name: Path(path) for name, path in libraries if not SYSTEM_LIBRARIES.match(name)}
 
 
-def pack(target: Path, *, torch: bool = False, python: bool = True) -> str:
-    """Write the whole environment, nnjobs included, into one archive; return its SHA-256.
+@dataclass(frozen=True)
+class PackedArchive:
+    """An archive that was written: its address, its bytes and their SHA-256."""
 
-    An older archive is replaced as a whole. Raises `StorageError` if the archive cannot be written.
+    address: str
+    bytes: int
+    sha256: str
+
+
+def pack(target: str, *, torch: bool = False, python: bool = True) -> PackedArchive:
+    """Write the whole environment, nnjobs included, into one archive at the address ``target``.
+
+    An older archive is replaced as a whole. Raises `UsageError` where the archive would replace a part of the
+    environment, and `StorageError` if it cannot be written.
     """
     entries = environment_entries(torch=torch, python=python) + code_entries(f"{PACKAGES}/")
+    folder, name = file_at(target)
+    if folder.exists(name):
+        refuse_overlap(target, [str(entry.source) for entry in entries if entry.source is not None])
     return _write(target, entries)
 
 
-def _write(target: Path, entries: Iterable[ArchiveEntry]) -> str:
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+def _write(target: str, entries: Iterable[ArchiveEntry]) -> PackedArchive:
+    folder, name = file_at(target)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as stream:
-            write_archive(stream, entries)
-        digest = hash_of(temporary)
-        temporary.replace(target)
-        return digest
+        with folder.writing(name) as stream:
+            hashed = HashedStream(stream)
+            write_archive(cast(BinaryIO, hashed), entries)
     except OSError as error:
-        raise StorageError(f"cannot write the archive: {error.strerror or error}", file=str(target)) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+        raise StorageError(f"cannot write the archive: {error.strerror or error}", file=target) from error
+    return PackedArchive(f"{folder.root}/{name}", hashed.bytes, hashed.digest.hexdigest())
 
 
 def hash_of(path: Path) -> str:
@@ -287,7 +299,7 @@ def cached_environment(notify: Callable[[Note], None]) -> tuple[Path, str]:
         return path, path.name.removesuffix(".tar.gz").partition("-")[2]
     notify(Note("packing the tasks' environment, once"))
     temporary = folder / f"{key}.tar.gz"
-    digest = _write(temporary, environment_entries())
+    digest = _write(str(temporary), environment_entries()).sha256
     path = temporary.replace(folder / f"{key}-{digest}.tar.gz")
     _forget_old(folder)
     return path, digest

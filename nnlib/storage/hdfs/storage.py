@@ -9,13 +9,14 @@ import contextlib
 import io
 import posixpath
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import BinaryIO, cast
+from urllib.parse import urlsplit
 
 from nnlib.core.errors import StorageError
 from nnlib.storage import fault_hook
-from nnlib.storage.base import TEMPORARY, Access, Storage, temporary_name
+from nnlib.storage.base import TEMPORARY, Access, Storage, is_temporary, temporary_name
 from nnlib.storage.hdfs.choose_client import client_of
 from nnlib.storage.hdfs.client import AlreadyThereError, HdfsClient
 from nnlib.storage.hdfs.hadoop_config import locate
@@ -46,6 +47,11 @@ class HdfsStorage(Storage):
         self._hdfs = hdfs
         self._shared_client = client or client_of(hdfs)
         self.traffic = Traffic(PROCESS)
+
+    def location(self) -> tuple[str, tuple[str, ...]]:
+        """``hdfs://`` and ``webhdfs://`` lead to the same NameNodes by different ports."""
+        hosts = sorted({urlsplit(url).hostname or "" for url in self._hdfs.urls})
+        return f"hdfs://{','.join(hosts)}", tuple(part for part in self._path.split("/") if part)
 
     def access(self) -> Access:
         return self._hdfs.access()
@@ -182,7 +188,7 @@ class HdfsStorage(Storage):
                 return False
         return True
 
-    def sweep(self, under: str = "") -> None:
+    def sweep(self, under: str = "", *, of: Callable[[str], bool] | None = None) -> None:
         folders = [self._at(under)]
         while folders:
             folder = folders.pop()
@@ -190,8 +196,8 @@ class HdfsStorage(Storage):
                 for entry in self._client.list(folder):
                     path = posixpath.join(folder, entry.name)
                     if entry.directory:
-                        folders.append(path)
-                    elif entry.name.startswith(".") and entry.name.endswith(TEMPORARY):
+                        folders += [path] if of is None else []
+                    elif is_temporary(entry.name, of):
                         fault_hook.step("sweep", path)
                         self._client.sweep(path)
 
