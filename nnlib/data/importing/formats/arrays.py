@@ -15,8 +15,25 @@ from nnlib.data.columns import Columns
 from nnlib.data.importing.formats.table import Role, Table, rows_per_chunk
 from nnlib.data.importing.read_options import ReadOptions
 
-FEATURES = ("X", "x", "data", "features", "images", "arr_0")
-LABELS = ("y", "Y", "labels", "label", "target", "targets", "arr_1")
+FEATURES = ("X", "x", "data", "features", "images", "arr_0", "inputs", "samples", "vectors")
+LABELS = ("y", "Y", "labels", "label", "target", "targets", "arr_1", "classes")
+PARTS = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation", "test": "test"}
+"""A part of the rows, as names of arrays spell it -> its value in the column ``split``."""
+
+_FEATURES_OF_PART = (
+    "x_*",
+    "X_*",
+    "*_x",
+    "*_X",
+    "*X",
+    "*_images",
+    "*_data",
+    "*_features",
+    "*_inputs",
+    "images_*",
+    "data_*",
+)
+_LABELS_OF_PART = ("y_*", "Y_*", "*_y", "*_Y", "*y", "*Y", "*_labels", "*_label", "*_targets", "labels_*", "target_*")
 MOST_TEXT_BYTES = 1 << 16
 
 
@@ -84,12 +101,12 @@ def array_table(
         array = arrays[name]
         if not array.shape:
             raise DataError("is a single number, not an array of rows", file=file, column=name)
-        allowed = "biufUS" if name == label else "biuf"
+        allowed = "biufUSM" if name == label else "biufmM"
         if array.dtype.hasobject:
             hint = "save plain numbers or strings"
             raise DataError("holds Python objects, which are never unpickled", hint=hint, file=file, column=name)
         if array.dtype.kind not in allowed:
-            raise DataError(f"expected numbers, found {array.dtype}", file=file, column=name)
+            raise DataError(f"expected numbers, found {_shown(array.dtype)}", file=file, column=name)
         if array.dtype.kind in "US" and array.dtype.itemsize > MOST_TEXT_BYTES:
             raise DataError(
                 f"has texts of {array.dtype.itemsize:,} bytes: no labels are so long", file=file, column=name
@@ -116,7 +133,7 @@ def array_table(
             for name, stream in streams.items():
                 block = next(stream)
                 block = block.reshape(len(block), -1) if name in shapes else block.reshape(len(block))
-                chunk[name] = block if block.dtype.isnative else block.astype(block.dtype.newbyteorder("="))
+                chunk[name] = plain_block(block)
             if any(len(block) != min(size, rows - start) for block in chunk.values()):
                 raise DataError("an array ended early", file=file)
             yield chunk
@@ -136,11 +153,81 @@ def array_table(
     )
 
 
-def keyed_table(file: str, arrays: Mapping[str, ArrayColumn], options: ReadOptions) -> Table:
-    """Return a table of named arrays, whose features and label have the names in ``options`` or the usual ones.
+def plain_block(block: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return an array in this machine's byte order, and as float64 where its floats are longer."""
+    if block.dtype.kind == "f" and block.dtype.itemsize > 8:
+        return block.astype(np.float64)
+    return block if block.dtype.isnative else block.astype(block.dtype.newbyteorder("="))
 
-    Raises `UsageError` if it is not clear which they are, and `DataError` for arrays that cannot be used.
+
+def _shown(dtype: np.dtype[Any]) -> str:
+    return "a structured array" if dtype.names else str(dtype)
+
+
+def structured_table(file: str, array: ArrayColumn) -> Table:
+    """Return a table with a column for each field of a structured array of one axis, as a file with a header has them.
+
+    A field with a shape is a column of vectors. Raises `DataError` for other arrays and for fields of Python objects.
     """
+    if len(array.shape) != 1:
+        raise DataError(f"is a structured array of shape {array.shape}, it must have one axis", file=file)
+    kinds: dict[str, np.dtype[Any]] = {name: array.dtype[name] for name in array.dtype.names or ()}
+    for name, kind in kinds.items():
+        if kind.hasobject:
+            hint = "save plain numbers or strings"
+            raise DataError("holds Python objects, which are never unpickled", hint=hint, file=file, column=name)
+    shapes = {name: kind.shape for name, kind in kinds.items() if math.prod(kind.shape) != 1}
+
+    def chunks(roles: Mapping[str, Role]) -> Iterator[Columns]:
+        for name in roles:
+            allowed = "biufmM" if name in shapes else "biufUSM" if roles[name] != "number" else "biufmM"
+            if kinds[name].base.kind not in allowed:
+                raise DataError(f"expected numbers, found {kinds[name].base}", file=file, column=name)
+        for block in array.blocks(rows_per_chunk(array.row_bytes)):
+            shaped = {name: block[name].reshape(len(block), *([-1] if name in shapes else [])) for name in roles}
+            yield {name: plain_block(np.ascontiguousarray(column)) for name, column in shaped.items()}
+
+    types = {name: kind.base.name for name, kind in kinds.items()}
+    return Table(file, tuple(kinds), chunks, shapes, types, rows=array.shape[0])
+
+
+def keyed_tables(file: str, arrays: Mapping[str, ArrayColumn], options: ReadOptions) -> list[Table]:
+    """Return the tables of named arrays, whose features and label have the names in ``options`` or the usual ones.
+
+    That is one table, or one for each part of the rows where arrays have names such as ``x_train`` and ``x_test``
+    alone; several get an extra column ``split``. Raises `UsageError` if it is not clear which arrays are meant, and
+    `DataError` for arrays that cannot be used.
+    """
+    named = [name for name in options.likely_features if name in arrays]
+    if options.features or options.label or named or any(name in arrays for name in FEATURES):
+        return [_keyed_table(file, arrays, options)]
+    parts = _parts(list(arrays))
+    return [_part_table(file, arrays, *part, several=len(parts) > 1) for part in parts] or [
+        _keyed_table(file, arrays, options)
+    ]
+
+
+def _parts(names: Sequence[str]) -> list[tuple[str, str, str | None]]:
+    """Return the value of the split column, the features and the labels of each part, the training rows first."""
+    parts: dict[str, tuple[str, str, str | None]] = {}
+    for part, value in PARTS.items():
+        features = [name.replace("*", part) for name in _FEATURES_OF_PART if name.replace("*", part) in names]
+        labels = [name.replace("*", part) for name in _LABELS_OF_PART if name.replace("*", part) in names]
+        if features and value not in parts:
+            parts[value] = (value, features[0], labels[0] if labels else None)
+    return list(parts.values())
+
+
+def _part_table(
+    file: str, arrays: Mapping[str, ArrayColumn], part: str, features: str, label: str | None, *, several: bool
+) -> Table:
+    chosen = {"x": arrays[features]} | ({"y": arrays[label]} if label else {})
+    if several:
+        chosen["split"] = ArrayColumn.of(np.broadcast_to(np.array(part), arrays[features].shape[:1]))
+    return array_table(file, chosen, ["x"], "y" if label else None, ("split",) if several else ())
+
+
+def _keyed_table(file: str, arrays: Mapping[str, ArrayColumn], options: ReadOptions) -> Table:
     names = list(arrays)
     features = list(options.features) or [name for name in options.likely_features if name in names]
     features = features or [choose_array(names, None, FEATURES, "features", "--features", file)]

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nnlib.core.errors import DataError
-from nnlib.data.importing.formats.arrays import FEATURES, LABELS, ArrayColumn, keyed_table
+from nnlib.data.importing.formats.arrays import FEATURES, LABELS, ArrayColumn, keyed_tables
 from nnlib.data.importing.formats.table import Table
 from nnlib.data.importing.read_options import ReadOptions
 
@@ -103,10 +103,10 @@ class _Bytes:
 def open_mat(files: Sequence[str], options: ReadOptions) -> list[Table]:
     """Open MATLAB files. Raises `DataError` for files that are damaged or hold no numeric matrix of the names
     wanted."""
-    return [_open(file, options) for file in files]
+    return [table for file in files for table in _open(file, options)]
 
 
-def _open(file: str, options: ReadOptions) -> Table:
+def _open(file: str, options: ReadOptions) -> list[Table]:
     with _explained(file), Path(file).open("rb") as stream:
         variables = {variable.name: variable for variable in _variables(stream, Path(file).stat().st_size)}
     if not variables:
@@ -115,7 +115,7 @@ def _open(file: str, options: ReadOptions) -> Table:
         if name in variables and (other := variables[name].other):
             raise DataError(f"expected a numeric matrix, found a {other} array", file=file, column=name)
     columns = {name: _column(file, variable) for name, variable in variables.items() if variable.other is None}
-    return keyed_table(file, columns, options)
+    return keyed_tables(file, columns, options)
 
 
 @contextlib.contextmanager

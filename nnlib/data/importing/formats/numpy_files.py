@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from nnlib.core.errors import DataError, UsageError
-from nnlib.data.importing.formats.arrays import ArrayColumn, array_table, keyed_table
+from nnlib.data.importing.formats.arrays import ArrayColumn, array_table, keyed_tables, structured_table
+from nnlib.data.importing.formats.sparse_files import is_sparse, sparse_table
 from nnlib.data.importing.formats.table import Table
 from nnlib.data.importing.read_options import ReadOptions
 
@@ -31,7 +32,20 @@ _HEADERS: dict[tuple[int, int], tuple[int, Callable[[IO[bytes]], tuple[tuple[int
 
 def open_npz(files: Sequence[str], options: ReadOptions) -> list[Table]:
     """Open ``.npz`` files. Raises `DataError` for damaged files and `UsageError` if features or label are not clear."""
-    return [keyed_table(file, _members(file), options) for file in files]
+    return [table for file in files for table in _npz_tables(file, options)]
+
+
+def _npz_tables(file: str, options: ReadOptions) -> list[Table]:
+    members = _members(file)
+    if is_sparse(members):
+        labels = options.label if (options.label or "").endswith(".npy") else None
+        return [
+            sparse_table(file, members, options.label, None if labels is None else _column(labels, _mapped(labels)))
+        ]
+    structured = next(iter(members.values())) if len(members) == 1 else None
+    if structured is not None and structured.dtype.names:
+        return [structured_table(file, structured)]
+    return keyed_tables(file, members, options)
 
 
 def open_npy(files: Sequence[str], options: ReadOptions) -> list[Table]:
@@ -42,7 +56,9 @@ def open_npy(files: Sequence[str], options: ReadOptions) -> list[Table]:
     tables = []
     for file in files:
         matrix = _mapped(file)
-        if options.label is None:
+        if matrix.dtype.names:
+            tables.append(structured_table(file, _column(file, matrix)))
+        elif options.label is None:
             tables.append(array_table(file, {"x": _column(file, matrix)}, ["x"], None))
         elif options.label.endswith(".npy"):
             if len(files) > 1:
@@ -85,7 +101,7 @@ def _column(
         for start in range(0, len(matrix), rows):
             yield part(_mapped(file)[start : start + rows])
 
-    shape = matrix.shape if row_shape is None else (len(matrix), *row_shape)
+    shape = matrix.shape if row_shape is None else (matrix.shape[0], *row_shape)
     return ArrayColumn(shape, matrix.dtype, blocks)
 
 
@@ -143,6 +159,9 @@ def _member(file: str, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Array
         try:
             with zipfile.ZipFile(file) as reopened, reopened.open(info) as stream:
                 stream.read(offset)
+                if not shape:
+                    yield np.frombuffer(stream.read(), dtype).reshape(())
+                    return
                 if fortran and len(shape) > 1:
                     yield from _column_major(stream, shape, dtype, rows)
                     return

@@ -346,7 +346,7 @@ class TestHostileNumPy:
         message = refused(tmp_path, tmp_path / "a.npz")
         assert all(part in message for part in ("row 18", "column X[2]"))
 
-    @pytest.mark.parametrize("dtype", [np.complex64, "datetime64[s]", "U3", "i4,f4"])
+    @pytest.mark.parametrize("dtype", [np.complex64, "U3", "i4,f4"])
     def test_wrong_types(self, tmp_path: Path, dtype: Any) -> None:
         np.savez(tmp_path / "a.npz", X=np.zeros((N, 2), dtype), y=Y)
         assert "expected numbers" in refused(tmp_path, tmp_path / "a.npz")
