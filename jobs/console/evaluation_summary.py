@@ -23,11 +23,11 @@ def score_lines(
     Published numbers are further columns if the configuration names any. Of a sweep (``chosen``: the choice of each run
     by its name) only the trials of the chosen combination count; where nothing was chosen each combination is a line.
     """
-    rows = [Score(**score) for score in scores]
+    rows = [Score.from_json(score) for score in scores]
     if chosen:
         known = {name: json.dumps(choice["overrides"], sort_keys=True) for name, choice in chosen.items() if choice}
         rows = [row for row in rows if known.get(_variant(row).name, row.overrides) == row.overrides]
-    metric = "accuracy" if any(row.accuracy is not None for row in rows) else "r2"
+    metric = "accuracy" if any(row.main == "accuracy" for row in rows) else "r2"
     columns = list(dict.fromkeys(_variant(row) for row in rows))
     published = {row.epochs: row for row in PAPER} if config.evaluate.published == "paper" else {}
     apart = bool(config.sweep) and not any((chosen or {}).values())
@@ -40,7 +40,7 @@ def score_lines(
         for group in groups:
             selected = [row for row in rows if row.epoch == epoch and group in (None, row.overrides)]
             values = {
-                column: [getattr(row, metric) for row in selected if _variant(row) == column] for column in columns
+                column: [row.metrics.get(metric) for row in selected if _variant(row) == column] for column in columns
             }
             line = [str(epoch), *(_spread(values[column], metric) for column in columns)]
             if published:

@@ -11,13 +11,14 @@ import os
 import shlex
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TextIO, cast
 
 from jobs.console.output import is_terminal, printable
 from jobs.console.worker_lines import group_lines
 from nnlib.core.events import Event, GroupProgress, Note, PhaseStarted, RoundDone, RunDone, RunStarted, TrialStopped
+from nnlib.core.metrics import METRICS, is_share
 from nnlib.core.run_result import RunResult
 from nnlib.evaluation.model_selection import choice_text, trial_text
 from nnlib.run.names import run_names
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 
 EVERY_SECONDS = 2.0
 """Rounds faster than this share a line where there is no terminal."""
+
+SHOWN = ("balanced_accuracy", "f1_macro", "roc_auc", "average_precision", "log_loss", "rmse", "mae")
+"""The metrics that stand below the main one."""
 
 BAR = 8
 """Columns of the progress bar."""
@@ -261,11 +265,12 @@ def final_line(result: RunResult) -> str:
 def summary_lines(result: RunResult, started: RunStarted | None = None) -> list[str]:
     """Return the end of a run: its score, also by split if there are several, where the model is, what to do next."""
     lines = [_score_of(result) or "trained; no rows were left to test on"]
+    if others := metrics_text(result.scores):
+        lines.append(f"  {others}")
     trials = result.trials
     if len(trials) > 1:
         for trial in trials[:20]:
-            r2 = None if trial.regression is None else trial.regression.r2
-            lines.append(f"  {trial_text(trial.name)}  {score_text(trial.test_accuracy, r2)}")
+            lines.append(f"  {trial_text(trial.name)}  {score_text(trial.test_accuracy, trial.scores.get('r2'))}")
         lines += [f"  ... and {len(trials) - 20} more"] if len(trials) > 20 else []
     scores = [trial.test_accuracy for trial in trials if trial.test_accuracy is not None]
     if len(scores) > 1:
@@ -303,6 +308,13 @@ def score_text(accuracy: float | None, r2: float | None) -> str:
     if accuracy is not None:
         return f"test accuracy {percent(accuracy)}"
     return "" if r2 is None else f"test r2 {r2:.4f}"
+
+
+def metrics_text(scores: Mapping[str, float | None]) -> str:
+    """Return the metrics that stand below the main one, such as "macro F1 0.9312, ROC AUC 0.9873"; "" where there are
+    none. The names are those of `nnlib.core.metrics`."""
+    known = [(METRICS[name].title, name, scores[name]) for name in SHOWN if scores.get(name) is not None]
+    return ", ".join(f"{title} {percent(value) if is_share(name) else f'{value:.4g}'}" for title, name, value in known)
 
 
 def resume_line(run_dir: str) -> str:

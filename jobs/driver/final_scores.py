@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from jobs.mapreduce.launcher import RoundLauncher, model_files
 from nnlib.core.arrays import Vector
 from nnlib.core.errors import MismatchError
-from nnlib.core.run_result import DivergedTrial, RegressionScores, RunResult, TrialName, TrialResult
+from nnlib.core.metrics import metrics_of
+from nnlib.core.run_result import DivergedTrial, RunResult, TrialName, TrialResult
 from nnlib.evaluation.model_selection import chosen_combination, combinations_of
 from nnlib.run.checkpoint import Checkpoint
 from nnlib.run.final_result import FinalResult, FinalTrial
-from nnlib.run.model_file import model_digest, named_arrays
+from nnlib.run.model_file import model_digest, named_arrays, pack
 from nnlib.run.round_metrics import TrialScores
 from nnlib.run.round_store import RoundStore
 from nnlib.training.advance import watch
@@ -26,12 +27,15 @@ def final_scores(
     last: Checkpoint,
     rounds: int | None,
     outputs: Mapping[int, TrialOutput] | None = None,
+    *,
+    detailed: bool = True,
 ) -> tuple[FinalResult, dict[str, Vector]]:
     """Choose which model of each trial is kept; returns their scores, and their arrays by name.
 
     ``rounds`` is the number of rounds planned. ``outputs`` are the scores of the last models, if they are known; else
     a job of 0 epochs makes them. With ``train.keep: best`` a trial's model is the one of the round with the least
-    validation loss.
+    validation loss, or the best `train.stop.metric`. Rounds are not scored in detail, so another job scores such models
+    again, unless ``detailed`` is false: then no score has details.
     """
     spec, everyone = site.spec, range(len(site.spec.trials))
     if outputs is None:
@@ -45,7 +49,7 @@ def final_scores(
         model, round_ = state.model, state.round
         if spec.config.train.keep == "best" and state.status != "diverged":
             if state.status == "active":
-                watch(state, state.round, scores.validation.loss, spec.config)
+                watch(state, state.round, scores.validation, spec.config)
             if state.best_round is not None and state.best_round != state.round:
                 round_ = state.best_round
                 model = store.model(index, round_)
@@ -64,7 +68,32 @@ def final_scores(
                 scores=scores,
             )
         )
-    return FinalResult(last.round, rounds, spec.dataset.task, model_digest(kept), tuple(trials)), arrays
+    final = FinalResult(last.round, rounds, spec.dataset.task, model_digest(kept), tuple(trials))
+    if not detailed:
+        return final.without_details(), arrays
+    earlier = [trial.trial for trial in trials if trial.round != last.trials[trial.trial].round]
+    if earlier:
+        final = _with_details(site, final, arrays, earlier, model_files(store, last)[1])
+    return final, arrays
+
+
+def _with_details(
+    site: RoundLauncher, final: FinalResult, arrays: Mapping[str, Vector], earlier: Sequence[int], state: str | None
+) -> FinalResult:
+    """Score the models of the ``earlier`` trials again, in detail.
+
+    ``state`` is the address of an averaged optimizer state of any round: tasks read one, though scores do not depend on
+    it. Where workers were missing, other rows were scored than in the model's own round: then its scores stay without
+    details.
+    """
+    outputs = site.run("score", final.rounds, earlier, site.session.put("kept.safetensors", pack(arrays)), state)
+    trials = list(final.trials)
+    for index in earlier:
+        again, before = outputs[index].scores, trials[index].scores
+        assert again is not None
+        if again.without_details() == before.without_details():
+            trials[index] = replace(trials[index], scores=again)
+    return replace(final, trials=tuple(trials))
 
 
 def _scores_of(store: RoundStore, trial: int, round_: int) -> TrialScores:
@@ -78,10 +107,10 @@ def _scores_of(store: RoundStore, trial: int, round_: int) -> TrialScores:
 def result_of(final: FinalResult, run_dir: str, seconds: float) -> RunResult:
     """Make the result of a run from its final scores; ``seconds`` is what the command took."""
     classes = final.task == "classification"
-    trials = tuple(_trial_result(trial, classes=classes) for trial in final.trials)
+    trials = tuple(map(_trial_result, final.trials))
     is_sweep = any(trial.overrides for trial in final.trials)
     return RunResult(
-        test_accuracy=mean([trial.test_accuracy for trial in trials]) if classes else None,
+        scores={name: mean([trial.scores.get(name) for trial in trials]) for name in _names(trials, final.task)},
         trials=trials,
         model_sha256=final.model_sha256,
         rounds=final.rounds,
@@ -94,20 +123,22 @@ def result_of(final: FinalResult, run_dir: str, seconds: float) -> RunResult:
         ),
         chosen=chosen_combination(combinations_of(final.trials)) if is_sweep else None,
         is_regression=not classes,
-        test_r2=None if classes else mean([trial.test.value("r2") for trial in final.trials]),
     )
 
 
-def _trial_result(trial: FinalTrial, *, classes: bool) -> TrialResult:
-    test = trial.test
+def _names(trials: Sequence[TrialResult], task: str) -> list[str]:
+    """The metrics that any trial has, in the order of the table."""
+    return [name for name in metrics_of(task) if any(name in trial.scores for trial in trials)]
+
+
+def _trial_result(trial: FinalTrial) -> TrialResult:
     return TrialResult(
         name=_name_of(trial),
-        test_accuracy=test.value("accuracy"),
-        test_loss=test.loss,
+        scores=trial.test.values(),
         status=trial.status,
         round=trial.round,
-        regression=None if classes else RegressionScores(*(test.value(name) for name in ("r2", "mse", "mae"))),
         missing=trial.scores.missing,
+        approximate=trial.test.error,
     )
 
 

@@ -308,7 +308,9 @@ def _facts_of(trial: Trial) -> bytes:
 
 
 def _verify_final(run: RunDirectory, site: RoundLauncher, store: RoundStore, last: int, result: Verification) -> None:
-    final, arrays = final_scores(site, store, store.load(last), round_count(site.spec.config))
+    finished = run.final()
+    detailed = finished is not None and finished.has_details
+    final, arrays = final_scores(site, store, store.load(last), round_count(site.spec.config), detailed=detailed)
     if final_bytes(final) != run.storage.read(FINAL_METRICS):
         result.problems.append("final/metrics.json: recomputing gives other scores")
     kept = run.final_arrays()

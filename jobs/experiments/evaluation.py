@@ -14,7 +14,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 from nnlib.config.render import to_yaml
@@ -83,7 +83,7 @@ def evaluate(
         "output": folder.root,
         "seconds": seconds,
         "runs": {variant.name: results[variant].run_dir for variant in wanted},
-        "scores": [asdict(score) for score in scores],
+        "scores": [score.to_json() for score in scores],
         "chosen": {variant.name: choice and choice.to_json() for variant, choice in chosen.items()}
         if config.sweep
         else None,
@@ -189,7 +189,7 @@ def write_scores(folder: Storage, scores: Sequence[Score]) -> None:
 
     with folder.writing("results.parquet") as stream:
         pq.write_table(to_table(scores), stream, compression="zstd")
-    folder.write("results.json", canonical({"scores": [asdict(score) for score in scores]}))
+    folder.write("results.json", canonical({"scores": [score.to_json() for score in scores]}))
 
 
 def _cores(config: Config) -> int:

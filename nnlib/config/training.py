@@ -12,8 +12,9 @@ from pydantic import Field
 
 from nnlib.config.kinds import MODELS, OPTIMIZERS, OUTER_STEPS, SCHEDULES
 from nnlib.config.options import ModelOptions, OptimizerOptions, OuterOptions, ScheduleOptions
-from nnlib.config.section import Count, PositiveInt, Section
+from nnlib.config.section import Count, PositiveInt, Section, since
 from nnlib.config.tagged import tagged_section, tagged_union
+from nnlib.core.metrics import METRICS
 
 
 class _Numbers(Section):
@@ -34,10 +35,21 @@ Outer = OuterOptions
 """The section `sync.outer`, whatever the kind."""
 
 
+if TYPE_CHECKING:
+    MetricName = str
+else:
+    MetricName = Literal[("loss", *(name for name in METRICS if name != "loss"))]
+
+
 class Stop(Section):
     """Early stopping."""
 
     patience: PositiveInt = Field(description="scored rounds without improvement before a trial stops")
+    metric: MetricName = Field(
+        "loss",
+        description="what is to improve on the validation rows; `train.keep: best` keeps the round where it is best",
+        json_schema_extra=since("0.2", before="loss"),
+    )
     min_delta: Annotated[float, Field(ge=0.0)] = Field(0.0, description="smaller improvements do not count")
 
 
@@ -62,7 +74,9 @@ class _Training(Section):
     )
     optimizer_state: Literal["reset", "average"] = Field("reset", description="what a round does to optimizer state")
     stop: Stop | None = Field(None, description="early stopping by the validation rows")
-    keep: Literal["last", "best"] = Field("last", description="best: the round with the least validation loss")
+    keep: Literal["last", "best"] = Field(
+        "last", description="best: the round with the least validation loss, or the best `train.stop.metric`"
+    )
 
 
 class Train(_Training, OptimizerOptions):

@@ -1,4 +1,4 @@
-"""Exact sums: `math.fsum` for numbers that may not be finite."""
+"""Exact sums: `math.fsum` for numbers that may not be finite, and how such numbers are stored."""
 
 from __future__ import annotations
 
@@ -12,3 +12,8 @@ def exact_sum(values: Sequence[float]) -> float:
         return math.fsum(values)
     except (ValueError, OverflowError):
         return math.nan
+
+
+def finite_or_none(value: float) -> float | None:
+    """Return the value, or None where it is not finite: JSON has no NaN."""
+    return value if math.isfinite(value) else None

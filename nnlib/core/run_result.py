@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from nnlib.core.metrics import METRICS, metrics_of
+
 
 @dataclass(frozen=True)
 class MissingWorkers:
@@ -49,50 +51,54 @@ class TrialName:
         return cls(data["split"], data.get("fold"), data.get("overrides", {}))
 
 
-@dataclass(frozen=True)
-class RegressionScores:
-    """A regression's scores on the test rows; None where one is not defined."""
-
-    r2: float | None
-    mse: float | None
-    mae: float | None
+TEST = "test_"
+"""What the names of metrics begin with in a result."""
+APPROXIMATE = "approximate"
 
 
 @dataclass(frozen=True)
 class TrialResult:
-    """A trial's scores on its test rows, and the round whose model they are of. ``test_accuracy`` is a classifier's,
-    ``regression`` has a regression's scores."""
+    """A trial's metrics (`nnlib.core.metrics`) on its test rows by name, and the round whose model they are of.
+
+    None: a metric that is not defined. ``approximate`` has the largest errors there can be of metrics that are not
+    exact.
+    """
 
     name: TrialName
-    test_accuracy: float | None
-    test_loss: float | None
+    scores: Mapping[str, float | None]
     status: str
     round: int
-    regression: RegressionScores | None = None
     missing: MissingWorkers | None = None
+    approximate: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def test_accuracy(self) -> float | None:
+        """The accuracy; None for regression."""
+        return self.scores.get("accuracy")
+
+    @property
+    def test_loss(self) -> float | None:
+        """The loss."""
+        return self.scores.get("loss")
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as JSON-able data."""
         data = {**self.name.to_json(), "test_accuracy": self.test_accuracy, "test_loss": self.test_loss}
-        if (scores := self.regression) is not None:
-            data |= {"test_r2": scores.r2, "test_mse": scores.mse, "test_mae": scores.mae}
+        data |= {f"{TEST}{name}": value for name, value in self.scores.items()}
+        data |= {f"{TEST}{APPROXIMATE}": dict(self.approximate)} if self.approximate else {}
         data |= {} if self.missing is None else {"missing": self.missing.to_json()}
         return data | {"status": self.status, "round": self.round}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> TrialResult:
         """Read what `to_json` wrote."""
-        scores = None
-        if "test_r2" in data:
-            scores = RegressionScores(data["test_r2"], data["test_mse"], data["test_mae"])
         return cls(
             name=TrialName.from_json(data),
-            test_accuracy=data["test_accuracy"],
-            test_loss=data["test_loss"],
+            scores=_scores_in(data),
             status=data["status"],
             round=data["round"],
-            regression=scores,
             missing=MissingWorkers.from_json(data.get("missing")),
+            approximate=data.get(f"{TEST}{APPROXIMATE}", {}),
         )
 
 
@@ -152,11 +158,11 @@ class ChosenCombination:
 class RunResult:
     """A finished run. ``seconds`` is what this command took; ``run_dir`` is where the run lies.
 
-    ``test_accuracy`` is a classifier's mean over the trials, ``test_r2`` a regression's (``is_regression``); None where
-    no row was scored. ``chosen`` is the choice of a sweep; None without one, or where it has no validation scores.
+    ``scores`` has the means over the trials of all metrics on the test rows, by name; None where no trial has one.
+    ``chosen`` is the choice of a sweep; None without one, or where it has no validation scores.
     """
 
-    test_accuracy: float | None
+    scores: Mapping[str, float | None]
     trials: tuple[TrialResult, ...]
     model_sha256: str
     rounds: int
@@ -165,7 +171,16 @@ class RunResult:
     diverged: tuple[DivergedTrial, ...] = ()
     chosen: ChosenCombination | None = None
     is_regression: bool = False
-    test_r2: float | None = None
+
+    @property
+    def test_accuracy(self) -> float | None:
+        """The mean accuracy; None for regression."""
+        return self.scores.get("accuracy")
+
+    @property
+    def test_r2(self) -> float | None:
+        """The mean R2; None for classes."""
+        return self.scores.get("r2")
 
     @property
     def is_sweep(self) -> bool:
@@ -176,6 +191,7 @@ class RunResult:
         """Return the object that ``--json`` prints."""
         data: dict[str, Any] = {
             "test_accuracy": self.test_accuracy,
+            **{f"{TEST}{name}": value for name, value in self.scores.items()},
             "trials": [trial.to_json() for trial in self.trials],
             "model_sha256": self.model_sha256,
             "rounds": self.rounds,
@@ -192,9 +208,8 @@ class RunResult:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> RunResult:
         """Read what `to_json` wrote."""
-        metric = data.get("test_metric")
         return cls(
-            test_accuracy=data["test_accuracy"],
+            scores=_scores_in(data),
             trials=tuple(map(TrialResult.from_json, data["trials"])),
             model_sha256=data["model_sha256"],
             rounds=data["rounds"],
@@ -202,6 +217,11 @@ class RunResult:
             run_dir=data["run_dir"],
             diverged=tuple(map(DivergedTrial.from_json, data["diverged"])),
             chosen=ChosenCombination.from_json(data.get("chosen")),
-            is_regression=metric is not None,
-            test_r2=None if metric is None else metric["value"],
+            is_regression="test_metric" in data,
         )
+
+
+def _scores_in(data: Mapping[str, Any]) -> dict[str, float | None]:
+    """The metrics of a result by name. Regressions have a null accuracy, which is none of theirs."""
+    names = metrics_of("regression") if f"{TEST}r2" in data else tuple(METRICS)
+    return {name: data[f"{TEST}{name}"] for name in names if f"{TEST}{name}" in data}

@@ -21,7 +21,7 @@ _MARKS = ("o", "s", "^", "D")
 def accuracy_figure(scores: Sequence[Score], *, published: bool) -> bytes:
     """Mean test accuracy (or R2) against epochs, a line a run with its standard deviation over the trials; runs of the
     same values share a line. As SVG."""
-    figure, axes = _axes("epochs", "test accuracy (%)" if scores[0].accuracy is not None else "test R2")
+    figure, axes = _axes("epochs", "test accuracy (%)" if scores[0].main == "accuracy" else "test R2")
     lines: dict[tuple[tuple[int, tuple[float, ...]], ...], list[str]] = {}
     for variant in _variants(scores):
         points = (
@@ -86,7 +86,9 @@ def _is(score: Score, variant: Variant, epoch: int) -> bool:
 
 
 def _value(score: Score) -> float:
-    value = 100.0 * score.accuracy if score.accuracy is not None else score.r2
+    value = score.metrics.get(score.main)
+    if value is not None and score.main == "accuracy":
+        value *= 100.0
     return float("nan") if value is None else value
 
 

@@ -7,13 +7,14 @@ read off the longest run, at the round that reached them, where the schedule doe
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from nnlib.config.kinds import SCHEDULES
 from nnlib.config.schema import Config
 from nnlib.core.errors import ConfigError
+from nnlib.core.metrics import METRICS, metrics_of
 from nnlib.run.directory import RunDirectory
 from nnlib.run.journal import last_rounds, read_events
 from nnlib.run.metrics_view import metrics_lines
@@ -34,7 +35,9 @@ class Variant:
 
 @dataclass(frozen=True)
 class Score:
-    """A trial's test score at an epoch. ``accuracy`` for classes, ``r2`` for regression; ``loss`` for both.
+    """A trial's scores at an epoch. ``metrics`` are those on the test rows by name (`nnlib.core.metrics`).
+
+    They are None where they are not defined, and detailed ones at other epochs than that of the kept model.
 
     ``seconds`` is the time from its first round to the end of that round: comparable only between runs that
     were measured alone.
@@ -47,12 +50,30 @@ class Score:
     overrides: str
     epoch: int
     round: int
-    accuracy: float | None
-    r2: float | None
-    loss: float | None
+    metrics: Mapping[str, float | None]
     validation_loss: float | None
     seconds: float | None
     run_dir: str
+
+    @property
+    def main(self) -> str:
+        """The name of the metric that is compared: accuracy for classes, r2 for regression."""
+        return "accuracy" if self.metrics.get("accuracy") is not None else "r2"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the scores as JSON-able data, each metric under its name; ``accuracy`` and ``r2`` are always there."""
+        data = {name: getattr(self, name) for name in _FIXED}
+        return {**data, "accuracy": None, "r2": None, "loss": None, **self.metrics}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Score:
+        """Read what `to_json` wrote."""
+        return cls(
+            **{name: data[name] for name in _FIXED}, metrics={name: data[name] for name in METRICS if name in data}
+        )
+
+
+_FIXED = tuple(name for name in Score.__dataclass_fields__ if name != "metrics")
 
 
 def variants(config: Config) -> list[Variant]:
@@ -112,9 +133,7 @@ def scores_of(run: RunDirectory, epochs: Sequence[int]) -> list[Score]:
                     overrides=json.dumps(dict(trial.overrides), sort_keys=True),
                     epoch=epoch,
                     round=line.round,
-                    accuracy=scores.test.value("accuracy"),
-                    r2=scores.test.value("r2"),
-                    loss=scores.test.loss,
+                    metrics={name: scores.test.value(name) for name in metrics_of(spec.dataset.task)},
                     validation_loss=scores.validation.loss,
                     seconds=seconds.get(line.round),
                     run_dir=run.address,
@@ -143,11 +162,9 @@ def to_table(scores: Sequence[Score]) -> Any:
     """The scores as an Arrow table, one row each."""
     import pyarrow as pa
 
-    rows = [asdict(score) for score in scores]
+    rows = [score.to_json() for score in scores]
     kinds = {"workers": pa.int64(), "split": pa.int64(), "fold": pa.int64(), "epoch": pa.int64(), "round": pa.int64()}
     texts = {"streams", "overrides", "run_dir"}
-    fields = [
-        pa.field(name, kinds.get(name, pa.string() if name in texts else pa.float64()))
-        for name in Score.__dataclass_fields__
-    ]
+    names = dict.fromkeys(name for row in rows for name in row)
+    fields = [pa.field(name, kinds.get(name, pa.string() if name in texts else pa.float64())) for name in names]
     return pa.Table.from_pylist(rows, schema=pa.schema(fields))

@@ -11,12 +11,12 @@ import statistics
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypeGuard
+from typing import TypeGuard
 
 import numpy as np
 import numpy.typing as npt
 
-from nnlib.run.score_summary import CalibrationCounts, ClassificationSummary
+from nnlib.run.score_summary import CalibrationCounts
 
 Scores = Sequence[float | None]
 Interval = tuple[float, float]
@@ -188,25 +188,6 @@ def class_scores(rows: Sequence[int], hits: Sequence[int], predicted: Sequence[i
         ClassScore(n, k, hit, _ratio(hit, k), _ratio(hit, n), _ratio(2 * hit, n + k))
         for n, hit, k in zip(rows, hits, predicted, strict=True)
     ]
-
-
-def class_counts(summary: ClassificationSummary) -> ClassCounts | None:
-    """Count the rows, the hits and the predictions of every class, from a matrix or from its sums; None where a summary
-    has neither."""
-    if summary.confusion is not None:
-        matrix = np.asarray(summary.confusion, np.int64)
-        return ClassCounts(matrix.sum(axis=1).tolist(), matrix.diagonal().tolist(), matrix.sum(axis=0).tolist())
-    if summary.class_rows is None or summary.class_hits is None or summary.class_predicted is None:
-        return None
-    return ClassCounts(summary.class_rows, summary.class_hits, summary.class_predicted)
-
-
-class ClassCounts(NamedTuple):
-    """By class: its rows, the rows of it that were predicted right, the rows that were predicted to be of it."""
-
-    rows: Sequence[int]
-    hits: Sequence[int]
-    predicted: Sequence[int]
 
 
 @dataclass(frozen=True)

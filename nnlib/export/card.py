@@ -14,6 +14,7 @@ from nnlib.config.document import read_document
 from nnlib.config.identity import mathematics_read
 from nnlib.config.render import versions
 from nnlib.core.errors import ConfigError
+from nnlib.core.metrics import is_share, metrics_of
 from nnlib.evaluation.statistics import LEVEL, over_splits, wilson
 from nnlib.export.network import Network
 from nnlib.inference.trained_model import TrainedModel
@@ -21,9 +22,6 @@ from nnlib.run.directory import CONFIG, RunDirectory
 from nnlib.run.final_result import FinalTrial
 from nnlib.run.round_store import LedgerRoot
 from nnlib.run.spec import JobSpec, Trial
-
-SCORES = {"classification": ("accuracy", "top_5_accuracy", "loss"), "regression": ("r2", "mse", "mae", "loss")}
-"""Scores that a card averages over the trials."""
 
 MAX_NAMES = 50
 """Columns and classes that the Markdown lists; the JSON has them all."""
@@ -74,13 +72,13 @@ def _metrics(spec: JobSpec, trial: Trial, entries: Sequence[FinalTrial]) -> dict
     entry = entries[trial.index]
     alike = [each for each in spec.trials if each.overrides == trial.overrides]
     peers = [entries[each.index] for each in alike]
-    test = entry.test.to_json()
+    test = {"rows": entry.test.rows, **entry.test.values(), **entry.test.to_json()}
     if test.get("accuracy") is not None:
         hits = round(test["accuracy"] * test["rows"])
         test["accuracy_interval"] = list(wilson(hits, test["rows"]))
     test_ratio = sum(entry.test.rows for entry in peers) / sum(spec.train_rows(each) for each in alike)
     summary = {}
-    for name in SCORES[spec.dataset.task]:
+    for name in metrics_of(spec.dataset.task):
         values = [entry.test.value(name) for entry in peers]
         if known := [value for value in values if value is not None]:
             summary[name] = _summary(name, known, test_ratio)
@@ -89,7 +87,7 @@ def _metrics(spec: JobSpec, trial: Trial, entries: Sequence[FinalTrial]) -> dict
         "status": entry.status,
         "round": entry.round,
         "test": test,
-        "validation": entry.validation.to_json(),
+        "validation": {"rows": entry.validation.rows, **entry.validation.values(), **entry.validation.to_json()},
         "trials": summary,
         "diverged": sum(entry.status == "diverged" for entry in peers),
     }
@@ -99,7 +97,7 @@ def _summary(name: str, values: Sequence[float], test_ratio: float) -> dict[str,
     result: dict[str, Any] = {"trials": len(values), "mean": statistics.fmean(values), "sd": None, "interval": None}
     if len(values) > 1:
         low, high = over_splits(values, test_ratio)
-        if name.endswith("accuracy"):
+        if is_share(name):
             low, high = max(low, 0.0), min(high, 1.0)
         result |= {"sd": statistics.stdev(values), "interval": [low, high]}
     return result

@@ -22,8 +22,8 @@ from nnlib.storage import file_at
 from nnlib.storage.outputs import refuse_overlap
 from nnlib.training.scores import ClassificationScore, new_score
 
-COUNTS = ("rows", "confusion", "calibration")
-"""Parts of a score's summary that are tables, not numbers."""
+COUNTS = ("class_rows", "class_hits", "class_predicted")
+"""Counts by class that a result has with very many classes."""
 
 
 class PredictionWriter:
@@ -32,14 +32,17 @@ class PredictionWriter:
     Raises `UsageError` for ``settings`` that do not fit the model.
     """
 
-    def __init__(self, model: TrainedModel, file: PredictionFile, settings: PredictionSettings = USUAL) -> None:
+    def __init__(
+        self, model: TrainedModel, file: PredictionFile, settings: PredictionSettings = USUAL, *, all_rows: int = 0
+    ) -> None:
+        """``all_rows``: of all files that are predicted together, where that is known (`nnlib.training.scores`)."""
         dataset = model.spec.dataset
         self._table = PredictionTable(model, settings)
         self._has_threshold = settings.threshold is not None
         self._predictor = Predictor(model, stored=True)
         self._file = file
         self._schema: pa.Schema | None = None
-        self.score = new_score(dataset.task, len(dataset.classes))
+        self.score = new_score(dataset.task, len(dataset.classes), detailed=True, rows=all_rows)
         self.rows = 0
 
     def __enter__(self) -> PredictionWriter:
@@ -127,11 +130,16 @@ def predict_to_parquet(run: str, source: str, output: str, *, trial: int = 0) ->
 
 
 def score_facts(summary: ScoreSummary) -> dict[str, Any]:
-    """Name a score's numbers as the result of a command does; {} where no row had a target."""
+    """Name a score's numbers as the result of a command does; {} where no row had a target.
+
+    ``test_approximate`` has the largest errors there can be of metrics that are not exact, by name.
+    """
     if not summary.rows:
         return {}
-    numbers = {f"test_{key}": value for key, value in summary.to_json().items() if key not in COUNTS}
-    return {**numbers, "labelled_rows": summary.rows}
+    facts: dict[str, Any] = {f"test_{name}": value for name, value in summary.values().items()}
+    facts |= {f"test_{key}": value for key, value in summary.to_json().items() if key in COUNTS}
+    facts |= {"test_approximate": dict(summary.error)} if summary.error else {}
+    return {**facts, "labelled_rows": summary.rows}
 
 
 @contextlib.contextmanager

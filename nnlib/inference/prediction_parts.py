@@ -94,7 +94,7 @@ class Prediction:
         cache = shard_cache(self.model.spec.config.runtime)
         with self.storage.writing(part_name(shard)) as stream:
             file = ParquetPredictions(stream)
-            with PredictionWriter(self.model, file, self.settings) as writer:
+            with PredictionWriter(self.model, file, self.settings, all_rows=self.dataset.rows) as writer:
                 for rows in shard_rows(self.dataset, shard, self.classes, cache, self.settings.keep):
                     writer.add(rows)
                 facts = {

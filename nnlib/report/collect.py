@@ -20,6 +20,7 @@ from nnlib.config.earlier import stable_values
 from nnlib.config.identity import differences
 from nnlib.core.arrays import FloatArray
 from nnlib.core.errors import UsageError
+from nnlib.core.metrics import metrics_of
 from nnlib.evaluation.statistics import Comparison, Summary, compare, holm, summarize, verdict
 from nnlib.export.card import trained_versions
 from nnlib.report.lost_workers import Gap, LostTask, gaps, lost_tasks
@@ -35,8 +36,6 @@ from nnlib.run.score_summary import CalibrationCounts, ClassificationSummary
 from nnlib.run.spec import JobSpec, Trial
 
 PHASES = ("start", "read", "score", "train", "average", "commit")
-SCORES = {"classification": ("accuracy", "top_5_accuracy", "loss"), "regression": ("r2", "mse", "mae", "loss")}
-"""A task's scores; the first is the one that is compared."""
 ALL_PAIRS = 6
 """Up to this many series all pairs are compared; of more, each with the first."""
 
@@ -153,9 +152,9 @@ class RunFacts:
 class Series:
     """Trials of a run that differ only in split and fold, with their curves.
 
-    ``curves`` has for each score an array (trials, epochs), NaN where there is none; a trial that stopped keeps its
-    last score. ``drift`` is (rounds, 3): lowest, mean and highest over workers and trials of a worker's distance from
-    the average, relative to it.
+    ``curves`` has for the main score and the loss an array (trials, epochs), NaN where there is none; a trial that
+    stopped keeps its last score. ``drift`` is (rounds, 3): lowest, mean and highest over workers and trials of a
+    worker's distance from the average, relative to it.
     """
 
     run: RunFacts
@@ -174,7 +173,7 @@ class Series:
     @property
     def score(self) -> str:
         """The score that is compared."""
-        return SCORES[self.task][0]
+        return metrics_of(self.task)[0]
 
     @property
     def results(self) -> list[FinalTrial]:
@@ -323,7 +322,7 @@ def _series(run: RunFacts, label: str, trials: tuple[Trial, ...]) -> Series:
     epochs = sorted({line.epoch for line, _ in scored})
     column = {epoch: number for number, epoch in enumerate(epochs)}
     curves = {}
-    for score in SCORES[run.spec.dataset.task]:
+    for score in (metrics_of(run.spec.dataset.task)[0], "loss"):
         curve = np.full((len(trials), len(epochs)), np.nan)
         for line, test in scored:
             value = test.value(score)

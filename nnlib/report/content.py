@@ -12,18 +12,12 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from nnlib.core.metrics import METRICS, metrics_of
 from nnlib.report import formatting
-from nnlib.report.collect import SCORES, RunFacts, Series
+from nnlib.report.collect import RunFacts, Series
 from nnlib.report.drawing import Figure
 
-SCORE_NAMES = {
-    "accuracy": "accuracy",
-    "top_5_accuracy": "top-5 accuracy",
-    "loss": "loss",
-    "r2": "R²",
-    "mse": "mean squared error",
-    "mae": "mean absolute error",
-}
+SCORE_NAMES = {name: metric.title for name, metric in METRICS.items()}
 
 
 @dataclass(frozen=True)
@@ -54,8 +48,11 @@ class Material:
 
     @property
     def scores(self) -> tuple[str, ...]:
-        """All scores of the task, the main one first."""
-        return SCORES[self.series[0].task]
+        """The scores of the task that any kept model has, the main one first."""
+        names = metrics_of(self.series[0].task)
+        return tuple(
+            name for name in names if any(value is not None for each in self.series for value in each.values(name))
+        )
 
 
 @dataclass(frozen=True)

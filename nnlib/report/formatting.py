@@ -6,6 +6,7 @@ import math
 import shlex
 from collections.abc import Sequence
 
+from nnlib.core.metrics import is_share
 from nnlib.evaluation.statistics import wilson
 from nnlib.report.collect import RunFacts
 from nnlib.run.score_summary import ScoreSummary
@@ -13,7 +14,7 @@ from nnlib.run.score_summary import ScoreSummary
 
 def format_score(value: float | None, name: str) -> str:
     """Return a score as text: an accuracy in percent, others with four digits."""
-    return format_share(value) if name.endswith("accuracy") else format_number(value)
+    return format_share(value) if is_share(name) else format_number(value)
 
 
 def format_share(value: float | None) -> str:
@@ -31,7 +32,7 @@ def format_interval(interval: Sequence[float] | None, name: str) -> str:
     if interval is None:
         return "–"
     low, high = interval
-    if name.endswith("accuracy"):
+    if is_share(name):
         return f"{100 * max(low, 0.0):.2f} to {100 * min(high, 1.0):.2f} %"
     return f"{low:.4g} to {high:.4g}"
 
@@ -40,7 +41,7 @@ def format_difference(value: float | None, name: str) -> str:
     """Return a difference of scores as text, with its sign; of accuracies in percentage points."""
     if value is None:
         return "–"
-    return f"{100 * value:+.2f} points" if name.endswith("accuracy") else f"{value:+.4g}"
+    return f"{100 * value:+.2f} points" if is_share(name) else f"{value:+.4g}"
 
 
 def format_p_value(value: float | None) -> str:

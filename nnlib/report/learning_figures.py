@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from nnlib.core.metrics import METRICS, is_share
 from nnlib.report.collect import RunFacts, Series
 from nnlib.report.drawing import (
     DASHES,
@@ -25,15 +26,6 @@ from nnlib.report.drawing import (
     styled,
 )
 
-NAMES = {
-    "accuracy": "test accuracy",
-    "top_5_accuracy": "test top-5 accuracy",
-    "loss": "test loss",
-    "r2": "test R²",
-    "mse": "test MSE",
-    "mae": "test MAE",
-}
-
 
 def curve(series: Sequence[Series], score: str) -> Figure:
     """Draw a test score against epochs: a line for the mean, a band from the lowest to the highest trial."""
@@ -47,9 +39,9 @@ def curve(series: Sequence[Series], score: str) -> Figure:
             if len(values) > 1:
                 axes.fill_between(each.epochs, low, high, color=colour, alpha=0.18, linewidth=0)
             draw_line(axes, each.epochs, mean, number, each.label)
-        share = score.endswith("accuracy")
+        share = is_share(score)
         axes.set_xlabel("epoch")
-        axes.set_ylabel(NAMES[score])
+        axes.set_ylabel(f"test {METRICS[score].title}")
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.margins(x=0.01)
         axes.set_ylim(*_settled([each.curves[score] for each in drawn]))
@@ -57,7 +49,7 @@ def curve(series: Sequence[Series], score: str) -> Figure:
             axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.4g} %"))
         draw_legend(canvas, [each.label for each in drawn])
         sentences = [f"{each.label}: {_course(each, score)}" for each in drawn]
-        return rendered(canvas, f"curve-{score}", f"T{NAMES[score][1:]} against epochs", ". ".join(sentences))
+        return rendered(canvas, f"curve-{score}", f"Test {METRICS[score].title} against epochs", ". ".join(sentences))
 
 
 def drift(series: Sequence[Series]) -> Figure | None:
@@ -135,7 +127,7 @@ def _course(series: Series, score: str) -> str:
     mean = _over_trials(series.curves[score], np.nanmean)
     known = np.flatnonzero(np.isfinite(mean))
     first, last = known[0], known[-1]
-    form = "{:.1%}" if score.endswith("accuracy") else "{:.4g}"
+    form = "{:.1%}" if is_share(score) else "{:.4g}"
     return (
         f"{form.format(mean[first])} at epoch {series.epochs[first]}, {form.format(mean[last])} at epoch "
         f"{series.epochs[last]}, the mean of {len(series.trials)} trials"

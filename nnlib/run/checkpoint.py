@@ -24,7 +24,7 @@ class TrialState:
 
     ``weights`` and ``buffers`` have the model's layout; ``optimizer`` is the averaged local optimizer state (size 0 if
     reset); ``outer`` the outer step's. ``status`` is active, stopped (early) or diverged; ``round`` counts the rounds
-    that went into ``weights``.
+    that went into ``weights``. ``best_value`` is that of the metric which early stopping watches, in ``best_round``.
     """
 
     weights: Vector
@@ -33,7 +33,7 @@ class TrialState:
     status: str = "active"
     round: int = 0
     best_round: int | None = None
-    best_loss: float | None = None
+    best_value: float | None = None
     waited: int = 0
     reason: str | None = None
     buffers: tuple[Vector, ...] = ()
@@ -49,7 +49,7 @@ class TrialState:
             "status": self.status,
             "round": self.round,
             "best_round": self.best_round,
-            "best_loss": self.best_loss,
+            "best_loss": self.best_value,
             "waited": self.waited,
             "reason": self.reason,
         }
@@ -57,7 +57,9 @@ class TrialState:
     @classmethod
     def from_json(cls, data: Mapping[str, Any], model: ModelState, optimizer: Vector, outer: Vector) -> TrialState:
         """Join what `to_json` wrote with the trial's arrays."""
-        return cls(model.vector, optimizer, outer, buffers=model.buffers, **data)
+        facts = dict(data)
+        best = facts.pop("best_loss")
+        return cls(model.vector, optimizer, outer, buffers=model.buffers, best_value=best, **facts)
 
 
 @dataclass

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from nnlib.core.errors import MismatchError
@@ -84,6 +84,16 @@ class FinalResult:
     task: str
     model_sha256: str
     trials: tuple[FinalTrial, ...]
+
+    @property
+    def has_details(self) -> bool:
+        """Whether scores are detailed; those of an earlier version are not."""
+        return any(each.details is not None for trial in self.trials for each in (trial.test, trial.validation))
+
+    def without_details(self) -> FinalResult:
+        """Return the result with scores that are not detailed."""
+        trials = tuple(replace(trial, scores=trial.scores.without_details()) for trial in self.trials)
+        return replace(self, trials=trials)
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as JSON-able data."""

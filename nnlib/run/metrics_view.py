@@ -37,9 +37,17 @@ class MetricsLine:
             "round": self.round,
             "epoch": self.epoch,
             "trial": self.trial,
-            **({} if self.scores is None else self.scores.to_json()),
+            **({} if self.scores is None else _scores_json(self.scores)),
             "training": None if self.training is None else self.training.to_json(),
         }
+
+
+def _scores_json(scores: TrialScores) -> dict[str, Any]:
+    """The scores as they are stored, and with them the metrics that follow."""
+    data = scores.to_json()
+    for name, summary in (("test", scores.test), ("validation", scores.validation)):
+        data[name] = {**summary.values(), **data[name]}
+    return data
 
 
 def metrics_lines(store: RoundStore, rounds: Iterable[int], final: FinalResult | None) -> list[MetricsLine]:

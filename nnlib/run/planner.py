@@ -12,6 +12,7 @@ from nnlib.config.schema import Config
 from nnlib.config.sweep import applied, combinations
 from nnlib.core.errors import ConfigError
 from nnlib.core.machine import memory_bytes
+from nnlib.core.metrics import metrics_of
 from nnlib.data.dataset import Dataset
 from nnlib.data.sampling import sample_size
 from nnlib.data.shard_cache import shard_cache
@@ -65,8 +66,22 @@ def make_spec(config: Config, dataset: Dataset) -> tuple[JobSpec, list[WorkerPla
                 )
             )
     spec = JobSpec(config, dataset, tuple(trials))
+    _check_stop(spec)
     _check_memory(spec)
     return spec, plans
+
+
+def _check_stop(spec: JobSpec) -> None:
+    """Refuse to stop by a metric that the dataset cannot have."""
+    stop, dataset = spec.config.train.stop, spec.dataset
+    if stop is None:
+        return
+    names = [name for name in metrics_of(dataset.task) if name != "top_5_accuracy" or len(dataset.classes) > 5]
+    if stop.metric not in names:
+        why = "with five classes or fewer" if stop.metric in metrics_of(dataset.task) else f"for {dataset.task}"
+        raise ConfigError(
+            f"there is no {stop.metric} {why}", hint=f"one of {', '.join(names)}", key="train.stop.metric"
+        )
 
 
 def _check_memory(spec: JobSpec) -> None:

@@ -6,7 +6,7 @@ Only what the run's mathematics decides is in them, no times and no hosts: equal
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from nnlib.aggregation.drift import DriftSummary
@@ -72,6 +72,10 @@ class TrialScores:
     test: ScoreSummary
     validation: ScoreSummary
     missing: MissingWorkers | None = None
+
+    def without_details(self) -> TrialScores:
+        """Return the scores as such that are not detailed."""
+        return replace(self, test=self.test.without_details(), validation=self.validation.without_details())
 
     def to_json(self) -> dict[str, Any]:
         """Return the scores as JSON-able data; ``missing`` is left out where no worker was."""

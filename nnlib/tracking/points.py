@@ -6,13 +6,12 @@ import statistics
 import time
 from collections.abc import Iterable, Sequence
 
+from nnlib.core.metrics import METRICS
 from nnlib.run.directory import RunDirectory
 from nnlib.run.journal import last_rounds, read_events
 from nnlib.run.round_length import combined_drift
 from nnlib.run.round_metrics import RoundMetrics, TrialScores
 from nnlib.tracking.protocol import Point
-
-SCORES = ("accuracy", "top_5_accuracy", "r2", "mse", "mae", "loss")
 
 
 def round_points(metrics: RoundMetrics, when: float, seconds: float | None) -> list[Point]:
@@ -35,7 +34,7 @@ def score_values(trials: Sequence[TrialScores]) -> dict[str, float]:
     means = {}
     parts = {"test": [trial.test for trial in trials], "validation": [trial.validation for trial in trials]}
     for part, summaries in parts.items():
-        for score in SCORES:
+        for score in METRICS:
             values = [summary.value(score) for summary in summaries]
             known = [value for value in values if value is not None]
             if known:

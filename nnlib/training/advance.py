@@ -8,11 +8,13 @@ from dataclasses import replace
 import numpy as np
 
 from nnlib.config.schema import Config
+from nnlib.core.metrics import METRICS
 from nnlib.optim import build_outer
 from nnlib.run.checkpoint import Checkpoint, TrialState
 from nnlib.run.ledger import round_facts
 from nnlib.run.round_length import epochs_after
 from nnlib.run.round_metrics import RoundMetrics, TrialMetrics, TrialTraining, WorkerTraining
+from nnlib.run.score_summary import ScoreSummary
 from nnlib.run.spec import JobSpec
 from nnlib.training.round_result import TrialOutput
 
@@ -36,11 +38,19 @@ def epochs_left(spec: JobSpec, checkpoint: Checkpoint) -> range:
     return epochs_after(spec.config, checkpoint.metrics)
 
 
-def watch(state: TrialState, round_: int, loss: float | None, config: Config) -> None:
-    """Early stopping's memory: the best validation loss so far, and how many scored rounds were no better."""
+def watched_metric(config: Config) -> str:
+    """Return the name of the metric that early stopping and `train.keep: best` watch on the validation rows."""
+    return config.train.stop.metric if config.train.stop is not None else "loss"
+
+
+def watch(state: TrialState, round_: int, validation: ScoreSummary, config: Config) -> None:
+    """Update early stopping's memory: the best value of `watched_metric` so far, and how many scored rounds were no
+    better. A value that is not defined is no better."""
+    name = watched_metric(config)
     min_delta = config.train.stop.min_delta if config.train.stop is not None else 0.0
-    if loss is not None and (state.best_loss is None or loss < state.best_loss - min_delta):
-        state.best_loss, state.best_round, state.waited = loss, round_, 0
+    value, best = validation.value(name), state.best_value
+    if value is not None and (best is None or METRICS[name].is_better(value, best, min_delta)):
+        state.best_value, state.best_round, state.waited = value, round_, 0
     else:
         state.waited += 1
 
@@ -50,9 +60,9 @@ def _next_state(config: Config, old: TrialState, round_: int, output: TrialOutpu
     state = replace(old)
     assert output.scores is not None
     if config.train.stop is not None or config.train.keep == "best":
-        watch(state, round_, output.scores.validation.loss, config)
+        watch(state, round_, output.scores.validation, config)
         if config.train.stop is not None and state.waited >= config.train.stop.patience:
-            state.status, state.reason = "stopped", f"no better validation loss since round {state.best_round}"
+            state.status, state.reason = "stopped", _stop_reason(state, config)
             return state
     if output.diverged is not None:
         state.status, state.reason = "diverged", str(output.diverged).splitlines()[0]
@@ -68,6 +78,13 @@ def _next_state(config: Config, old: TrialState, round_: int, output: TrialOutpu
     state.buffers = output.buffers
     state.round = round_ + 1
     return state
+
+
+def _stop_reason(state: TrialState, config: Config) -> str:
+    name = watched_metric(config)
+    if state.best_round is None and name != "loss":
+        return f"no validation {name}: it is not defined on these rows (a class may have none)"
+    return f"no better validation {name} since round {state.best_round}"
 
 
 def _trial_metrics(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from nnlib.config.schema import Config
 from nnlib.core import numerics
 from nnlib.core.errors import DivergedError, MismatchError
 from nnlib.core.layout import ModelState
+from nnlib.core.metrics import METRICS
 from nnlib.data.shard_cache import shard_cache
 from nnlib.data.split.rule import TEST, VALIDATION
 from nnlib.data.worker_data import WorkerData
@@ -17,6 +19,9 @@ from nnlib.training.local_result import LocalResult
 from nnlib.training.scores import Score, new_score
 from nnlib.training.worker_record import TrainingRecord, WorkerRecord
 from nnlib.training.worker_trial import WorkerTrial
+
+SCORED = ("test", "validation")
+"""The parts of the rows that are scored."""
 
 
 def worker_data(spec: JobSpec, plan: WorkerPlan) -> WorkerData:
@@ -41,7 +46,7 @@ def local_round(
     Returns the record that the other workers get, and the result; None where training diverged.
     """
     started = time.perf_counter()
-    record = score_record(work, model)
+    record = score_record(work, model, detailed_parts(work.config))
     scored = time.perf_counter()
     result = None
     try:
@@ -58,18 +63,23 @@ def training_record(result: LocalResult) -> TrainingRecord:
     return TrainingRecord(tuple(result.losses), result.rows, result.evaluations)
 
 
-def score_record(work: WorkerTrial, model: ModelState) -> WorkerRecord:
-    """Score a model on this worker's test and validation rows. Its vector begins with the weights.
+def detailed_parts(config: Config) -> tuple[str, ...]:
+    """Name the parts of the rows that every round scores in detail: those that early stopping watches, if it does so
+    by a metric that needs it."""
+    stop = config.train.stop
+    return ("validation",) if stop is not None and METRICS[stop.metric].detailed else ()
 
-    Raises `MismatchError` where the rows are not as many as planned.
+
+def score_record(work: WorkerTrial, model: ModelState, detailed: Sequence[str] = SCORED) -> WorkerRecord:
+    """Score a model on this worker's test and validation rows; in detail on those parts that ``detailed`` names.
+
+    The model's vector begins with the weights. Raises `MismatchError` where the rows are not as many as planned.
     """
     spec, trial, learner, scores = work.spec, work.trial, work.learner, dict[str, Score]()
     learner.load(model)
-    for name, part, expected in (
-        ("test", TEST, trial.test_rows[work.worker]),
-        ("validation", VALIDATION, trial.validation_rows[work.worker]),
-    ):
-        score = new_score(spec.dataset.task, len(spec.dataset.classes))
+    for name, part, rows in (("test", TEST, trial.test_rows), ("validation", VALIDATION, trial.validation_rows)):
+        expected = rows[work.worker]
+        score = new_score(spec.dataset.task, len(spec.dataset.classes), detailed=name in detailed, rows=sum(rows))
         if expected:
             for batch in work.rows.score_batches(part):
                 learner.score(batch, score)

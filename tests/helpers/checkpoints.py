@@ -43,7 +43,7 @@ def checkpoint(round_: int, *, seed: int = 0) -> Checkpoint:
     """Two trials of different layouts and dtypes; one with all kinds of state and one with none."""
     trials = [
         state(LAYOUTS[0], 2 * seed, status="diverged", reason="loss is nan", round=round_, waited=3),
-        state(LAYOUTS[1], 2 * seed + 1, best_round=1, best_loss=0.1 + 0.2),
+        state(LAYOUTS[1], 2 * seed + 1, best_round=1, best_value=0.1 + 0.2),
     ]
     metrics = round_metrics(round_, trial_metrics(), trial_metrics(1 / 3, None, trial=1))
     return Checkpoint(round_, trials, metrics, round_facts(round_))

@@ -12,7 +12,6 @@ from nnlib.evaluation.statistics import (
     ClassScore,
     Confused,
     calibration_error,
-    class_counts,
     class_scores,
     most_confused,
     reliability,
@@ -93,7 +92,7 @@ def _classification_errors(errors: Errors, number: int) -> None:
         errors.figures.append(
             error_figures.calibration(errors.bins, errors.calibration_error, _named("calibration", number))
         )
-    if (counts := class_counts(pooled)) is not None:
+    if (counts := pooled.class_counts) is not None:
         scores = class_scores(*counts)
         order = list(range(len(names)))
         if len(order) > TABLED_CLASSES:

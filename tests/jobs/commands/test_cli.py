@@ -76,7 +76,7 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeDriver]:
     return fake
 
 
-DONE = RunResult(test_accuracy=0.9, trials=(), model_sha256="5ha", rounds=2, seconds=0.1, run_dir="/r/small-1")
+DONE = RunResult(scores={"accuracy": 0.9}, trials=(), model_sha256="5ha", rounds=2, seconds=0.1, run_dir="/r/small-1")
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

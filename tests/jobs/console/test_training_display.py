@@ -13,15 +13,15 @@ from jobs.console.output import MAX_LINES, printable, show_error
 from jobs.console.training_display import Display, LiveDisplay, PlainDisplay, display, summary_lines
 from nnlib.core.errors import ConfigError, DataError
 from nnlib.core.events import Event, Note, PhaseStarted, RoundDone, RunDone, RunStarted, TrialStopped
-from nnlib.core.run_result import RegressionScores, RunResult, TrialName, TrialResult
+from nnlib.core.run_result import RunResult, TrialName, TrialResult
 
 
 def trial(split: int, accuracy: float | None, r2: float | None = None) -> TrialResult:
-    scores = None if r2 is None else RegressionScores(r2, 0.5, 0.5)
-    return TrialResult(TrialName(split), accuracy, 0.5, "active", 20, scores)
+    scores = {"accuracy": accuracy, "loss": 0.5} if r2 is None else {"r2": r2, "mse": 0.5, "mae": 0.5, "loss": 0.5}
+    return TrialResult(TrialName(split), scores, "active", 20)
 
 
-RESULT = RunResult(0.9341, (trial(0, 0.93), trial(1, 0.9382)), "5ha", 20, 1.93, "/elsewhere/digits 1")
+RESULT = RunResult({"accuracy": 0.9341}, (trial(0, 0.93), trial(1, 0.9382)), "5ha", 20, 1.93, "/elsewhere/digits 1")
 
 
 def started(rounds: int = 20, first: int = 0) -> RunStarted:
@@ -86,10 +86,10 @@ def test_summary_says_score_place_and_what_next() -> None:
 
 def test_summary_of_a_regression_and_of_nothing_scored() -> None:
     trials = (trial(0, None, 0.0), trial(1, None, 0.5))
-    regression = replace(RESULT, test_accuracy=None, trials=trials, is_regression=True, test_r2=0.25)
+    regression = replace(RESULT, scores={"r2": 0.25}, trials=trials, is_regression=True)
     lines = summary_lines(regression)
     assert lines[:3] == ["test r2 0.2500, mean of all splits", "  split 0  test r2 0.0000", "  split 1  test r2 0.5000"]
-    assert "no rows were left" in summary_lines(replace(RESULT, test_accuracy=None, trials=()))[0]
+    assert "no rows were left" in summary_lines(replace(RESULT, scores={}, trials=()))[0]
 
 
 def test_quiet_is_the_final_line_and_warnings() -> None:

@@ -13,7 +13,6 @@ from sklearn import metrics as oracle
 
 from nnlib.evaluation.statistics import (
     calibration_error,
-    class_counts,
     class_scores,
     compare,
     holm,
@@ -25,7 +24,8 @@ from nnlib.evaluation.statistics import (
     wilson,
 )
 from nnlib.run.score_summary import ClassificationSummary
-from nnlib.training.scores import CALIBRATION_BINS, Calibration, ClassificationScore
+from nnlib.training.calibration import CALIBRATION_BINS, Calibration
+from nnlib.training.scores import ClassificationScore
 
 FIRST = [0.90, 0.91, 0.93, 0.92, 0.94]
 SECOND = [0.92, 0.92, 0.95, 0.95, 0.96]
@@ -123,7 +123,7 @@ def test_class_scores_equal_scikit_learn() -> None:
     rng = np.random.default_rng(0)
     y = rng.integers(0, 5, 500)
     guess = np.where(rng.random(500) < 0.7, y, rng.integers(0, 4, 500))  # class 4 is predicted only when right
-    counts = class_counts(ClassificationSummary(500, 0.5, 0.5, confusion=oracle.confusion_matrix(y, guess).tolist()))
+    counts = ClassificationSummary(500, 0.5, 0.5, confusion=oracle.confusion_matrix(y, guess).tolist()).class_counts
     assert counts is not None
     precision, recall, f1, support = oracle.precision_recall_fscore_support(y, guess)
     for index, found in enumerate(class_scores(*counts)):
@@ -131,8 +131,8 @@ def test_class_scores_equal_scikit_learn() -> None:
         assert found.rows == support[index]
     rows, hits, predicted = counts
     by_class = ClassificationSummary(500, 0.5, 0.5, class_rows=rows, class_hits=hits, class_predicted=predicted)
-    assert class_counts(by_class) == counts
-    assert class_counts(ClassificationSummary(0, None, None)) is None
+    assert by_class.class_counts == counts
+    assert ClassificationSummary(0, None, None).class_counts is None
 
 
 def test_classes_without_rows_or_predictions() -> None:

@@ -278,7 +278,8 @@ def test_the_card(run: Path, tmp_path: Path) -> None:
     assert card["versions"]["trained"]["numpy"] == np.__version__
     test = dict(card["metrics"]["test"])
     low, high = test.pop("accuracy_interval")
-    assert test == final.trials[2].test.to_json() and low < test["accuracy"] < high
+    scored = final.trials[2].test
+    assert test == {**scored.values(), **scored.to_json()} and low < test["accuracy"] < high
     accuracies = [entry.test.value("accuracy") or 0.0 for entry in final.trials]
     several = card["metrics"]["trials"]["accuracy"]
     assert several["trials"] == 3 and several["mean"] == pytest.approx(np.mean(accuracies))
