@@ -19,6 +19,7 @@ from nnlib.config.schema import Runtime
 from nnlib.core.errors import JobError
 from nnlib.data.dataset import Dataset, Shard
 from nnlib.data.importing.column_choice import choose_columns
+from nnlib.data.importing.import_dataset import say_float64
 from nnlib.data.importing.import_options import ImportOptions
 from nnlib.data.importing.import_plan import BUCKET_BYTES, make_plan
 from nnlib.data.importing.import_steps import FileSurvey, InputSchema, encode_plan, locate_files, merge_surveys
@@ -76,6 +77,7 @@ def import_by_jobs(
         survey = merge_surveys(schema, surveys)
         require_rows(survey)
         plan = make_plan(first, choice, survey, options)
+        say_float64(survey, choice, note)
         launcher.shared.write(PLAN, encode_plan(plan, locate_files(plan, surveys)))
         more = {"--import-plan": launcher.address(PLAN)}
         note(f"encoding {plan.rows:,} rows")

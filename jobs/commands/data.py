@@ -58,7 +58,9 @@ def _output(command: Callable[..., None]) -> Callable[..., None]:
             "--row-group-rows", type=click.IntRange(1, 10**9), help="Rows of a row group. [default: about 4 MiB]"
         ),
         click.option("--seed", type=click.IntRange(0), default=0, show_default=True),
-        click.option("--dtype", type=click.Choice(["auto", "float32", "uint8"]), default="auto", show_default=True),
+        click.option(
+            "--dtype", type=click.Choice(["auto", "float32", "float64", "uint8"]), default="auto", show_default=True
+        ),
         click.option("--shards", type=click.IntRange(1, 99_999), default=1, show_default=True, help="Files to write."),
         click.option("-o", "--output", required=True, metavar="URI", help="Where the dataset goes: a directory."),
     ):
@@ -108,7 +110,7 @@ def import_command(sources: tuple[str, ...], job: JobOptions, reading: ReadingCh
         chosen[option] = split_names(chosen[option])
     if runtime is None:
         with _progress("importing") as progress:
-            dataset = import_dataset(sources, output, ImportOptions(**chosen), progress)
+            dataset = import_dataset(sources, output, ImportOptions(**chosen), progress, partial(click.echo, err=True))
     else:
         from jobs.batch.import_data import import_by_jobs
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from nnlib.core.errors import DataError, MismatchError
-from nnlib.data.encoding import Encoding
+from nnlib.data.encoding import Encoding, FeatureType
 from nnlib.storage import Storage, storage
 
 MANIFEST = "dataset.json"
@@ -25,7 +25,9 @@ MOST_ROWS_A_BYTE = 64
 MOST_GROUP_ROWS = 10**9
 
 LearningTask = Literal["classification", "regression"]
-FeatureType = Literal["float32", "uint8"]
+
+FEATURE_TYPES: dict[FeatureType, pa.DataType] = {"float32": pa.float32(), "float64": pa.float64(), "uint8": pa.uint8()}
+"""How a manifest names the type of stored features -> the type in the shards."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,7 @@ class Dataset:
         classification = self.task == "classification"
         checks = {
             "task": self.task in ("classification", "regression"),
-            "x_dtype": self.x_dtype in ("float32", "uint8"),
+            "x_dtype": self.x_dtype in FEATURE_TYPES,
             "features (must be the product of shape)": self.features == math.prod(self.shape) > 0,
             "features (must be those of encoding)": self.features == self.encoding.features,
             "classes": (len(self.classes) >= 2) == classification and len(set(self.classes)) == len(self.classes),
@@ -224,7 +226,7 @@ class Dataset:
 def shard_schema(task: LearningTask, x_dtype: FeatureType, features: int, columns: dict[str, str]) -> pa.Schema:
     """Return the Arrow schema of a shard: ``row``, ``x``, ``y``, then the extra ``columns``, which alone may hold
     nulls."""
-    element = pa.field("element", pa.uint8() if x_dtype == "uint8" else pa.float32(), nullable=False)
+    element = pa.field("element", FEATURE_TYPES[x_dtype], nullable=False)
     fields = [
         pa.field("row", pa.int64(), nullable=False),
         pa.field("x", pa.list_(element, features), nullable=False),

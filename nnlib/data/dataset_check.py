@@ -118,7 +118,7 @@ def _check_batch(
 ) -> Iterator[Problem]:
     rows = batch.column("row").to_numpy()
     x, y = features_of(batch), batch.column("y").to_numpy()
-    if dataset.x_dtype == "float32":
+    if x.dtype.kind == "f":
         for row, column in np.argwhere(~np.isfinite(x))[:1]:
             name = dataset.encoding.feature_names[column]
             yield Problem(shard.name, f"feature {name} is {x[row, column]}", int(rows[row]))

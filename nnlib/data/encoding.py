@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,9 @@ from nnlib.data.columns import (
 )
 from nnlib.data.importing.read_options import ReadOptions
 from nnlib.data.spelling import MISSING, UNKNOWN, NameIndex
+
+FeatureType = Literal["float32", "float64", "uint8"]
+"""How a dataset stores its features: one type for all of them."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,7 @@ class Encoding:
     label: str | None = None
     classes: tuple[str, ...] = ()
     label_map: Mapping[str, str] = field(default_factory=dict)
-    dtype: Literal["float32", "uint8"] = "float32"
+    dtype: FeatureType = "float32"
     scale: float = 1.0
     offset: float = 0.0
     reading: ReadOptions | None = None
@@ -139,10 +142,19 @@ class Encoding:
     def encode(
         self, columns: Columns, origin: RowOrigin | None = None, unknown: Counter[str] | None = None
     ) -> npt.NDArray[Any]:
-        """Return ``x`` of n rows as a shard stores it, shape (n, features), float32 or uint8.
+        """Return ``x`` of n rows as a shard stores it, shape (n, features), of type ``dtype``.
 
         ``unknown`` counts rows of no known category by column, if ``unknown_category`` is ``ignore``. Raises
         `DataError`, naming file, row and column, for values that cannot be stored.
+        """
+        return self.stored(self.blocks(columns, origin, unknown), origin)
+
+    def blocks(
+        self, columns: Columns, origin: RowOrigin | None = None, unknown: Counter[str] | None = None
+    ) -> list[npt.NDArray[Any]]:
+        """Return the features of each column before they are stored, shape (n, width) each, of any numeric type.
+
+        ``unknown`` is as in `encode`. Raises `DataError`, naming file, row and column, for values that are no features.
         """
         origin = origin or RowOrigin()
         counter: Counter[str] = Counter() if unknown is None else unknown
@@ -152,6 +164,14 @@ class Encoding:
             if column.name not in columns:
                 raise DataError(f"column {column.name!r} is missing", file=origin.file)
             blocks.append(column.encode(columns[column.name], origin, ignored))
+        return blocks
+
+    def stored(self, blocks: Sequence[npt.NDArray[Any]], origin: RowOrigin | None = None) -> npt.NDArray[Any]:
+        """Return the result of `blocks` as a shard stores it, shape (n, features), of type ``dtype``.
+
+        Raises `DataError`, naming file, row and column, for values that this type cannot hold.
+        """
+        origin = origin or RowOrigin()
         rows = len(blocks[0]) if blocks else 0
         x = np.empty((rows, self.features), self.dtype)
         start = 0
@@ -161,7 +181,7 @@ class Encoding:
                 np.copyto(part, block, casting="unsafe")
             if self.dtype == "uint8":
                 self._check(part == block, block, column, origin, "is not a whole number from 0 to 255")
-            elif block.dtype == np.float64:
+            elif self.dtype == "float32" and block.dtype == np.float64:
                 self._check(np.isinf(block) | ~np.isinf(part), block, column, origin, "does not fit float32")
             start += column.width
         return x
@@ -175,13 +195,14 @@ class Encoding:
             name = column.feature_names[part]
             raise DataError(f"{block[row, part]} {what}", file=origin.file, row=origin.row + row + 1, column=name)
 
-    def decode(self, stored: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        """Return the values of stored features, float32, same shape."""
+    def decode(self, stored: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return the values of stored features, same shape: float64 if they are stored so, else float32."""
+        kind = np.float64 if self.dtype == "float64" else np.float32
         if self.scale == 1.0 and self.offset == 0.0:
-            return stored.astype(np.float32, copy=False)
-        values: npt.NDArray[np.float32] = stored.astype(np.float32)
-        values *= np.float32(self.scale)
-        values += np.float32(self.offset)
+            return stored.astype(kind, copy=False)
+        values: npt.NDArray[Any] = stored.astype(kind)
+        values *= kind(self.scale)
+        values += kind(self.offset)
         return values
 
     def encode_labels(self, column: Column, origin: RowOrigin | None = None) -> npt.NDArray[Any]:
@@ -269,7 +290,7 @@ class Encoding:
     def from_json(cls, data: Mapping[str, Any]) -> Encoding:
         """Return the encoding that `to_json` wrote. Raises `MismatchError` for an unknown dtype."""
         columns = columns_from_json(data["columns"])
-        if data["dtype"] not in ("float32", "uint8"):
+        if data["dtype"] not in get_args(FeatureType):
             raise MismatchError(f"unknown dtype {data['dtype']!r}")
         return cls(
             columns,
@@ -319,6 +340,6 @@ def columns_from_json(data: Sequence[Mapping[str, Any]]) -> tuple[FeatureColumn,
     )
 
 
-def vector_encoding(features: int, dtype: Literal["float32", "uint8"], **rest: Any) -> Encoding:
+def vector_encoding(features: int, dtype: FeatureType, **rest: Any) -> Encoding:
     """Return the encoding of one vector column ``x`` of ``features`` numbers, with ``rest`` as other fields."""
     return Encoding((FeatureColumn("x", "vector", features),), dtype=dtype, **rest)

@@ -16,8 +16,8 @@ import pyarrow as pa
 
 from nnlib.core.errors import UsageError
 from nnlib.core.seeds import Purpose, generator
-from nnlib.data.dataset import Dataset, FeatureType, shard_schema
-from nnlib.data.encoding import vector_encoding
+from nnlib.data.dataset import Dataset, shard_schema
+from nnlib.data.encoding import FeatureType, vector_encoding
 from nnlib.data.importing.builtin_datasets import CROPPED, SIDE, crop, digits
 from nnlib.data.importing.import_dataset import Progress
 from nnlib.data.importing.import_plan import PIXEL_SCALE
@@ -53,7 +53,7 @@ class SynthOptions:
     shards: int = 1
     features: int | None = None
     classes: int = 10
-    dtype: Literal["auto", "float32", "uint8"] = "auto"
+    dtype: Literal["auto", "float32", "float64", "uint8"] = "auto"
     seed: int = 0
     row_group_rows: int | None = None
     name: str | None = None
@@ -130,7 +130,7 @@ def _digits(options: SynthOptions) -> _Source:
     features = options.features or SIDE * SIDE
     if features not in (SIDE * SIDE, CROPPED * CROPPED):
         raise UsageError(f"digits have {SIDE * SIDE} features, or {CROPPED * CROPPED} cropped; not {features}")
-    if options.dtype == "float32" or options.classes != 10:
+    if options.dtype in ("float32", "float64") or options.classes != 10:
         raise UsageError("digits are uint8 and have 10 classes")
     images, labels = digits()
     reach = 2
@@ -160,7 +160,7 @@ def _blobs(options: SynthOptions) -> _Source:
     features = options.features or 20
     if features < 1 or options.classes < 2:
         raise UsageError("blobs need at least 1 feature and 2 classes")
-    dtype: FeatureType = "uint8" if options.dtype == "uint8" else "float32"
+    dtype: FeatureType = "float32" if options.dtype == "auto" else options.dtype
     spread = np.float32(BLOB_DISTANCE / math.sqrt(2 * features))
     # split=1 keeps the centres' stream apart from the chunks' (split=0)
     random = generator(options.seed, Purpose.SYNTH, split=1)
@@ -173,7 +173,7 @@ def _blobs(options: SynthOptions) -> _Source:
         x += centres[y]
         if dtype == "uint8":
             return np.clip(np.rint(x / np.float32(BLOB_STEP)) + 128, 0, 255).astype(np.uint8), y
-        return x, y
+        return x.astype(dtype, copy=False), y
 
     if dtype == "uint8":
         return _Source((features,), options.classes, dtype, BLOB_STEP, -8.0, chunk)

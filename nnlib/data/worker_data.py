@@ -64,7 +64,8 @@ class WorkerData:
 
     def trial(self, rule: SplitRule, scaler: Scaler | None, dtype: npt.DTypeLike) -> TrialData:
         """Return the rows of one trial: split by ``rule``, converted to ``dtype`` with the trial's feature scaling."""
-        converter = Converter(self.dataset.x_scale, self.dataset.x_offset, scaler, dtype)
+        stored, scale, offset = self.dataset.x_dtype, self.dataset.x_scale, self.dataset.x_offset
+        converter = Converter(scale, offset, scaler, dtype, is_wide=stored == "float64")
         return TrialData(self, rule, converter)
 
     def feature_stats(self, rule: SplitRule, shard: int) -> FeatureStats:

@@ -20,8 +20,10 @@ from nnlib.models.mlp import MLP
 class Network:
     """Layers a = f(x W + b), W (in, out) and b (out,), behind the feature scaling (x - shift) * factor.
 
-    ``scaling`` is (shift, factor), each (features,), or None. All arrays have the model's dtype. Its input is feature
-    *values*: what a dataset stores as small integers becomes values by ``stored * stored_scale + stored_offset``.
+    ``scaling`` is (shift, factor), each (features,), or None. All arrays have the model's dtype, but for the scaling of
+    a model whose dataset stores float64: that is computed in float64, and rounded to the model's dtype once. Its input
+    is feature *values*: what a dataset stores as small integers becomes values by ``stored * stored_scale +
+    stored_offset``.
     ``buffers`` are the model's buffers by name, each of its own dtype; perceptrons of this package have none.
     """
 
@@ -47,8 +49,9 @@ class Network:
         values = shape.layout.views(model.weights)
         scaler, dataset = model.trial.scaler, model.spec.dataset
         scaling = None
-        if scaler is not None:  # rounded to the model's dtype as `nnlib.data.feature_converter` does
-            scaling = scaler.shift.astype(shape.layout.dtype), scaler.factor.astype(shape.layout.dtype)
+        if scaler is not None:  # rounded as `nnlib.data.feature_converter` does
+            kind = "float64" if dataset.x_dtype == "float64" else shape.layout.dtype
+            scaling = scaler.shift.astype(kind), scaler.factor.astype(kind)
         return cls(
             layers=tuple(
                 (values[f"layer{index}.weight"], values[f"layer{index}.bias"]) for index in range(len(shape.widths) - 1)
@@ -71,8 +74,18 @@ class Network:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """The dtype of weights, biases and scaling."""
+        """The dtype of weights, biases and outputs."""
         return self.layers[0][0].dtype
+
+    @property
+    def input_dtype(self) -> np.dtype[Any]:
+        """The dtype of the input: float32, or float64 if the dataset stores that."""
+        return np.dtype(np.float64 if self.stored_dtype == "float64" else np.float32)
+
+    @property
+    def scaling_dtype(self) -> np.dtype[Any]:
+        """The dtype in which features are scaled."""
+        return np.dtype(np.float64) if self.stored_dtype == "float64" else self.dtype
 
     @cached_property
     def arrays(self) -> dict[str, Array]:
@@ -86,8 +99,8 @@ class Network:
     @property
     def input_meaning(self) -> str:
         """The meaning of the network's input."""
-        text = f"{self.widths[0]} feature values a row, float32, in the order of feature_names"
-        if self.stored_dtype == "float32":
+        text = f"{self.widths[0]} feature values a row, {self.input_dtype}, in the order of feature_names"
+        if self.stored_dtype != "uint8":
             return text
         shift = f" + {self.stored_offset!r}" if self.stored_offset else ""
         return f"{text}; the dataset stores them as {self.stored_dtype}: value = stored * {self.stored_scale!r}{shift}"
@@ -101,6 +114,8 @@ class Network:
             "linear": "the value itself",
         }
         steps = [] if self.scaling is None else ["x = (x - scaling.shift) * scaling.factor"]
+        if self.scaling_dtype != self.dtype:
+            steps.append(f"x = {self.dtype}(x)")
         if len(self.layers) > 1:
             steps.append(f"x = {self.activation}(x @ layerK.weight + layerK.bias) for every layer K but the last")
         steps.append(f"x @ layer{len(self.layers) - 1}.weight + layer{len(self.layers) - 1}.bias, then")

@@ -33,10 +33,12 @@ def usage(network: Network, name: str) -> str:
         "import json, numpy as np",
         f"model = np.load({name!r}, allow_pickle=False)",
         'classes = json.loads(str(model["description"]))["classes"]',
-        f"x = np.asarray(x, np.{network.dtype})",
+        f"x = np.asarray(x, np.{network.scaling_dtype})",
     ]
     if network.scaling is not None:
         lines.append('x = (x - model["scaling.shift"]) * model["scaling.factor"]')
+    if network.scaling_dtype != network.dtype:
+        lines.append(f"x = x.astype(np.{network.dtype})")
     if last:
         lines += [
             f"f = {_ACTIVATIONS[network.activation]}",

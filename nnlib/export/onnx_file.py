@@ -1,14 +1,16 @@
 """ONNX: the whole way from feature values to the answer as one graph, for onnxruntime and its like.
 
-Input ``features`` (rows, features) float32: values, see `Network.input_meaning`. Outputs for classes ``probabilities``
-(rows, classes) and ``label`` (rows,) int64, the class's index; for regression ``prediction`` (rows,). The metadata
-entry ``nnjobs`` holds `Network.description` as JSON, and ``classes`` the class names.
+Input ``features`` (rows, features) float32, or float64 if the dataset stores that: values, see `Network.input_meaning`.
+Outputs for classes ``probabilities`` (rows, classes) and ``label`` (rows,) int64, the class's index; for regression
+``prediction`` (rows,). The metadata entry ``nnjobs`` holds `Network.description` as JSON, and ``classes`` the class
+names.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import onnx
@@ -41,7 +43,7 @@ def encode(network: Network) -> bytes:
     graph = helper.make_graph(
         list(_nodes(network)),
         "nnjobs",
-        [helper.make_tensor_value_info("features", onnx.TensorProto.FLOAT, ["rows", network.widths[0]])],
+        [helper.make_tensor_value_info("features", _kind(network.input_dtype), ["rows", network.widths[0]])],
         _outputs(network),
         [numpy_helper.from_array(np.ascontiguousarray(array), name) for name, array in arrays.items()],
     )
@@ -68,13 +70,16 @@ def encode(network: Network) -> bytes:
 def _nodes(network: Network) -> Iterator[onnx.NodeProto]:
     """The graph in order: cast, scaling, layers, output."""
     value = "features"
-    if network.dtype != np.float32:
-        yield helper.make_node("Cast", [value], ["cast"], to=_kind(network))
+    if network.scaling_dtype != network.input_dtype:
+        yield helper.make_node("Cast", [value], ["cast"], to=_kind(network.scaling_dtype))
         value = "cast"
     if network.scaling is not None:
         yield helper.make_node("Sub", [value, "scaling.shift"], ["shifted"])
         yield helper.make_node("Mul", ["shifted", "scaling.factor"], ["scaled"])
         value = "scaled"
+    if network.scaling_dtype != network.dtype:
+        yield helper.make_node("Cast", [value], ["rounded"], to=_kind(network.dtype))
+        value = "rounded"
     last = len(network.layers) - 1
     for index in range(last + 1):
         yield helper.make_node("Gemm", [value, f"layer{index}.weight", f"layer{index}.bias"], [f"z{index}"])
@@ -94,15 +99,15 @@ def _nodes(network: Network) -> Iterator[onnx.NodeProto]:
 
 def _outputs(network: Network) -> list[onnx.ValueInfoProto]:
     if network.output == "linear":
-        return [helper.make_tensor_value_info("prediction", _kind(network), ["rows"])]
+        return [helper.make_tensor_value_info("prediction", _kind(network.dtype), ["rows"])]
     return [
-        helper.make_tensor_value_info("probabilities", _kind(network), ["rows", network.widths[-1]]),
+        helper.make_tensor_value_info("probabilities", _kind(network.dtype), ["rows", network.widths[-1]]),
         helper.make_tensor_value_info("label", onnx.TensorProto.INT64, ["rows"]),
     ]
 
 
-def _kind(network: Network) -> int:
-    return int(helper.np_dtype_to_tensor_dtype(network.dtype))
+def _kind(dtype: np.dtype[Any]) -> int:
+    return int(helper.np_dtype_to_tensor_dtype(dtype))
 
 
 def usage(network: Network, name: str) -> str:
@@ -111,4 +116,4 @@ def usage(network: Network, name: str) -> str:
     return f"""\
 import numpy as np, onnxruntime
 session = onnxruntime.InferenceSession({name!r})
-{outputs} = session.run(None, {{"features": np.asarray(x, np.float32)}})"""
+{outputs} = session.run(None, {{"features": np.asarray(x, np.{network.input_dtype})}})"""

@@ -32,10 +32,12 @@ def usage(network: Network, name: str) -> str:
         '    linear.load_state_dict({"weight": weight, "bias": model[f"layer{k}.bias"]})',
         f"    parts += [linear, {_ACTIVATIONS[network.activation]}]" if last else "    parts += [linear]",
         "net = nn.Sequential(*parts[:-1])" if last else "net = nn.Sequential(*parts)",
-        f"x = torch.as_tensor(x, dtype=torch.{network.dtype})",
+        f"x = torch.as_tensor(x, dtype=torch.{network.scaling_dtype})",
     ]
     if network.scaling is not None:
         lines.append('x = (x - model["scaling.shift"]) * model["scaling.factor"]')
+    if network.scaling_dtype != network.dtype:
+        lines.append(f"x = x.to(torch.{network.dtype})")
     lines.append("with torch.no_grad():")
     last_line = {
         "softmax": "    probabilities = torch.softmax(net(x), dim=1)",

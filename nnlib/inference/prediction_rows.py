@@ -68,7 +68,9 @@ def known_classes(model: TrainedModel, dataset: Dataset) -> Array:
     Raises `DataError` for a dataset that the model cannot read, and for classes it does not know.
     """
     wanted = model.spec.dataset
-    if dataset.features != wanted.features or dataset.x_dtype != wanted.x_dtype or dataset.task != wanted.task:
+    pixels = {dataset.x_dtype, wanted.x_dtype} & {"uint8"}
+    fits = dataset.x_dtype == wanted.x_dtype or not pixels  # one of float32 and float64 becomes the other
+    if dataset.features != wanted.features or not fits or dataset.task != wanted.task:
         raise DataError(
             f"has {dataset.features} {dataset.x_dtype} features for {dataset.task}, the model wants {wanted.features} "
             f"{wanted.x_dtype} for {wanted.task}",

@@ -106,17 +106,25 @@ class Predictor:
         """``stored``: rows come as the model's dataset stores them, not as feature values."""
         dataset = model.spec.dataset
         scale, offset = (dataset.x_scale, dataset.x_offset) if stored else (1.0, 0.0)
-        self._convert = Converter(scale, offset, model.trial.scaler, model.weights.dtype)
+        self._is_wide = dataset.x_dtype == "float64"
+        self._convert = Converter(scale, offset, model.trial.scaler, model.weights.dtype, is_wide=self._is_wide)
         self._learner = load_learner(model.spec.model(model.trial), model.state)
 
     def outputs(self, x: Array) -> Array:
         """Compute the outputs, shape (n, outputs), of rows (n, features): n is `CHUNK_ROWS` at most. A copy."""
-        return self._learner.outputs(self._convert(x)).copy()
+        return self._learner.outputs(self._converted(x)).copy()
 
     def outputs_and_losses(self, x: Array, y: Array) -> tuple[Array, npt.NDArray[np.float64]]:
         """Compute `outputs` and each row's loss, shape (n,)."""
-        outputs, losses = self._learner.outputs_and_losses(self._convert(x), y)
+        outputs, losses = self._learner.outputs_and_losses(self._converted(x), y)
         return outputs.copy(), losses
+
+    def _converted(self, x: Array) -> Array:
+        """Return the rows as the model takes them: through float32 first, unless its dataset stored float64."""
+        if not self._is_wide and x.dtype.itemsize > 4:
+            with np.errstate(over="ignore"):
+                x = x.astype(np.float32)
+        return self._convert(x)
 
 
 def class_labels(classes: tuple[str, ...]) -> Array:

@@ -57,7 +57,8 @@ hidden_layer_sizes : array-like of int, default=(100,)
     scale : {'none', 'standard', 'minmax'}, default='none'
         Feature scaling, fitted on the training rows (by `partial_fit`: on those of its first call).
     dtype : {'float32', 'float64'}, default='float32'
-        Of the weights. Features are rounded to float32 in either case.
+        Of the weights. Features are rounded to float32 in either case, unless that would merge distinct values of a
+        feature in `fit` (such as Unix times): then they stay float64 until they are scaled.
     random_state : int, RandomState instance or None, default=None
         Decides first weights, order of rows and held-out rows. An int is the seed of the run: the same int gives the
         same bits, here and by ``nnjobs train``.
@@ -100,6 +101,7 @@ class NNJobsEstimator(BaseEstimator):  # type: ignore[misc]
     loss_: float | None
     model_sha256_: str
     _model: Model
+    _x_dtype: str
 
     def __init__(
         self,
@@ -149,7 +151,7 @@ class NNJobsEstimator(BaseEstimator):  # type: ignore[misc]
         self.config = config
 
     def _train(
-        self, X: npt.NDArray[np.float32], y: npt.NDArray[Any], *, classes: Array | None, epochs: Any, go_on: bool
+        self, X: npt.NDArray[Any], y: npt.NDArray[Any], *, classes: Array | None, epochs: Any, go_on: bool
     ) -> Self:
         """Run the driver on all rows and take over what it leaves. ``y`` holds indices of ``classes``, or targets."""
         epochs_before = self.n_iter_ if go_on else 0
@@ -160,7 +162,9 @@ class NNJobsEstimator(BaseEstimator):  # type: ignore[misc]
         values = self._values(epochs, classes) | {"seed": self._seed(epochs_before)}
         if go_on:  # by the scaling the weights are made for, not by one fitted anew on these rows
             values["data.scale"] = "none"
-            X = Converter(1.0, 0.0, self.scaler_, np.float32)(X)
+            X = self._converter(self._model.layout.dtype if self._x_dtype == "float64" else "float32")(
+                X.astype(self._x_dtype, copy=False)
+            )
         fitted = train_arrays(
             configuration(type(self).__name__, values, self.config),
             X,
@@ -175,6 +179,7 @@ class NNJobsEstimator(BaseEstimator):  # type: ignore[misc]
         self.coefs_ = [arrays[entry.name].copy() for entry in entries if entry.decays]
         self.intercepts_ = [arrays[entry.name].copy() for entry in entries if not entry.decays]
         self.scaler_ = self.scaler_ if go_on else fitted.scaler
+        self._x_dtype = self._x_dtype if go_on else fitted.x_dtype
         self.loss_curve_ = [*self.loss_curve_, *fitted.losses] if go_on else fitted.losses
         self.loss_ = self.loss_curve_[-1] if self.loss_curve_ else None
         self.n_iter_ = epochs_before + fitted.epochs
@@ -221,11 +226,15 @@ class NNJobsEstimator(BaseEstimator):  # type: ignore[misc]
         """Probabilities or values, shape (n, outputs), in the chunks and so the bits of
         `nnlib.inference.trained_model`."""
         check_is_fitted(self)
-        X = validate_data(self, X, dtype=np.float32, reset=False)
-        convert = Converter(1.0, 0.0, self.scaler_, self._model.layout.dtype)
+        X = validate_data(self, X, dtype=np.dtype(self._x_dtype), reset=False)
+        convert = self._converter(self._model.layout.dtype)
         learner = load_learner(self._model, ModelState(self._flat()))
         chunks = (X[start : start + CHUNK_ROWS] for start in range(0, len(X), CHUNK_ROWS))
         return np.concatenate([learner.outputs(convert(chunk)).copy() for chunk in chunks])
+
+    def _converter(self, dtype: str) -> Converter:
+        """What turns validated features of type ``_x_dtype`` into those of the fitted model, of type ``dtype``."""
+        return Converter(1.0, 0.0, self.scaler_, dtype, is_wide=self._x_dtype == "float64")
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "coefs_")

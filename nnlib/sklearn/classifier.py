@@ -181,7 +181,7 @@ class NNJobsClassifier(ClassifierMixin, NNJobsEstimator):  # type: ignore[misc]
         return labels
 
     def _checked(self, X: Any, y: Any, *, reset: bool) -> tuple[Array, Array]:
-        X, y = validate_data(self, X, y, dtype=np.float32, reset=reset)
+        X, y = validate_data(self, X, y, dtype=(np.float64, np.float32), reset=reset)
         check_classification_targets(y)
         return X, y
 

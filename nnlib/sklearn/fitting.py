@@ -56,7 +56,7 @@ OWNED = (*PARAMETERS.values(), "data.path", "run_dir", "split", "model.kind", "t
 @dataclass(frozen=True)
 class Fitted:
     """What a run leaves to an estimator. ``weights`` is the flat vector; ``losses`` one mean training loss an epoch
-    (for cg and lbfgs: a round)."""
+    (for cg and lbfgs: a round); ``x_dtype`` how the features were stored."""
 
     model: Model
     weights: Array
@@ -64,6 +64,7 @@ class Fitted:
     losses: list[float]
     epochs: int
     sha256: str
+    x_dtype: str
 
 
 def configuration(name: str, values: Mapping[str, Any], extra: Mapping[str, Any] | None) -> Config:
@@ -92,14 +93,15 @@ def configuration(name: str, values: Mapping[str, Any], extra: Mapping[str, Any]
 
 def train_arrays(
     config: Config,
-    X: npt.NDArray[np.float32],
+    X: npt.NDArray[Any],
     y: npt.NDArray[Any],
     *,
     classes: int | None,
     start: Array | None,
     verbose: bool,
 ) -> Fitted:
-    """Train on all rows: ``X`` (n, features), ``y`` (n,) class indices below ``classes``, or targets if it is None.
+    """Train on all rows: ``X`` (n, features) float32 or float64, ``y`` (n,) class indices below ``classes``, or targets
+    if it is None.
 
     ``start`` is the flat vector to go on from. The dataset and the run live in a temporary directory. Bad parameters,
     bad data and divergence raise `ValueError`; a failing disk or job raises `nnlib.core.errors.NnjobsError`.
@@ -121,7 +123,7 @@ def train_arrays(
                 y,
                 config.data.path,
                 shards=config.workers,
-                dtype="float32",
+                dtype="auto",
                 task="regression" if classes is None else "classification",
                 classes=tuple(map(str, range(classes or 0))),
             )
@@ -136,7 +138,15 @@ def train_arrays(
         losses, epochs = _history(f"{folder}/run")
         trained = TrainedModel.load(f"{folder}/run")
         model = trained.spec.model(trained.trial)
-        return Fitted(model, trained.weights, trained.trial.scaler, losses, epochs, result.model_sha256)
+        return Fitted(
+            model,
+            trained.weights,
+            trained.trial.scaler,
+            losses,
+            epochs,
+            result.model_sha256,
+            trained.spec.dataset.x_dtype,
+        )
 
 
 def _history(run: str) -> tuple[list[float], int]:

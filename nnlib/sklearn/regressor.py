@@ -96,5 +96,5 @@ class NNJobsRegressor(RegressorMixin, NNJobsEstimator):  # type: ignore[misc]
         return self._outputs(X)[:, 0]
 
     def _checked(self, X: Any, y: Any, *, reset: bool) -> tuple[Array, Array]:
-        X, y = validate_data(self, X, y, dtype=np.float32, y_numeric=True, reset=reset)
+        X, y = validate_data(self, X, y, dtype=(np.float64, np.float32), y_numeric=True, reset=reset)
         return X, np.asarray(y, np.float64)

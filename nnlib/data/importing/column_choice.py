@@ -18,13 +18,14 @@ class ColumnChoice:
     """The columns that are used. The feature columns still lack their categories and fill values.
 
     ``label``: the label column. ``extra``: the columns that the dataset keeps as they are. ``dtype``: how features are
-    stored. ``fill_missing``: whether missing values are filled with the mean of their column.
+    stored; ``auto``: float32, or float64 if the survey finds a need. ``fill_missing``: whether missing values are
+    filled with the mean of their column.
     """
 
     label: str
     features: tuple[FeatureColumn, ...]
     extra: tuple[str, ...]
-    dtype: Literal["float32", "uint8"]
+    dtype: Literal["auto", "float32", "float64", "uint8"]
     fill_missing: bool
 
     @property
@@ -44,7 +45,7 @@ class ColumnChoice:
             for column in self.features
             if column.kind != "categorical"
         )
-        return Encoding(tuple(columns), dtype=self.dtype)
+        return Encoding(tuple(columns), dtype="float32" if self.dtype == "auto" else self.dtype)
 
     @property
     def categorical(self) -> list[str]:
@@ -101,10 +102,10 @@ def choose_columns(table: Table, options: ImportOptions) -> ColumnChoice:
     if (width := sum(column.width for column in columns)) > MOST_NUMBERS:
         raise DataError(f"a row has {width:,} numbers, it may have 1 to {MOST_NUMBERS:,}", file=table.file)
     pixels = all(column.kind == "vector" and table.types.get(column.name) == "uint8" for column in columns)
-    dtype = options.dtype if options.dtype != "auto" else "uint8" if pixels else "float32"
+    dtype = options.dtype if options.dtype != "auto" else "uint8" if pixels else "auto"
     if dtype == "uint8" and options.nulls == "mean" and options.dtype == "uint8":
         raise UsageError("--dtype uint8 and --nulls mean exclude each other: a mean is no whole number")
     if dtype == "uint8" and categorical:
         raise UsageError("--dtype uint8 and --categorical exclude each other")
-    fill = options.nulls == "mean" and dtype == "float32"  # bytes have no missing values
+    fill = options.nulls == "mean" and dtype != "uint8"  # bytes have no missing values
     return ColumnChoice(label, tuple(columns), extra, dtype, fill)

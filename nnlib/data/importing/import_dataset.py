@@ -10,6 +10,7 @@ The bytes written depend on the rows, the options and the seed alone, not on mem
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import pyarrow as pa
 
 from nnlib.core.errors import UsageError
 from nnlib.data.dataset import Dataset
-from nnlib.data.importing.column_choice import choose_columns
+from nnlib.data.importing.column_choice import ColumnChoice, choose_columns
 from nnlib.data.importing.format_registry import open_tables
 from nnlib.data.importing.formats.arrays import ArrayColumn, array_table
 from nnlib.data.importing.formats.table import Table
@@ -28,16 +29,23 @@ from nnlib.data.importing.import_plan import make_plan
 from nnlib.data.importing.local_copies import local_copies
 from nnlib.data.importing.partitioner import ShardPartitioner, encode_rows
 from nnlib.data.importing.spill_buffer import SpillBuffer
-from nnlib.data.importing.survey import survey_tables
+from nnlib.data.importing.survey import Survey, survey_tables
 from nnlib.data.shard_writer import check_no_dataset, replace_dataset, write_manifest, write_shards
 from nnlib.storage import Storage, storage
+
+Note = Callable[[str], None]
+"""Called with a line about what the import decided, for the user."""
 
 Progress = Callable[[int, int | None], None]
 """Called with the number of rows done and the number of all rows (None while it is not known)."""
 
 
 def import_dataset(
-    sources: Sequence[str], output: str, options: ImportOptions, progress: Progress | None = None
+    sources: Sequence[str],
+    output: str,
+    options: ImportOptions,
+    progress: Progress | None = None,
+    note: Note = lambda text: None,
 ) -> Dataset:
     """Import files of one format, or one built-in dataset, to the address ``output``.
 
@@ -45,7 +53,7 @@ def import_dataset(
     """
     check_no_dataset(storage(output), options.overwrite)
     with local_copies(sources) as paths:
-        return import_tables(open_tables(paths, options.reading), output, options, progress)
+        return import_tables(open_tables(paths, options.reading), output, options, progress, note)
 
 
 def from_arrays(X: npt.ArrayLike, y: npt.ArrayLike, output: str, **options: Any) -> Dataset:
@@ -61,7 +69,11 @@ def from_arrays(X: npt.ArrayLike, y: npt.ArrayLike, output: str, **options: Any)
 
 
 def import_tables(
-    tables: Sequence[Table], output: str, options: ImportOptions, progress: Progress | None = None
+    tables: Sequence[Table],
+    output: str,
+    options: ImportOptions,
+    progress: Progress | None = None,
+    note: Note = lambda text: None,
 ) -> Dataset:
     """Import opened tables with the same columns to the address ``output``. Raises as `import_dataset` does."""
     files = storage(output)
@@ -75,7 +87,11 @@ def import_tables(
         SpillBuffer(parent, options.buffer_bytes) as partitions,
     ):
         survey = survey_tables(tables, choice, surveyed, lambda rows: report(rows // 2, total))
+        if survey.is_rounded and survey.needs_float64.any():
+            surveyed.clear()
+            survey_tables(tables, replace(choice, dtype="float64"), surveyed)
         plan = make_plan(tables[0], choice, survey, options)
+        say_float64(survey, choice, note)
         partitioner = ShardPartitioner(plan)
         partitioner.partition(encode_rows(surveyed, plan, survey.origins), partitions)
         with replace_dataset(files):
@@ -93,6 +109,14 @@ def import_tables(
             dataset = plan.dataset(output, written)
             write_manifest(files, dataset)
     return dataset
+
+
+def say_float64(survey: Survey, choice: ColumnChoice, note: Note) -> None:
+    """Say which features made the dataset store float64, if any did."""
+    names = survey.wide_features(choice)
+    if names:
+        shown = ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+        note(f"features are stored as float64: float32 would merge different values of {shown} (--dtype float32 does)")
 
 
 def _buffer_folder(files: Storage) -> Path | None:

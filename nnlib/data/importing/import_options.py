@@ -25,7 +25,7 @@ class ImportOptions(ReadOptions):
     keep: tuple[str, ...] = ()
     nulls: Literal["error", "mean"] = "error"
     task: Literal["auto", "classification", "regression"] = "auto"
-    dtype: Literal["auto", "float32", "uint8"] = "auto"
+    dtype: Literal["auto", "float32", "float64", "uint8"] = "auto"
     shape: tuple[int, ...] | None = None
     classes: tuple[str, ...] = ()
     label_map: Mapping[str, str] = field(default_factory=dict)

@@ -123,6 +123,7 @@ def make_plan(table: Table, choice: ColumnChoice, survey: Survey, options: Impor
     """
     if options.shards > survey.rows:
         raise UsageError(f"--shards {options.shards} is more than the {survey.rows} rows")
+    choice = replace(choice, dtype=survey.stored_type(choice))
     task = survey.label.infer_task(options.task)
     if task == "regression" and (options.by_label or options.label_map):
         raise UsageError("--by-label and --map-label need classes, but the target is numeric (--task regression)")
@@ -163,7 +164,7 @@ def _encoding(
         choice.label,
         survey.label.classes(label_map, options.classes) if task == "classification" else (),
         label_map,
-        choice.dtype,
+        survey.stored_type(choice),
         PIXEL_SCALE if choice.dtype == "uint8" else 1.0,
         reading=_stored_reading(table, choice),
     )

@@ -27,13 +27,13 @@ class RawRows:
     """Consecutive rows of the input, n of them.
 
     ``row``: the position of the first one in the input, from 0. ``x``: the values of their features, shape (n,
-    features), float32. ``y``: int32 class indices or float64 targets, shape (n,); None if there is no label column.
-    ``stored``: the features as a shard would store them, for a model that converts them to another dtype than float32.
-    ``kept``: columns that were asked for, n values each.
+    features), as `Encoding.decode` returns them. ``y``: int32 class indices or float64 targets, shape (n,); None if
+    there is no label column. ``stored``: the features as a shard would store them. ``kept``: columns that were asked
+    for, n values each.
     """
 
     row: int
-    x: npt.NDArray[np.float32]
+    x: npt.NDArray[Any]
     y: npt.NDArray[Any] | None
     stored: npt.NDArray[Any]
     kept: Mapping[str, pa.Array] = field(default_factory=dict)

@@ -18,7 +18,7 @@ BUFFER_BYTES = 32 << 20
 
 
 class SpillBuffer:
-    """Holds record batches in numbered partitions, each first in, first out.
+    """Holds record batches in numbered partitions, each first in, first out; their schemas may differ.
 
     Use it as a context manager: leaving deletes its files. The file of a partition is a sequence of Arrow IPC streams
     and is open only while batches are appended. So the number of partitions is not bounded by the number of files that
@@ -42,9 +42,7 @@ class SpillBuffer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._batches.clear()
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+        self.clear()
 
     def put(self, partition: int, batch: pa.RecordBatch) -> None:
         """Append a batch to a partition. Raises `StorageError` if temporary files cannot be written."""
@@ -70,6 +68,14 @@ class SpillBuffer:
         in_memory.reverse()
         while in_memory:
             yield in_memory.pop()
+
+    def clear(self) -> None:
+        """Forget all batches."""
+        self._batches.clear()
+        self._bytes = 0
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
 
     def _path(self, partition: int) -> Path:
         assert self._folder is not None

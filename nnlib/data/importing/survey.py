@@ -15,8 +15,9 @@ import pyarrow.compute as pc
 from nnlib.core.errors import DataError
 from nnlib.core.liveness import heartbeat
 from nnlib.data.columns import Column, RowOrigin, to_plain_array, to_texts
-from nnlib.data.encoding import FeatureColumn
+from nnlib.data.encoding import FeatureColumn, FeatureType
 from nnlib.data.importing.column_choice import ColumnChoice
+from nnlib.data.importing.float_precision import PrecisionCheck
 from nnlib.data.importing.formats.table import Table, count_rows, rechunk, rows_per_chunk
 from nnlib.data.importing.label_counts import LabelCounts
 from nnlib.data.importing.spill_buffer import SpillBuffer
@@ -32,9 +33,12 @@ class Survey:
     """What is known of some rows of the input; `merge` adds what is known of later ones.
 
     ``origins``: where the rows of each batch in the spill buffer came from. ``categories``: rows by category, for each
-    categorical column. ``sums`` and ``present``: sum and number of the values in each numeric feature, shape
-    (features,), only counted where missing values are filled. ``types``: Arrow types of the label and the extra
-    columns, empty without rows. ``whole``: for each extra column, whether its texts are all whole numbers.
+    categorical column. ``sums``, ``wide_sums`` and ``present``: sum of the values in each numeric feature as stored and
+    as float64, and their number, shape (features,), only counted where missing values are filled. ``needs_float64``:
+    the numeric features that need it, shape (features,), only looked for where the type is not chosen yet.
+    ``is_rounded``: whether the buffer has a float32 that is not the value of the input. ``types``: Arrow types of the
+    label and the extra columns, empty without rows. ``whole``: for each extra column, whether its texts are all whole
+    numbers.
     """
 
     rows: int
@@ -42,9 +46,12 @@ class Survey:
     label: LabelCounts
     categories: dict[str, Counter[str]]
     sums: npt.NDArray[np.float64]
+    wide_sums: npt.NDArray[np.float64]
     present: npt.NDArray[np.int64]
+    needs_float64: npt.NDArray[np.bool_]
     types: dict[str, str]
     whole: dict[str, bool]
+    is_rounded: bool = False
 
     @classmethod
     def empty(cls, choice: ColumnChoice, file: str) -> Survey:
@@ -56,7 +63,9 @@ class Survey:
             LabelCounts(choice.label, file),
             {name: Counter() for name in choice.categorical},
             np.zeros(width),
+            np.zeros(width),
             np.zeros(width, np.int64),
+            np.zeros(width, np.bool_),
             {},
             dict.fromkeys(choice.extra, True),
         )
@@ -82,18 +91,23 @@ class Survey:
             self.categories[name].update(counts)
             check_category_count(self.categories[name], name, file)
         self.sums = self.sums + other.sums
+        self.wide_sums = self.wide_sums + other.wide_sums
         self.present = self.present + other.present
+        self.needs_float64 = self.needs_float64 | other.needs_float64
+        self.is_rounded = self.is_rounded or other.is_rounded
         self.whole = {name: whole and other.whole[name] for name, whole in self.whole.items()}
 
     def to_json(self) -> dict[str, Any]:
-        """Return the survey, without ``origins``, as JSON values; `from_json` is the inverse."""
+        """Return the survey, without what is known of a buffer, as JSON values; `from_json` is the inverse."""
         return {
             "rows": self.rows,
             "labels": dict(self.label.counts),
             "too_many": self.label.too_many,
             "categories": {name: dict(counts) for name, counts in self.categories.items()},
             "sums": self.sums.tolist(),
+            "wide_sums": self.wide_sums.tolist(),
             "present": self.present.tolist(),
+            "float64": np.flatnonzero(self.needs_float64).tolist(),
             "types": self.types,
             "whole": self.whole,
         }
@@ -107,8 +121,21 @@ class Survey:
         survey.label.too_many = data["too_many"]
         survey.categories = {name: Counter(counts) for name, counts in data["categories"].items()}
         survey.sums = np.asarray(data["sums"], np.float64)
+        survey.wide_sums = np.asarray(data["wide_sums"], np.float64)
         survey.present = np.asarray(data["present"], np.int64)
+        survey.needs_float64[data["float64"]] = True
         return survey
+
+    def stored_type(self, choice: ColumnChoice) -> FeatureType:
+        """Return the type in which the dataset stores its features: one needs float64, then all have it."""
+        if choice.dtype != "auto":
+            return choice.dtype
+        return "float64" if self.needs_float64.any() else "float32"
+
+    def wide_features(self, choice: ColumnChoice) -> list[str]:
+        """Return the names of the features that need float64."""
+        names = choice.dense.feature_names
+        return [names[index] for index in np.flatnonzero(self.needs_float64)]
 
     def feature_columns(self, choice: ColumnChoice) -> tuple[FeatureColumn, ...]:
         """Return the feature columns with their categories and, if missing values are filled, their fill values.
@@ -117,6 +144,7 @@ class Survey:
         """
         columns = []
         start = 0
+        sums = self.wide_sums if self.stored_type(choice) == "float64" else self.sums
         for column in choice.features:
             if column.kind == "categorical":
                 counts = unify_names(self.categories[column.name])
@@ -134,7 +162,7 @@ class Survey:
                 empty = self.present[part] == 0
                 if empty.any():
                     raise DataError("all values are missing", column=column.feature_names[int(empty.argmax())])
-                column = replace(column, fill=tuple((self.sums[part] / self.present[part]).tolist()))
+                column = replace(column, fill=tuple((sums[part] / self.present[part]).tolist()))
             columns.append(column)
         return tuple(columns)
 
@@ -195,18 +223,27 @@ def survey_table(
     """
     survey = Survey.empty(choice, table.file)
     dense = choice.dense
-    block = rows_per_chunk(dense.features * np.dtype(choice.dtype).itemsize)
+    precision = PrecisionCheck(dense.features) if choice.dtype == "auto" else None
+    block = rows_per_chunk(dense.features * (1 if choice.dtype == "uint8" else 4))  # whatever the survey finds
     for columns in rechunk(iter(table.chunks(choice.roles)), block):
         heartbeat()
         origin = RowOrigin(table.file, survey.rows)
         arrays: dict[str, pa.Array] = {}
         if dense.features:
-            x = dense.encode(columns, origin)
-            flat = pa.array(x.reshape(-1), from_pandas=False)
-            arrays["x"] = pa.FixedSizeListArray.from_arrays(flat, dense.features)
+            blocks = dense.blocks(columns, origin)
+            exact = precision is None or precision.add(blocks)
+            if precision is not None and precision.needed.any():
+                dense = replace(dense, dtype="float64")
+            x = dense.stored(blocks, origin)
+            if dense.dtype == "float32":
+                survey.is_rounded = survey.is_rounded or not exact
             if choice.fill_missing:
                 survey.sums += np.nansum(x, axis=0, dtype=np.float64)
+                wide = [np.nansum(block, axis=0, dtype=np.float64) for block in blocks]
+                survey.wide_sums += np.concatenate(wide)
                 survey.present += np.count_nonzero(~np.isnan(x), axis=0)
+            flat = pa.array(x.reshape(-1), from_pandas=False)
+            arrays["x"] = pa.FixedSizeListArray.from_arrays(flat, dense.features)
         for name in choice.categorical:
             arrays[f"text {name}"] = text = to_texts(columns[name], name, origin)
             for entry in pc.value_counts(text.drop_null()).to_pylist():
@@ -226,6 +263,8 @@ def survey_table(
             survey.origins.append(origin)
         survey.rows += count_rows(columns)
         progress(survey.rows)
+    if precision is not None:
+        survey.needs_float64 = precision.needed
     return survey
 
 

@@ -65,7 +65,7 @@ def test_a_newer_format(dataset: Dataset) -> None:
         ("classes", ["a", "a", "b", "c"]),
         ("task", "regression"),
         ("task", "guessing"),
-        ("x_dtype", "float64"),
+        ("x_dtype", "float16"),
         ("shards", []),
         ("shards", {}),
         ("columns", {"who": "blob"}),
