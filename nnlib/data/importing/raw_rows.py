@@ -54,6 +54,7 @@ def read_raw_rows(
     likely = tuple(column.name for column in encoding.columns)
     before = encoding.reading or ReadOptions()
     options = replace(before, format=None, likely_features=likely, likely_label=encoding.label).changed(changes)
+    options = replace(options, feature_count=encoding.features)
     with local_copies(sources) as paths:
         rows = rows_per_chunk(encoding.features * 4)
         start = 0

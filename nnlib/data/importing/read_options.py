@@ -24,6 +24,8 @@ class ReadOptions:
     - ``null_values``: the texts that mean a missing value; None: the usual ones, (): none
     - ``index``: ``auto`` leaves out the columns that number the rows, ``keep`` has them as other columns
     - ``columns``: in the options of a dataset, the names of all columns of its first file, in order
+    - ``first_index``: of svmlight files, 0 or 1, the index of the first feature; ``feature_count``: the features that a
+      model wants, where the file does not say how many it has
     - ``features`` and ``label``: the arrays or columns that the user names
     - ``likely_features`` and ``likely_label``: names to look for before the usual ones, where the user names none
     """
@@ -43,6 +45,8 @@ class ReadOptions:
     null_values: tuple[str, ...] | None = None
     index: Literal["auto", "keep"] = "auto"
     columns: tuple[str, ...] = ()
+    first_index: int | None = None
+    feature_count: int | None = None
 
     def changed(self: _Options, changes: ReadingChanges | None) -> _Options:
         """Return the options with those of ``changes`` in place of theirs."""

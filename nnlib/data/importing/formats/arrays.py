@@ -75,14 +75,25 @@ def choose_array(
         if wanted in names:
             return wanted
         raise UsageError(f"{option}: there is no array {wanted!r}; arrays: {', '.join(names)}", file=file)
-    for name in usual:
-        if name in names:
-            return name
+    if (found := _usual_name(names, usual)) is not None:
+        return found
     raise UsageError(
         f"it is not clear which array holds the {what}; arrays: {', '.join(names) or 'none'}",
         hint=f"name it with {option}",
         file=file,
     )
+
+
+def _usual_name(names: Sequence[str], usual: Sequence[str]) -> str | None:
+    """Return the first of the usual names among ``names``, or else the only field ``struct.field`` of such a name."""
+    for name in usual:
+        if name in names:
+            return name
+    for name in usual:
+        within = [each for each in names if each.rpartition(".")[2] == name]
+        if len(within) == 1:
+            return within[0]
+    return None
 
 
 def array_table(
@@ -235,7 +246,7 @@ def _keyed_table(file: str, arrays: Mapping[str, ArrayColumn], options: ReadOpti
         choose_array(names, name, (), "features", "--features", file)
     label: str | None = None
     labels = (options.likely_label, *LABELS) if options.likely_label else LABELS
-    if options.label is not None or any(name in names for name in labels):
-        rest = [name for name in names if name not in features]
+    rest = [name for name in names if name not in features]
+    if options.label is not None or _usual_name(rest, labels) is not None:
         label = choose_array(rest, options.label, labels, "labels", "--label", file)
     return array_table(file, arrays, features, label)

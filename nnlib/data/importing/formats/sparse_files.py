@@ -56,7 +56,7 @@ def sparse_table(file: str, members: Mapping[str, ArrayColumn], label: str | Non
     def chunks(roles: Mapping[str, Role]) -> Iterator[Columns]:
         size = rows_per_chunk(width * dtype.itemsize)
         y = labels.blocks(size) if labels is not None and "y" in roles else None
-        for block in _dense(file, members, kind, (rows, width), size):
+        for block in dense_blocks(file, members, kind, (rows, width), size):
             block = plain_block(block)
             chunk: dict[str, Any] = {} if y is None else {"y": plain_block(next(y))}
             if position is not None:
@@ -94,10 +94,14 @@ def _label_column(file: str, label: str, width: int) -> int:
         ) from None
 
 
-def _dense(
+def dense_blocks(
     file: str, members: Mapping[str, ArrayColumn], kind: str, shape: tuple[int, int], size: int
 ) -> Iterator[npt.NDArray[Any]]:
-    """Yield the matrix as dense blocks of ``size`` rows (the last may be smaller); repeated entries are added up."""
+    """Yield a sparse matrix as dense blocks of ``size`` rows (the last may be smaller); repeated entries are added up.
+
+    ``members``: the arrays that `scipy.sparse` has for its format ``kind`` (csr, csc or coo), by name. Raises
+    `DataError` for entries outside the matrix.
+    """
     rows, width = shape
     entries = _checked(file, _stored(file, members, kind, shape), shape)
     waiting: list[Entries] = []

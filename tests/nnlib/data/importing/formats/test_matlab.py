@@ -8,10 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
+import scipy.sparse as sp
 from scipy.io import loadmat, savemat
 
-from nnlib.core.errors import DataError
+from jobs.__main__ import main
+from nnlib.core.errors import DataError, UsageError
+from nnlib.data.dataset import Dataset
 from nnlib.data.importing.formats.matlab import open_mat
 from nnlib.data.importing.read_options import ReadOptions
 
@@ -120,3 +124,113 @@ def test_compressed_data_that_goes_on_or_ends_early(tmp_path: Path) -> None:
         (tmp_path / "a.mat").write_bytes(header("<") + struct.pack("<2I", 15, len(packed)) + packed)
         with pytest.raises(DataError, match=reason):
             read(tmp_path / "a.mat", "X")
+
+
+def imported(tmp_path: Path, *arguments: str | Path) -> tuple[Dataset, Any]:
+    assert main(["data", "import", *map(str, arguments), "-o", str(tmp_path / "ds"), "--overwrite"]) == 0
+    dataset = Dataset.open(str(tmp_path / "ds"))
+    return dataset, pq.read_table(tmp_path / "ds" / dataset.shards[0].name).sort_by("row")
+
+
+def labels(dataset: Dataset, rows: Any) -> list[str]:
+    return [dataset.classes[index] for index in rows["y"].to_pylist()]
+
+
+RANDOM = np.random.default_rng(2)
+X = RANDOM.standard_normal((30, 4)).astype(np.float32)
+Y = RANDOM.integers(0, 3, 30)
+packed = pytest.mark.parametrize("do_compression", [False, True])
+
+
+@packed
+@pytest.mark.parametrize("row_vector", [False, True])
+def test_samples_last(
+    tmp_path: Path, do_compression: bool, row_vector: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pixels = RANDOM.integers(0, 256, (5, 4, 3, 30), np.uint8)  # as the Street View House Numbers are stored
+    y = Y if row_vector else Y[:, None]
+    savemat(tmp_path / "a.mat", {"X": pixels, "y": y}, do_compression=do_compression)
+    dataset, rows = imported(tmp_path, tmp_path / "a.mat")
+    assert "along its last axis" in " ".join(capsys.readouterr().err.split())
+    assert dataset.shape == (5, 4, 3)
+    expected = np.moveaxis(loadmat(tmp_path / "a.mat")["X"], -1, 0).reshape(30, -1)
+    assert np.array_equal(np.array(rows["x"].to_pylist()), expected)
+    assert labels(dataset, rows) == Y.astype(str).tolist()
+
+
+def test_samples_last_in_a_file_without_labels(tmp_path: Path) -> None:
+    savemat(tmp_path / "a.mat", {"X": X.T, "y": Y})
+    imported(tmp_path, tmp_path / "a.mat")
+    (tmp_path / "c.yaml").write_text(f"data: {{path: {tmp_path / 'ds'}}}\nmodel: {{hidden: [4]}}\n")
+    assert main(["train", str(tmp_path / "c.yaml"), "--run-dir", str(tmp_path / "run")]) == 0
+    for name, array in (("first", X[:7]), ("last", X[:7].T)):
+        savemat(tmp_path / f"{name}.mat", {"X": array})
+        command = ["predict", str(tmp_path / "run"), str(tmp_path / f"{name}.mat"), "-o", str(tmp_path / f"{name}.csv")]
+        assert main(command) == 0
+    assert (tmp_path / "first.csv").read_text() == (tmp_path / "last.csv").read_text()
+
+
+def test_a_square_matrix_has_its_samples_first(tmp_path: Path) -> None:
+    savemat(tmp_path / "a.mat", {"X": X[:4], "y": [0, 1, 0, 1]})
+    _, rows = imported(tmp_path, tmp_path / "a.mat")
+    assert np.array_equal(np.array(rows["x"].to_pylist(), np.float32), X[:4])
+
+
+@packed
+def test_structs(tmp_path: Path, do_compression: bool) -> None:
+    content = {"data": {"X": X, "deep": {"y": Y[:, None]}, "note": "made by hand", "empty": np.empty((0, 0))}, "z": 1}
+    savemat(tmp_path / "a.mat", content, do_compression=do_compression)
+    named = imported(tmp_path, tmp_path / "a.mat", "--features", "data.X", "--label", "data.deep.y")
+    dataset, rows = imported(tmp_path, tmp_path / "a.mat")
+    assert rows == named[1]
+    assert np.array_equal(np.array(rows["x"].to_pylist(), np.float32), X)
+    assert labels(dataset, rows) == Y.astype(str).tolist()
+
+
+@packed
+@pytest.mark.parametrize("dtype", [np.float64, bool])
+@pytest.mark.parametrize("empty", [False, True])
+def test_sparse_matrices(tmp_path: Path, do_compression: bool, dtype: Any, empty: bool) -> None:
+    dense = np.where((9 if empty else 0.3) < X, X, 0).astype(dtype)
+    savemat(tmp_path / "a.mat", {"X": sp.csc_matrix(dense), "y": Y}, do_compression=do_compression)
+    expected = loadmat(tmp_path / "a.mat")["X"].toarray()
+    dataset, rows = imported(tmp_path, tmp_path / "a.mat")
+    assert np.array_equal(np.array(rows["x"].to_pylist()), expected.astype(np.float32))
+    assert labels(dataset, rows) == Y.astype(str).tolist()
+
+
+@packed
+@pytest.mark.parametrize("names", [["no", "yes", "maybe"], ["ä", "ßß", "日本"], ["a", "b", "c"]])
+@pytest.mark.parametrize("kind", ["char", "cell"])
+def test_labels_of_text(tmp_path: Path, do_compression: bool, names: list[str], kind: str) -> None:
+    texts = np.array(names)[Y]
+    y = texts if kind == "char" else texts.astype(object)[:, None]
+    savemat(tmp_path / "a.mat", {"X": X, "y": y}, do_compression=do_compression)
+    dataset, rows = imported(tmp_path, tmp_path / "a.mat")
+    assert labels(dataset, rows) == texts.tolist()
+
+
+def test_version_4_text(tmp_path: Path) -> None:
+    savemat(tmp_path / "a.mat", {"X": X.astype(float), "y": np.array(["no", "yes", "so"])[Y]}, format="4")
+    dataset, rows = imported(tmp_path, tmp_path / "a.mat")
+    assert labels(dataset, rows) == np.array(["no", "yes", "so"])[Y].tolist()
+
+
+@packed
+@pytest.mark.parametrize("position", range(60, 2400, 37))
+def test_flipped_bytes_end_in_one_error_or_in_rows(tmp_path: Path, do_compression: bool, position: int) -> None:
+    arrays = {"X": sp.csc_matrix(np.where(X > 0, X, 0)), "y": np.array(["no", "yes", "so"], object)[Y], "s": {"a": Y}}
+    savemat(tmp_path / "a.mat", arrays, do_compression=do_compression)
+    content = bytearray((tmp_path / "a.mat").read_bytes())
+    content[128 + position % (len(content) - 128)] ^= 0xFF
+    (tmp_path / "a.mat").write_bytes(content)
+    try:
+        read(tmp_path / "a.mat", "X")
+    except (DataError, UsageError) as error:
+        assert "a.mat" in str(error)
+    try:
+        (table,) = open_mat([str(tmp_path / "a.mat")], ReadOptions(features=("X",), label="y"))
+        for chunk in table.chunks({"y": "value"}):
+            assert len(chunk["y"])
+    except (DataError, UsageError) as error:
+        assert "a.mat" in str(error)
