@@ -17,9 +17,10 @@ from nnlib import FORMAT_VERSION
 from nnlib.config.schema import Runtime
 from nnlib.core.errors import JobError, UsageError
 from nnlib.data.dataset import MANIFEST, Dataset
+from nnlib.inference.label_matching import Remarks
 from nnlib.inference.prediction_file import score_facts
 from nnlib.inference.prediction_parts import SUMMARY, PartRecord, Prediction, part_name
-from nnlib.inference.prediction_rows import check_kept, known_classes
+from nnlib.inference.prediction_rows import check_kept, known_labels
 from nnlib.inference.prediction_settings import USUAL, PredictionSettings
 from nnlib.inference.trained_model import TrainedModel
 from nnlib.run.ledger import canonical
@@ -66,7 +67,7 @@ def predict(
     dataset = replace(Dataset.open(source), address=reachable(source, runtime.runner, "a dataset"))
     prediction = Prediction(model, dataset, reachable(output, runtime.runner, "a folder"), settings)
     settings.check(model.classes)  # what is wrong raises here, before any task does
-    known_classes(model, dataset)
+    known_labels(model, dataset)
     check_kept(dataset, settings.keep)
     folder = prediction.storage
     folder.sweep()
@@ -83,7 +84,7 @@ def predict(
         parts = _read_parts(prediction)
     if any(facts is None for facts in parts):
         raise JobError("parts are missing that tasks have reported", output=folder.root)
-    return _summarize(prediction, [facts for facts in parts if facts is not None], len(missing), runtime)
+    return _summarize(prediction, [facts for facts in parts if facts is not None], len(missing), runtime, note)
 
 
 def _holds_data(address: str) -> bool:
@@ -125,7 +126,9 @@ def _make(
         )
 
 
-def _summarize(prediction: Prediction, parts: Sequence[PartRecord], made: int, runtime: Runtime) -> dict[str, Any]:
+def _summarize(
+    prediction: Prediction, parts: Sequence[PartRecord], made: int, runtime: Runtime, note: Callable[[str], None]
+) -> dict[str, Any]:
     """Join the parts' scores and write the summary; return what ``--json`` prints."""
     kernels = sorted({part.numerics for part in parts})
     if len(kernels) > 1 and runtime.numerics == "strict":
@@ -150,5 +153,10 @@ def _summarize(prediction: Prediction, parts: Sequence[PartRecord], made: int, r
     }
     folder = prediction.storage
     folder.write(SUMMARY, canonical(stored))
+    remarks = Remarks()
+    for part in parts:
+        remarks.merge(part.remarks)
+    for sentence in remarks.sentences(classes > 0):
+        note(sentence)
     result: dict[str, Any] = {"rows": rows, "output": folder.root, "trial": prediction.model.trial.index}
-    return {**result, "parts": len(parts), "made": made, **score_facts(summary)}
+    return {**result, "parts": len(parts), "made": made, **score_facts(summary), **remarks.to_json()}

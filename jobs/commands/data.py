@@ -81,6 +81,8 @@ def _output(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--keep", metavar="A,B", help="Columns to keep as they are, for split.column or split.group.")
 @click.option("--nulls", type=click.Choice(["error", "mean"]), default="error", show_default=True,
               help="Missing values: refuse them, or fill in the column's mean.")  # fmt: skip
+@click.option("--unknown-category", type=click.Choice(["error", "ignore"]), default="error", show_default=True,
+              help="A category first seen in prediction: refuse it, or take it for none of the known.")  # fmt: skip
 @click.option("--task", type=click.Choice(["auto", "classification", "regression"]), default="auto", show_default=True)
 @click.option("--by-label", is_flag=True, help="Sort rows by label into the shards, unshuffled.")
 @click.option("--map-label", multiple=True, metavar="OLD=NEW", help="Rename a label (10=0); may be repeated.")

@@ -8,10 +8,14 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, BinaryIO
 
+import numpy as np
 import pyarrow as pa
 
+from nnlib.core.arrays import Array
 from nnlib.core.errors import DataError
+from nnlib.core.notes import note
 from nnlib.data.importing.read_options import ReadingChanges
+from nnlib.inference.label_matching import Remarks
 from nnlib.inference.prediction_formats import FORMATS, PredictionFile, choose_format, is_compressed
 from nnlib.inference.prediction_rows import Rows, source_rows
 from nnlib.inference.prediction_settings import USUAL, PredictionSettings
@@ -27,7 +31,9 @@ COUNTS = ("class_rows", "class_hits", "class_predicted")
 
 
 class PredictionWriter:
-    """Writes rows' predictions into a file, and scores those that have a target. Use as a context manager.
+    """Writes rows' predictions into a file, and scores those whose label the model knows. Use as a context manager.
+
+    ``remarks`` counts the others.
 
     Raises `UsageError` for ``settings`` that do not fit the model.
     """
@@ -43,6 +49,7 @@ class PredictionWriter:
         self._file = file
         self._schema: pa.Schema | None = None
         self.score = new_score(dataset.task, len(dataset.classes), detailed=True, rows=all_rows)
+        self.remarks = Remarks()
         self.rows = 0
 
     def __enter__(self) -> PredictionWriter:
@@ -65,14 +72,23 @@ class PredictionWriter:
                 outputs = self._predictor.outputs(x)
             else:
                 y = rows.y[part]
-                outputs, losses = self._predictor.outputs_and_losses(x, y)
-                if self._has_threshold and isinstance(self.score, ClassificationScore):
-                    self.score.add(outputs, losses, y, self._table.guess(outputs))
-                else:
-                    self.score.add(outputs, losses, y)
+                known = self.remarks.scorable(y)
+                # All rows are computed together, for the bits of a row depend on how many are.
+                outputs, losses = self._predictor.outputs_and_losses(x, np.where(known, y, 0))
+                if known.all():
+                    self._score(outputs, losses, y)
+                elif known.any():
+                    self._score(outputs[known], losses[known], y[known])
             kept = {name: values[part] for name, values in rows.kept.items()}
             self._write(self._table.make(rows.row[part], kept, outputs))
             self.rows += len(x)
+        self.remarks.categories.update(rows.unknown)
+
+    def _score(self, outputs: Array, losses: Array, y: Array) -> None:
+        if self._has_threshold and isinstance(self.score, ClassificationScore):
+            self.score.add(outputs, losses, y, self._table.guess(outputs))
+        else:
+            self.score.add(outputs, losses, y)
 
     def _write(self, table: pa.Table) -> None:
         if self._schema is None:
@@ -121,7 +137,9 @@ def predict_to_file(
         if writer.rows == 0:
             raise DataError("there are no rows to predict", source=source)
     result: dict[str, Any] = {"rows": writer.rows, "output": address, "trial": trial}
-    return result | score_facts(writer.score.summary())
+    for sentence in writer.remarks.sentences(bool(model.classes)):
+        note(sentence)
+    return result | score_facts(writer.score.summary()) | writer.remarks.to_json()
 
 
 def predict_to_parquet(run: str, source: str, output: str, *, trial: int = 0) -> dict[str, Any]:

@@ -8,11 +8,9 @@ written under another name and renamed, so a part that exists is whole.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
-import numpy.typing as npt
 import pyarrow.parquet as pq
 
 from nnlib import FORMAT_VERSION
@@ -22,9 +20,10 @@ from nnlib.core.errors import MismatchError
 from nnlib.data.arrow import READ_ERRORS
 from nnlib.data.dataset import Dataset
 from nnlib.data.shard_cache import shard_cache
+from nnlib.inference.label_matching import LabelMatching, Remarks
 from nnlib.inference.parquet_predictions import ParquetPredictions
 from nnlib.inference.prediction_file import PredictionWriter
-from nnlib.inference.prediction_rows import known_classes, shard_rows
+from nnlib.inference.prediction_rows import known_labels, shard_rows
 from nnlib.inference.prediction_settings import USUAL, PredictionSettings
 from nnlib.inference.trained_model import TrainedModel
 from nnlib.run.ledger import canonical, digest
@@ -47,11 +46,13 @@ def part_name(shard: int) -> str:
 
 @dataclass(frozen=True)
 class PartRecord:
-    """What a part says of itself: the numerics that made it, its rows, and the score of those that have a label."""
+    """What a part says of itself: the numerics that made it, its rows, the score of those whose label the model knows,
+    and what there is to remark of the others."""
 
     numerics: str
     rows: int
     score: Score
+    remarks: Remarks = field(default_factory=Remarks)
 
 
 @dataclass(frozen=True)
@@ -69,9 +70,9 @@ class Prediction:
         return storage(self.output)
 
     @cached_property
-    def classes(self) -> npt.NDArray[Any]:
-        """The model's class index of each class of the dataset; see `nnlib.inference.prediction_rows.known_classes`."""
-        return known_classes(self.model, self.dataset)
+    def labels(self) -> LabelMatching:
+        """What the dataset's labels are to the model; see `nnlib.inference.prediction_rows.known_labels`."""
+        return known_labels(self.model, self.dataset)
 
     @cached_property
     def identity(self) -> str:
@@ -95,7 +96,7 @@ class Prediction:
         with self.storage.writing(part_name(shard)) as stream:
             file = ParquetPredictions(stream)
             with PredictionWriter(self.model, file, self.settings, all_rows=self.dataset.rows) as writer:
-                for rows in shard_rows(self.dataset, shard, self.classes, cache, self.settings.keep):
+                for rows in shard_rows(self.dataset, shard, self.labels, cache, self.settings.keep):
                     writer.add(rows)
                 facts = {
                     "format_version": FORMAT_VERSION,
@@ -104,6 +105,7 @@ class Prediction:
                     "numerics": numerics.fingerprint(),
                     "rows": writer.rows,
                     "score": writer.score.to_json(),
+                    **writer.remarks.to_json(),
                 }
                 file.add_metadata(ORIGIN, canonical(facts).decode().rstrip())
 
@@ -130,7 +132,7 @@ class Prediction:
             )
         trained_on = self.model.spec.dataset
         score = score_from_json(facts["score"], trained_on.task, len(trained_on.classes))
-        return PartRecord(facts["numerics"], facts["rows"], score)
+        return PartRecord(facts["numerics"], facts["rows"], score, Remarks.from_json(facts))
 
     def to_files(self) -> tuple[bytes, bytes]:
         """Write what tasks read: all but the model's numbers, as JSON, and the numbers. `from_files` is the inverse."""

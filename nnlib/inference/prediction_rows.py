@@ -15,6 +15,7 @@ from nnlib.data.importing.raw_rows import read_raw_rows
 from nnlib.data.importing.read_options import ReadingChanges
 from nnlib.data.shard_cache import ShardCache
 from nnlib.data.shard_reader import ShardReader
+from nnlib.inference.label_matching import LabelMatching
 from nnlib.inference.prediction_table import check_kept_names
 from nnlib.inference.trained_model import TrainedModel
 from nnlib.storage import storage
@@ -24,13 +25,15 @@ from nnlib.storage import storage
 class Rows:
     """Rows to predict: ids (n,), features as shards store them (n, features), targets (n,) or None.
 
-    ``kept``: columns to write with the predictions, n values each.
+    Targets are those of `Encoding.find_labels`. ``kept``: columns to write with the predictions, n values each.
+    ``unknown``: rows by feature column whose category the model does not know.
     """
 
     row: Array
     x: Array
     y: Array | None
     kept: Mapping[str, pa.Array] = field(default_factory=dict)
+    unknown: Mapping[str, int] = field(default_factory=dict)
 
 
 def source_rows(
@@ -43,13 +46,13 @@ def source_rows(
     """
     if not storage(source).exists(MANIFEST):
         for raw in read_raw_rows(source, model.spec.dataset.encoding, reading, keep):
-            yield Rows(np.arange(raw.row, raw.row + len(raw.x)), raw.stored, raw.y, raw.kept)
+            yield Rows(np.arange(raw.row, raw.row + len(raw.x)), raw.stored, raw.y, raw.kept, raw.unknown)
         return
     dataset = Dataset.open(source)
-    classes = known_classes(model, dataset)
+    labels = known_labels(model, dataset)
     check_kept(dataset, keep)
     for shard in range(len(dataset.shards)):
-        yield from shard_rows(dataset, shard, classes, keep=keep)
+        yield from shard_rows(dataset, shard, labels, keep=keep)
 
 
 def check_kept(dataset: Dataset, keep: Sequence[str]) -> None:
@@ -62,38 +65,32 @@ def label_name(dataset: Dataset) -> str:
     return dataset.encoding.label or "y"
 
 
-def known_classes(model: TrainedModel, dataset: Dataset) -> Array:
-    """Map each class of a dataset to the model's class index, shape (classes,).
+def known_labels(model: TrainedModel, dataset: Dataset) -> LabelMatching:
+    """Match the labels of a dataset to those of a model, which need not know them all.
 
-    Raises `DataError` for a dataset that the model cannot read, and for classes it does not know.
+    Raises `DataError` for a dataset whose features the model cannot read.
     """
     wanted = model.spec.dataset
     pixels = {dataset.x_dtype, wanted.x_dtype} & {"uint8"}
     fits = dataset.x_dtype == wanted.x_dtype or not pixels  # one of float32 and float64 becomes the other
-    if dataset.features != wanted.features or not fits or dataset.task != wanted.task:
+    if dataset.features != wanted.features or not fits:
         raise DataError(
-            f"has {dataset.features} {dataset.x_dtype} features for {dataset.task}, the model wants {wanted.features} "
-            f"{wanted.x_dtype} for {wanted.task}",
+            f"has {dataset.features} {dataset.x_dtype} features, the model wants {wanted.features} {wanted.x_dtype}",
             dataset=dataset.address,
         )
-    index = {name: number for number, name in enumerate(wanted.classes)}
-    unknown = [name for name in dataset.classes if name not in index]
-    if unknown:
-        raise DataError(f"has classes the model does not know: {', '.join(unknown[:5])}", dataset=dataset.address)
-    return np.array([index[name] for name in dataset.classes], np.int64)
+    return LabelMatching.of(wanted, dataset)
 
 
 def shard_rows(
-    dataset: Dataset, shard: int, classes: Array, cache: ShardCache | None = None, keep: Sequence[str] = ()
+    dataset: Dataset, shard: int, labels: LabelMatching, cache: ShardCache | None = None, keep: Sequence[str] = ()
 ) -> Iterator[Rows]:
-    """Read a shard's rows, a row group at a time. ``classes``: the result of `known_classes`; ``keep``: columns."""
+    """Read a shard's rows, a row group at a time. ``labels``: the result of `known_labels`; ``keep``: columns."""
     with ShardReader(dataset, shard, cache=cache) as reader:
         for number in range(dataset.shards[shard].row_groups):
             group = reader.row_group(number)
-            y = classes[group.y] if len(classes) else group.y
             stored = reader.columns(number, [name for name in keep if name in dataset.columns]) if keep else {}
             kept = {name: stored[name] if name in stored else _labels(dataset, group.y) for name in keep}
-            yield Rows(group.row, group.x, y, kept)
+            yield Rows(group.row, group.x, labels.labels(group.y), kept)
 
 
 def _labels(dataset: Dataset, y: Array) -> pa.Array:

@@ -24,6 +24,7 @@ class ImportOptions(ReadOptions):
     categorical: tuple[str, ...] = ()
     keep: tuple[str, ...] = ()
     nulls: Literal["error", "mean"] = "error"
+    unknown_category: Literal["error", "ignore"] = "error"
     task: Literal["auto", "classification", "regression"] = "auto"
     dtype: Literal["auto", "float32", "float64", "uint8"] = "auto"
     shape: tuple[int, ...] | None = None

@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from nnlib.core.errors import UsageError
+from nnlib.core.notes import note
 from nnlib.data.dataset import Dataset, LearningTask, Shard, shard_schema
 from nnlib.data.encoding import Encoding
 from nnlib.data.importing.column_choice import ColumnChoice
@@ -125,6 +126,9 @@ def make_plan(table: Table, choice: ColumnChoice, survey: Survey, options: Impor
         raise UsageError(f"--shards {options.shards} is more than the {survey.rows} rows")
     choice = replace(choice, dtype=survey.stored_type(choice))
     task = survey.label.infer_task(options.task)
+    names_classes = bool(options.by_label or options.label_map or options.classes)
+    if options.task == "auto" and not names_classes and (doubt := survey.label.doubt_of(task)):
+        note(doubt)
     if task == "regression" and (options.by_label or options.label_map):
         raise UsageError("--by-label and --map-label need classes, but the target is numeric (--task regression)")
     encoding = _encoding(table, choice, survey, task, options)
@@ -167,6 +171,7 @@ def _encoding(
         survey.stored_type(choice),
         PIXEL_SCALE if choice.dtype == "uint8" else 1.0,
         reading=_stored_reading(table, choice),
+        unknown_category=options.unknown_category,
     )
 
 

@@ -20,6 +20,11 @@ MOST_AUTO_CLASSES = 1_000
 """Whole-number labels with more distinct values than this are taken as a numeric target."""
 
 
+FEW_CLASSES, FEW_ROWS, FEW_SHARE = 10, 10, 0.1
+"""Whole numbers are doubtful classes if there are more than `FEW_CLASSES`, and more than `FEW_SHARE` of them have fewer
+than `FEW_ROWS` rows: then they may be a numeric target. Ten digits never are, nor classes of ten rows or more."""
+
+
 class LabelCounts:
     """Counts the distinct labels of column ``name``, for as long as they may be classes.
 
@@ -53,7 +58,7 @@ class LabelCounts:
     def infer_task(self, requested: Literal["auto", "classification", "regression"]) -> LearningTask:
         """Return what can be learned from the labels. Raises `DataError` if that is not what is ``requested``."""
         text = next((name for name in self.counts if not is_number(name)), None)
-        whole = all(map(is_whole, self.counts))
+        whole = self._are_whole()
         task = requested
         if task == "auto":
             few = whole and len(self.names) <= MOST_AUTO_CLASSES
@@ -68,6 +73,33 @@ class LabelCounts:
         if task == "regression" and text is not None:
             raise DataError(f"a numeric target is wanted, found {text!r}", file=self.file, column=self.name)
         return task
+
+    def doubt_of(self, task: LearningTask) -> str | None:
+        """Return a sentence that says why ``task``, which nobody asked for, may be the wrong one; None if nothing does.
+
+        Whole numbers may be classes or a numeric target, also where they are written as 1.0.
+        """
+        if not self._are_whole():
+            return None
+        names = self.names
+        if task == "classification":
+            rare = sum(rows < FEW_ROWS for rows in names.values())
+            if len(names) <= FEW_CLASSES or rare <= FEW_SHARE * len(names):
+                return None
+            return (
+                f"label {self.name!r}: its {len(names):,} whole numbers in {sum(names.values()):,} rows are taken as "
+                f"classes, {rare:,} of them with fewer than {FEW_ROWS} rows; if they are a numeric target, import with "
+                "--task regression, and if they are classes, with --task classification"
+            )
+        if self.too_many or sum(names.values()) < FEW_ROWS * len(names):
+            return None
+        return (
+            f"label {self.name!r}: its {len(names):,} whole numbers are taken as a numeric target, because they are "
+            f"more than {MOST_AUTO_CLASSES:,}; if they are classes, import with --task classification"
+        )
+
+    def _are_whole(self) -> bool:
+        return all(map(is_whole, self.counts))
 
     @property
     def names(self) -> dict[str, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -27,9 +28,10 @@ class RawRows:
     """Consecutive rows of the input, n of them.
 
     ``row``: the position of the first one in the input, from 0. ``x``: the values of their features, shape (n,
-    features), as `Encoding.decode` returns them. ``y``: int32 class indices or float64 targets, shape (n,); None if
-    there is no label column. ``stored``: the features as a shard would store them. ``kept``: columns that were asked
-    for, n values each.
+    features), as `Encoding.decode` returns them. ``y``: int32 class indices or float64 targets, shape (n,), as of
+    `Encoding.find_labels`: also of labels that ``encoding`` does not have; None if there is no label column.
+    ``stored``: the features as a shard would store them. ``kept``: columns that were asked for, n values each.
+    ``unknown``: rows by feature column whose category ``encoding`` does not have.
     """
 
     row: int
@@ -37,6 +39,7 @@ class RawRows:
     y: npt.NDArray[Any] | None
     stored: npt.NDArray[Any]
     kept: Mapping[str, pa.Array] = field(default_factory=dict)
+    unknown: Mapping[str, int] = field(default_factory=dict)
 
 
 def read_raw_rows(
@@ -47,8 +50,9 @@ def read_raw_rows(
     Files are read as those of the dataset were (``encoding.reading``), but for ``changes``, the options that the user
     gives. ``keep`` names columns to return as well (or has their numbers, as the options of an import). Columns must
     have the names they had when the dataset was imported. Where that came from one array of vectors, any array or table
-    with as many numbers a row is accepted. Raises `DataError` for missing columns and for categories and labels that
-    ``encoding`` does not have, `UsageError` for columns to keep that are not there.
+    with as many numbers a row is accepted. Raises `DataError` for missing columns and for
+    categories that ``encoding`` does not have (`Encoding.unknown_category`), `UsageError` for columns to keep that are
+    not there.
     """
     sources = [source] if isinstance(source, str) else list(source)
     likely = tuple(column.name for column in encoding.columns)
@@ -67,10 +71,11 @@ def read_raw_rows(
             first = 0
             for columns in rechunk(iter(table.chunks(wanted)), rows):
                 origin = RowOrigin(table.file, first)
-                stored = encoding.encode(_joined(columns, encoding, spread), origin)
-                y = None if label is None else replace(encoding, label=label).encode_labels(columns[label], origin)
+                unknown: Counter[str] = Counter()
+                stored = encoding.encode(_joined(columns, encoding, spread), origin, unknown)
+                y = None if label is None else encoding.find_labels(columns[label], origin)
                 values = {name: to_plain_array(columns[name], name, origin) for name in kept}
-                yield RawRows(start + first, encoding.decode(stored), y, stored, values)
+                yield RawRows(start + first, encoding.decode(stored), y, stored, values, unknown)
                 first += count_rows(columns)
             start += first
 

@@ -53,7 +53,6 @@ def test_chunks_count_rows_over_files(tmp_path: Path, encoding: Encoding, monkey
         ("size,kind\n1,cat\n", ("colour",)),
         ("size,colour\n1,red\n2,green\n", ("row 2", "colour", "'green'")),
         ("size,colour\n1,red\nbig,red\n", ("row 2", "size", "'big'")),
-        ("size,colour,kind\n1,red,cow\n", ("row 1", "kind", "'cow'")),
     ],
 )
 def test_what_does_not_fit_is_named(tmp_path: Path, encoding: Encoding, text: str, parts: tuple[str, ...]) -> None:
