@@ -57,9 +57,10 @@ def import_by_jobs(
     input_files, format_ = list_input_files(sources, options.format)
     addresses = [reachable(file, runtime.runner, "files") for file in input_files]
     reading = replace(options.reading, format=format_)
-    first = read_columns(addresses[0], reading)
+    first = read_columns(addresses, reading)
+    assert first.reading is not None
     choice = choose_columns(first, options)
-    schema = InputSchema(first.file, first.columns, dict(first.shapes), choice, reading)
+    schema = InputSchema(first.file, first.columns, dict(first.shapes), choice, first.reading)
     spec = {"--spec": ("import.json", json.dumps(schema.to_json()).encode())}
     with MapLauncher(runtime, "import", addresses[0], spec, note, ImportJob.__module__) as launcher:
         bytes_ = file_sizes(addresses)
@@ -74,9 +75,12 @@ def import_by_jobs(
         surveys = [
             FileSurvey.from_json(facts, schema, address) for facts, address in zip(records, addresses, strict=True)
         ]
+        for each in surveys:
+            if not each.survey.rows:
+                note(f"{each.file}: skipped, it has no rows")
         survey = merge_surveys(schema, surveys)
         require_rows(survey)
-        plan = make_plan(first, choice, survey, options)
+        plan = make_plan(replace(first, file=addresses[0]), choice, survey, options)
         say_float64(survey, choice, note)
         launcher.shared.write(PLAN, encode_plan(plan, locate_files(plan, surveys)))
         more = {"--import-plan": launcher.address(PLAN)}

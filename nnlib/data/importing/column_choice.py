@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from nnlib.core.errors import DataError, UsageError
+from nnlib.core.notes import note
 from nnlib.data.encoding import Encoding, FeatureColumn, columns_from_json
 from nnlib.data.importing.formats.table import MOST_NUMBERS, Role, Table
 from nnlib.data.importing.import_options import ImportOptions
@@ -69,6 +70,20 @@ class ColumnChoice:
         return cls(data["label"], features, tuple(data["keep"]), data["dtype"], bool(data["fill_missing"]))
 
 
+def _without_row_numbers(table: Table, features: list[str], categorical: set[str], options: ImportOptions) -> list[str]:
+    """Return the features without the columns that only number the rows, unless the user wants those."""
+    left_out = [name for name in table.row_numbers if name in features and name not in categorical]
+    if options.index == "keep" or not left_out:
+        return features
+    if len(left_out) == len(features):
+        raise UsageError(
+            f"the only feature {left_out[0]!r} numbers the rows", hint="take it with --index keep", file=table.file
+        )
+    shown = ", ".join(repr(name) for name in left_out)
+    note(f"{table.file}: column {shown} only numbers the rows and is left out (--index keep makes it a feature)")
+    return [name for name in features if name not in left_out]
+
+
 def choose_columns(table: Table, options: ImportOptions) -> ColumnChoice:
     """Choose among the columns of ``table`` those that ``options`` name, or the usual ones.
 
@@ -90,6 +105,7 @@ def choose_columns(table: Table, options: ImportOptions) -> ColumnChoice:
         features = [name for name in table.features if name != label] or [
             name for name in table.columns if name != label and name not in extra
         ]
+        features = _without_row_numbers(table, features, categorical, options)
     features += [name for name in table.columns if name in categorical and name not in features]
     if not features or label in features or len(set(features)) < len(features):
         raise UsageError("the features must be one or more columns, each once, and not the label", file=table.file)

@@ -7,9 +7,7 @@ that only list their names start quickly.
 
 from __future__ import annotations
 
-import gzip
 import re
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 from nnlib.core.errors import DataError, UsageError
 from nnlib.core.named_object import load_named
+from nnlib.data.importing.source_files import data_files, expand_patterns
 
 if TYPE_CHECKING:
     from nnlib.data.importing.formats.table import Table
@@ -36,7 +35,7 @@ class InputFormat:
     `Table`
       for each file, or for each part of it.
     - ``name``: a regular expression for the end of a file's name; upper and lower case are the same.
-    - ``magic``: a regular expression for the first `MAGIC_BYTES` bytes of a file whose name says nothing, after gunzip.
+    - ``magic``: a regular expression for the first `MAGIC_BYTES` bytes of a file whose name says nothing, decompressed.
       Bytes are matched as Latin-1 characters.
     - ``takes_folders``: the function also opens a folder of files.
     - ``columns_in``: where a job finds the columns of a file that is not on this machine: in a copy of its beginning
@@ -59,7 +58,7 @@ class InputFormat:
 _HERE = "nnlib.data.importing.formats"
 
 FORMATS: dict[str, InputFormat] = {
-    "csv": InputFormat(f"{_HERE}.csv_files:open_csv", r"\.(csv|tsv|txt)(\.gz)?$", columns_in="start"),
+    "csv": InputFormat(f"{_HERE}.csv_files:open_csv", r"\.(csv|tsv|txt)(\.(gz|bz2|zst|xz|zip))?$", columns_in="start"),
     "npz": InputFormat(f"{_HERE}.numpy_files:open_npz", r"\.npz$", r"PK\x03\x04"),
     "npy": InputFormat(f"{_HERE}.numpy_files:open_npy", r"\.npy$", r"\x93NUMPY"),
     "mat": InputFormat(f"{_HERE}.matlab:open_mat", r"\.mat$", r"MATLAB "),
@@ -84,22 +83,44 @@ def open_tables(sources: Sequence[str], options: ReadOptions) -> list[Table]:
 
     if not sources:
         raise UsageError("name at least one source")
-    if any(source in BUILTIN and not Path(source).exists() for source in sources):
+    if is_builtin(sources):
         if len(sources) > 1:
             raise UsageError(f"a built-in data set ({', '.join(BUILTIN)}) is imported alone")
         table = BUILTIN[sources[0]]()
         return [replace(table, label=table.column(options.label, "--label")) if options.label else table]
-    for source in sources:
-        if not Path(source).exists():
-            raise DataError("there is no such file", hint=f"built-in data sets: {', '.join(BUILTIN)}", file=source)
-    if options.format is not None and options.format not in FORMATS:
-        raise UsageError(f"unknown format {options.format!r}; known: {', '.join(FORMATS)}")
+    sources = source_files(sources, options.format)
     formats = [options.format or detect_format(source) for source in sources]
     if len(set(formats)) > 1:
         raise DataError(f"is {formats[-1]}, but {sources[0]} is {formats[0]}", file=sources[-1])
     tables = open_as(formats[0], sources, options)
+    if not any(table.columns for table in tables):
+        raise DataError("the file is empty", file=sources[0])
     check_same_columns(tables)
     return tables
+
+
+def is_builtin(sources: Sequence[str]) -> bool:
+    """Return whether one of some sources is a built-in dataset, not a file."""
+    from nnlib.data.importing.builtin_datasets import BUILTIN
+
+    return any(source in BUILTIN and not Path(source).exists() for source in sources)
+
+
+def source_files(sources: Sequence[str], format_: str | None) -> list[str]:
+    """Return the files, in order, that patterns, files and folders of this machine name.
+
+    A folder of a format that is read by folders stands for itself. ``format_``: the one that the user names. Raises
+    `DataError` for what is missing and for a folder of several formats, `UsageError` for an unknown format.
+    """
+    from nnlib.data.importing.builtin_datasets import BUILTIN
+
+    sources = expand_patterns(sources)
+    for source in sources:
+        if not Path(source).exists():
+            raise DataError("there is no such file", hint=f"built-in data sets: {', '.join(BUILTIN)}", file=source)
+    if format_ is not None and format_ not in FORMATS:
+        raise UsageError(f"unknown format {format_!r}; known: {', '.join(FORMATS)}")
+    return [file for source in sources for file in _files_of(source, format_)]
 
 
 def open_as(format_: str, files: Sequence[str], options: ReadOptions) -> list[Table]:
@@ -111,19 +132,40 @@ def open_as(format_: str, files: Sequence[str], options: ReadOptions) -> list[Ta
     return [replace(table, reading=replace(table.reading or options, format=format_)) for table in tables]
 
 
-def detect_format(source: str) -> str:
-    """Return the name of the format of a file or folder. Raises `DataError` if it cannot be recognized."""
+def _files_of(source: str, format_: str | None) -> list[str]:
+    """Return the source, or the files of a folder whose format is read file by file."""
+    path = Path(source)
+    if not path.is_dir():
+        return [source]
+    names = data_files(sorted(each.name for each in path.iterdir()))
+    formats = {name: format_ or format_of_name(name) for name in names}
+    known = {name for name in formats.values() if name is not None}
+    if not known or any(FORMATS[name].takes_folders for name in known):
+        return [source]
+    odd = next((name for name, one in formats.items() if one != next(iter(known))), None)
+    if odd is not None or len(known) > 1:
+        hint = "name those to read with a pattern, such as 'folder/*.csv'"
+        raise DataError(f"holds {', '.join(sorted(known))} and other files: {odd}", hint=hint, file=source)
+    return [str(path / name) for name in names]
+
+
+def detect_format(source: str, usual: str | None = None) -> str:
+    """Return the name of the format of a file or folder; ``usual`` is that of one that says nothing about itself.
+
+    Raises `DataError` if it cannot be recognized.
+    """
     path = Path(source)
     if path.is_dir():
         return next(name for name, format_ in FORMATS.items() if format_.takes_folders)
     by_name = format_of_name(path.name)
-    if by_name is not None:
+    if by_name is not None and by_name != "csv":
         return by_name
-    head = _head(path).decode("latin-1")
-    for name, format_ in FORMATS.items():
-        if re.match(format_.magic, head):
-            return name
-    raise DataError("its format is not recognized", hint=f"name it with --format: {', '.join(FORMATS)}", file=source)
+    name = format_of_content(source) or by_name or usual  # text has no first bytes of its own, other formats have
+    if name is None:
+        raise DataError(
+            "its format is not recognized", hint=f"name it with --format: {', '.join(FORMATS)}", file=source
+        )
+    return name
 
 
 def format_of_name(file_name: str) -> str | None:
@@ -131,13 +173,16 @@ def format_of_name(file_name: str) -> str | None:
     return next((name for name, format_ in FORMATS.items() if re.search(format_.name, file_name, re.IGNORECASE)), None)
 
 
-def _head(path: Path) -> bytes:
-    try:
-        with path.open("rb") as stream:
-            head = stream.read(MAGIC_BYTES)
-            if head[:2] != b"\x1f\x8b":
-                return head
-            stream.seek(0)
-            return gzip.GzipFile(fileobj=stream).read(MAGIC_BYTES)
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"is not readable ({error})", file=str(path)) from None
+def format_of_content(file: str) -> str | None:
+    """Return the name of the format that a file's first bytes say it has; a zip archive says it by its members.
+
+    Raises `DataError` if it cannot be read.
+    """
+    from nnlib.data.importing.compression import compression_of, decompressed_head, zip_members
+
+    head = decompressed_head(file, MAGIC_BYTES)
+    if compression_of(head) == "zip":
+        inside = {format_of_name(name) for name in zip_members(file)}
+        return "npz" if "npy" in inside else "csv" if "csv" in inside else None
+    text = head.decode("latin-1")
+    return next((name for name, format_ in FORMATS.items() if re.match(format_.magic, text)), None)

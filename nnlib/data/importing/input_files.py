@@ -10,10 +10,18 @@ from dataclasses import replace
 from pathlib import Path
 
 from nnlib.core.errors import DataError, UsageError
-from nnlib.data.importing.format_registry import FORMATS, format_of_name, open_as, open_tables
+from nnlib.core.notes import note
+from nnlib.data.importing.format_registry import (
+    FORMATS,
+    format_of_content,
+    format_of_name,
+    open_as,
+    open_tables,
+)
 from nnlib.data.importing.formats.table import Table
 from nnlib.data.importing.local_copies import head_copy, local_copies
 from nnlib.data.importing.read_options import ReadOptions
+from nnlib.data.importing.source_files import data_files, expand_patterns
 from nnlib.storage import file_at, has_scheme
 
 PARALLEL_REQUESTS = 8
@@ -28,15 +36,15 @@ def job_formats() -> list[str]:
 def list_input_files(sources: Sequence[str], format_: str | None) -> tuple[list[str], str]:
     """Return the addresses of the files in order, and the name of their format.
 
-    A folder stands for its files, sorted by name, without hidden and marker files (``.name``, ``_SUCCESS``).
-    ``format_`` None: each name says its format. Raises `DataError` for a source without files and for files of several
-    formats, and `UsageError` for a format that jobs cannot import.
+    A folder stands for its files, sorted by name, without hidden and marker files (``.name``, ``_SUCCESS``), a pattern
+    for what it names. ``format_`` None: each name says its format, or else the file's first bytes. Raises `DataError`
+    for a source without files and for files of several formats, and `UsageError` for a format that jobs cannot import.
     """
     if format_ is not None and format_ not in job_formats():
         raise UsageError(
             f"a job imports {' and '.join(job_formats())} files, not {format_}", hint="import them without -r"
         )
-    files = [file for source in sources for file in _files(source)]
+    files = [file for source in expand_patterns(sources) for file in _files(source)]
     formats = {file: format_ or _format(file) for file in files}
     first = formats[files[0]]
     odd = next((file for file in files if formats[file] != first), None)
@@ -47,7 +55,7 @@ def list_input_files(sources: Sequence[str], format_: str | None) -> tuple[list[
 
 def _files(source: str) -> list[str]:
     folder, name = file_at(source.rstrip("/") or source)
-    within = [each for each in folder.names(name) if not each.startswith(("_", "."))]
+    within = data_files(folder.names(name))
     if within:
         return [f"{source.rstrip('/')}/{each}" for each in within]
     if not folder.exists(name) or (not has_scheme(source) and Path(source).is_dir()):
@@ -58,6 +66,9 @@ def _files(source: str) -> list[str]:
 def _format(file: str) -> str:
     name = format_of_name(file.rpartition("/")[2])
     if name is None:
+        with head_copy(file) as path:
+            name = format_of_content(path)
+    if name is None:
         known = ", ".join(job_formats())
         raise DataError("its format is not recognized", hint=f"name it with --format: {known}", file=file)
     if name not in job_formats():
@@ -67,19 +78,38 @@ def _format(file: str) -> str:
     return name
 
 
+def file_size(file: str) -> int:
+    """Return the bytes of a file at any address."""
+    folder, name = file_at(file)
+    return folder.size(name)
+
+
 def file_sizes(files: Sequence[str]) -> list[int]:
     """Return the bytes of each file."""
-
-    def size(file: str) -> int:
-        folder, name = file_at(file)
-        return folder.size(name)
-
     with ThreadPoolExecutor(PARALLEL_REQUESTS) as pool:
-        return list(pool.map(size, files))
+        return list(pool.map(file_size, files))
 
 
-def read_columns(file: str, options: ReadOptions) -> Table:
-    """Return a table with the columns of a file, from which rows cannot be read; ``options.format`` must be set."""
+def read_columns(files: Sequence[str], options: ReadOptions) -> Table:
+    """Return a table with the columns of the first file that has rows, from which rows cannot be read.
+
+    Its options read the other files as well; ``options.format`` must be set. Raises `DataError` if all files are empty.
+    """
+    first: Table | None = None
+    for file in files:
+        if file_size(file) == 0:
+            note(f"{file}: skipped, it is empty")
+            continue
+        table = _columns_of(file, options)
+        if table.rows != 0:
+            return table
+        first = first or (table if table.columns else None)
+    if first is None:
+        raise DataError("the file is empty", file=files[0])
+    return first
+
+
+def _columns_of(file: str, options: ReadOptions) -> Table:
     assert options.format is not None
     if FORMATS[options.format].columns_in == "anywhere":
         return open_as(options.format, [file], options)[0]

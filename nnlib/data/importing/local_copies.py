@@ -9,6 +9,8 @@ from pathlib import Path
 
 from nnlib.core.errors import DataError, StorageError
 from nnlib.core.liveness import heartbeat
+from nnlib.data.importing.compression import compression_of
+from nnlib.data.importing.source_files import data_files, expand_patterns
 from nnlib.storage import Storage, file_at, has_scheme
 
 PART_BYTES = 8 << 20
@@ -23,14 +25,19 @@ def local_copies(sources: Sequence[str]) -> Iterator[list[str]]:
     """Return local paths of sources at any address, in order, for the block; copies are deleted when it ends.
 
     A folder on another machine stands for its files, sorted by name, without hidden and marker files (``.name``,
-    ``_SUCCESS``). Copies lie in the system's folder for temporary files. A `DataError` that the block raises names the
-    address, not the copy. Raises `DataError` for a source that is missing and `StorageError` if it cannot be copied.
+    ``_SUCCESS``); a pattern in the last part of an address for what it names. Copies lie in the system's folder for
+    temporary files. A `DataError` that the block raises names the address, not the copy. Raises `DataError` for a
+    source that is missing and `StorageError` if it cannot be copied.
     """
     if not any(has_scheme(source) for source in sources):
         yield list(sources)
         return
     with _folder() as folder:
-        copied = [copy for number, source in enumerate(sources) for copy in _copied(source, folder / f"{number:05d}")]
+        copied = [
+            copy
+            for number, source in enumerate(expand_patterns(sources))
+            for copy in _copied(source, folder / f"{number:05d}")
+        ]
         with _named(dict(copied)):
             yield [path for path, _ in copied]
 
@@ -49,6 +56,8 @@ def head_copy(source: str) -> Iterator[str]:
         path = folder / name
         with files.open(name) as stream:
             head = stream.read(HEAD_BYTES)
+            if compression_of(head) == "zip":  # what it holds stands at its end
+                head += stream.read()
         try:
             path.write_bytes(head)
         except OSError as error:
@@ -87,7 +96,7 @@ def _copied(source: str, folder: Path) -> Iterator[tuple[str, str]]:
     if (path := files.local_path(name)) is not None:
         yield str(path), source
         return
-    within = [file for file in files.names(name) if not file.startswith(("_", "."))]
+    within = data_files(files.names(name))
     if not within and not files.exists(name):
         raise DataError("there is no such file", file=source)
     for file in [f"{name}/{each}" for each in within] or [name]:

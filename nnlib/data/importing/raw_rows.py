@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,9 +12,12 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from nnlib.core.errors import DataError, UsageError
+from nnlib.core.notes import note
 from nnlib.data.columns import Columns, RowOrigin, to_plain_array
 from nnlib.data.encoding import Encoding
-from nnlib.data.importing.format_registry import open_tables
+from nnlib.data.importing.column_matching import ColumnMatch, match_columns
+from nnlib.data.importing.csv_recognition import recognize_csv
+from nnlib.data.importing.format_registry import detect_format, is_builtin, open_as, open_tables, source_files
 from nnlib.data.importing.formats.table import Role, Table, count_rows, rechunk, rows_per_chunk
 from nnlib.data.importing.local_copies import local_copies
 from nnlib.data.importing.read_options import ReadingChanges, ReadOptions
@@ -55,24 +57,18 @@ def read_raw_rows(
     not there.
     """
     sources = [source] if isinstance(source, str) else list(source)
-    likely = tuple(column.name for column in encoding.columns)
-    before = encoding.reading or ReadOptions()
-    options = replace(before, format=None, likely_features=likely, likely_label=encoding.label).changed(changes)
-    options = replace(options, feature_count=encoding.features)
     with local_copies(sources) as paths:
         rows = rows_per_chunk(encoding.features * 4)
         start = 0
-        for table in open_tables(paths, options):
-            label = _label(table, encoding)
-            spread, roles = _roles(table, encoding, label)
+        for table in _open_for(paths, encoding, changes or {}):
             kept = _kept(table, keep)
-            wanted = dict.fromkeys(kept, _VALUE) | roles
-            wanted = wanted if label is None else wanted | {label: _VALUE}
+            match = match_columns(table, encoding, kept)
+            label, wanted = match.label, dict.fromkeys(kept, _VALUE) | match.roles(encoding)
             first = 0
             for columns in rechunk(iter(table.chunks(wanted)), rows):
                 origin = RowOrigin(table.file, first)
                 unknown: Counter[str] = Counter()
-                stored = encoding.encode(_joined(columns, encoding, spread), origin, unknown)
+                stored = encoding.encode(_renamed(columns, encoding, match), origin, unknown)
                 y = None if label is None else encoding.find_labels(columns[label], origin)
                 values = {name: to_plain_array(columns[name], name, origin) for name in kept}
                 yield RawRows(start + first, encoding.decode(stored), y, stored, values, unknown)
@@ -89,39 +85,47 @@ def _kept(table: Table, keep: Sequence[str]) -> list[str]:
     return names
 
 
-def _label(table: Table, encoding: Encoding) -> str | None:
-    """Return the name of the label column, if this table has one."""
-    if encoding.label in table.columns and encoding.label not in table.shapes:
-        return encoding.label
-    return table.label
+def _open_for(paths: Sequence[str], encoding: Encoding, changes: ReadingChanges) -> list[Table]:
+    """Open files as the dataset's files were opened, but for ``changes``."""
+    likely = tuple(column.name for column in encoding.columns)
+    stored = encoding.reading or ReadOptions()
+    options = replace(
+        stored,
+        header=None,
+        columns=(),
+        likely_features=likely,
+        likely_label=encoding.label,
+        feature_count=encoding.features,
+    )
+    options = options.changed(changes)
+    if "format" not in changes:
+        options = replace(options, format=None)
+    if is_builtin(paths):
+        return open_tables(paths, options)
+    files = source_files(paths, options.format)
+    kinds = [options.format or detect_format(file, usual=stored.format) for file in files]
+    if "csv" not in kinds:
+        return open_tables(files, options)
+    if encoding.reading is None:
+        note(f"{files[0]}: the model's dataset does not say how its files were read: this one is read by its looks")
+    if len(set(kinds)) > 1:
+        raise DataError(f"is {kinds[-1]}, but {files[0]} is {kinds[0]}", file=files[-1])
+    tables = [open_as("csv", [file], recognize_csv(file, encoding, options, changes))[0] for file in files]
+    if not any(table.columns for table in tables):
+        raise DataError("the file is empty", file=files[0])
+    return tables if len(tables) == 1 else [table for table in tables if table.rows != 0]
 
 
-def _roles(table: Table, encoding: Encoding, label: str | None) -> tuple[list[str], dict[str, Role]]:
-    """Return the columns that together replace an only vector column (none if it is there), and the role of each column
-    that is read."""
-    missing = [column.name for column in encoding.columns if column.name not in table.columns]
-    only = encoding.columns[0] if len(encoding.columns) == 1 and encoding.columns[0].kind == "vector" else None
-    if only is not None and (missing or only.name not in table.shapes):
-        names = list(table.features) or [name for name in table.columns if name != label]
-        width = sum(math.prod(table.shapes.get(name, ())) for name in names)
-        if width != only.width:
-            raise DataError(f"a row has {width} numbers, the model wants {only.width}", file=table.file)
-        return names, dict.fromkeys(names, "number")
-    if missing:
-        shown = ", ".join(missing[:10]) + (", ..." if len(missing) > 10 else "")
-        raise DataError(
-            f"lacks the feature columns {shown}",
-            hint="the columns must have the names they had when the dataset was imported",
-            file=table.file,
-        )
-    return [], {column.name: "text" if column.kind == "categorical" else "number" for column in encoding.columns}
-
-
-def _joined(columns: Columns, encoding: Encoding, spread: list[str]) -> Columns:
-    """Return the columns, those named in ``spread`` joined to the only vector column of the encoding."""
-    if not spread:
-        return columns
-    parts = [np.asarray(columns[name]) for name in spread]
-    if len(parts) == 1:
-        return {encoding.columns[0].name: parts[0]}
-    return {encoding.columns[0].name: np.column_stack(parts)}
+def _renamed(columns: Columns, encoding: Encoding, match: ColumnMatch) -> Columns:
+    """Return the columns of a chunk as those of the encoding."""
+    if not match.spread:
+        return {name: columns[column] for name, column in match.columns.items()}
+    parts = [np.asarray(columns[name]) for name in match.spread]
+    matrix = np.column_stack(parts) if len(parts) > 1 else parts[0]
+    if len(encoding.columns) == 1:
+        return {encoding.columns[0].name: matrix}
+    ends = np.cumsum([column.width for column in encoding.columns])[:-1]
+    return {
+        column.name: part[:, 0] if column.kind == "numeric" else part
+        for column, part in zip(encoding.columns, np.split(matrix, ends, axis=1), strict=True)
+    }

@@ -52,7 +52,7 @@ CSV: dict[str, tuple[bytes, tuple[str, ...]]] = {
     "not UTF-8": (b"a,b,y\n1,2,0\n1,\xe9t\xe9,1\n", ("row 2", "column b", "not UTF-8", "convert")),
     "not UTF-8, label": (b"a,b,y\n1,2,u\n1,3,\xe9\n", ("row 2", "column y", "not UTF-8")),
     "not UTF-8, header": (b"a\xff,b,y\n1,2,0\n", ("not UTF-8",)),
-    "UTF-16": ("a,b,y\n1,2,0\n".encode("utf-16"), ("UTF-16", "convert")),
+    "UTF-16 without a mark": ("a,b,y\n1,2,0\n".encode("utf-16-le"), ("zero bytes", "--encoding utf-16")),
     "text": (b"a,b,y\n1,2,0\n1,two,1\n", ("row 2", "column b", "'two' is not a number", "--categorical")),
     "not a number": (b"a,b,y\n1,2,0\n1,nan,1\n", ("row 2", "column b", "missing", "--nulls mean")),
     "infinite": (b"a,b,y\n1,2,0\n1,-inf,1\n", ("row 2", "column b", "not a finite number")),
@@ -77,6 +77,8 @@ def test_bad_csv(name: str, packed: bool, capsys: Capture) -> None:
 GOOD_CSV = {
     "a byte order mark": b"\xef\xbb\xbfa,b,y\n1,2,0\n3,4,1\n",
     "quoted newlines": b'a,b,y\n1,2,"u\nv"\n3,4,"w, ""x"""\n',
+    "UTF-16": "a,b,y\n1,2,0\n3,4,1\n".encode("utf-16"),
+    "carriage returns alone": b"a,b,y\r1,2,0\r3,4,1\r",
     "carriage returns": b"a,b,y\r\n1,2,0\r\n3,4,1\r\n",
     "no last newline": b"a,b,y\n1,2,0\n3,4,1",
     "empty lines": b"\n\na,b,y\n1,2,0\n\n3,4,1\n\n",

@@ -6,6 +6,7 @@ Structs become a column for each of their fields, ``outer.inner``; lists of equa
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -87,7 +88,16 @@ def arrow_table(file: str, schema: pa.Schema, rows: int | None, read: ReadBatche
             raise DataError(f"is not readable ({error})", file=file) from None
 
     types = {name: str(_element(leaf.kind)) for name, leaf in leaves.items()}
-    return Table(file, tuple(leaves), chunks, shapes, types, rows=rows)
+    return Table(file, tuple(leaves), chunks, shapes, types, rows=rows, index=_index_columns(schema))
+
+
+def _index_columns(schema: pa.Schema) -> tuple[str, ...]:
+    """Return the columns that were the index of a data frame of pandas, which says so in the metadata."""
+    try:
+        described = json.loads((schema.metadata or {}).get(b"pandas", b"{}")).get("index_columns", [])
+        return tuple(name for name in described if isinstance(name, str) and name in schema.names)
+    except (ValueError, AttributeError, TypeError):
+        return ()
 
 
 def _leaves(schema: pa.Schema) -> Iterator[_Leaf]:

@@ -1,200 +1,222 @@
-"""Read CSV files, plain or gzipped, as a stream. The header is recognized; errors name row, column and value."""
+"""Read CSV files as a stream, plain or compressed, in any encoding. Errors name row, column and value."""
 
 from __future__ import annotations
 
-import codecs
-import csv
-import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from dataclasses import replace
+from functools import partial
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
-from nnlib.core.errors import DataError
+from nnlib.core.errors import DataError, UsageError
+from nnlib.core.notes import note
 from nnlib.data.columns import Columns
-from nnlib.data.importing.formats.table import Role, Table
+from nnlib.data.importing.formats.csv_layout import ENCODING_HINT, CsvLayout, read_layout, stream_error
+from nnlib.data.importing.formats.csv_stream import STREAM_ERRORS, CsvText, open_text, texts_of
+from nnlib.data.importing.formats.csv_values import has_marks, null_marks, parse_numbers, to_missing, without_marks
+from nnlib.data.importing.formats.table import Role, Table, check_same_columns
 from nnlib.data.importing.read_options import ReadOptions
 
-_SAMPLE_BYTES = 1 << 20
 _BLOCK_BYTES = 4 << 20
 _RAGGED = re.compile(r"(?:Row #(\d+): )?Expected (\d+) columns, got (\d+): (.*)", re.DOTALL)
-_MISSING = [*pacsv.ConvertOptions().null_values, "?"]
+
+Layouts = list[tuple[CsvText, CsvLayout]]
 
 
 def open_csv(files: Sequence[str], options: ReadOptions) -> list[Table]:
-    """Open CSV files. Raises `DataError` for files whose first lines are no CSV."""
-    return [_open(file, options) for file in files]
+    """Open CSV files, a table for each; the first one with rows says how all of them are laid out.
+
+    A file that is empty, or has a header alone, is a table without rows, with the columns of the others, or else those
+    of ``options.columns``. Raises `DataError` for files that are no CSV, and `UsageError` for options that contradict
+    each other.
+    """
+    _check(options)
+    texts = [(file, texts_of(file)) for file in files]
+    first: CsvLayout | None = None
+    for text in (text for _, parts in texts for text in parts):
+        layout = read_layout(text, options)
+        first = layout if first is None or (layout is not None and not first.has_rows) else first
+        if first is not None and first.has_rows:
+            break
+    if first is not None:
+        options = replace(first.options, columns=first.columns)
+    return [_open(file, parts, options, first, is_only=len(files) == 1) for file, parts in texts]
 
 
-def _open(file: str, options: ReadOptions) -> Table:
-    delimiter = options.delimiter or ("\t" if ".tsv" in file.lower() else ",")
-    if len(delimiter) != 1 or ord(delimiter) > 127:
-        raise DataError(f"the delimiter must be one ASCII character, not {delimiter!r}", file=file)
-    first, second, skip = _first_records(file, delimiter)
-    header = options.header if options.header is not None else _is_header(first, second, options.label)
-    names = [cell.strip() for cell in first] if header else [str(position) for position in range(len(first))]
-    doubles = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
-    if doubles:
-        raise DataError(f"the header has {doubles[0]!r} twice", hint="rename one, or use --no-header", file=file)
-    if len(names) == 1:
-        other = next((mark for mark in ";\t|," if mark != delimiter and mark in first[0]), None)
-        if other:
-            raise DataError(
-                f"has one column only when cut at {delimiter!r}", hint=f"try --delimiter {other!r}", file=file
-            )
-    skip = skip + 1 if header else skip
+def _check(options: ReadOptions) -> None:
+    if options.quote and options.quote == options.delimiter:
+        raise UsageError(f"--quote and --delimiter are both {options.quote!r}")
+    if options.thousands is not None and options.thousands == options.decimal:
+        raise UsageError(f"--thousands and --decimal are both {options.decimal!r}", hint="name both of them")
+
+
+def _open(
+    file: str, texts: Sequence[CsvText], options: ReadOptions, first: CsvLayout | None, *, is_only: bool
+) -> Table:
+    found = [(text, read_layout(text, options)) for text in texts]
+    layouts: Layouts = [(text, layout) for text, layout in found if layout is not None and layout.has_rows]
+    for text, layout in found:
+        if (layout is None or not layout.has_rows) and not (is_only and len(texts) == 1):
+            note(f"{text.name}: skipped, it has {'a header but no rows' if layout is not None else 'no rows'}")
+    like = next((layout for _, layout in layouts), next((layout for _, layout in found if layout), first))
+    columns = like.columns if like is not None else options.columns
+    index = like.index if like is not None else ()
+    table = partial(Table, columns=columns, reading=options, index=index)
+    if not layouts:
+        return table(file, chunks=_none, rows=0)
+    check_same_columns([Table(text.name, layout.columns, _none) for text, layout in layouts])
 
     def chunks(roles: Mapping[str, Role]) -> Iterator[Columns]:
-        types = {name: pa.float64() if role == "number" else pa.string() for name, role in roles.items()}
+        for text, layout in layouts:
+            yield from CsvReader(text, layout, roles).chunks()
+
+    return table(file, chunks=chunks)
+
+
+def _none(roles: Mapping[str, Role]) -> Iterator[Columns]:
+    return iter(())
+
+
+class CsvReader:
+    """Reads the columns named in ``roles`` of one text."""
+
+    def __init__(self, text: CsvText, layout: CsvLayout, roles: Mapping[str, Role]) -> None:
+        self._text, self._layout, self._roles = text, layout, roles
+        self._options = layout.options
+        self._marks = null_marks(layout.options)
+
+    def chunks(self) -> Iterator[Columns]:
+        """Yield the rows in chunks: numbers as float64, all other columns as strings.
+
+        Raises `DataError`, naming row, column and value, for what is no number and for text that cannot be decoded.
+        """
+        types = {name: pa.float64() if role == "number" else pa.string() for name, role in self._roles.items()}
+        start = 0
+        if not self._options.thousands:
+            try:
+                for batch in self._batches(types):
+                    yield {name: self._texts(batch, name) for name in self._roles}
+                    start += len(batch)
+            except pa.ArrowInvalid:
+                pass  # Arrow's reader takes no blanks around a missing value, say; what is wrong is named below
+            else:
+                return
+        skipped = 0
+        for batch in self._batches(dict.fromkeys(types, pa.binary())):
+            rest = batch.slice(min(len(batch), start - skipped))
+            skipped += len(batch) - len(rest)
+            if len(rest):
+                yield {name: self._converted(rest, name, start) for name in self._roles}
+                start += len(rest)
+                skipped += len(rest)
+
+    def _texts(self, batch: pa.RecordBatch, name: str) -> pa.Array:
+        column = batch.column(name)
+        if self._roles[name] != "number" and has_marks(self._options):
+            return without_marks(column, self._options)
+        return column
+
+    def _converted(self, batch: pa.RecordBatch, name: str, start: int) -> pa.Array:
+        """Convert a column of bytes. ``start``: the position of the batch's first row."""
+        column = batch.column(name)
         try:
-            for batch in _batches(file, delimiter, names, skip, types):
-                yield {name: batch.column(name) for name in roles}
-        except pa.ArrowInvalid as error:
-            raise _explained(file, delimiter, names, skip, types, error) from None
+            text = column.cast(pa.string())
+        except pa.ArrowInvalid:
+            row = next(row for row, value in enumerate(column.to_pylist()) if not _is_utf8(value))
+            raise self._bad_text(name, start + row + 1, column[row].as_py()) from None
+        if self._roles[name] != "number":
+            return without_marks(text, self._options) if has_marks(self._options) else text
+        trimmed = to_missing(_trimmed(text), ("", *self._marks))  # no number is written as nothing
+        try:
+            return parse_numbers(trimmed, self._options)
+        except pa.ArrowInvalid:
+            row = next(row for row in range(len(trimmed)) if not self._is_number(trimmed.slice(row, 1)))
+            raise self._bad_number(name, start + row + 1, text[row].as_py()) from None
 
-    return Table(file, tuple(names), chunks)
+    def _is_number(self, text: pa.Array) -> bool:
+        try:
+            parse_numbers(text, self._options)
+        except pa.ArrowInvalid:
+            return False
+        return True
 
+    def _batches(self, types: Mapping[str, pa.DataType]) -> Iterator[pa.RecordBatch]:
+        layout, options = self._layout, self._options
+        rows = 0
+        try:
+            with (
+                open_text(self._text, options) as stream,
+                pacsv.open_csv(
+                    stream,
+                    pacsv.ReadOptions(
+                        use_threads=False,
+                        block_size=_BLOCK_BYTES,
+                        column_names=layout.cells,
+                        skip_rows_after_names=layout.skip,
+                    ),
+                    pacsv.ParseOptions(
+                        delimiter=options.delimiter, quote_char=options.quote or False, newlines_in_values=True
+                    ),
+                    pacsv.ConvertOptions(
+                        column_types=types,
+                        include_columns=list(types),
+                        null_values=list(self._marks),
+                        strings_can_be_null=True,
+                        decimal_point=options.decimal,
+                    ),
+                ) as reader,
+            ):
+                for batch in reader:
+                    yield batch
+                    rows += len(batch)
+        except STREAM_ERRORS as error:
+            raise self._explained(rows, types, error) from None
 
-def _batches(
-    file: str, delimiter: str, names: list[str], skip: int, types: Mapping[str, pa.DataType]
-) -> Iterator[pa.RecordBatch]:
-    try:
-        with (
-            pa.input_stream(file, compression="detect") as stream,
-            pacsv.open_csv(
-                stream,
-                pacsv.ReadOptions(
-                    use_threads=False, block_size=_BLOCK_BYTES, column_names=names, skip_rows_after_names=skip
-                ),
-                pacsv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
-                pacsv.ConvertOptions(
-                    column_types=types, include_columns=list(types), null_values=_MISSING, strings_can_be_null=True
-                ),
-            ) as reader,
-        ):
-            yield from reader
-    except (pa.ArrowInvalid, OSError) as error:
+    def _explained(self, rows: int, types: Mapping[str, pa.DataType], error: BaseException) -> BaseException:
+        """Return the error of a text that cannot be read after some rows; of a value that does not convert, the error
+        as it is."""
         # Arrow has a handler for such rows, too, but it prints a traceback where a row is not UTF-8.
         if (ragged := _RAGGED.search(str(error))) is not None:
             row, expected, columns, text = ragged.groups()
-            raise DataError(
+            return DataError(
                 f"expected {expected} columns, found {columns}: {text[:200]}",
-                file=file,
-                row=None if row is None else int(row) - skip,
-            ) from None
-        if isinstance(error, OSError):
-            raise DataError(f"is not readable ({error})", file=file) from None
-        raise
+                file=self._text.name,
+                row=None if row is None else int(row) - self._layout.skip,
+            )
+        if not isinstance(error, pa.ArrowInvalid):
+            return stream_error(self._text, self._options, error)
+        if "straddl" in str(error):  # a row must fit in one of Arrow's blocks
+            return DataError(
+                f"a row after row {rows} goes on for about {_BLOCK_BYTES:,} bytes or more",
+                hint="is a quote left open, or is this no CSV file?",
+                file=self._text.name,
+            )
+        if all(pa.types.is_binary(kind) for kind in types.values()):
+            return DataError(f"is not readable as CSV after row {rows} ({error})", file=self._text.name)
+        unexplained: BaseException = error
+        return unexplained
+
+    def _bad_text(self, name: str, row: int, value: bytes) -> DataError:
+        message = f"{value[:60]!r} is not UTF-8"
+        return DataError(message, hint=ENCODING_HINT, file=self._text.name, row=row, column=name)
+
+    def _bad_number(self, name: str, row: int, value: str) -> DataError:
+        hint = "encode the column with --categorical, or name those to use, without it, with --features"
+        if re.fullmatch(r"\s*[+-]?[\d.,' ]*\d[\d.,' ]*\s*", value):
+            hint = "name the marks in numbers with --decimal and --thousands"
+        return DataError(f"{value!r} is not a number", hint=hint, file=self._text.name, row=row, column=name)
 
 
-def _explained(
-    file: str, delimiter: str, names: list[str], skip: int, types: Mapping[str, pa.DataType], error: Exception
-) -> DataError:
-    """Return the error that names the value that did not convert: the file is read again, as bytes."""
-    start = 0
+def _is_utf8(value: bytes | None) -> bool:
     try:
-        for batch in _batches(file, delimiter, names, skip, dict.fromkeys(types, pa.binary())):
-            for name, kind in types.items():
-                row = _first_bad(batch.column(name), kind)
-                if row is not None:
-                    value: bytes = batch.column(name)[row].as_py()
-                    return _bad_value(file, name, start + row + 1, value, kind)
-            start += len(batch)
-    except pa.ArrowInvalid as second:
-        error = second
-    if "straddl" in str(error):  # a row must fit in one of Arrow's blocks
-        return DataError(
-            f"a row after row {start} goes on for about {_BLOCK_BYTES:,} bytes or more",
-            hint="is a quote left open, or is this no CSV file?",
-            file=file,
-        )
-    return DataError(f"is not readable as CSV after row {start} ({error})", file=file)
-
-
-def _first_bad(column: pa.Array, kind: pa.DataType) -> int | None:
-    try:
-        text = column.cast(pa.string())
-        pc.utf8_trim_whitespace(text).cast(kind)
-        return None
-    except pa.ArrowInvalid:
-        values = enumerate(column.to_pylist())
-        return next((row for row, value in values if value is not None and not _converts(value, kind)), None)
-
-
-def _converts(value: bytes, kind: pa.DataType) -> bool:
-    try:
-        text = value.decode()
-        pa.scalar(text.strip()).cast(kind)
-    except (UnicodeDecodeError, pa.ArrowInvalid):
-        return False
-    return True
-
-
-def _bad_value(file: str, name: str, row: int, value: bytes, kind: pa.DataType) -> DataError:
-    try:
-        shown = repr(value.decode())
+        return value is None or value.decode() is not None
     except UnicodeDecodeError:
-        return DataError(
-            f"{value[:60]!r} is not UTF-8", hint="convert the file to UTF-8 first", file=file, row=row, column=name
-        )
-    return DataError(
-        f"{shown} is not a number",
-        hint="encode the column with --categorical, or name those to use, without it, with --features",
-        file=file,
-        row=row,
-        column=name,
-    )
+        return False
 
 
-def _first_records(file: str, delimiter: str) -> tuple[list[str], list[str], int]:
-    """Return the first two records and the number of empty lines before them."""
-    try:
-        with pa.input_stream(file, compression="detect") as stream:
-            sample: bytes = stream.read(_SAMPLE_BYTES)
-    except OSError as error:
-        raise DataError(f"is not readable ({error})", file=file) from None
-    if sample[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
-        raise DataError("is UTF-16", hint="convert it to UTF-8 first", file=file)
-    try:
-        text = codecs.getincrementaldecoder("utf-8-sig")().decode(sample)
-    except UnicodeDecodeError as error:
-        text = sample[: error.start].decode("utf-8-sig", "ignore")
-        if text.count("\n") < 2:
-            raise DataError(
-                f"byte {error.start} is not UTF-8", hint="convert the file to UTF-8 first", file=file, row=1
-            ) from None
-    records: list[list[str]] = []
-    skip = 0
-    try:
-        for record in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter):
-            if record:
-                records.append(record)
-            elif not records:
-                skip += 1
-            if len(records) == 2:
-                break
-    except csv.Error as error:
-        raise DataError(f"is not readable as CSV ({error})", file=file) from None
-    if not records:
-        raise DataError("the file is empty", file=file)
-    if len(records) == 1 and len(sample) == _SAMPLE_BYTES:
-        raise DataError(f"its first line goes on for more than {_SAMPLE_BYTES:,} bytes", file=file, row=1)
-    return records[0], records[1] if len(records) > 1 else [], skip
+def _trimmed(column: pa.Array) -> pa.Array:
+    import pyarrow.compute as pc
 
-
-def _is_header(first: list[str], second: list[str], label: str | None) -> bool:
-    """Return whether the first line is a header: it names the label column, or has no number while the second has."""
-    if label is not None and label in [cell.strip() for cell in first] and not _number(label):
-        return True
-    return not any(_number(cell) for cell in first) and (not second or any(_number(cell) for cell in second))
-
-
-def _number(cell: Any) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return str(cell).strip() in _MISSING
-    return True
+    return pc.utf8_trim_whitespace(column)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -16,6 +17,9 @@ from nnlib.data.importing.read_options import ReadOptions
 
 Role = Literal["number", "text", "value"]
 """What a column is read as: numbers, text, or its own type (text where the format knows no types)."""
+
+_UNNAMED = re.compile(r"Unnamed: 0(\.\d+)*")
+"""What pandas calls a column without a name in the first place; once more around it appends a number."""
 
 MOST_COLUMNS = 65_536
 MOST_NUMBERS = 1 << 20
@@ -60,6 +64,11 @@ class Table:
                     file=self.file,
                     column=name,
                 )
+
+    @property
+    def row_numbers(self) -> tuple[str, ...]:
+        """The columns that only number the rows: those of ``index``, and those that pandas names ``Unnamed: 0``."""
+        return tuple(name for name in self.columns if name in self.index or _UNNAMED.fullmatch(name))
 
     def column(self, wanted: str, what: str) -> str:
         """Return the name of the column that is named ``wanted`` or has that number (0 is the first, -1 the last).

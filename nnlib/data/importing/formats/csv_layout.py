@@ -1,0 +1,177 @@
+"""How the text of a CSV file is laid out: its delimiter, its header, its columns, and where its rows begin."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from nnlib.core.errors import DataError
+from nnlib.core.notes import note
+from nnlib.data.importing.formats.csv_header import kind_of, looks_like_header
+from nnlib.data.importing.formats.csv_stream import STREAM_ERRORS, CsvText, open_text
+from nnlib.data.importing.read_options import ReadOptions
+
+DELIMITERS = ",;\t|"
+
+_SAMPLE_BYTES = 1 << 20
+_SAMPLE_RECORDS = 200
+
+
+@dataclass(frozen=True)
+class CsvSample:
+    """The first records of a text, and the number of empty lines before them. ``is_all``: there are no others."""
+
+    records: tuple[tuple[str, ...], ...]
+    skip: int
+    is_all: bool
+
+
+@dataclass(frozen=True)
+class CsvLayout:
+    """How a text is laid out.
+
+    - ``options``: those that read it, with delimiter and header
+    - ``cells``: a name for every cell of a row; ``columns`` are those that are columns of the table
+    - ``index``: the columns that only number the rows
+    - ``skip``: lines before the first row
+    - ``has_rows``: whether there may be any
+    """
+
+    options: ReadOptions
+    cells: tuple[str, ...]
+    columns: tuple[str, ...]
+    index: tuple[str, ...]
+    skip: int
+    has_rows: bool
+
+
+def read_layout(text: CsvText, options: ReadOptions) -> CsvLayout | None:
+    """Return how a text is laid out; None if it holds nothing. Raises `DataError` for what is no CSV."""
+    delimiter = delimiter_of(text, options)
+    sample = read_sample(text, replace(options, delimiter=delimiter))
+    if not sample.records:
+        return None
+    first, rows = sample.records[0], sample.records[1:]
+    header = options.header if options.header is not None else looks_like_header(sample.records, options)
+    if header and options.header is None and any(kind_of(cell, options) == "number" for cell in first):
+        note(f"{text.name}: its first line is taken for a header, although it has numbers (--no-header if it is none)")
+    if len(first) == 1:
+        other = next((mark for mark in DELIMITERS if mark != delimiter and mark in first[0]), None)
+        if other:
+            hint = f"try --delimiter {other!r}"
+            raise DataError(f"has one column only when cut at {delimiter!r}", hint=hint, file=text.name)
+    cells = header_names(first, options) if header else [str(position) for position in range(len(first))]
+    index: tuple[str, ...] = ()
+    if header and rows and all(len(row) == len(first) + 1 for row in rows):
+        # A row has one cell more than the header: R writes the names of rows so, others end each row with a delimiter.
+        cells = [*cells, ""] if all(not row[-1].strip() for row in rows) else ["Unnamed: 0", *cells]
+        index = () if cells[-1] == "" else ("Unnamed: 0",)
+    elif header and len(first) > 1 and not first[0].strip():
+        index = (cells[0],)
+    columns = list(cells)
+    checked = rows if header else sample.records
+    is_unnamed = cells[-1] == "" or not header or not first[-1].strip()
+    if len(cells) > 1 and is_unnamed and len(checked) > 1 and not any(row[-1].strip() for row in checked):
+        columns.pop()
+        note(f"{text.name}: every row ends with {delimiter!r}: there is no column after it")
+    if doubles := sorted({name for name in cells if cells.count(name) > 1} if len(set(cells)) < len(cells) else ()):
+        raise DataError(f"the header has {doubles[0]!r} twice", hint="rename one, or use --no-header", file=text.name)
+    return CsvLayout(
+        replace(options, delimiter=delimiter, header=header),
+        tuple(cells),
+        tuple(columns),
+        index,
+        sample.skip + header,
+        not (header and sample.is_all and not rows),
+    )
+
+
+def delimiter_of(text: CsvText, options: ReadOptions) -> str:
+    """Return the delimiter of a text: that of the options, or the usual one for its name.
+
+    Raises `DataError` if it is not one ASCII character.
+    """
+    delimiter = options.delimiter or ("\t" if ".tsv" in text.name.lower() else ",")
+    if len(delimiter) != 1 or ord(delimiter) > 127:
+        raise DataError(f"the delimiter must be one ASCII character, not {delimiter!r}", file=text.name)
+    return delimiter
+
+
+def read_sample(text: CsvText, options: ReadOptions) -> CsvSample:
+    """Return the first records of a text, cut at ``options.delimiter``. Raises `DataError` for what is no CSV."""
+    try:
+        with open_text(text, options) as stream:
+            sample: bytes = stream.read(_SAMPLE_BYTES)
+    except STREAM_ERRORS as error:
+        raise stream_error(text, options, error) from None
+    is_whole = len(sample) < _SAMPLE_BYTES
+    bad: int | None = None
+    try:
+        decoded = codecs.getincrementaldecoder("utf-8-sig")().decode(sample)
+    except UnicodeDecodeError as error:
+        bad = error.start
+        decoded = sample[:bad].decode("utf-8-sig", "ignore")
+    records: list[tuple[str, ...]] = []
+    skip = 0
+    is_all = is_whole and bad is None
+    reader = csv.reader(
+        io.StringIO(decoded, newline=""),
+        delimiter=options.delimiter or ",",
+        quotechar=options.quote or None,
+        quoting=csv.QUOTE_MINIMAL if options.quote else csv.QUOTE_NONE,
+    )
+    try:
+        for record in reader:
+            if len(records) > _SAMPLE_RECORDS:
+                is_all = False
+                break
+            if record:
+                records.append(tuple(record))
+            elif not records:
+                skip += 1
+        else:
+            if not is_all and len(records) > 1 and not decoded.endswith(("\n", "\r")):
+                records.pop()  # it is cut off
+    except csv.Error as error:
+        if len(records) < 2:
+            raise DataError(f"is not readable as CSV ({error})", file=text.name) from None
+        is_all = False
+    if bad is not None and len(records) < 2:
+        raise DataError(f"byte {bad} is not UTF-8", hint=ENCODING_HINT, file=text.name, row=1)
+    if records and options.encoding is None and any("\0" in cell for cell in records[0]):
+        hint = "is it UTF-16? Say so with --encoding utf-16"
+        raise DataError("its first line holds zero bytes", hint=hint, file=text.name)
+    if len(records) == 1 and not is_all:
+        raise DataError(f"its first line goes on for more than {_SAMPLE_BYTES:,} bytes", file=text.name, row=1)
+    return CsvSample(tuple(records), skip, is_all)
+
+
+ENCODING_HINT = "name its encoding with --encoding (latin-1 or cp1252, say), or convert it to UTF-8 first"
+
+
+def stream_error(text: CsvText, options: ReadOptions, error: BaseException) -> DataError:
+    """Return the error for a text whose stream cannot be read."""
+    if isinstance(error, UnicodeError):
+        wanted = options.encoding or "what its first bytes say"
+        return DataError(f"is not {wanted} ({error})", hint="try another --encoding", file=text.name)
+    return DataError(f"is not readable ({error})", file=text.name)
+
+
+def header_names(first: Sequence[str], options: ReadOptions | None = None) -> list[str]:
+    """Return the names in a header; a cell without one is named after its position, as pandas does.
+
+    ``options``: of a model of an earlier version, which knows such a column as "".
+    """
+    names = [cell.strip() for cell in first]
+    if options is not None and "" in options.likely_features:
+        return names
+    for position, name in enumerate(names):
+        if not name:
+            more = 0
+            while (unnamed := f"Unnamed: {position}" + (f".{more}" if more else "")) in names:
+                more += 1
+            names[position] = unnamed
+    return names

@@ -1,0 +1,60 @@
+"""The files that a source names: a file, a folder of files, or a pattern such as ``logs/2024-*.csv``."""
+
+from __future__ import annotations
+
+import fnmatch
+import glob
+from collections.abc import Sequence
+from pathlib import Path
+
+from nnlib.core.errors import DataError, UsageError
+from nnlib.storage import file_at, has_scheme
+
+_WILD = "*?["
+
+
+def expand_patterns(sources: Sequence[str]) -> list[str]:
+    """Return the sources with each pattern replaced by what it names, sorted by name; names that exist are no patterns.
+
+    Hidden and marker files (``.name``, ``_SUCCESS``) fit no pattern that begins otherwise. Raises `DataError` for a
+    pattern that nothing fits and `UsageError` for a pattern of folders on another machine.
+    """
+    return [each for source in sources for each in _expanded(source)]
+
+
+def data_files(names: Sequence[str]) -> list[str]:
+    """Return the names of a folder that are no hidden and no marker files (``.name``, ``_SUCCESS``)."""
+    return [name for name in names if not name.startswith(("_", "."))]
+
+
+def _expanded(source: str) -> list[str]:
+    if not any(mark in source for mark in _WILD):
+        return [source]
+    if has_scheme(source):
+        return _expanded_address(source)
+    if Path(source).exists():
+        return [source]
+    found = sorted(glob.glob(source, recursive=True))  # noqa: PTH207 - a pattern may be absolute
+    return _checked(source, [path for path in found if _fits(source, path)])
+
+
+def _expanded_address(source: str) -> list[str]:
+    folder, name = file_at(source.rstrip("/"))
+    prefix = source.rstrip("/").removesuffix(name)
+    if any(mark in prefix for mark in _WILD):
+        raise UsageError("a pattern may stand in the last part of an address only", source=source)
+    if not any(mark in name for mark in _WILD) or folder.exists(name):
+        return [source]
+    names = [each for each in folder.names() if fnmatch.fnmatchcase(each, name) and _fits(source, each)]
+    return _checked(source, [prefix + each for each in names])
+
+
+def _fits(source: str, path: str) -> bool:
+    name, pattern = path.rstrip("/").rpartition("/")[2], source.rstrip("/").rpartition("/")[2]
+    return bool(data_files([name])) or pattern[:1] == name[:1]
+
+
+def _checked(source: str, found: list[str]) -> list[str]:
+    if not found:
+        raise DataError("no file has such a name", file=source)
+    return found
