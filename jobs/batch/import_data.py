@@ -18,16 +18,18 @@ from jobs.runners.addresses import reachable
 from nnlib.config.schema import Runtime
 from nnlib.core.errors import JobError
 from nnlib.data.dataset import Dataset, Shard
+from nnlib.data.dataset_output import DatasetOutput, dataset_output
 from nnlib.data.importing.column_choice import choose_columns
-from nnlib.data.importing.import_dataset import say_float64
+from nnlib.data.importing.import_dataset import input_addresses, say_float64
 from nnlib.data.importing.import_options import ImportOptions
 from nnlib.data.importing.import_plan import BUCKET_BYTES, make_plan
 from nnlib.data.importing.import_steps import FileSurvey, InputSchema, encode_plan, locate_files, merge_surveys
 from nnlib.data.importing.input_files import file_sizes, list_input_files, read_columns
 from nnlib.data.importing.spill_buffer import BUFFER_BYTES
 from nnlib.data.importing.survey import require_rows
-from nnlib.data.shard_writer import check_no_dataset, replace_dataset, write_manifest
+from nnlib.data.shard_writer import write_manifest
 from nnlib.storage import Storage, storage
+from nnlib.storage.outputs import refuse_overlap
 
 TASK_BYTES = 64 << 20
 """Raw bytes of a task together, at least (where cores would not idle): starting a container takes seconds."""
@@ -51,9 +53,23 @@ def import_by_jobs(
     Equals `nnlib.data.importing.import_dataset.import_dataset` of the same files in the same order, byte for byte.
     Raises as that does, `JobError` besides where a task failed for good."""
     target = reachable(output, runtime.runner, "a folder")
-    files = storage(target)
-    check_no_dataset(files, options.overwrite)
     options.check()
+    refuse_overlap(target, input_addresses(sources, options.label))
+    with dataset_output(storage(target), options.shards, overwrite=options.overwrite) as place:
+        return _import(sources, place, target, output, options, runtime, note)
+
+
+def _import(
+    sources: Sequence[str],
+    place: DatasetOutput,
+    target: str,
+    output: str,
+    options: ImportOptions,
+    runtime: Runtime,
+    note: Callable[[str], None],
+) -> Dataset:
+    """Import by three jobs. ``target`` is the address ``output`` as tasks know it."""
+    files = place.files
     input_files, format_ = list_input_files(sources, options.format)
     addresses = [reachable(file, runtime.runner, "files") for file in input_files]
     reading = replace(options.reading, format=format_)
@@ -93,7 +109,7 @@ def import_by_jobs(
             {"worker": task, "shards": list(range(part.start, part.stop)), "tasks": len(groups), "output": target}
             for task, part in enumerate(grouped(shard_bytes, TASK_BYTES, launcher.slots or 1))
         ]
-        with replace_dataset(files), _given_up_on_error(launcher.shared, files):
+        with place.replacing(), _given_up_on_error(launcher.shared, place):
             shards = launcher.run(ImportJob, "write", [json.dumps(line) for line in lines], more, **costs)
             dataset = plan.dataset(output, [Shard.from_json(shards[key]) for key in sorted(shards)])
             written = sum(shard.rows for shard in dataset.shards)
@@ -102,7 +118,7 @@ def import_by_jobs(
                     f"{written} rows in {len(dataset.shards)} shards were written, not {plan.rows} in {plan.shards}"
                 )
             write_manifest(files, dataset)
-    files.sweep()
+    place.sweep()
     return dataset
 
 
@@ -124,11 +140,11 @@ def grouped(sizes: Sequence[int], least: int, slots: int) -> list[slice]:
 
 
 @contextmanager
-def _given_up_on_error(shared: Storage, files: Storage) -> Iterator[None]:
+def _given_up_on_error(shared: Storage, place: DatasetOutput) -> Iterator[None]:
     """After a failure, delete the plan, so that tasks that still run write no shards, then sweep."""
     try:
         yield
     except BaseException:
         shared.delete(PLAN)
-        files.sweep()
+        place.sweep()
         raise

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,7 +11,6 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from nnlib.core.errors import UsageError
 from nnlib.data.dataset import MANIFEST, Dataset, Shard, shard_name
 from nnlib.storage import Storage
 from nnlib.storage.hashed_stream import HashedStream
@@ -138,35 +135,9 @@ def reorder_rows(batch: pa.RecordBatch, order: npt.NDArray[np.int64]) -> pa.Reco
     return record_batch(batch.schema, rest.column("row").to_numpy(), x, rest.column("y").to_numpy(), extra)
 
 
-def check_no_dataset(files: Storage, overwrite: bool) -> None:
-    """Raise `UsageError` if there is a dataset that must not be overwritten."""
-    if files.exists(MANIFEST) and not overwrite:
-        raise UsageError("there is a dataset already", hint="choose another -o, or add --overwrite", output=files.root)
-
-
-@contextlib.contextmanager
-def replace_dataset(files: Storage) -> Iterator[None]:
-    """Delete an old dataset, manifest first, before the block; if the block fails, delete all that it wrote."""
-    files.delete(MANIFEST)
-    _delete_shards(files)
-    try:
-        yield
-    except BaseException:
-        with contextlib.suppress(Exception):  # the first error is the one to report
-            files.delete(MANIFEST)
-            _delete_shards(files)
-        raise
-
-
 def write_manifest(files: Storage, dataset: Dataset) -> None:
     """Write the manifest of a dataset. It is the last file: from here on there is a dataset."""
     files.write(MANIFEST, json.dumps(dataset.to_json(), indent=1).encode() + b"\n")
-
-
-def _delete_shards(files: Storage) -> None:
-    for name in files.names():
-        if re.fullmatch(r"part-\d{5,}\.parquet", name):
-            files.delete(name)
 
 
 def default_row_group_rows(row_bytes: int) -> int:

@@ -17,16 +17,15 @@ import pyarrow as pa
 from nnlib.core.errors import UsageError
 from nnlib.core.seeds import Purpose, generator
 from nnlib.data.dataset import Dataset, shard_schema
+from nnlib.data.dataset_output import dataset_output
 from nnlib.data.encoding import FeatureType, vector_encoding
 from nnlib.data.importing.builtin_datasets import CROPPED, SIDE, crop, digits
 from nnlib.data.importing.import_dataset import Progress
 from nnlib.data.importing.import_plan import PIXEL_SCALE
 from nnlib.data.importing.shard_assignment import part_edges
 from nnlib.data.shard_writer import (
-    check_no_dataset,
     default_row_group_rows,
     record_batch,
-    replace_dataset,
     write_manifest,
     write_shards,
 )
@@ -79,7 +78,6 @@ def synthesize(output: str, options: SynthOptions, progress: Progress | None = N
     Raises `UsageError` for options that do not fit together.
     """
     files = storage(output)
-    check_no_dataset(files, options.overwrite)
     if not 1 <= options.shards <= options.rows:
         raise UsageError(f"--rows {options.rows} must be at least --shards {options.shards}, and both above 0")
     source = SOURCES[options.kind](options)
@@ -99,7 +97,7 @@ def synthesize(output: str, options: SynthOptions, progress: Progress | None = N
             yield record_batch(schema, rows, x[part], y[part], {})
             report(start + part.stop, options.rows)
 
-    with replace_dataset(files):
+    with dataset_output(files, options.shards, overwrite=options.overwrite) as target, target.replacing():
         shards = write_shards(files, schema, group, source.classes, map(batches, range(options.shards)))
         names = tuple(str(index) for index in range(source.classes))
         encoding = vector_encoding(

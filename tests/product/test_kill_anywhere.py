@@ -54,6 +54,31 @@ def test_killed_before_any_change_and_resumed(
         shutil.rmtree(run)
 
 
+def test_an_import_over_a_dataset_killed_anywhere_can_be_repeated(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    rng = np.random.default_rng(2)
+    x, y = rng.normal(size=(100, 3)).astype(np.float32), rng.integers(0, 2, 100)
+    output, foreign = tmp_path / "output", b"the user's"
+    work = partial(from_arrays, x, y, str(output), shards=2, overwrite=True)
+
+    def old() -> None:
+        shutil.rmtree(output, ignore_errors=True)
+        from_arrays(x, y, str(output), shards=4)
+        (output / "part-00007.parquet").write_bytes(foreign)
+
+    old()
+    total = changes_of(work, tmp_path / "count")
+    expected = {path.name: path.read_bytes() for path in output.iterdir()}
+    assert sorted(expected) == ["dataset.json", "part-00000.parquet", "part-00001.parquet", "part-00007.parquet"]
+    for point in kill_points(total, request):
+        old()
+        assert in_child(work, point) == -signal.SIGKILL
+        assert (output / "part-00007.parquet").read_bytes() == foreign
+        assert in_child(work) == 0, point
+        assert {path.name: path.read_bytes() for path in output.iterdir()} == expected, point
+
+
 def test_killed_again_and_again(dataset: str, tmp_path: Path) -> None:
     """A run that is killed a few changes after every resume still arrives, at the same bits."""
     whole, run = tmp_path / "whole", tmp_path / "run"
@@ -81,7 +106,8 @@ def test_an_import_killed_anywhere_leaves_no_dataset_or_a_whole_one(
         if not (output / MANIFEST).exists():
             with pytest.raises(DataError):
                 Dataset.open(str(output))
-            assert in_child(partial(from_arrays, x, y, str(output), shards=3, overwrite=True)) == 0
+            assert in_child(partial(from_arrays, x, y, str(output), shards=3)) == 0  # the same command just works
+            assert not [path.name for path in output.iterdir() if path.name.startswith(".")]
         found = {path.name: path.read_bytes() for path in output.iterdir() if not path.name.startswith(".")}
         assert found == expected, point
         shutil.rmtree(output)

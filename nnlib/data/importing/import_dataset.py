@@ -9,6 +9,7 @@ The bytes written depend on the rows, the options and the seed alone, not on mem
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ import pyarrow as pa
 
 from nnlib.core.errors import UsageError
 from nnlib.data.dataset import Dataset
+from nnlib.data.dataset_output import DatasetOutput, dataset_output
 from nnlib.data.importing.column_choice import ColumnChoice, choose_columns
 from nnlib.data.importing.format_registry import open_tables
 from nnlib.data.importing.formats.arrays import ArrayColumn, array_table
@@ -30,8 +32,9 @@ from nnlib.data.importing.local_copies import local_copies
 from nnlib.data.importing.partitioner import ShardPartitioner, encode_rows
 from nnlib.data.importing.spill_buffer import SpillBuffer
 from nnlib.data.importing.survey import Survey, survey_tables
-from nnlib.data.shard_writer import check_no_dataset, replace_dataset, write_manifest, write_shards
+from nnlib.data.shard_writer import write_manifest, write_shards
 from nnlib.storage import Storage, storage
+from nnlib.storage.outputs import refuse_overlap
 
 Note = Callable[[str], None]
 """Called with a line about what the import decided, for the user."""
@@ -49,11 +52,21 @@ def import_dataset(
 ) -> Dataset:
     """Import files of one format, or one built-in dataset, to the address ``output``.
 
-    Raises `UsageError` for options that do not fit the data and `DataError` for bad data; then no file is left.
+    Raises `UsageError` for options that do not fit the data, for an output that is a source, holds one or lies in one,
+    and for one that holds files of others, and `DataError` for bad data; then no file is left.
     """
-    check_no_dataset(storage(output), options.overwrite)
-    with local_copies(sources) as paths:
-        return import_tables(open_tables(paths, options.reading), output, options, progress, note)
+    options.check()
+    refuse_overlap(output, input_addresses(sources, options.label))
+    with (
+        dataset_output(storage(output), options.shards, overwrite=options.overwrite) as target,
+        local_copies(sources) as paths,
+    ):
+        return _import(open_tables(paths, options.reading), target, output, options, progress, note)
+
+
+def input_addresses(sources: Sequence[str], label: str | None) -> list[str]:
+    """Return the addresses of all files and folders that an import reads: the sources, and the file of the labels."""
+    return [*sources, *([label] if label and os.path.isfile(label) else [])]  # noqa: PTH113  (pathlib's may raise)
 
 
 def from_arrays(X: npt.ArrayLike, y: npt.ArrayLike, output: str, **options: Any) -> Dataset:
@@ -63,7 +76,6 @@ def from_arrays(X: npt.ArrayLike, y: npt.ArrayLike, output: str, **options: Any)
     Raises as `import_dataset` does.
     """
     chosen = ImportOptions(**options)
-    check_no_dataset(storage(output), chosen.overwrite)
     arrays = {"x": ArrayColumn.of(np.asarray(X)), "y": ArrayColumn.of(np.asarray(y))}
     return import_tables([array_table("arrays", arrays, ["x"], "y")], output, chosen)
 
@@ -76,8 +88,20 @@ def import_tables(
     note: Note = lambda text: None,
 ) -> Dataset:
     """Import opened tables with the same columns to the address ``output``. Raises as `import_dataset` does."""
-    files = storage(output)
     options.check()
+    with dataset_output(storage(output), options.shards, overwrite=options.overwrite) as target:
+        return _import(tables, target, output, options, progress, note)
+
+
+def _import(
+    tables: Sequence[Table],
+    target: DatasetOutput,
+    output: str,
+    options: ImportOptions,
+    progress: Progress | None,
+    note: Note,
+) -> Dataset:
+    files = target.files
     choice = choose_columns(tables[0], options)
     total = sum(table.rows or 0 for table in tables) if all(table.rows for table in tables) else None
     parent = _buffer_folder(files)
@@ -94,7 +118,7 @@ def import_tables(
         say_float64(survey, choice, note)
         partitioner = ShardPartitioner(plan)
         partitioner.partition(encode_rows(surveyed, plan, survey.origins), partitions)
-        with replace_dataset(files):
+        with target.replacing():
             done = survey.rows
 
             def reported(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

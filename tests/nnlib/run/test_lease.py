@@ -23,9 +23,8 @@ from shards import write_dataset
 from jobs.driver import driver
 from nnlib.config.schema import Config
 from nnlib.core.errors import MismatchError, StorageError
-from nnlib.run import lease
 from nnlib.run.lease import RunLock
-from nnlib.storage import LocalStorage
+from nnlib.storage import LocalStorage, lease
 
 
 def newest(place: LocalStorage) -> dict[str, Any]:
