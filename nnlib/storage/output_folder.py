@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nnlib.core.errors import UsageError
+from nnlib.core.errors import StorageError, UsageError
 from nnlib.storage.base import Storage
 from nnlib.storage.lease import Lease, LeaseKind, lease_facts
 
@@ -85,12 +85,12 @@ def claimed_folder(
         What commands that were killed may have left.
 
     Raises:
-        UsageError: a file of others has a name of ``content``, or the folder is a file.
-        StorageError: another live command has claimed the folder, or it cannot be written.
+        UsageError: a file of others has a name of ``content``.
+        StorageError: another live command has claimed the folder, it is a file, or it cannot be written.
     """
     path = files.local_path()
     if path is not None and path.exists() and not path.is_dir():
-        raise UsageError("the output is a folder, and this is a file", hint="choose another -o", output=files.root)
+        raise StorageError("the output is a folder, and this is a file", hint="choose another -o", output=files.root)
     with _deleted_if_empty(files):
         left = _left_behind(files)
         there = ours()

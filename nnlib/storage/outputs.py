@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from nnlib.core.errors import UsageError
-from nnlib.storage import refuse_empty, storage
+from nnlib.storage import LocalStorage, is_remote_address, refuse_empty, storage
 
 Relation = Literal["is", "lies in", "holds"]
 
@@ -35,7 +35,7 @@ def refuse_overlap(output: str, inputs: Iterable[str], *, option: str = "-o") ->
     refuse_empty(output, option)
     place = _Place.of(output)
     for source in inputs:
-        relation = place.relation_to(_Place.of(source))
+        relation = place.relation_to(_Place.of_source(source))
         if relation is not None:
             raise UsageError(
                 f"{option} {relation} {'an input' if relation != 'is' else 'the input'}, {source}: "
@@ -47,7 +47,7 @@ def refuse_overlap(output: str, inputs: Iterable[str], *, option: str = "-o") ->
 
 def relation(output: str, source: str) -> Relation | None:
     """Return how an output stands to an input: it is the input, lies in it or holds it; None: it does neither."""
-    return _Place.of(output).relation_to(_Place.of(source))
+    return _Place.of(output).relation_to(_Place.of_source(source))
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,17 @@ class _Place:
         if path is None:
             system, parts = files.location()
             return cls(system, parts, None)
+        return cls._local(path)
+
+    @classmethod
+    def of_source(cls, address: str) -> _Place:
+        """Files of this machine are read whatever their names, also such as no output may have."""
+        if is_remote_address(address) or "\0" in address:
+            return cls.of(address)
+        return cls._local(LocalStorage(address.removeprefix("file://")).path)
+
+    @classmethod
+    def _local(cls, path: Path) -> _Place:
         real = Path(os.path.realpath(path))
         return cls("", real.parts, real)
 

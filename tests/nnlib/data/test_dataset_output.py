@@ -127,7 +127,7 @@ def test_a_killed_import_of_another_host_is_followed_when_its_lease_ends(tmp_pat
 
 def test_an_output_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(UsageError, match="the output is a folder, and this is a file"):
+    with pytest.raises(StorageError, match="the output is a folder, and this is a file"):
         make(tmp_path / "file")
     assert (tmp_path / "file").read_text() == "mine"
 
