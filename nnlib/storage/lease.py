@@ -169,10 +169,10 @@ def lease_numbers(storage: Storage, prefix: str) -> list[str]:
     )
 
 
-def lease_facts(storage: Storage, prefix: str) -> list[dict[str, Any]]:
-    """Return what the files of all leases with a prefix hold: those of a live holder and of dead ones."""
+def lease_facts(storage: Storage, prefix: str, key: str) -> list[object]:
+    """Return the fact ``key`` of all leases with a prefix: those of a live holder and of dead ones."""
     records = (_read(storage, prefix + number) for number in lease_numbers(storage, prefix))
-    return [record for record in records if record is not None]
+    return [record[key] for record in records if record is not None and key in record]
 
 
 def _read(storage: Storage, name: str) -> dict[str, Any] | None:

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from nnlib.core.errors import StorageError, UsageError
 from nnlib.storage.base import Storage
@@ -111,9 +111,9 @@ def delete_content(files: Storage, content: FolderContent, *, but: FolderContent
 
 def _left_behind(files: Storage) -> FolderContent:
     left = NOTHING
-    for facts in lease_facts(files, MARKER):
+    for writes in lease_facts(files, MARKER, "writes"):
         with contextlib.suppress(KeyError, TypeError, ValueError):
-            left |= FolderContent.from_json(facts["writes"])
+            left |= FolderContent.from_json(cast(Mapping[str, Any], writes))
     return left
 
 
