@@ -14,13 +14,14 @@ import pyarrow as pa
 from nnlib.core.arrays import Array
 from nnlib.core.errors import DataError
 from nnlib.core.notes import note
+from nnlib.data.importing.raw_rows import CHUNK_ROWS
 from nnlib.data.importing.read_options import ReadingChanges
 from nnlib.inference.label_matching import Remarks
 from nnlib.inference.prediction_formats import FORMATS, PredictionFile, choose_format, is_compressed
 from nnlib.inference.prediction_rows import Rows, source_rows
 from nnlib.inference.prediction_settings import USUAL, PredictionSettings
 from nnlib.inference.prediction_table import PredictionTable
-from nnlib.inference.trained_model import CHUNK_ROWS, Predictor, TrainedModel
+from nnlib.inference.trained_model import Predictor, TrainedModel
 from nnlib.run.score_summary import ScoreSummary
 from nnlib.storage import file_at
 from nnlib.storage.outputs import refuse_overlap

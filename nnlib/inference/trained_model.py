@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from nnlib.core.arrays import Array
-from nnlib.core.errors import DataError, UsageError
+from nnlib.core.errors import UsageError
 from nnlib.core.layout import ModelState
 from nnlib.data.feature_converter import Converter
+from nnlib.inference.model_input import model_input
 from nnlib.run.directory import RunDirectory
 from nnlib.run.spec import JobSpec, Trial
 from nnlib.training.learner import load_learner
-
-CHUNK_ROWS = 1024
-"""Rows predicted at once. How BLAS rounds a row's last bit depends on the number of rows, so a row predicted alone may
-differ there from the same row in a file."""
 
 
 @dataclass(frozen=True)
@@ -65,12 +63,26 @@ class TrainedModel:
         """Features of a row."""
         return self.spec.dataset.features
 
-    def predict(self, X: npt.ArrayLike) -> Array:
+    @property
+    def feature_names(self) -> list[str]:
+        """Names of the features of a row, in the order that an array has them."""
+        return self.spec.dataset.encoding.feature_names
+
+    def predict(self, X: Any) -> Array:
         """Predict classes, shape (n,): integers if every class name is one, else text. Values for regression.
 
-        ``X`` (n, features): feature values as the model was trained on them; an integer array for a dataset that
-        stores small integers (`x_dtype` uint8) is taken as stored, so 0-255 pixels need no dividing. Raises `DataError`
-        for another shape and for what is not a finite number.
+        ``X`` is one of two:
+
+        - A table whose columns have names: of pandas, polars, DuckDB, pyarrow or any library that speaks Arrow's
+          protocol, a structured array of numpy, a dictionary of columns. It means what a file of the same content
+          means to ``nnjobs predict``: columns are found by their names, in any order, others are left out, categories
+          are encoded as the import did. Names that only count the columns (0, 1, 2 ...) say nothing: the columns are
+          then taken in order, and their number must fit.
+        - An array, list or sparse matrix, shape (n, features), with the features in the order of `feature_names`:
+          values as the model was trained on them; integers for a dataset that stores small integers (`x_dtype` uint8)
+          are taken as stored, so 0-255 pixels need no dividing.
+
+        Raises `DataError` for missing columns, another shape, and values that the model's dataset could not hold.
         """
         outputs = self._outputs(X)
         if not self.classes:
@@ -78,25 +90,22 @@ class TrainedModel:
         guess: Array = np.take(class_labels(self.classes), np.argmax(outputs, axis=1))
         return guess
 
-    def predict_proba(self, X: npt.ArrayLike) -> Array:
-        """Predict class probabilities, shape (n, classes). With independent sigmoids a row need not sum to 1."""
+    def predict_proba(self, X: Any) -> Array:
+        """Predict class probabilities, shape (n, classes). With independent sigmoids a row need not sum to 1.
+
+        ``X``: see `predict`.
+        """
         if not self.classes:
             raise UsageError("a regression model has no class probabilities: use predict")
         return self._outputs(X)
 
-    def _outputs(self, X: npt.ArrayLike) -> Array:
-        x = np.asarray(X)
-        if x.ndim != 2 or x.shape[1] != self.features:
-            raise DataError(f"X has shape {x.shape}, expected (rows, {self.features})")
-        if x.dtype.kind not in "biuf":
-            raise DataError(f"X has dtype {x.dtype}, expected numbers")
-        if not np.isfinite(x).all():
-            row, feature = (int(index[0]) for index in np.nonzero(~np.isfinite(x)))
-            raise DataError(f"feature {feature} is {x[row, feature]}", row=row)
-        stored = self.spec.dataset.x_dtype == "uint8" and np.issubdtype(x.dtype, np.integer)
-        predictor = Predictor(self, stored=stored)
-        chunks = (predictor.outputs(x[start : start + CHUNK_ROWS]) for start in range(0, len(x), CHUNK_ROWS))
-        return np.concatenate([np.empty((0, max(len(self.classes), 1)), self.weights.dtype), *chunks])
+    def _outputs(self, X: Any) -> Array:
+        outputs = [np.empty((0, max(len(self.classes), 1)), self.weights.dtype)]
+        predictor: Predictor | None = None
+        for rows in model_input(X, self.spec.dataset):
+            predictor = predictor or Predictor(self, stored=rows.is_stored)
+            outputs.append(predictor.outputs(rows.x))
+        return np.concatenate(outputs)
 
 
 class Predictor:
@@ -111,7 +120,7 @@ class Predictor:
         self._learner = load_learner(model.spec.model(model.trial), model.state)
 
     def outputs(self, x: Array) -> Array:
-        """Compute the outputs, shape (n, outputs), of rows (n, features): n is `CHUNK_ROWS` at most. A copy."""
+        """Compute the outputs, shape (n, outputs), of at most `CHUNK_ROWS` rows (n, features). A copy."""
         return self._learner.outputs(self._converted(x)).copy()
 
     def outputs_and_losses(self, x: Array, y: Array) -> tuple[Array, npt.NDArray[np.float64]]:
@@ -128,7 +137,10 @@ class Predictor:
 
 
 def class_labels(classes: tuple[str, ...]) -> Array:
-    """Make an array of class names: of integers if every name is one."""
+    """Make an array of class names: of integers (int64 or uint64) if every name is one, as Python writes it."""
     if all(name.removeprefix("-").isdecimal() and str(int(name)) == name for name in classes):
-        return np.array([int(name) for name in classes])
+        numbers = [int(name) for name in classes]
+        for kind in (np.int64, np.uint64):
+            if np.iinfo(kind).min <= min(numbers) and max(numbers) <= np.iinfo(kind).max:
+                return np.array(numbers, kind)
     return np.array(classes)

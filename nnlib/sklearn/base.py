@@ -14,8 +14,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from nnlib.core.arrays import Array
 from nnlib.core.layout import ModelState, aligned_empty
 from nnlib.data.feature_converter import Converter
+from nnlib.data.importing.raw_rows import CHUNK_ROWS
 from nnlib.data.scaling import Scaler
-from nnlib.inference.trained_model import CHUNK_ROWS
 from nnlib.models.protocol import Model
 from nnlib.sklearn.fitting import PARAMETERS, configuration, train_arrays
 from nnlib.training.learner import load_learner

@@ -3,66 +3,149 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from nnlib.core.errors import DataError
 from nnlib.core.notes import note
-from nnlib.data.encoding import Encoding
+from nnlib.data.columns import Columns
+from nnlib.data.encoding import Encoding, FeatureColumn
 from nnlib.data.importing.formats.table import Role, Table
 
 _VALUE: Role = "value"
+
+
+_NUMBERED = re.compile(r"(?:column_?|_c|V|f)?(\d+)")
+"""Names that programs give to columns without one: 0, column_0 (polars), column0 (DuckDB), _c0 (Spark), V1 (R), f0."""
 
 
 @dataclass(frozen=True)
 class ColumnMatch:
     """Where the columns of an encoding are in a table.
 
+    - ``encoding``: that of the dataset or, where the table has a column for each feature of a column, the same with a
+      numeric column for each of them
     - ``columns``: column of the encoding -> column of the table
     - ``spread``: the columns of the table that together replace all columns of the encoding; none if it has these
     - ``label``: the label column of the table, if it has one
     """
 
+    encoding: Encoding
     columns: dict[str, str]
     spread: tuple[str, ...]
     label: str | None
 
-    def roles(self, encoding: Encoding) -> dict[str, Role]:
-        """Return the role of each column of the table that is read."""
+    @property
+    def roles(self) -> dict[str, Role]:
+        """The role of each column of the table that is read."""
         kinds: dict[str, Role] = {
             self.columns[column.name]: "text" if column.kind == "categorical" else "number"
-            for column in encoding.columns
+            for column in self.encoding.columns
             if column.name in self.columns
         }
         roles = kinds | dict.fromkeys(self.spread, "number")
         return roles if self.label is None else roles | {self.label: _VALUE}
 
+    def renamed(self, columns: Columns) -> Columns:
+        """Return the columns of a chunk as those of the encoding."""
+        if not self.spread:
+            return {name: columns[column] for name, column in self.columns.items()}
+        parts = [np.asarray(columns[name]) for name in self.spread]
+        matrix = np.column_stack(parts) if len(parts) > 1 else parts[0]
+        if len(self.encoding.columns) == 1:
+            return {self.encoding.columns[0].name: matrix}
+        ends = np.cumsum([column.width for column in self.encoding.columns])[:-1]
+        return {
+            column.name: part[:, 0] if column.kind == "numeric" else part
+            for column, part in zip(self.encoding.columns, np.split(matrix, ends, axis=1), strict=True)
+        }
+
 
 def match_columns(table: Table, encoding: Encoding, others: Sequence[str] = ()) -> ColumnMatch:
     """Find the columns of an encoding in a table.
 
-    Columns with names are found by them; those of a CSV file without a header, and the numbers of an array, by their
-    position, and a note says so. ``others``: columns that are read for something else and, where their number would not
-    fit with them, are no features. Raises `DataError` for columns that are missing and for another number of columns.
+    Columns with names are found by them; one that becomes several features may be there as a column for each of them,
+    under the features' names (``soil=clay``, ``x[0]``). Columns of a CSV file without a header, columns whose names
+    only count them (`say_nothing`) and the numbers of an array are found by their position, and a note says so.
+    ``others``: columns that are read for something else and, where their number would not fit with them, are no
+    features. Raises `DataError` for columns that are missing and for another number of columns.
     """
     label = _label(table, encoding)
-    wanted = [column.name for column in encoding.columns]
-    missing = [name for name in wanted if name not in table.columns]
+    expanded = _expanded(encoding, table)
+    by_name = {column.name: column.name for column in expanded.columns}
+    missing = [column.name for column in encoding.columns if column.name not in table.columns]
+    lacking = [name for name in by_name if name not in table.columns]
     only = encoding.columns[0] if len(encoding.columns) == 1 and encoding.columns[0].kind == "vector" else None
-    if only is not None and (missing or only.name not in table.shapes):
-        return ColumnMatch({}, _spread(table, encoding, label, others), label)
-    if _goes_by_position(table, encoding, bool(missing)):
+    if only is not None and (lacking or (not missing and only.name not in table.shapes)):
+        return ColumnMatch(encoding, {}, _spread(table, encoding, label, others), label)
+    if _goes_by_position(table, encoding, bool(lacking)):
         note(f"{table.file}: its columns are taken by position, for no names say which they are")
         found = positions(table.columns, encoding)
         if found is None:
             raise _count_error(table, encoding)
-        return ColumnMatch({name: found[name] for name in wanted}, (), found.get(encoding.label or ""))
-    if not missing:
-        return ColumnMatch({name: name for name in wanted}, (), label)
+        names = {column.name: found[column.name] for column in encoding.columns}
+        return ColumnMatch(encoding, names, (), found.get(encoding.label or ""))
+    if not lacking:
+        return ColumnMatch(expanded, by_name, (), label)
+    if not table.shapes and (counted := _by_count(table, encoding)) is not None:
+        note(f"{table.file}: its columns are taken by position, for their names only count them")
+        return counted
     if table.shapes and not any(column.kind == "categorical" for column in encoding.columns):
         note(f"{table.file}: its numbers are taken by position, for no names say which they are")
-        return ColumnMatch({}, _spread(table, encoding, label, others), label)
-    raise lacks_error(table.file, missing)
+        return ColumnMatch(encoding, {}, _spread(table, encoding, label, others), label)
+    raise lacks_error(table.file, lacking, [name for name in table.columns if name != label])
+
+
+def say_nothing(names: Sequence[str], wanted: Sequence[str]) -> bool:
+    """Return whether names only count the columns, from 0 or 1: 0, 1, 2; column_0, column_1; V1, V2.
+
+    To an encoding whose columns, ``wanted``, have some of them they do say something, unless they are bare numbers:
+    those count the columns of a file without a header.
+    """
+    matches = [_NUMBERED.fullmatch(name) for name in names]
+    numbers = [int(match[1]) for match in matches if match]
+    starts = {name[: match.start(1)] for name, match in zip(names, matches, strict=True) if match}
+    if not numbers or len(numbers) < len(names) or len(starts) > 1 or numbers[0] > 1:
+        return False
+    counting = numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+    return counting and (starts == {""} or not set(names) & set(wanted))
+
+
+def split_column(column: FeatureColumn, names: Sequence[str]) -> tuple[FeatureColumn, ...]:
+    """Return a numeric column for each feature of a column; ``names``: what they are called."""
+    fills: list[tuple[float, ...]] = [(value,) for value in column.fill] or [()] * column.width
+    return tuple(FeatureColumn(name, fill=fill) for name, fill in zip(names, fills, strict=True))
+
+
+def _expanded(encoding: Encoding, table: Table) -> Encoding:
+    """Return the encoding with columns that are there as their features alone replaced by those."""
+    names = set(table.columns)
+    columns: list[FeatureColumn] = []
+    for column in encoding.columns:
+        if column.name not in names and column.kind != "numeric" and names.issuperset(column.feature_names):
+            columns += split_column(column, column.feature_names)
+        else:
+            columns.append(column)
+    return encoding if tuple(columns) == encoding.columns else replace(encoding, columns=tuple(columns))
+
+
+def _by_count(table: Table, encoding: Encoding) -> ColumnMatch | None:
+    """Match columns whose names only count them, in order: to the columns of the encoding or, if there are as many, to
+    its features. None where the names say something, or are too many or too few."""
+    names = [name for name in table.columns if name not in table.row_numbers]
+    wanted = [column.name for column in encoding.columns]
+    if not say_nothing(names, wanted):
+        return None
+    if len(names) == len(wanted) and all(column.kind != "vector" for column in encoding.columns):
+        return ColumnMatch(encoding, dict(zip(wanted, names, strict=True)), (), None)
+    if len(names) != encoding.features:
+        return None
+    columns = tuple(part for column in encoding.columns for part in split_column(column, column.feature_names))
+    features = [column.name for column in columns]
+    return ColumnMatch(replace(encoding, columns=columns), dict(zip(features, names, strict=True)), (), None)
 
 
 def _goes_by_position(table: Table, encoding: Encoding, lacks_names: bool) -> bool:
@@ -76,14 +159,18 @@ def _goes_by_position(table: Table, encoding: Encoding, lacks_names: bool) -> bo
     return not has_names or (lacks_names and encoding.reading.header is False and not table.shapes)
 
 
-def lacks_error(file: str, missing: Sequence[str]) -> DataError:
-    """Return the error for a file without some feature columns."""
-    shown = ", ".join(missing[:10]) + (", ..." if len(missing) > 10 else "")
+def lacks_error(file: str, missing: Sequence[str], there: Sequence[str]) -> DataError:
+    """Return the error for a file without some feature columns; ``there``: those it has."""
     return DataError(
-        f"lacks the feature columns {shown}",
-        hint="the columns must have the names they had when the dataset was imported",
+        f"lacks the feature columns {_listed(missing)}",
+        hint="the columns must have the names they had when the dataset was imported, in any order; "
+        f"these are {_listed(there) or 'none'}",
         file=file,
     )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
 
 
 def positions(columns: Sequence[str], encoding: Encoding) -> dict[str, str] | None:

@@ -7,20 +7,26 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from nnlib.core.errors import DataError, UsageError
 from nnlib.core.notes import note
-from nnlib.data.columns import Columns, RowOrigin, to_plain_array
+from nnlib.data.columns import RowOrigin, to_plain_array
 from nnlib.data.encoding import Encoding
 from nnlib.data.importing.column_matching import ColumnMatch, match_columns
 from nnlib.data.importing.csv_recognition import recognize_csv
 from nnlib.data.importing.format_registry import detect_format, is_builtin, open_as, open_tables, source_files
-from nnlib.data.importing.formats.table import Role, Table, count_rows, rechunk, rows_per_chunk
+from nnlib.data.importing.formats.table import Role, Table, rechunk, rows_per_chunk
 from nnlib.data.importing.local_copies import local_copies
 from nnlib.data.importing.read_options import ReadingChanges, ReadOptions
+
+CHUNK_ROWS = 1024
+"""Rows that models compute together. How BLAS rounds a row's last bit depends on the number of rows, so a row predicted
+alone may differ there from the same row in a file."""
+
+_MOST_TOGETHER = 16 << 20
+"""Numbers of `CHUNK_ROWS` rows, at most."""
 
 _VALUE: Role = "value"
 
@@ -51,29 +57,47 @@ def read_raw_rows(
 
     Files are read as those of the dataset were (``encoding.reading``), but for ``changes``, the options that the user
     gives. ``keep`` names columns to return as well (or has their numbers, as the options of an import). Columns must
-    have the names they had when the dataset was imported. Where that came from one array of vectors, any array or table
-    with as many numbers a row is accepted. Raises `DataError` for missing columns and for
-    categories that ``encoding`` does not have (`Encoding.unknown_category`), `UsageError` for columns to keep that are
-    not there.
+    have the names they had when the dataset was imported, or none; see `nnlib.data.importing.column_matching`. Raises
+    `DataError` for missing columns and for categories that ``encoding`` does not have (`Encoding.unknown_category`),
+    `UsageError` for columns to keep that are not there.
     """
     sources = [source] if isinstance(source, str) else list(source)
     with local_copies(sources) as paths:
-        rows = rows_per_chunk(encoding.features * 4)
         start = 0
         for table in _open_for(paths, encoding, changes or {}):
             kept = _kept(table, keep)
-            match = match_columns(table, encoding, kept)
-            label, wanted = match.label, dict.fromkeys(kept, _VALUE) | match.roles(encoding)
-            first = 0
-            for columns in rechunk(iter(table.chunks(wanted)), rows):
-                origin = RowOrigin(table.file, first)
-                unknown: Counter[str] = Counter()
-                stored = encoding.encode(_renamed(columns, encoding, match), origin, unknown)
-                y = None if label is None else encoding.find_labels(columns[label], origin)
-                values = {name: to_plain_array(columns[name], name, origin) for name in kept}
-                yield RawRows(start + first, encoding.decode(stored), y, stored, values, unknown)
-                first += count_rows(columns)
-            start += first
+            first = start
+            for raw in matched_rows(table, match_columns(table, encoding, kept), kept):
+                start = first + raw.row + len(raw.x)
+                yield replace(raw, row=first + raw.row)
+
+
+def matched_rows(table: Table, match: ColumnMatch, keep: Sequence[str] = ()) -> Iterator[RawRows]:
+    """Yield the rows of a table whose columns are those of an encoding by ``match``; positions are those in the table.
+
+    ``keep`` names columns to return as well. Raises `DataError`, naming row and column, for values that
+    ``match.encoding`` does not take.
+    """
+    encoding, label = match.encoding, match.label
+    wanted = dict.fromkeys(keep, _VALUE) | match.roles
+    first = 0
+    for columns in rechunk(iter(table.chunks(wanted)), _rows_together(encoding.features)):
+        origin = RowOrigin(table.file, first)
+        unknown: Counter[str] = Counter()
+        stored = encoding.encode(match.renamed(columns), origin, unknown)
+        y = None if label is None else encoding.find_labels(columns[label], origin)
+        values = {name: to_plain_array(columns[name], name, origin) for name in keep}
+        yield RawRows(first, encoding.decode(stored), y, stored, values, unknown)
+        first += len(stored)
+
+
+def _rows_together(features: int) -> int:
+    """Return how many rows come together: a multiple of those that models compute together, if these fit in memory, so
+    that a file gives the bits that its rows give as an array."""
+    rows = rows_per_chunk(features * 4)
+    if CHUNK_ROWS * features <= _MOST_TOGETHER:
+        rows = max(CHUNK_ROWS, rows - rows % CHUNK_ROWS)
+    return rows
 
 
 def _kept(table: Table, keep: Sequence[str]) -> list[str]:
@@ -114,18 +138,3 @@ def _open_for(paths: Sequence[str], encoding: Encoding, changes: ReadingChanges)
     if not any(table.columns for table in tables):
         raise DataError("the file is empty", file=files[0])
     return tables if len(tables) == 1 else [table for table in tables if table.rows != 0]
-
-
-def _renamed(columns: Columns, encoding: Encoding, match: ColumnMatch) -> Columns:
-    """Return the columns of a chunk as those of the encoding."""
-    if not match.spread:
-        return {name: columns[column] for name, column in match.columns.items()}
-    parts = [np.asarray(columns[name]) for name in match.spread]
-    matrix = np.column_stack(parts) if len(parts) > 1 else parts[0]
-    if len(encoding.columns) == 1:
-        return {encoding.columns[0].name: matrix}
-    ends = np.cumsum([column.width for column in encoding.columns])[:-1]
-    return {
-        column.name: part[:, 0] if column.kind == "numeric" else part
-        for column, part in zip(encoding.columns, np.split(matrix, ends, axis=1), strict=True)
-    }

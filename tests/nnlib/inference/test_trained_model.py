@@ -143,7 +143,16 @@ def test_small_integers_are_taken_as_stored(pixels: Trained) -> None:
     values = pixels.x.astype(np.float32) * np.float32(1 / 255)
     for same in (pixels.x.astype(np.int64), values, values.astype(np.float64)):
         assert model.predict_proba(same).tobytes() == stored.tobytes()
-    assert model.predict_proba(pixels.x.astype(np.float32)).tobytes() != stored.tobytes()
+    with pytest.raises(
+        DataError, match="the model's values are from 0 to 1; pixels from 0 to 255 are taken as integers"
+    ):
+        model.predict(pixels.x.astype(np.float32))
+    assert model.predict_proba(2 * values).tobytes() != stored.tobytes()  # brighter than white is a value
+    for bad in (256, -1):
+        x = pixels.x.astype(np.int64)
+        x[1050 % len(x), 2] = bad
+        with pytest.raises(DataError, match=f"feature 2 is {bad}: the model takes whole numbers from 0 to 255"):
+            model.predict(x)
 
 
 def test_regression_predicts_values(regression: Trained) -> None:
@@ -349,6 +358,8 @@ def test_failures_leave_the_old_output(run: Trained, tmp_path: Path) -> None:
 
 def test_class_labels() -> None:
     assert class_labels(("0", "1", "-2")).tolist() == [0, 1, -2]
+    assert class_labels(("0", str(2**64 - 1))).tolist() == [0, 2**64 - 1]
+    assert class_labels(("-1", str(2**63))).tolist() == ["-1", str(2**63)]  # no dtype holds both
     assert class_labels(("0", "01")).tolist() == ["0", "01"]
     assert class_labels(("1", "two")).tolist() == ["1", "two"]
     assert class_labels(("-", "1")).tolist() == ["-", "1"]

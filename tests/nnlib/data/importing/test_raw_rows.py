@@ -41,7 +41,7 @@ def test_columns_in_another_order_without_labels(tmp_path: Path, encoding: Encod
 
 
 def test_chunks_count_rows_over_files(tmp_path: Path, encoding: Encoding, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nnlib.data.importing.raw_rows.rows_per_chunk", lambda row_bytes: 2)
+    monkeypatch.setattr("nnlib.data.importing.raw_rows._rows_together", lambda features: 2)
     source = write(tmp_path, TRAIN)
     chunks = list(read_raw_rows([source, source], encoding))
     assert [(chunk.row, len(chunk.x)) for chunk in chunks] == [(0, 2), (2, 1), (3, 2), (5, 1)]
