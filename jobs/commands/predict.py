@@ -14,7 +14,7 @@ from jobs.commands.names import split_names
 from jobs.commands.options import JobOptions, job_options, json_option, trial_option
 from jobs.commands.reading_options import reading_options
 from jobs.console.output import print_json
-from jobs.console.training_display import score_text, shown_path
+from jobs.console.training_display import metrics_text, score_text, shown_path
 from nnlib.core.errors import UsageError
 from nnlib.inference.prediction_formats import FORMATS, STANDARD_OUTPUT, choose_format
 from nnlib.inference.prediction_settings import PredictionSettings
@@ -114,6 +114,9 @@ def predict(
     rows = f"{result['rows']:,} rows" if "rows" in result else "predictions"
     where = "on standard output" if output == STANDARD_OUTPUT else f"in {shown_path(output)}"
     click.echo(f"{rows} {where}{f', {score}' if score else ''}", err=True)
+    metrics = {name.removeprefix("test_"): value for name, value in result.items() if name.startswith("test_")}
+    if others := metrics_text(metrics):
+        click.echo(f"  {others}", err=True)
     if as_json:
         print_json(result)
 

@@ -1,7 +1,7 @@
 """How well outputs rank rows, one class against the rest: ROC AUC and average precision, which add up over workers.
 
 Up to `EXACT_VALUES` outputs are kept, and the results are exact. Of more only counts are kept, in fixed bins of the
-outputs: an output is rounded to 1/256 of its distance from 0 or from 1, whichever is nearer (less finely with many
+outputs: an output is rounded to 1/2048 of its distance from 0 or from 1, whichever is nearer (less finely with many
 classes). Rows of one bin count as ties, and the largest error that this can make is part of the result.
 
 Which of both it is depends on the number of all rows, and both depend on the set of rows alone: workers, their number
@@ -23,9 +23,9 @@ from nnlib.core.exact_sum import exact_sum
 
 EXACT_VALUES = 1 << 20
 """Outputs (rows by ranked classes) that are kept: 4 MiB of float32, about as much as a slice of weights."""
-BINS = 1 << 18
-"""Bins over all ranked classes, at most: 4 MiB of counts."""
-FINEST = 8
+BINS = 1 << 20
+"""Bins over all ranked classes, at most: 16 MiB of counts."""
+FINEST = 11
 """Bits of an output's mantissa that a bin distinguishes, at most."""
 HALF = 126
 """Exponents of float32 numbers below 1/2, as its bits have them."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from product import ROOT
 from sklearn import metrics as oracle
 
 from nnlib.core.metrics import METRICS, metrics_of
@@ -141,7 +143,7 @@ def test_bins_keep_the_order_of_outputs_and_know_both_ends() -> None:
     values = np.sort(
         np.concatenate([10.0 ** np.arange(-45, 0), 1 - 10.0 ** -np.arange(1, 9), [0.0, 0.5, 1.0, -0.0, 2.0, -1.0]])
     )
-    for bits in (0, 3, 8):
+    for bits in (0, 3, 11):
         numbers = ranked_scores._bin_numbers(values[:, None].astype(np.float32), bits)[:, 0]
         assert (np.diff(numbers) >= 0).all() and numbers[0] == 0 and numbers[-1] == ranked_scores._bins(bits) - 1
     near = np.array([[1 - 1e-6], [1 - 1e-7], [1e-6], [1e-7]], np.float32)
@@ -197,6 +199,17 @@ def test_regression_metrics_equal_scikit_learn(rows: int, seed: int, chunk: int,
     assert values["explained_variance"] == pytest.approx(
         oracle.explained_variance_score(y, outputs), rel=1e-8, abs=1e-8
     )
+
+
+def test_the_page_about_metrics_is_the_table() -> None:
+    text = (ROOT / "docs/metrics.md").read_text("utf-8")
+    rows = re.findall(r"^\| (`[^|]+) \| [^|]+ \| (\w+) \| ([^|]+) \|$", text, re.MULTILINE)
+    said = {
+        name: (better == "greater", computed == "final models")
+        for names, better, computed in rows
+        for name in re.findall("`([^`]+)`", names)
+    }
+    assert said == {name: (metric.greater_is_better, metric.detailed) for name, metric in METRICS.items()}
 
 
 def test_the_table_says_which_way_is_better() -> None:
