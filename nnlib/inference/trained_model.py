@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,8 @@ from nnlib.inference.model_input import model_input
 from nnlib.run.directory import RunDirectory
 from nnlib.run.spec import JobSpec, Trial
 from nnlib.training.learner import load_learner
+
+_INTEGER = re.compile("0|-?[1-9][0-9]{0,19}")
 
 
 @dataclass(frozen=True)
@@ -138,7 +141,7 @@ class Predictor:
 
 def class_labels(classes: tuple[str, ...]) -> Array:
     """Make an array of class names: of integers (int64 or uint64) if every name is one, as Python writes it."""
-    if all(name.removeprefix("-").isdecimal() and str(int(name)) == name for name in classes):
+    if all(map(_INTEGER.fullmatch, classes)):
         numbers = [int(name) for name in classes]
         for kind in (np.int64, np.uint64):
             if np.iinfo(kind).min <= min(numbers) and max(numbers) <= np.iinfo(kind).max:

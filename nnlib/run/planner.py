@@ -17,6 +17,7 @@ from nnlib.data.dataset import Dataset
 from nnlib.data.sampling import sample_size
 from nnlib.data.shard_cache import shard_cache
 from nnlib.data.shard_reader import label_chunks
+from nnlib.data.spelling import UNKNOWN, NameIndex
 from nnlib.data.split.counts import SplitCounts, count_parts
 from nnlib.data.split.fitting import fit_split_rules
 from nnlib.run.spec import JobSpec, Trial, WorkerPlan, assign_shards
@@ -132,13 +133,18 @@ def _class_weights(config: Config, dataset: Dataset, count: SplitCounts) -> tupl
     if dataset.task != "classification":
         raise ConfigError("a numeric target has no classes", key="train.class_weights")
     if isinstance(wanted, dict):
-        unknown = [name for name in wanted if name not in dataset.classes]
+        index = NameIndex({name: number for number, name in enumerate(dataset.classes)})
+        numbers = {name: index.find(name) for name in wanted}
+        unknown = [name for name, number in numbers.items() if number == UNKNOWN]
         if unknown:
             raise ConfigError(
                 f"no class named {', '.join(unknown)}; the classes are {', '.join(dataset.classes[:20])}",
                 key="train.class_weights",
             )
-        return tuple(float(wanted.get(name, 1.0)) for name in dataset.classes)
+        if len(set(numbers.values())) < len(numbers):
+            raise ConfigError(f"names a class twice: {', '.join(numbers)}", key="train.class_weights")
+        named = {numbers[name]: weight for name, weight in wanted.items()}
+        return tuple(float(named.get(number, 1.0)) for number in range(len(dataset.classes)))
     assert count.train_classes is not None
     rows = count.train_classes.sum(axis=0).astype(np.float64)
     present = np.count_nonzero(rows)

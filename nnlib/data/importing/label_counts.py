@@ -43,7 +43,13 @@ class LabelCounts:
         missing = labels.is_null(nan_is_null=True)
         if pc.any(missing).as_py():
             row = int(np.asarray(missing).argmax())
-            raise DataError("the label is missing", file=origin.file, row=origin.row + row + 1, column=self.name)
+            raise DataError(
+                "the label is missing",
+                hint="leave out the row; if NA or None is the name of a class, import with --null-values none",
+                file=origin.file,
+                row=origin.row + row + 1,
+                column=self.name,
+            )
         if not self.too_many:
             distinct = pc.value_counts(labels)
             for value, rows in zip(distinct_values(distinct.field("values")), distinct.field("counts"), strict=True):

@@ -268,6 +268,20 @@ def test_balanced_class_weights_have_mean_one(tmp_path: Path) -> None:
     assert trial.class_weights == pytest.approx(counts.sum() / (CLASSES * counts))
 
 
+def test_class_weights_name_classes_in_any_spelling(dataset: str, tmp_path: Path) -> None:
+    def weights(**wanted: float) -> tuple[float, ...] | None:
+        run = str(tmp_path / "-".join(wanted))
+        driver.train(config(dataset, Path(run), train__class_weights=wanted, train__epochs=0))
+        return RunDirectory.open(run).spec().trials[0].class_weights
+
+    expected = (1.0, 2.5, *[1.0] * (CLASSES - 2))
+    assert weights(**{"1": 2.5}) == weights(**{"1.0": 2.5}) == weights(**{"01": 2.5}) == expected
+    with pytest.raises(ConfigError, match="a class twice"):
+        weights(**{"1": 2.5, "1.0": 3.0})
+    with pytest.raises(ConfigError, match="no class named one"):
+        weights(one=2.0)
+
+
 def test_more_workers_than_shards_is_refused(dataset: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="only 8 shards"):
         driver.train(config(dataset, tmp_path / "run", workers=9))

@@ -176,3 +176,30 @@ def test_labels_and_categories_of_one_format_are_known_in_the_others(kind: str, 
             assert rows.y is not None
             assert rows.y.tolist() == expected, (source, other)
             assert rows.x[:, 1:].tolist() == np.eye(2)[expected].tolist(), (source, other)
+
+
+@pytest.mark.parametrize(
+    ("labels", "cells", "names"),
+    [
+        (np.array([True, False]), ("True", "false"), ["false", "true"]),
+        (np.array([3, 10], np.uint8), ("3.0", "10"), ["3", "10"]),
+        (np.array([3.0, 10.0]), ("3", "10.0"), ["3", "10"]),
+        (np.array([0.1, 2.5], np.float32), ("0.1", "2.50"), ["0.1", "2.5"]),
+        (np.array([2**64 - 1, 5], np.uint64), (str(2**64 - 1), "5"), ["5", str(2**64 - 1)]),
+        (np.array(["b", "a c"]), ("b ", "a c"), ["a c", "b"]),
+        (np.array(["é".encode(), b"a"]), ("é", "a"), ["a", "é"]),
+        (np.array(["2024-01-31", "1999-12-31"], "M8[D]"), ("2024-01-31 00:00:00", "1999-12-31"),
+         ["1999-12-31", "2024-01-31"]),
+    ],
+)  # fmt: skip
+def test_labels_of_numpy_files_are_known_in_csv(
+    labels: Any, cells: tuple[str, str], names: list[str], tmp_path: Path
+) -> None:
+    np.savez(tmp_path / "t.npz", X=np.arange(8).reshape(4, 2) / 4, y=np.tile(labels, 2))
+    dataset = import_dataset([str(tmp_path / "t.npz")], str(tmp_path / "d"), ImportOptions(task="classification"))
+    assert list(dataset.classes) == names
+    (tmp_path / "t.csv").write_text("f,g,y\n" + "".join(f"{row},0,{cells[row % 2]}\n" for row in range(4)))
+    (rows,) = read_raw_rows(str(tmp_path / "t.csv"), dataset.encoding)
+    assert rows.y is not None
+    first = names.index(spell(cells[0]))
+    assert rows.y.tolist() == [first, 1 - first] * 2

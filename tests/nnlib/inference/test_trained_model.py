@@ -361,6 +361,10 @@ def test_class_labels() -> None:
     assert class_labels(("0", str(2**64 - 1))).tolist() == [0, 2**64 - 1]
     assert class_labels(("-1", str(2**63))).tolist() == ["-1", str(2**63)]  # no dtype holds both
     assert class_labels(("0", "01")).tolist() == ["0", "01"]
+    assert class_labels((str(2**63 - 1), "-1")).dtype == np.int64
+    assert class_labels((str(2**63), "1")).tolist() == [2**63, 1]
+    assert class_labels((str(2**63), "-1")).tolist() == [str(2**63), "-1"]
+    assert class_labels((str(2**64), "1")).tolist() == [str(2**64), "1"]
     assert class_labels(("1", "two")).tolist() == ["1", "two"]
     assert class_labels(("-", "1")).tolist() == ["-", "1"]
     assert class_labels(("\u0663", "1")).tolist() == ["\u0663", "1"]  # a digit, but not one of ours
