@@ -128,7 +128,9 @@ def open_as(format_: str, files: Sequence[str], options: ReadOptions) -> list[Ta
 
     Raises `DataError` for files that are not of this format.
     """
-    tables = FORMATS[format_].open(files, options)
+    from nnlib.data.importing.null_values import with_named_marks
+
+    tables = [with_named_marks(table, options) for table in FORMATS[format_].open(files, options)]
     return [replace(table, reading=replace(table.reading or options, format=format_)) for table in tables]
 
 

@@ -46,7 +46,7 @@ def with_missing(texts: pa.Array, marks: Sequence[str]) -> pa.Array:
 def with_named_marks(table: Table, options: ReadOptions) -> Table:
     """Return a table of any format in which the marks that the user names, if any, are missing values."""
     marks = options.null_values
-    if not marks or marks == EARLIER:
+    if not marks or marks == EARLIER:  # those were for text alone
         return table
 
     def chunks(roles: Mapping[str, Role]) -> Iterator[Columns]:

@@ -19,6 +19,7 @@ from nnlib.data.importing.csv_recognition import recognize_csv
 from nnlib.data.importing.format_registry import detect_format, is_builtin, open_as, open_tables, source_files
 from nnlib.data.importing.formats.table import Role, Table, rechunk, rows_per_chunk
 from nnlib.data.importing.local_copies import local_copies
+from nnlib.data.importing.null_values import EARLIER
 from nnlib.data.importing.read_options import ReadingChanges, ReadOptions
 
 CHUNK_ROWS = 1024
@@ -112,7 +113,7 @@ def _kept(table: Table, keep: Sequence[str]) -> list[str]:
 def _open_for(paths: Sequence[str], encoding: Encoding, changes: ReadingChanges) -> list[Table]:
     """Open files as the dataset's files were opened, but for ``changes``."""
     likely = tuple(column.name for column in encoding.columns)
-    stored = encoding.reading or ReadOptions()
+    stored = encoding.reading or ReadOptions(null_values=EARLIER)
     options = replace(
         stored,
         header=None,

@@ -203,3 +203,15 @@ def test_labels_of_numpy_files_are_known_in_csv(
     assert rows.y is not None
     first = names.index(spell(cells[0]))
     assert rows.y.tolist() == [first, 1 - first] * 2
+
+
+@pytest.mark.parametrize("write", WRITERS)
+def test_features_that_are_booleans_are_1_and_0_in_every_file(write: Any, tmp_path: Path) -> None:
+    flags = [True, False, False, True, None, True]
+    table = pa.table({"size": pa.array(np.arange(ROWS) / 4), "is_old": pa.array(flags), "label": list("ababab")})
+    file = write(table, tmp_path / "t.csv")
+    encoding = import_dataset([file], str(tmp_path / "d"), ImportOptions(label="label", nulls="mean")).encoding
+    assert encoding.columns[1].fill == pytest.approx((3 / 5,))
+    for other in WRITERS:
+        (rows,) = read_raw_rows(other(table, tmp_path / "other.csv"), encoding)
+        assert rows.x[:, 1].tolist() == pytest.approx([1, 0, 0, 1, 3 / 5, 1])

@@ -15,8 +15,9 @@ from nnlib.core.notes import note
 from nnlib.data.columns import Columns
 from nnlib.data.importing.formats.csv_layout import ENCODING_HINT, CsvLayout, read_layout, stream_error
 from nnlib.data.importing.formats.csv_stream import STREAM_ERRORS, CsvText, open_text, texts_of
-from nnlib.data.importing.formats.csv_values import has_marks, null_marks, parse_numbers, to_missing, without_marks
+from nnlib.data.importing.formats.csv_values import has_marks, parse_numbers, without_marks
 from nnlib.data.importing.formats.table import Role, Table, check_same_columns
+from nnlib.data.importing.null_values import null_marks, with_missing
 from nnlib.data.importing.read_options import ReadOptions
 
 _BLOCK_BYTES = 4 << 20
@@ -114,9 +115,12 @@ class CsvReader:
 
     def _texts(self, batch: pa.RecordBatch, name: str) -> pa.Array:
         column = batch.column(name)
-        if self._roles[name] != "number" and has_marks(self._options):
-            return without_marks(column, self._options)
-        return column
+        return column if self._roles[name] == "number" else self._plain_texts(column)
+
+    def _plain_texts(self, column: pa.Array) -> pa.Array:
+        """Return texts with missing values as nulls, also those with spaces around, and numbers with a point."""
+        text = with_missing(column, self._marks)
+        return without_marks(text, self._options) if has_marks(self._options) else text
 
     def _converted(self, batch: pa.RecordBatch, name: str, start: int) -> pa.Array:
         """Convert a column of bytes. ``start``: the position of the batch's first row."""
@@ -127,8 +131,8 @@ class CsvReader:
             row = next(row for row, value in enumerate(column.to_pylist()) if not _is_utf8(value))
             raise self._bad_text(name, start + row + 1, column[row].as_py()) from None
         if self._roles[name] != "number":
-            return without_marks(text, self._options) if has_marks(self._options) else text
-        trimmed = to_missing(_trimmed(text), ("", *self._marks))  # no number is written as nothing
+            return self._plain_texts(text)
+        trimmed = with_missing(_trimmed(text), ("", *self._marks))  # no number is written as nothing
         try:
             return parse_numbers(trimmed, self._options)
         except pa.ArrowInvalid:

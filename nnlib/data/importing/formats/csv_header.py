@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Literal
 
-from nnlib.data.importing.formats.csv_values import null_marks, number_of
+from nnlib.data.importing.formats.csv_values import number_of
+from nnlib.data.importing.null_values import null_marks
 from nnlib.data.importing.read_options import ReadOptions
 
 CellKind = Literal["number", "missing", "text"]

@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv as pacsv
 
 from nnlib.data.importing.read_options import ReadOptions
 
-USUAL_NULL_VALUES = (*pacsv.ConvertOptions().null_values, "?")
-
-
-def null_marks(options: ReadOptions) -> tuple[str, ...]:
-    """Return the texts that mean a missing value."""
-    return USUAL_NULL_VALUES if options.null_values is None else options.null_values
+_BOOLEANS = ("true", "True", "TRUE", "false", "False", "FALSE")
 
 
 def number_of(cell: str, options: ReadOptions) -> float | None:
@@ -45,7 +38,13 @@ def without_marks(texts: pa.Array, options: ReadOptions) -> pa.Array:
 
 
 def parse_numbers(texts: pa.Array, options: ReadOptions) -> pa.Array:
-    """Return trimmed texts as float64. Raises `pa.ArrowInvalid` if one is no number."""
+    """Return trimmed texts as float64, booleans as 1 and 0. Raises `pa.ArrowInvalid` if one is neither.
+
+    Booleans stand alone: they are none among other numbers.
+    """
+    present = texts.drop_null()
+    if len(present) and pc.all(pc.is_in(present, value_set=pa.array(_BOOLEANS))).as_py():
+        return pc.equal(pc.utf8_lower(texts), "true").cast(pa.uint8()).cast(pa.float64())
     joined = _joined_thousands(texts, options)
     if options.decimal != "." and pc.any(pc.match_substring(joined, ".")).as_py():
         raise pa.ArrowInvalid("a number with another decimal mark")
@@ -65,12 +64,6 @@ def _with_point(texts: pa.Array, options: ReadOptions) -> pa.Array:
     mark = re.escape(options.decimal)
     is_number = pc.match_substring_regex(texts, rf"^[+-]?([0-9]+{mark}[0-9]*|{mark}[0-9]+)([eE][+-]?[0-9]+)?$")
     return pc.if_else(is_number, pc.replace_substring(texts, options.decimal, "."), texts)
-
-
-def to_missing(texts: pa.Array, marks: Sequence[str]) -> pa.Array:
-    """Return trimmed texts with those that mean a missing value as nulls."""
-    is_mark = pc.is_in(texts, value_set=pa.array(marks, pa.string()))
-    return pc.if_else(is_mark, pa.scalar(None, pa.string()), texts)
 
 
 def _grouped(options: ReadOptions) -> str:
