@@ -15,6 +15,7 @@ from nnlib.data.importing.formats.csv_header import is_column_of_numbers, kind_o
 from nnlib.data.importing.formats.csv_layout import DELIMITERS, delimiter_of, header_names, read_sample
 from nnlib.data.importing.formats.csv_stream import texts_of
 from nnlib.data.importing.read_options import ReadingChanges, ReadOptions
+from nnlib.data.spelling import spell
 
 Records = Sequence[Sequence[str]]
 
@@ -105,9 +106,9 @@ def _is_data(first: Sequence[str], encoding: Encoding, options: ReadOptions) -> 
         cell = first[int(found[column.name])]
         kind = kind_of(cell, options)
         if column.kind == "categorical":
-            if kind != "missing" and cell.strip() not in column.categories:
+            if kind != "missing" and spell(cell) not in set(map(spell, column.categories)):
                 return False
-        elif kind == "text":
+        elif kind == "text" and spell(cell) not in ("true", "false"):
             return False
     return True
 

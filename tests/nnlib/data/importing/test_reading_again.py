@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,11 @@ NEW_FILES: dict[str, tuple[str, dict[str, Any], str, list[list[float]], str | No
 }  # fmt: skip
 
 
+NEW_FILES["a category in another spelling"] = (
+    "a,b,y\nTrue,1,0\nFalse,2,1\n", {"categorical": ("a",)}, "true,5\n", [[0, 1, 5]], "position"
+)  # fmt: skip
+
+
 @pytest.mark.parametrize("name", NEW_FILES)
 def test_other_files_are_matched(name: str) -> None:
     text, options, new, rows, says = NEW_FILES[name]
@@ -189,13 +195,19 @@ def test_the_command_reads_as_the_import_did(capsys: Capture) -> None:
     assert main(["train", "c.yaml", "--run-dir", "run", "--quiet"]) == 0
     frame[["label", "1", "0"]].to_csv("plain.csv", index=False)
     frame[["1", "0"]].rename(columns=str).to_parquet("p.parquet")
+    Path("parts").mkdir()
+    lines = Path("f.csv").read_text("utf-16").splitlines(keepends=True)
+    Path("parts/a.csv.gz").write_bytes(gzip.compress("".join(lines[:31]).encode()))
+    Path("parts/b.csv").write_text("".join(lines[:1] + lines[31:]))
+    Path("parts/c.csv").touch()
     results = []
-    for file, more in (("ds", []), ("f.csv", []), ("plain.csv", ["--decimal", "."]), ("p.parquet", [])):
+    files = ("ds", "f.csv", "parts", "parts/[ab].csv*", "p.parquet")
+    for file, more in (*((file, []) for file in files), ("plain.csv", ["--decimal", "."])):
         capsys.readouterr()
         assert main(["predict", "run", file, "-o", "p.pq", "--json", *more]) == 0, capsys.readouterr().err
         assert json.loads(capsys.readouterr().out.splitlines()[-1])["rows"] == 60
         results.append(pq.read_table("p.pq").sort_by("row")["probabilities"].to_pylist())
-    assert results[0] == results[1] == results[2] == results[3]
+    assert all(result == results[0] for result in results)
 
 
 cells = st.one_of(
