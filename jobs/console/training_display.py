@@ -326,7 +326,7 @@ def shown_path(address: str) -> str:
     """Return a path below the current directory relative to it, other addresses as they are."""
     if has_scheme(address):
         return address
-    with contextlib.suppress(ValueError):
+    with contextlib.suppress(ValueError, FileNotFoundError):  # the current folder may have been deleted
         return str(Path(address).relative_to(Path.cwd()))
     return os.fspath(address)
 

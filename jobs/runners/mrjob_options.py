@@ -7,6 +7,7 @@ says which worker failed; our subclasses do (`jobs.runners.local.task_pool`).
 from __future__ import annotations
 
 import inspect
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ def mrjob_options(job: JobRequest, folder: Path, blas_threads: int) -> dict[str,
         "cmdenv": task_environment(blas_threads),
         "check_input_paths": False,
         "read_logs": False,
+        "stdin": io.BytesIO(),  # mrjob would take ``sys.stdin.buffer``, which programs without a terminal lack
     }
 
 

@@ -17,6 +17,7 @@ from nnlib.config.tagged import unknown_name
 from nnlib.config.unread import chosen_kinds, unread_options
 from nnlib.core.errors import ConfigError
 from nnlib.storage import file_at, has_scheme, is_empty_address
+from nnlib.storage.addresses import absolute_path
 from nnlib.storage.credentials import refuse_credentials
 
 RUNNER = ("runtime", "runner")
@@ -210,4 +211,4 @@ def _error(problems: Sequence[Problem], document: Document, source: str) -> Conf
 def _absolute(address: str) -> str:
     if has_scheme(address):
         return address
-    return str(pathlib.Path(os.path.expanduser(address)).absolute())  # noqa: PTH111  (pathlib's fails for an unknown ~user)
+    return str(absolute_path(address))

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
+from nnlib.core.errors import UsageError
+
 
 def has_scheme(text: str) -> bool:
     """Return whether a text is an address with a scheme (``file://`` is one), not a plain path."""
@@ -17,3 +22,19 @@ def is_remote_address(text: str) -> bool:
 def is_empty_address(text: str) -> bool:
     """Return whether an address names nothing, as a variable of a shell that is not set leaves it."""
     return not text.rpartition("://")[2].strip()
+
+
+def absolute_path(path: str | os.PathLike[str]) -> Path:
+    """Return a path of this machine from the root on; ``~`` is the home folder.
+
+    Raises `UsageError` for a relative path where the current folder does not exist any more.
+    """
+    expanded = Path(os.path.expanduser(path))  # noqa: PTH111  (pathlib's fails for an unknown ~user)
+    try:
+        return expanded.absolute()
+    except FileNotFoundError:
+        raise UsageError(
+            "the current folder was deleted, so there are no relative paths",
+            hint="cd to another folder, or write the whole path",
+            path=os.fspath(path),
+        ) from None

@@ -12,6 +12,7 @@ from typing import BinaryIO
 
 from nnlib.core.errors import StorageError
 from nnlib.storage import fault_hook
+from nnlib.storage.addresses import absolute_path
 from nnlib.storage.base import TEMPORARY, Storage, is_temporary, temporary_name
 from nnlib.storage.local_target import WriteTarget, open_stream, write_target
 from nnlib.storage.traffic import PROCESS, Traffic
@@ -21,7 +22,7 @@ class LocalStorage(Storage):
     """A directory on this machine. ``private``: what it makes is for its owner alone, whatever the umask."""
 
     def __init__(self, root: str | os.PathLike[str], *, private: bool = False) -> None:
-        self.path = Path(os.path.expanduser(root)).absolute()  # noqa: PTH111  (pathlib's fails for an unknown ~user)
+        self.path = absolute_path(root)
         self.root = str(self.path)
         self._private = private
         self.traffic = Traffic(PROCESS)

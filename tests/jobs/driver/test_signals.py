@@ -47,7 +47,7 @@ def test_an_interrupted_group_says_what_is_committed(tmp_path: Path, monkeypatch
 
 
 @pytest.mark.parametrize("runner", ["inline", "local"])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.full)])
 def test_an_interrupted_run_says_how_to_go_on(tmp_path: Path, number: signal.Signals, runner: str) -> None:
     rng = np.random.default_rng(0)
     write_dataset(tmp_path / "data", rng.normal(size=(60, 3)), rng.integers(0, 2, 60), shards=2, classes=2)
@@ -84,3 +84,36 @@ def test_an_interrupted_run_says_how_to_go_on(tmp_path: Path, number: signal.Sig
     driver.train(whole)
     model = "final/model.safetensors"
     assert (tmp_path / "run" / model).read_bytes() == (tmp_path / "whole" / model).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("ignored", "number"),
+    [("INT", signal.SIGTERM), pytest.param("INT HUP", signal.SIGTERM, marks=pytest.mark.full),
+     pytest.param("TERM", signal.SIGINT, marks=pytest.mark.full)],
+)  # fmt: skip
+def test_signals_that_the_shell_ignores_stay_ignored(tmp_path: Path, ignored: str, number: signal.Signals) -> None:
+    """A script's ``nnjobs train ... &`` has SIGINT ignored: Ctrl-C for the script leaves it alone; SIGTERM ends it."""
+    rng = np.random.default_rng(0)
+    write_dataset(tmp_path / "data", rng.normal(size=(60, 3)), rng.integers(0, 2, 60), shards=2, classes=2)
+    text = EXPERIMENT.format(data=tmp_path / "data", run=tmp_path / "run")
+    (tmp_path / "long.yaml").write_text(text)
+    script = f"trap '' {ignored}; exec \"$@\""
+    with started(
+        ["/bin/bash", "-c", script, "bash", sys.executable, "-m", "jobs", "train", "long.yaml", "-r", "local"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        rounds = (line for line in process.stderr if line.startswith("round"))
+        next(rounds)
+        for name in ignored.split():
+            os.killpg(process.pid, signal.Signals[f"SIG{name}"])  # as a terminal does, with all that belong to it
+        next(rounds)
+        next(rounds)
+        os.killpg(process.pid, number)
+        rest = process.stderr.read()
+        assert process.wait(60) == 130
+    assert "nnjobs train --resume --run-dir" in rest
+    assert "Traceback" not in rest and "trying again" not in rest
