@@ -26,6 +26,8 @@ from nnlib.inference.trained_model import TrainedModel
 from nnlib.run.ledger import canonical
 from nnlib.run.spec import WorkerPlan
 from nnlib.storage import file_at, storage
+from nnlib.storage.output_folder import claimed_folder
+from nnlib.storage.outputs import refuse_overlap
 from nnlib.training.scores import merge_scores
 
 TASK_BYTES = 32 << 20
@@ -53,7 +55,8 @@ def predict(
 
     ``tasks``: map tasks, by default as many as shards that are large. Returns what ``--json`` prints. Raises
     `UsageError` where the data is no dataset, `DataError` where there is none or the model cannot read it, and
-    `MismatchError` where the folder holds other predictions.
+    `MismatchError` where the folder holds other predictions. The folder must not be the run or the data, hold them or
+    lie in them (`UsageError`), and no other command may write into it (`StorageError`).
     """
     if not storage(source).exists(MANIFEST) and _holds_data(source):
         raise UsageError(
@@ -69,8 +72,15 @@ def predict(
     settings.check(model.classes)  # what is wrong raises here, before any task does
     known_labels(model, dataset)
     check_kept(dataset, settings.keep)
+    refuse_overlap(prediction.output, (run, source))
+    with claimed_folder(prediction.storage, prediction.content, prediction.own_content):
+        return _predict(prediction, runtime, tasks, note)
+
+
+def _predict(
+    prediction: Prediction, runtime: Runtime, tasks: int | None, note: Callable[[str], None]
+) -> dict[str, Any]:
     folder = prediction.storage
-    folder.sweep()
     parts = _read_parts(prediction)
     missing = [shard for shard, facts in enumerate(parts) if facts is None]
     if missing:
@@ -80,7 +90,7 @@ def predict(
         try:
             _make(prediction, missing, runtime, tasks, note)
         finally:
-            folder.sweep()
+            folder.sweep(of=prediction.content.__contains__)
         parts = _read_parts(prediction)
     if any(facts is None for facts in parts):
         raise JobError("parts are missing that tasks have reported", output=folder.root)

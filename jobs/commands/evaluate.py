@@ -49,7 +49,9 @@ def evaluate(
     config = load_config(config_path, overrides)
     folder = f"evaluations/{config.name}" if output is None else output
     with _progress() as progress:
-        result = evaluation.evaluate(config, folder, at_once=at_once, timed=timed, report=report, progress=progress)
+        result = evaluation.evaluate(
+            config, folder, at_once=at_once, timed=timed, report=report, progress=progress, inputs=(config_path,)
+        )
     for lines in (
         [] if result["chosen"] is None else summary.choice_lines(result["chosen"]),
         summary.score_lines(config, result["scores"], result["chosen"]),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, TextIO
 
 import click
@@ -39,24 +40,25 @@ def scale(
     number. Finished runs are not repeated.
     """
     # Imported now: --help and a wrong configuration need not wait for mrjob and pyarrow.
-    from jobs.experiments.scaling import load_warning, measure
+    from jobs.experiments.scaling import FIGURE, STUDY, claimed_results, load_warning, measure
     from jobs.experiments.scaling_study import study_timings
     from nnlib.run.ledger import canonical
     from nnlib.simulate.model import worker_counts
-    from nnlib.storage import storage
 
     config = load_config(config_path, overrides)
     counts = sorted({1, *worker_counts(workers)})
-    results = storage(f"runs/{config.name}-scale" if output is None else output)
     if (warning := load_warning()) is not None:
         click.echo(warning, err=True)
-    with contextlib.redirect_stdout(sys.stderr):  # whatever prints while training must not get into our JSON
-        timings = measure(config, counts, results.root, repeat=repeat, notify=lambda text: click.echo(text, err=True))
-    study = study_timings(config, timings)
-    results.write("scale.json", canonical(study.to_json()))
-    figure = _figure(study)
-    if figure is not None:
-        results.write("scale.png", figure)
+    folder = f"runs/{config.name}-scale" if output is None else output
+    with claimed_results(config, folder, (config_path,)) as results:
+        with contextlib.redirect_stdout(sys.stderr):  # whatever prints while training must not get into our JSON
+            notify = partial(click.echo, err=True)
+            timings = measure(config, counts, results.root, repeat=repeat, notify=notify)
+        study = study_timings(config, timings)
+        results.write(STUDY, canonical(study.to_json()))
+        figure = _figure(study)
+        if figure is not None:
+            results.write(FIGURE, figure)
     stream = sys.stderr if as_json else sys.stdout
     _show_study(study, stream)
     click.echo(f"kept in {results.root}", file=stream)

@@ -100,7 +100,7 @@ def simulate(
     slots = machine_slots(config)
     with contextlib.redirect_stdout(sys.stderr):
         work, costs, points = calibrate(config, other, seconds=seconds, notify=_notify)
-        measured = _measure(config, checked, output)
+        measured = _measure(config, config_path, checked, output)
     here = _cluster(config, slots, {})
     result: dict[str, Any] = {
         "format_version": 1,
@@ -143,13 +143,14 @@ def _cluster(config: Config, slots: int, where: dict[str, Any]) -> SimulatedClus
     )
 
 
-def _measure(config: Config, counts: Sequence[int], output: str | None) -> list[Timing]:
-    from jobs.experiments.scaling import measure
+def _measure(config: Config, config_path: str, counts: Sequence[int], output: str | None) -> list[Timing]:
+    from jobs.experiments.scaling import claimed_results, measure
 
     if not counts:
         return []
     folder = f"runs/{config.name}-check" if output is None else output
-    return [runs[0] for runs in measure(config, counts, folder, notify=_notify)]
+    with claimed_results(config, folder, (config_path,)) as results:
+        return [runs[0] for runs in measure(config, counts, results.root, notify=_notify)]
 
 
 def _compare(measured: Sequence[Timing], predicted: Sequence[TimePrediction], fitted: set[int]) -> list[dict[str, Any]]:

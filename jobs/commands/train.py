@@ -57,6 +57,7 @@ def train(
     if dry_run:
         print_json(config.model_dump(mode="json")) if as_json else click.echo(to_yaml(config), nl=False)
         return
+    _refuse_configuration_in_run(config_path, config)
     # Output of libraries or of the user's model must not mix with our JSON on standard output.
     with display(sys.stderr, quiet=quiet) as screen, contextlib.redirect_stdout(sys.stderr):
         result = _train(config, resume, start_from, chaos, screen)
@@ -76,6 +77,17 @@ def _configuration(config_path: str | None, run_dir: str | None, overrides: tupl
     else:
         raise UsageError("which experiment? name a configuration file", hint="as in nnjobs train configs/digits.yaml")
     return config if run_dir is None else config.model_copy(update={"run_dir": run_dir})
+
+
+def _refuse_configuration_in_run(config_path: str | None, config: Config) -> None:
+    """Refuse a new run whose directory holds the configuration file: it has a ``config.yaml`` too."""
+    if config_path is None or config.run_dir is None:
+        return
+    from nnlib.run.directory import RunDirectory
+    from nnlib.storage.outputs import refuse_overlap
+
+    if not RunDirectory(config.run_dir).exists():
+        refuse_overlap(config.run_dir, (config_path,), option="--run-dir")
 
 
 def _configuration_of_run(run_dir: str, overrides: tuple[str, ...]) -> Config:

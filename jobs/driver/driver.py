@@ -16,7 +16,16 @@ from contextlib import ExitStack
 
 from jobs.driver.final_scores import final_scores, result_of
 from jobs.driver.round_overhead import with_round_cost
-from jobs.driver.run_setup import NewRun, claim, create_run, initial_states, prepare, reopen, warm_start
+from jobs.driver.run_setup import (
+    NewRun,
+    claim,
+    create_run,
+    initial_states,
+    prepare,
+    refuse_overlap_of_run,
+    reopen,
+    warm_start,
+)
 from jobs.mapreduce.launcher import TASK_MODULES, RoundLauncher, model_files
 from jobs.runners.local.chaos import Chaos
 from nnlib.config.identity import epochs_may_grow
@@ -73,6 +82,7 @@ def train(
             run.storage.sweep()
             spec, plans = reopen(run, config)
         else:
+            refuse_overlap_of_run(config, start_from)
             spec, plans = prepare(config, listen, chaos)
             states = initial_states(spec)
             parent = None if start_from is None else warm_start(spec, states, start_from)

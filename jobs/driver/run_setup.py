@@ -28,6 +28,7 @@ from nnlib.run.manifest import ROUNDS
 from nnlib.run.planner import make_spec
 from nnlib.run.round_metrics import RoundMetrics
 from nnlib.run.spec import JobSpec, Trial, WorkerPlan, assign_shards, initial_vector, partial_layout
+from nnlib.storage.outputs import refuse_overlap
 
 
 def prepare(config: Config, listen: Listener, chaos: Chaos | None = None) -> tuple[JobSpec, list[WorkerPlan]]:
@@ -46,6 +47,7 @@ def claim(config: Config, stack: ExitStack) -> RunDirectory:
     if config.run_dir is not None:
         run = RunDirectory(config.run_dir)
         run.refuse_if_exists()
+        run.refuse_others()
         stack.enter_context(RunLock(run.storage))
         run.refuse_if_exists()  # it may have been made while we waited for nothing but the lock's files
         return run
@@ -62,6 +64,14 @@ def claim(config: Config, stack: ExitStack) -> RunDirectory:
         if not run.exists():
             return run
     raise AssertionError("unreachable")
+
+
+def refuse_overlap_of_run(config: Config, start_from: str | Sequence[Vector] | None) -> None:
+    """Raise `UsageError` where the directory of a new run is, holds or lies in its dataset or the run that it starts
+    from."""
+    if config.run_dir is not None:
+        parent = [_parent(start_from)[0]] if isinstance(start_from, str) else []
+        refuse_overlap(config.run_dir, [config.data.path, *parent], option="--run-dir")
 
 
 class NewRun:
@@ -149,9 +159,7 @@ def warm_start(spec: JobSpec, states: Sequence[TrialState], start: str | Sequenc
 
 
 def _start_from_run(spec: JobSpec, states: Sequence[TrialState], address: str) -> RunOrigin:
-    parent_address, separator, number = address.rpartition("@")
-    if not separator or not number.isdigit() or RunDirectory(address).exists():
-        parent_address, number = address, ""
+    parent_address, number = _parent(address)
     parent = RunDirectory.open(parent_address)
     old = parent.spec()
     store = parent.rounds(old)
@@ -180,6 +188,14 @@ def _start_from_run(spec: JobSpec, states: Sequence[TrialState], address: str) -
             raise ConfigError("that run's model has another shape or dtype", run=parent.address, key="model")
         state.weights, state.buffers = models[index]
     return RunOrigin(round_, checkpoint is None, digest(store.log.ledger(round_)))
+
+
+def _parent(start: str) -> tuple[str, str]:
+    """Split ``RUN@N`` into the address of the run and the number of the round, which may be empty."""
+    address, separator, number = start.rpartition("@")
+    if not separator or not number.isdigit() or RunDirectory(start).exists():
+        return start, ""
+    return address, number
 
 
 def _same_trial(spec: JobSpec, wanted: Trial) -> int | None:

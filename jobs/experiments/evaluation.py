@@ -20,7 +20,7 @@ from typing import Any
 from nnlib.config.render import to_yaml
 from nnlib.config.runners import runner_named
 from nnlib.config.schema import Config
-from nnlib.core.errors import JobError, MismatchError, UsageError, from_record
+from nnlib.core.errors import JobError, MismatchError, StorageError, UsageError, from_record
 from nnlib.core.run_result import ChosenCombination, RunResult
 from nnlib.evaluation.model_selection import chosen_combination, combinations_of
 from nnlib.evaluation.scores_table import (
@@ -33,12 +33,20 @@ from nnlib.evaluation.scores_table import (
     to_table,
     variants,
 )
-from nnlib.report import write_report
+from nnlib.report import FIGURES, PAGE, write_report
 from nnlib.report.collect import Pair, Series, compare_series, read_series
 from nnlib.run.directory import RunDirectory
 from nnlib.run.final_result import FinalResult
 from nnlib.run.ledger import canonical
 from nnlib.storage import Storage, storage
+from nnlib.storage.output_folder import NOTHING, FolderContent, claimed_folder
+from nnlib.storage.outputs import refuse_overlap
+
+SCORES = "results.json"
+TABLE = "results.parquet"
+CONFIGURATIONS = "configs"
+TIMING = "timing"
+"""What an evaluation writes, beside its runs, figures and report."""
 
 Progress = Callable[[Variant, int, int], None]
 """Called with a run, its finished epochs and the number of all its epochs."""
@@ -52,6 +60,7 @@ def evaluate(
     timed: bool = False,
     report: bool = True,
     progress: Progress = lambda *_: None,
+    inputs: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Train the runs of an evaluation that are not finished, and write ``results.parquet`` and ``results.json``.
 
@@ -61,6 +70,7 @@ def evaluate(
         timed: also measure times, in runs of their own.
         report: write ``report.html`` about the runs, where the packages that draw it are installed.
         progress: called whenever a run has finished a round.
+        inputs: addresses that are read besides the dataset. A new evaluation's folder must not touch any of them.
 
     Returns:
         What ``--json`` prints: the scores, the runs by name, what a sweep chose, the paired comparison of the runs.
@@ -68,12 +78,39 @@ def evaluate(
     epochs = checked_epochs(config)
     wanted = variants(config)
     folder = storage(output)
+    content = FolderContent.of(SCORES, TABLE, CONFIGURATIONS, FIGURES, TIMING, PAGE)
+    if _own_content(folder, content) == NOTHING:
+        refuse_overlap(output, (config.data.path, *inputs))
+    with claimed_folder(folder, content, lambda: _own_content(folder, content)):
+        return _evaluate(config, wanted, epochs, folder, at_once, timed, report, progress)
+
+
+def _own_content(folder: Storage, content: FolderContent) -> FolderContent:
+    """Return what may be replaced in the folder: all, where an evaluation of ours has written its first files, which
+    are resolved configurations."""
+    for name in folder.names(CONFIGURATIONS):
+        with contextlib.suppress(StorageError):
+            if b"format_version:" in folder.read(f"{CONFIGURATIONS}/{name}"):
+                return content
+    return NOTHING
+
+
+def _evaluate(
+    config: Config,
+    wanted: Sequence[Variant],
+    epochs: Sequence[int],
+    folder: Storage,
+    at_once: int | None,
+    timed: bool,
+    report: bool,
+    progress: Progress,
+) -> dict[str, Any]:
     results = _run_all(config, wanted, folder, at_once or _cores(config), progress)
     scores: list[Score] = []
     for variant in wanted:
         scores += scores_of(RunDirectory.open(f"{folder.root}/{variant.name}"), epochs)
     write_scores(folder, scores)
-    seconds = measure_time(config, output, progress) if timed else None
+    seconds = measure_time(config, folder.root, progress) if timed else None
     runs = {variant: RunDirectory.open(f"{folder.root}/{variant.name}") for variant in wanted}
     chosen = {variant: chosen_combination(combinations_of(_final(run).trials)) for variant, run in runs.items()}
     pairs = compare_series(_compared(runs, chosen if config.sweep else None))
@@ -149,7 +186,7 @@ def measure_time(config: Config, output: str, progress: Progress = lambda *_: No
     The start of the command is not counted, as in the paper's tables; finished runs are not repeated.
     """
     epochs = checked_epochs(config)
-    folder = storage(f"{storage(output).root}/timing")
+    folder = storage(f"{storage(output).root}/{TIMING}")
     runner = config.runtime.runner
     if runner_named(runner).in_one_process:
         runner = "local"
@@ -187,9 +224,9 @@ def write_scores(folder: Storage, scores: Sequence[Score]) -> None:
     """Write the scores as Parquet and as JSON."""
     import pyarrow.parquet as pq
 
-    with folder.writing("results.parquet") as stream:
+    with folder.writing(TABLE) as stream:
         pq.write_table(to_table(scores), stream, compression="zstd")
-    folder.write("results.json", canonical({"scores": [score.to_json() for score in scores]}))
+    folder.write(SCORES, canonical({"scores": [score.to_json() for score in scores]}))
 
 
 def _cores(config: Config) -> int:
@@ -218,7 +255,7 @@ def _run_all(
     stopping = False
 
     def run(variant: Variant) -> RunResult:
-        path = f"configs/{variant.name}.yaml"
+        path = f"{CONFIGURATIONS}/{variant.name}.yaml"
         folder.write(path, to_yaml(variant_config(config, variant, folder)).encode())
         with lock:
             if stopping:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import json
 import os
+import re
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,7 +17,7 @@ from nnlib import FORMAT_VERSION
 from nnlib.config.earlier import stable_values
 from nnlib.config.schema import Config
 from nnlib.config.sweep import applied
-from nnlib.core.errors import MismatchError, UsageError
+from nnlib.core.errors import MismatchError, StorageError, UsageError
 from nnlib.core.events import Event, Listener, Note, RoundDone
 from nnlib.data.dataset import Dataset
 from nnlib.run.directory import RunDirectory
@@ -23,9 +26,15 @@ from nnlib.run.ledger import canonical
 from nnlib.run.model_file import parse_json
 from nnlib.run.spec import assign_shards
 from nnlib.storage import Storage, storage
+from nnlib.storage.output_folder import NOTHING, FolderContent, claimed_folder
+from nnlib.storage.outputs import refuse_overlap
 
 Notify = Callable[[str], None]
 """Called with each step, a line for people."""
+
+STUDY = "scale.json"
+FIGURE = "scale.png"
+"""What a whole measurement writes; its runs are in folders beside them."""
 
 BUSY_LOAD = 0.5
 """Load average per core above which other programs may disturb a measurement."""
@@ -57,6 +66,44 @@ def changed(config: Config, **keys: Any) -> Config:
     """Return a configuration with some keys replaced; a dot in a key is written as two underscores."""
     overrides = {key.replace("__", "."): value for key, value in keys.items()}
     return Config.model_validate(applied(config.model_dump(mode="json"), overrides))
+
+
+@contextlib.contextmanager
+def claimed_results(config: Config, output: str, inputs: Sequence[str] = ()) -> Iterator[Storage]:
+    """Claim the folder of a measurement for the block. What is not of an earlier measurement is not replaced.
+
+    Args:
+        config: the experiment.
+        output: the address of the folder.
+        inputs: addresses that are read besides the dataset.
+
+    Raises:
+        UsageError: the folder is an input, holds one or lies in one, or files of others would be replaced.
+        StorageError: another command writes into it.
+    """
+    results = storage(output)
+    content = FolderContent.of(STUDY, FIGURE)
+
+    def ours() -> FolderContent:
+        """A study names its points; before it is written, the timings of single runs are there."""
+        names = [name for name in results.names() if re.fullmatch(r"workers-\d+(-again-\d+)?\.json", name)]
+        is_ours = _has_keys(results, STUDY, {"format_version", "points"})
+        is_ours |= not results.exists(STUDY) and any(_has_keys(results, name, {"setting", "timing"}) for name in names)
+        return content if is_ours else NOTHING
+
+    if ours() == NOTHING:
+        refuse_overlap(output, (config.data.path, *inputs))
+    with claimed_folder(results, content, ours):
+        yield results
+
+
+def _has_keys(files: Storage, name: str, keys: Collection[str]) -> bool:
+    """Return whether a file is a JSON object with these keys."""
+    try:
+        data = json.loads(files.read(name)) if files.exists(name) else None
+    except (StorageError, ValueError, RecursionError):
+        return False
+    return isinstance(data, dict) and set(keys) <= data.keys()
 
 
 def measure(

@@ -30,6 +30,7 @@ from nnlib.run.ledger import canonical, digest
 from nnlib.run.model_file import model_digest, named_arrays, pack, read_model, unpack
 from nnlib.run.spec import JobSpec
 from nnlib.storage import Storage, storage
+from nnlib.storage.output_folder import FolderContent
 from nnlib.training.scores import Score, score_from_json
 
 SUMMARY = "predictions.json"
@@ -127,12 +128,35 @@ class Prediction:
         if not expected.items() <= facts.items() or facts.get("rows") != metadata.num_rows:
             raise MismatchError(
                 "these are no predictions of this model for this dataset",
-                hint="choose another -o, or delete this folder",
+                hint="choose another -o",
                 file=f"{folder.root}/{name}",
             )
         trained_on = self.model.spec.dataset
         score = score_from_json(facts["score"], trained_on.task, len(trained_on.classes))
         return PartRecord(facts["numerics"], facts["rows"], score, Remarks.from_json(facts))
+
+    @property
+    def content(self) -> FolderContent:
+        """What is written into the folder."""
+        return FolderContent.of(SUMMARY, parts=len(self.dataset.shards))
+
+    def own_content(self) -> FolderContent:
+        """Return what may be replaced in the folder: all of `content`, as parts are read before they are used.
+
+        Raises `MismatchError` for a summary of other predictions, or of another tool.
+        """
+        if self.storage.exists(SUMMARY):
+            try:
+                found = json.loads(self.storage.read(SUMMARY))
+            except (ValueError, RecursionError):
+                found = None
+            if not isinstance(found, dict) or found.get("prediction") != self.identity:
+                raise MismatchError(
+                    "these are no predictions of this model for this dataset",
+                    hint="choose another -o",
+                    file=f"{self.storage.root}/{SUMMARY}",
+                )
+        return self.content
 
     def to_files(self) -> tuple[bytes, bytes]:
         """Write what tasks read: all but the model's numbers, as JSON, and the numbers. `from_files` is the inverse."""

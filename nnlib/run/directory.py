@@ -17,7 +17,7 @@ from nnlib.core.arrays import Vector
 from nnlib.core.errors import MismatchError, UsageError
 from nnlib.core.layout import ModelState
 from nnlib.run.final_result import REMAKE, FinalResult
-from nnlib.run.lease import FOLDER
+from nnlib.run.lease import FOLDER, was_locked
 from nnlib.run.ledger import canonical
 from nnlib.run.manifest import ROUNDS
 from nnlib.run.model_file import model_digest, pack, parse_json, read_model, unpack
@@ -36,6 +36,9 @@ GROUP = "collective"
 FINAL_MODEL = "final/model.safetensors"
 FINAL_METRICS = "final/metrics.json"
 
+CONTENT = frozenset((CONFIG, SPEC, METRICS_VIEW, EVENTS, LOG, GROUP, ROUNDS, FINAL_MODEL.partition("/")[0]))
+"""The names of all that is directly in a run directory, but for the lock."""
+
 
 class RunDirectory:
     """Reads and writes a run; commits of rounds go through its `RoundStore`."""
@@ -51,6 +54,21 @@ class RunDirectory:
                 "this directory holds a run already",
                 hint="go on with it by --resume, start another elsewhere by --run-dir, or from its model by --from",
                 run=self.address,
+            )
+
+    def refuse_others(self) -> None:
+        """Raise `UsageError` where a new run would replace files of others. What is there of a start that was killed is
+        ours: it has taken the lock first."""
+        if was_locked(self.storage):
+            return
+        found = sorted(set(self.storage.names()) & CONTENT)
+        if self.storage.names(FOLDER):
+            found.append(FOLDER)
+        if found:
+            raise UsageError(
+                "a run would replace this, and nnjobs has not made it",
+                hint="move it away, or choose another --run-dir",
+                file=f"{self.address}/{found[0]}",
             )
 
     @classmethod

@@ -35,6 +35,7 @@ def refuse_overlap(output: str, inputs: Iterable[str], *, option: str = "-o") ->
     refuse_empty(output, option)
     place = _Place.of(output)
     for source in inputs:
+        refuse_empty(source, "an input")
         relation = place.relation_to(_Place.of_source(source))
         if relation is not None:
             raise UsageError(
