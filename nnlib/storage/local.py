@@ -186,12 +186,9 @@ def _create_without_link(target: Path, data: bytes) -> bool:
 
 @contextlib.contextmanager
 def _explained(action: str, path: Path) -> Iterator[None]:
-    """Turn the operating system's errors into ours, but for that of a reader that went away: `nnjobs ... | head` is no
-    failure."""
+    """Turn the operating system's errors into ours."""
     try:
         yield
-    except BrokenPipeError:
-        raise
     except FileNotFoundError as error:
         raise StorageError("no such file or directory", file=str(path)) from error
     except OSError as error:

@@ -70,15 +70,22 @@ def write_target(path: Path) -> WriteTarget:
 def open_stream(target: WriteTarget) -> BinaryIO:
     """Open what is no regular file to write into it. It cannot be sought in, but tells how many bytes were written.
 
-    An open file of this process (``/dev/stdout``) is written where it stands, as a shell's redirection expects.
-    Raises `OSError`.
+    An open file of this process (``/dev/stdout``) is written where it stands, as a shell's redirection expects; when
+    its reader goes away (``| head``) the rest is dropped. Raises `OSError`.
     """
     number = _own_descriptor(target.path)
     if number is not None:
-        descriptor = os.dup(number)
-    else:
-        descriptor = os.open(target.path, os.O_WRONLY | os.O_APPEND | os.O_NOCTTY)
+        return cast(BinaryIO, _Stream(_OpenFile(os.dup(number), "wb")))
+    descriptor = os.open(target.path, os.O_WRONLY | os.O_APPEND | os.O_NOCTTY)
     return cast(BinaryIO, _Stream(io.FileIO(descriptor, "wb")))
+
+
+class _OpenFile(io.FileIO):
+    def write(self, data: Any, /) -> int:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            return len(memoryview(data).cast("B"))
 
 
 class _Stream(io.BufferedWriter):
