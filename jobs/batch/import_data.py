@@ -20,11 +20,12 @@ from nnlib.core.errors import JobError
 from nnlib.data.dataset import Dataset, Shard
 from nnlib.data.dataset_output import DatasetOutput, dataset_output
 from nnlib.data.importing.column_choice import choose_columns
-from nnlib.data.importing.import_dataset import input_addresses, say_float64
+from nnlib.data.importing.import_dataset import say_float64
 from nnlib.data.importing.import_options import ImportOptions
 from nnlib.data.importing.import_plan import BUCKET_BYTES, make_plan
 from nnlib.data.importing.import_steps import FileSurvey, InputSchema, encode_plan, locate_files, merge_surveys
 from nnlib.data.importing.input_files import file_sizes, list_input_files, read_columns
+from nnlib.data.importing.source_files import input_addresses
 from nnlib.data.importing.spill_buffer import BUFFER_BYTES
 from nnlib.data.importing.survey import require_rows
 from nnlib.data.shard_writer import write_manifest

@@ -16,6 +16,7 @@ from nnlib.core.errors import DataError
 from nnlib.core.notes import note
 from nnlib.data.importing.raw_rows import CHUNK_ROWS
 from nnlib.data.importing.read_options import ReadingChanges
+from nnlib.data.importing.source_files import input_addresses
 from nnlib.inference.label_matching import Remarks
 from nnlib.inference.prediction_formats import FORMATS, PredictionFile, choose_format, is_compressed
 from nnlib.inference.prediction_rows import Rows, source_rows
@@ -125,7 +126,7 @@ def predict_to_file(
     the source or the run, or lies in them.
     """
     if isinstance(output, str):
-        refuse_overlap(output, (run, source))
+        refuse_overlap(output, (run, *input_addresses((source,))))
     format_ = choose_format(output if isinstance(output, str) else "-", format_)
     model = TrainedModel.load(run, trial=trial)
     settings.check(model.classes)

@@ -48,6 +48,8 @@ CASES = {
     "import -r": Case(f"{IMPORT.arguments} -r inline", IMPORT.inputs, IMPORT.foreign),
     "synth": Case("data synth --kind blobs --rows 20 -o OUT", (), "part-00000.parquet"),
     "predict": Case("predict run in/x.csv -o OUT", ("run", "in/x.csv")),
+    "import a pattern": Case("data import in/*.csv --label y -o OUT", ("in/x.csv",), "part-00000.parquet"),
+    "predict a pattern": Case("predict run in/*.csv -o OUT", ("in/x.csv",)),
     "predict a dataset": Case("predict run ds -o OUT --format csv", ("run", "ds")),
     "predict -r": Case("predict run ds -o OUT -r inline", ("run", "ds"), "part-00000.parquet"),
     "export": Case("export run --format npz -o OUT", ("run",)),

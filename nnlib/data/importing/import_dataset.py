@@ -9,7 +9,6 @@ The bytes written depend on the rows, the options and the seed alone, not on mem
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +29,7 @@ from nnlib.data.importing.import_options import ImportOptions
 from nnlib.data.importing.import_plan import make_plan
 from nnlib.data.importing.local_copies import local_copies
 from nnlib.data.importing.partitioner import ShardPartitioner, encode_rows
+from nnlib.data.importing.source_files import input_addresses
 from nnlib.data.importing.spill_buffer import SpillBuffer
 from nnlib.data.importing.survey import Survey, survey_tables
 from nnlib.data.shard_writer import write_manifest, write_shards
@@ -62,11 +62,6 @@ def import_dataset(
         local_copies(sources) as paths,
     ):
         return _import(open_tables(paths, options.reading), target, output, options, progress, note)
-
-
-def input_addresses(sources: Sequence[str], label: str | None) -> list[str]:
-    """Return the addresses of all files and folders that an import reads: the sources, and the file of the labels."""
-    return [*sources, *([label] if label and os.path.isfile(label) else [])]  # noqa: PTH113  (pathlib's may raise)
 
 
 def from_arrays(X: npt.ArrayLike, y: npt.ArrayLike, output: str, **options: Any) -> Dataset:

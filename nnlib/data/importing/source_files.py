@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import glob
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,6 +22,19 @@ def expand_patterns(sources: Sequence[str]) -> list[str]:
     pattern that nothing fits and `UsageError` for a pattern of folders on another machine.
     """
     return [each for source in sources for each in _expanded(source)]
+
+
+def input_addresses(sources: Sequence[str], label: str | None = None) -> list[str]:
+    """Return the addresses of all that is read: the sources, what patterns among them name, and the labels' file.
+
+    ``label``: what the user named as label, which may be a file. A source that does not exist is no error here.
+    """
+    found = list(sources)
+    for source in sources:
+        with contextlib.suppress(DataError, UsageError):
+            found += [each for each in _expanded(source) if each != source]
+    is_file = label is not None and os.path.isfile(label)  # noqa: PTH113  (pathlib's fails for odd names)
+    return [*found, label] if label and is_file else found
 
 
 def data_files(names: Sequence[str]) -> list[str]:
