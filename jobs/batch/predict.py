@@ -20,7 +20,7 @@ from nnlib.data.dataset import MANIFEST, Dataset
 from nnlib.inference.label_matching import Remarks
 from nnlib.inference.prediction_file import score_facts
 from nnlib.inference.prediction_parts import SUMMARY, PartRecord, Prediction, part_name
-from nnlib.inference.prediction_rows import check_kept, known_labels
+from nnlib.inference.prediction_rows import DatasetMatching, check_kept
 from nnlib.inference.prediction_settings import USUAL, PredictionSettings
 from nnlib.inference.trained_model import TrainedModel
 from nnlib.run.ledger import canonical
@@ -70,7 +70,7 @@ def predict(
     dataset = replace(Dataset.open(source), address=reachable(source, runtime.runner, "a dataset"))
     prediction = Prediction(model, dataset, reachable(output, runtime.runner, "a folder"), settings)
     settings.check(model.classes)  # what is wrong raises here, before any task does
-    known_labels(model, dataset)
+    DatasetMatching.of(model, dataset)
     check_kept(dataset, settings.keep)
     refuse_overlap(prediction.output, (run, source))
     with claimed_folder(prediction.storage, prediction.content, prediction.own_content):

@@ -263,16 +263,7 @@ class Encoding:
     def to_json(self) -> dict[str, Any]:
         """Return the encoding as JSON values; `from_json` is the inverse."""
         data: dict[str, Any] = {
-            "columns": [
-                {
-                    "name": column.name,
-                    "kind": column.kind,
-                    "width": column.width,
-                    "categories": list(column.categories),
-                    "fill": list(column.fill),
-                }
-                for column in self.columns
-            ],
+            "columns": columns_to_json(self.columns),
             "label": self.label,
             "classes": list(self.classes),
             "label_map": dict(self.label_map),
@@ -324,6 +315,20 @@ def _readable_numbers(texts: pa.Array) -> npt.NDArray[np.float64]:
     """Return texts as numbers, NaN for each that is none."""
     numbers = [float(text) if text is not None and is_number(text) else np.nan for text in texts.to_pylist()]
     return np.asarray(numbers, np.float64)
+
+
+def columns_to_json(columns: Sequence[FeatureColumn]) -> list[dict[str, str | int | list[str] | list[float]]]:
+    """Return feature columns as JSON values; `columns_from_json` is the inverse."""
+    return [
+        {
+            "name": column.name,
+            "kind": column.kind,
+            "width": column.width,
+            "categories": list(column.categories),
+            "fill": list(column.fill),
+        }
+        for column in columns
+    ]
 
 
 def columns_from_json(data: Sequence[Mapping[str, Any]]) -> tuple[FeatureColumn, ...]:

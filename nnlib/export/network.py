@@ -12,6 +12,7 @@ import numpy as np
 from nnlib import FORMAT_VERSION
 from nnlib.core.arrays import Array
 from nnlib.core.errors import UsageError
+from nnlib.data.encoding import FeatureColumn, columns_to_json
 from nnlib.inference.trained_model import TrainedModel
 from nnlib.models.mlp import MLP
 
@@ -33,6 +34,7 @@ class Network:
     output: str
     classes: tuple[str, ...]
     feature_names: tuple[str, ...]
+    columns: tuple[FeatureColumn, ...]
     stored_dtype: str
     stored_scale: float
     stored_offset: float
@@ -61,6 +63,7 @@ class Network:
             output=shape.loss,
             classes=dataset.classes,
             feature_names=tuple(dataset.encoding.feature_names),
+            columns=dataset.encoding.columns,
             stored_dtype=dataset.x_dtype,
             stored_scale=dataset.x_scale,
             stored_offset=dataset.x_offset,
@@ -122,7 +125,12 @@ class Network:
         return "; ".join(steps) + f" {last[self.output]}"
 
     def description(self) -> dict[str, Any]:
-        """The network without its numbers, as JSON-able data; every exported file carries it."""
+        """The network without its numbers, as JSON-able data; every exported file carries it.
+
+        ``columns``: the columns of the input in the order of their features, each with its name, its kind (numeric: one
+        feature; categorical: an indicator for each of its categories; vector: a feature for each element), the number
+        of its features, its categories and what replaces missing values.
+        """
         return {
             "format_version": FORMAT_VERSION,
             "widths": list(self.widths),
@@ -133,5 +141,6 @@ class Network:
             "computation": self.computation,
             "stored": {"dtype": self.stored_dtype, "scale": self.stored_scale, "offset": self.stored_offset},
             "feature_names": list(self.feature_names),
+            "columns": columns_to_json(self.columns),
             "classes": list(self.classes),
         }

@@ -2,8 +2,9 @@
 
 Input ``features`` (rows, features) float32, or float64 if the dataset stores that: values, see `Network.input_meaning`.
 Outputs for classes ``probabilities`` (rows, classes) and ``label`` (rows,) int64, the class's index; for regression
-``prediction`` (rows,). The metadata entry ``nnjobs`` holds `Network.description` as JSON, and ``classes`` the class
-names.
+``prediction`` (rows,). The metadata entry ``nnjobs`` holds `Network.description` as JSON; ``classes``,
+``feature_names`` and ``columns`` (the columns of the input, with their kinds and categories) hold these parts of it, as
+JSON, too.
 """
 
 from __future__ import annotations
@@ -59,7 +60,10 @@ def encode(network: Network) -> bytes:
     helper.set_model_props(
         model,
         {
-            "classes": json.dumps(description["classes"], ensure_ascii=False),
+            **{
+                name: json.dumps(description[name], ensure_ascii=False)
+                for name in ("classes", "columns", "feature_names")
+            },
             "nnjobs": json.dumps(description, ensure_ascii=False),
         },
     )

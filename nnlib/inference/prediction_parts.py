@@ -20,10 +20,10 @@ from nnlib.core.errors import MismatchError
 from nnlib.data.arrow import READ_ERRORS
 from nnlib.data.dataset import Dataset
 from nnlib.data.shard_cache import shard_cache
-from nnlib.inference.label_matching import LabelMatching, Remarks
+from nnlib.inference.label_matching import Remarks
 from nnlib.inference.parquet_predictions import ParquetPredictions
 from nnlib.inference.prediction_file import PredictionWriter
-from nnlib.inference.prediction_rows import known_labels, shard_rows
+from nnlib.inference.prediction_rows import DatasetMatching, shard_rows
 from nnlib.inference.prediction_settings import USUAL, PredictionSettings
 from nnlib.inference.trained_model import TrainedModel
 from nnlib.run.ledger import canonical, digest
@@ -71,9 +71,9 @@ class Prediction:
         return storage(self.output)
 
     @cached_property
-    def labels(self) -> LabelMatching:
-        """What the dataset's labels are to the model; see `nnlib.inference.prediction_rows.known_labels`."""
-        return known_labels(self.model, self.dataset)
+    def matching(self) -> DatasetMatching:
+        """What the dataset's features and labels are to the model."""
+        return DatasetMatching.of(self.model, self.dataset)
 
     @cached_property
     def identity(self) -> str:
@@ -87,6 +87,8 @@ class Prediction:
             "classes": list(trained_on.classes),
             "dataset": self.dataset.fingerprint,
         }
+        if order := self.matching.features.order:
+            facts["order"] = order
         if wanted := self.settings.to_json():  # none: the identity is that of an earlier version
             facts["settings"] = wanted
         return digest(canonical(facts))
@@ -97,7 +99,7 @@ class Prediction:
         with self.storage.writing(part_name(shard)) as stream:
             file = ParquetPredictions(stream)
             with PredictionWriter(self.model, file, self.settings, all_rows=self.dataset.rows) as writer:
-                for rows in shard_rows(self.dataset, shard, self.labels, cache, self.settings.keep):
+                for rows in shard_rows(self.dataset, shard, self.matching, cache, self.settings.keep):
                     writer.add(rows)
                 facts = {
                     "format_version": FORMAT_VERSION,

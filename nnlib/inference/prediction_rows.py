@@ -9,12 +9,12 @@ import numpy as np
 import pyarrow as pa
 
 from nnlib.core.arrays import Array
-from nnlib.core.errors import DataError
 from nnlib.data.dataset import MANIFEST, Dataset
 from nnlib.data.importing.raw_rows import read_raw_rows
 from nnlib.data.importing.read_options import ReadingChanges
 from nnlib.data.shard_cache import ShardCache
 from nnlib.data.shard_reader import ShardReader
+from nnlib.inference.feature_matching import FeatureMatching
 from nnlib.inference.label_matching import LabelMatching
 from nnlib.inference.prediction_table import check_kept_names
 from nnlib.inference.trained_model import TrainedModel
@@ -49,10 +49,10 @@ def source_rows(
             yield Rows(np.arange(raw.row, raw.row + len(raw.x)), raw.stored, raw.y, raw.kept, raw.unknown)
         return
     dataset = Dataset.open(source)
-    labels = known_labels(model, dataset)
+    matching = DatasetMatching.of(model, dataset)
     check_kept(dataset, keep)
     for shard in range(len(dataset.shards)):
-        yield from shard_rows(dataset, shard, labels, keep=keep)
+        yield from shard_rows(dataset, shard, matching, keep=keep)
 
 
 def check_kept(dataset: Dataset, keep: Sequence[str]) -> None:
@@ -65,32 +65,34 @@ def label_name(dataset: Dataset) -> str:
     return dataset.encoding.label or "y"
 
 
-def known_labels(model: TrainedModel, dataset: Dataset) -> LabelMatching:
-    """Match the labels of a dataset to those of a model, which need not know them all.
+@dataclass(frozen=True)
+class DatasetMatching:
+    """What the features and the labels of a dataset are to a model."""
 
-    Raises `DataError` for a dataset whose features the model cannot read.
-    """
-    wanted = model.spec.dataset
-    pixels = {dataset.x_dtype, wanted.x_dtype} & {"uint8"}
-    fits = dataset.x_dtype == wanted.x_dtype or not pixels  # one of float32 and float64 becomes the other
-    if dataset.features != wanted.features or not fits:
-        raise DataError(
-            f"has {dataset.features} {dataset.x_dtype} features, the model wants {wanted.features} {wanted.x_dtype}",
-            dataset=dataset.address,
-        )
-    return LabelMatching.of(wanted, dataset)
+    features: FeatureMatching
+    labels: LabelMatching
+
+    @classmethod
+    def of(cls, model: TrainedModel, dataset: Dataset) -> DatasetMatching:
+        """Match a dataset to a model, which need not know all of its labels.
+
+        Raises `DataError` for a dataset whose features the model cannot read.
+        """
+        trained_on = model.spec.dataset
+        return cls(FeatureMatching.of(trained_on, dataset), LabelMatching.of(trained_on, dataset))
 
 
 def shard_rows(
-    dataset: Dataset, shard: int, labels: LabelMatching, cache: ShardCache | None = None, keep: Sequence[str] = ()
+    dataset: Dataset, shard: int, matching: DatasetMatching, cache: ShardCache | None = None, keep: Sequence[str] = ()
 ) -> Iterator[Rows]:
-    """Read a shard's rows, a row group at a time. ``labels``: the result of `known_labels`; ``keep``: columns."""
+    """Read a shard's rows in the terms of a model, a row group at a time. ``keep``: columns to read as well."""
     with ShardReader(dataset, shard, cache=cache) as reader:
         for number in range(dataset.shards[shard].row_groups):
             group = reader.row_group(number)
             stored = reader.columns(number, [name for name in keep if name in dataset.columns]) if keep else {}
             kept = {name: stored[name] if name in stored else _labels(dataset, group.y) for name in keep}
-            yield Rows(group.row, group.x, labels.labels(group.y), kept)
+            x, unknown = matching.features.apply(group.x, group.row)
+            yield Rows(group.row, x, matching.labels.labels(group.y), kept, unknown)
 
 
 def _labels(dataset: Dataset, y: Array) -> pa.Array:

@@ -7,6 +7,7 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -226,7 +227,7 @@ class NNJobsEstimator(BaseEstimator):  # type: ignore[misc]
         """Probabilities or values, shape (n, outputs), in the chunks and so the bits of
         `nnlib.inference.trained_model`."""
         check_is_fitted(self)
-        X = validate_data(self, X, dtype=np.dtype(self._x_dtype), reset=False)
+        X = validate_data(self, with_names(X), dtype=np.dtype(self._x_dtype), reset=False)
         convert = self._converter(self._model.layout.dtype)
         learner = load_learner(self._model, ModelState(self._flat()))
         chunks = (X[start : start + CHUNK_ROWS] for start in range(0, len(X), CHUNK_ROWS))
@@ -242,3 +243,8 @@ class NNJobsEstimator(BaseEstimator):  # type: ignore[misc]
     def _check_partial_fit(self) -> None:
         if self.early_stopping:
             raise ValueError("partial_fit does not support early_stopping=True")
+
+
+def with_names(X: Any) -> Any:
+    """Return ``X``, an Arrow record batch as a table: sklearn finds the names of a table, but not those of a batch."""
+    return pa.Table.from_batches([X]) if isinstance(X, pa.RecordBatch) else X

@@ -11,7 +11,7 @@ from sklearn.utils.multiclass import check_classification_targets, unique_labels
 from sklearn.utils.validation import validate_data
 
 from nnlib.core.arrays import Array
-from nnlib.sklearn.base import ATTRIBUTES_DOC, PARAMETERS_DOC, NNJobsEstimator
+from nnlib.sklearn.base import ATTRIBUTES_DOC, PARAMETERS_DOC, NNJobsEstimator, with_names
 from nnlib.sklearn.fitting import PARAMETERS
 
 
@@ -181,7 +181,7 @@ class NNJobsClassifier(ClassifierMixin, NNJobsEstimator):  # type: ignore[misc]
         return labels
 
     def _checked(self, X: Any, y: Any, *, reset: bool) -> tuple[Array, Array]:
-        X, y = validate_data(self, X, y, dtype=(np.float64, np.float32), reset=reset)
+        X, y = validate_data(self, with_names(X), y, dtype=(np.float64, np.float32), reset=reset)
         check_classification_targets(y)
         return X, y
 

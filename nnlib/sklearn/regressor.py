@@ -9,7 +9,7 @@ from sklearn.base import RegressorMixin
 from sklearn.utils.validation import validate_data
 
 from nnlib.core.arrays import Array
-from nnlib.sklearn.base import ATTRIBUTES_DOC, PARAMETERS_DOC, NNJobsEstimator
+from nnlib.sklearn.base import ATTRIBUTES_DOC, PARAMETERS_DOC, NNJobsEstimator, with_names
 
 
 class NNJobsRegressor(RegressorMixin, NNJobsEstimator):  # type: ignore[misc]
@@ -96,5 +96,5 @@ class NNJobsRegressor(RegressorMixin, NNJobsEstimator):  # type: ignore[misc]
         return self._outputs(X)[:, 0]
 
     def _checked(self, X: Any, y: Any, *, reset: bool) -> tuple[Array, Array]:
-        X, y = validate_data(self, X, y, dtype=(np.float64, np.float32), y_numeric=True, reset=reset)
+        X, y = validate_data(self, with_names(X), y, dtype=(np.float64, np.float32), y_numeric=True, reset=reset)
         return X, np.asarray(y, np.float64)

@@ -159,13 +159,14 @@ def _goes_by_position(table: Table, encoding: Encoding, lacks_names: bool) -> bo
     return not has_names or (lacks_names and encoding.reading.header is False and not table.shapes)
 
 
-def lacks_error(file: str, missing: Sequence[str], there: Sequence[str]) -> DataError:
-    """Return the error for a file without some feature columns; ``there``: those it has."""
+def lacks_error(file: str | None, missing: Sequence[str], there: Sequence[str], **where: str) -> DataError:
+    """Return the error for a file (or what ``where`` names) without some feature columns; ``there``: those it has."""
     return DataError(
         f"lacks the feature columns {_listed(missing)}",
         hint="the columns must have the names they had when the dataset was imported, in any order; "
         f"these are {_listed(there) or 'none'}",
         file=file,
+        **where,
     )
 
 

@@ -166,6 +166,8 @@ def test_files_describe_themselves_and_have_equal_bytes(plans: Plans, format_: s
         model = onnx.load_model_from_string(data)
         entries = {entry.key: entry.value for entry in model.metadata_props}
         assert json.loads(entries["nnjobs"]) == description
+        for name in ("classes", "columns", "feature_names"):
+            assert json.loads(entries[name]) == description[name]
         assert json.loads(entries["classes"]) == ["0", "1", "2", "3"]
         assert description["input"] in model.doc_string
         assert [node.op_type for node in model.graph.node] == [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -282,3 +284,58 @@ def test_a_single_column_is_no_table(made: Made) -> None:
     for x in (pd.Series([1.0, 2.0, 3.0]), pa.chunked_array([[1.0, 2.0]]), pa.array([1.0])):
         with pytest.raises(DataError, match=r"shape \(\d,\), expected|cannot be read"):
             made.model("numbers").predict(x)
+
+
+def imported(made: Made, frame: pd.DataFrame, *options: str) -> str:
+    """A dataset of a frame."""
+    source, data = made.where / "again.parquet", str(made.where / "again-data")
+    frame.to_parquet(source)
+    shutil.rmtree(data, ignore_errors=True)
+    assert main(["data", "import", str(source), "-o", data, "--label", "class", *options]) == 0
+    return data
+
+
+@pytest.mark.parametrize("runner", [None, "inline"])
+def test_a_dataset_with_columns_in_another_order(made: Made, tmp_path: Path, runner: str | None) -> None:
+    expected = made.model("mixed").predict_proba(made.frame)
+
+    def predicted(data: str, name: str) -> Any:
+        output = tmp_path / name
+        job = ["-r", runner] if runner else []
+        assert main(["predict", str(made.where / "mixed"), data, "-o", str(output), *job]) == 0
+        table = pq.read_table(output / "part-00000.parquet" if runner else output).sort_by("row")
+        return np.array(table["probabilities"].to_pylist(), np.float32)
+
+    data = imported(made, made.frame[["class", "soil", "pay", "age", "height"]].assign(more=1.0), "--categorical=soil")
+    np.testing.assert_allclose(predicted(data, "order"), expected, rtol=1e-6)
+    some = made.frame[made.frame["soil"] != "sand"]  # a category that no row has
+    data = imported(made, some, "--categorical=soil")
+    np.testing.assert_allclose(predicted(data, "some"), expected[made.frame["soil"] != "sand"], rtol=1e-6)
+
+
+def test_a_dataset_without_the_columns(made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    moor = made.frame.replace({"soil": {"clay": "moor"}})
+    digits = made.frame[[*NUMBERS, "class"]].set_axis(["0", "1", "2", "class"], axis=1)
+    for frame, options, message in (
+        (made.frame.rename(columns={"pay": "wage"}), ["--categorical=soil"], "lacks the feature columns pay"),
+        (moor, ["--categorical=soil"], "has a category that the model does not know"),
+        (digits.assign(more=1.0), [], "lacks the feature columns age, height, pay, soil=clay"),
+    ):
+        data = imported(made, frame, *options)
+        for job in ([], ["-r", "inline"]):
+            assert main(["predict", str(made.where / "mixed"), data, "-o", str(tmp_path / f"p{len(job)}"), *job]) == 3
+            assert message in capsys.readouterr().err
+    data = imported(made, digits)
+    np.testing.assert_allclose(np.sort(made.predicted("numbers", data), axis=0),
+                               np.sort(made.model("numbers").predict_proba(made.frame), axis=0), rtol=1e-6)  # fmt: skip
+    assert "taken by position" in capsys.readouterr().err
+
+
+def test_a_dataset_that_stores_other_numbers(made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(made.where / "pixels-data", data)
+    manifest = json.loads((data / "dataset.json").read_text())
+    manifest["x_scale"] = 1.0
+    (data / "dataset.json").write_text(json.dumps(manifest))
+    assert main(["predict", str(made.where / "pixels"), str(data), "-o", str(tmp_path / "p.csv")]) == 3
+    assert "stored * 1 + 0, those of the model's dataset stored * 0.00392157" in capsys.readouterr().err

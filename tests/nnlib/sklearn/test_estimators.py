@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import doctest
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 from unittest import SkipTest
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 pytest.importorskip("sklearn", "1.6")
@@ -362,3 +364,27 @@ def test_examples_run(module: Any) -> None:
     failed, tried = doctest.testmod(module)
     assert tried > 3
     assert not failed
+
+
+@pytest.mark.parametrize("kind", ESTIMATORS)
+@pytest.mark.parametrize("library", ["pandas", "polars", "table", "batch"])
+def test_columns_have_names_as_in_scikit_learn(kind: Estimator, library: str) -> None:
+    module = pytest.importorskip(library) if library in ("pandas", "polars") else None
+    x, y = load_iris(return_X_y=True)
+    names = ["a", "b", "c", "d"]
+
+    def frame(order: list[str]) -> Any:
+        columns = {name: x[:, names.index(name)] for name in order}
+        if module is not None:
+            return module.DataFrame(columns)
+        return pa.table(columns) if library == "table" else pa.RecordBatch.from_pydict(columns)
+
+    model = kind(**SMALL).fit(frame(names), y)
+    assert model.feature_names_in_.tolist() == names
+    with warnings.catch_warnings(action="error"):
+        np.testing.assert_array_equal(model.predict(frame(names)), kind(**SMALL).fit(x, y).predict(x))
+    for other in (names[::-1], names[:3]):
+        with pytest.raises(ValueError, match="feature names should match"):
+            model.predict(frame(other))
+    with pytest.warns(UserWarning, match="does not have valid feature names"):
+        model.predict(x)
