@@ -243,7 +243,7 @@ class Encoding:
             if self.classes:
                 return _codes(self._class_index, column, name, origin)[0]
             try:
-                targets = to_numbers(column, name, origin).astype(np.float64)
+                targets = to_numbers(column, name, origin).astype(np.float64).reshape(len(column))
             except DataError:  # texts, of which some may be numbers
                 targets = _readable_numbers(to_texts(column, name, origin))
         except DataError:

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from nnlib.core.errors import DataError, UsageError
 from nnlib.data.columns import RowOrigin, distinct_values, is_number
 from nnlib.data.dataset import LearningTask
-from nnlib.data.spelling import UNKNOWN, NameIndex, is_whole, sort_names, spell, unify_names
+from nnlib.data.spelling import UNKNOWN, NameIndex, drop_zeros, is_whole, sort_names, spell, unify_names
 
 MOST_CLASSES = 65_536
 MOST_AUTO_CLASSES = 1_000
@@ -115,7 +115,8 @@ class LabelCounts:
     def rename(self, label_map: Mapping[str, str]) -> dict[str, str]:
         """Return ``label_map`` (old name -> new name), each old name as it is in `names`.
 
-        Raises `UsageError` for a label that does not occur.
+        So is a new name, where it is the same whole number as another label. Raises `UsageError` for a label that does
+        not occur.
         """
         names = list(self.names)
         index = NameIndex({name: position for position, name in enumerate(names)})
@@ -125,7 +126,9 @@ class LabelCounts:
             if position == UNKNOWN:
                 known = ", ".join(sort_names(names)[:20])
                 raise UsageError(f"--map-label: there is no label {old!r}; labels: {known}")
-            renamed[names[position]] = new
+            alike = [name for name in names if is_whole(name) and drop_zeros(name) == drop_zeros(spell(new))]
+            taken = len(alike) == 1 and alike != [names[position]]
+            renamed[names[position]] = alike[0] if taken else new
         return renamed
 
     def classes(self, label_map: Mapping[str, str], declared: Sequence[str] = ()) -> tuple[str, ...]:

@@ -215,3 +215,26 @@ def test_features_that_are_booleans_are_1_and_0_in_every_file(write: Any, tmp_pa
     for other in WRITERS:
         (rows,) = read_raw_rows(other(table, tmp_path / "other.csv"), encoding)
         assert rows.x[:, 1].tolist() == pytest.approx([1, 0, 0, 1, 3 / 5, 1])
+
+
+@pytest.mark.parametrize(
+    ("renaming", "classes"),
+    [
+        ({}, ("007", "042", "100")),
+        ({"7": "42"}, ("042", "100")),
+        ({"007": "042"}, ("042", "100")),
+        ({"007": "7"}, ("7", "042", "100")),
+        ({"7.0": "seven"}, ("042", "100", "seven")),
+    ],
+)
+def test_labels_are_renamed_in_any_spelling(renaming: dict[str, str], classes: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("a,y\n1,007\n2,042\n3,007\n4,100\n")
+    options = ImportOptions(label="y", label_map=renaming, by_label=True)
+    dataset = import_dataset([str(tmp_path / "t.csv")], str(tmp_path / "d"), options)
+    assert dataset.classes == classes
+    (rows,) = read_raw_rows(str(tmp_path / "t.csv"), dataset.encoding)
+    assert rows.y is not None
+    old = ["007", "042", "007", "100"]
+    plain = {"7": "007", "7.0": "007", "007": "007"}
+    new = {plain[name]: {"42": "042"}.get(text, text) for name, text in renaming.items()}
+    assert [classes[label] for label in rows.y] == [new.get(name, name) for name in old]
