@@ -12,13 +12,16 @@ import pyarrow as pa
 
 from nnlib.core.arrays import Array
 from nnlib.core.errors import DataError
-from nnlib.core.notes import listening
+from nnlib.core.notes import listening, note
 from nnlib.data.dataset import Dataset
 from nnlib.data.encoding import Encoding
 from nnlib.data.importing.column_matching import match_columns, say_nothing
 from nnlib.data.importing.formats.arrow_tables import arrow_table
+from nnlib.data.importing.null_values import with_named_marks
 from nnlib.data.importing.raw_rows import CHUNK_ROWS, matched_rows
+from nnlib.data.importing.read_options import ReadOptions
 from nnlib.inference.frames import arrow_frame
+from nnlib.inference.label_matching import Remarks
 
 
 class ModelInput(NamedTuple):
@@ -54,8 +57,13 @@ def _frame_blocks(frame: pa.Table, encoding: Encoding) -> Iterator[ModelInput]:
         is_usual = is_vector or say_nothing(table.columns, [column.name for column in encoding.columns])
         with listening(_ignore) if is_usual else contextlib.nullcontext():
             match = match_columns(table, encoding)
-        for raw in matched_rows(table, replace(match, label=None)):
+        marked = with_named_marks(table, encoding.reading or ReadOptions())
+        remarks = Remarks()
+        for raw in matched_rows(marked, replace(match, label=None)):
+            remarks.categories.update(raw.unknown)
             yield ModelInput(raw.stored, True)
+        for sentence in remarks.sentences(bool(encoding.classes)):
+            note(sentence)
     except DataError as error:
         error.where.pop("file", None)  # there is none
         raise

@@ -13,7 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import accuracy_score, r2_score
 
+import nnlib
 from jobs.__main__ import main
+from nnlib.core.notes import NnjobsNote
 
 ROWS = 200
 Capture = pytest.CaptureFixture[str]
@@ -138,6 +140,9 @@ def test_unseen_categories(scene: Scene, capsys: Capture, tmp_path: Path) -> Non
     odd, facts, said = predicted(scene, "kinds", tmp_path / "odd.csv", capsys)
     assert facts["unknown_categories"] == {"soil": 4}
     assert "column 'soil': 4 rows have a category the model does not know" in said
+    with pytest.warns(NnjobsNote, match="column 'soil': 4 rows have a category the model does not know"):
+        by_frame = nnlib.load(str(scene.folder / "kinds-run")).predict_proba(rows)
+    assert np.array_equal(by_frame, np.stack(odd["probabilities"]))
     whole, _, _ = predicted(scene, "kinds", scene.folder / "kinds.csv", capsys)
     changed = np.array([a != b for a, b in zip(odd["probability"], whole["probability"], strict=True)])
     assert changed[3:7].any()
