@@ -58,10 +58,31 @@ class ArrayColumn:
 
         return cls(array.shape, array.dtype, blocks)
 
+    @classmethod
+    def of_sparse(cls, matrix: Any) -> ArrayColumn:
+        """Return the column of a sparse matrix or array of scipy in memory, of whatever format, whose blocks are dense.
+
+        Raises `DataError` if it has not two axes.
+        """
+        if len(matrix.shape) != 2:
+            raise DataError(f"a sparse array of shape {matrix.shape} is no matrix")
+        rows = matrix.tocsr()
+
+        def blocks(size: int) -> Iterator[npt.NDArray[Any]]:
+            for start in range(0, rows.shape[0], size):
+                yield rows[start : start + size].toarray()
+
+        return cls(rows.shape, rows.dtype, blocks)
+
     @property
     def row_bytes(self) -> int:
         """Bytes of one row."""
         return math.prod(self.shape[1:]) * self.dtype.itemsize
+
+
+def is_scipy_sparse(array: object) -> bool:
+    """Return whether an object is a sparse matrix or array of scipy. (Asking scipy would import it.)"""
+    return hasattr(array, "tocsr") and hasattr(array, "nnz")
 
 
 def choose_array(
