@@ -355,9 +355,10 @@ def _dataset() -> tuple[Path, bytes, bytes]:
     """A sound dataset of one shard: where it is, its manifest, its shard."""
     folder = Path(tempfile.mkdtemp(prefix="nnjobs-fuzz-"))
     table = pa.table({"x": X.tolist(), "y": Y, "who": [*"abcdefgh"], "id": Y})
-    pq.write_table(table, folder / "source.parquet")
     options = ImportOptions(label="y", features=("x",), keep=("who", "id"), row_group_rows=4)
-    import_dataset([str(folder / "source.parquet")], str(folder), options)
+    with tempfile.TemporaryDirectory(prefix="nnjobs-fuzz-") as sources:  # an output must not hold its input
+        pq.write_table(table, f"{sources}/source.parquet")
+        import_dataset([f"{sources}/source.parquet"], str(folder), options)
     return folder, (folder / MANIFEST).read_bytes(), (folder / "part-00000.parquet").read_bytes()
 
 

@@ -160,13 +160,15 @@ PARQUET: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "nulls": ({"a": [1.0, None], "y": [0, 1]}, ("row 2", "column a", "missing", "--nulls mean")),
     "null labels": ({"a": [1.0, 2.0], "y": [0, None]}, ("row 2", "column y", "label is missing")),
     "not a number": ({"a": [1.0, float("nan")], "y": [0, 1]}, ("row 2", "column a")),
-    "nested": ({"a": [{"b": 1}, {"b": 2}], "y": [0, 1]}, ("column a", "struct", "--features")),
-    "lists of lists": ({"a": [[[1.0]], [[2.0]]], "y": [0, 1]}, ("column a", "--features")),
+    "maps": ({"a": pa.array([[("k", 1)]] * 2, pa.map_("string", pa.int64())), "y": [0, 1]}, ("a", "map", "--features")),
+    "lists of structs": ({"a": [[{"b": 1}], [{"b": 2}]], "y": [0, 1]}, ("column a", "struct", "--features")),
+    "text in a struct": ({"a": [{"b": "1"}, {"b": "two"}], "y": [0, 1]}, ("row 2", "column a.b", "'two'")),
     "lists of other lengths": ({"a": [[1.0, 2.0], [3.0]], "y": [0, 1]}, ("row 2", "column a", "expected 2 values")),
+    "nested lists, ragged": ({"a": [[[1, 2]], [[3]]], "y": [0, 1]}, ("row 2", "column a", "expected 2 values")),
     "lists of nothing": ({"a": [[], []], "y": [0, 1]}, ("column a", "a row has 0 numbers")),
-    "bytes": ({"a": [b"x", b"y"], "y": [0, 1]}, ("column a", "binary", "--features")),
+    "bytes": ({"a": [b"1", b"x"], "y": [0, 1]}, ("row 2", "column a", "'x' is not a number", "--features")),
+    "bytes that are no text": ({"a": [b"1", b"\xff"], "y": [0, 1]}, ("row 2", "column a", "not UTF-8")),
     "text": ({"a": ["1", "two"], "y": [0, 1]}, ("row 2", "column a", "'two'")),
-    "dates": ({"a": pa.array([1, 2], pa.timestamp("s")), "y": [0, 1]}, ("column a", "timestamp")),
     "no rows": ({"a": pa.array([], pa.float64()), "y": pa.array([], pa.int64())}, ("no rows",)),
 }
 
@@ -176,6 +178,25 @@ def test_bad_parquet(name: str, capsys: Capture) -> None:
     columns, says = PARQUET[name]
     pq.write_table(pa.table(columns), "bad.parquet")
     import_refused(capsys, "bad.parquet", *says, options=("--label", "y"))
+
+
+GOOD_PARQUET: dict[str, tuple[pa.Array, list[list[float]]]] = {
+    "structs": (pa.array([{"b": 1, "c": {"d": 2}}, {"b": 3, "c": {"d": 4}}]), [[1, 2], [3, 4]]),
+    "lists of lists": (pa.array([[[1.0, 2.0]], [[3.0, 4.0]]]), [[1, 2], [3, 4]]),
+    "bytes that are numbers": (pa.array([b"1", b" 2.5"]), [[1], [2.5]]),
+    "timestamps": (pa.array([0, 1_500], pa.timestamp("ms")), [[0], [1.5]]),
+    "dates": (pa.array([-1, 1], pa.date32()), [[-86_400], [86_400]]),
+    "decimals": (pa.array([1, 2]).cast(pa.decimal128(30, 2)), [[1], [2]]),
+    "dictionaries of text": (pa.array(["2", "1"]).dictionary_encode(), [[2], [1]]),
+}
+
+
+@pytest.mark.parametrize("name", GOOD_PARQUET)
+def test_odd_parquet_that_is_fine(name: str) -> None:
+    column, rows = GOOD_PARQUET[name]
+    pq.write_table(pa.table({"a": column, "y": [0, 1]}), "odd.parquet")
+    assert main(["data", "import", "odd.parquet", "-o", "set", "--label", "y"]) == 0
+    assert pq.read_table("set/part-00000.parquet").sort_by("row").column("x").to_pylist() == rows
 
 
 def test_parquet_with_a_column_twice_or_broken_text(capsys: Capture) -> None:
