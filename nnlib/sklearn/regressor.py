@@ -41,8 +41,8 @@ class NNJobsRegressor(RegressorMixin, NNJobsEstimator):  # type: ignore[misc]
 
         Parameters
         ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Finite numbers. A sparse matrix is made dense a few rows at a time.
+        X : array-like of shape (n_samples, n_features)
+            Finite numbers.
         y : array-like of shape (n_samples,)
             Targets.
 
@@ -65,8 +65,8 @@ class NNJobsRegressor(RegressorMixin, NNJobsEstimator):  # type: ignore[misc]
 
         Parameters
         ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Finite numbers. A sparse matrix is made dense a few rows at a time.
+        X : array-like of shape (n_samples, n_features)
+            Finite numbers.
         y : array-like of shape (n_samples,)
             Targets.
 
@@ -85,8 +85,8 @@ class NNJobsRegressor(RegressorMixin, NNJobsEstimator):  # type: ignore[misc]
 
         Parameters
         ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Finite numbers. A sparse matrix is made dense a few rows at a time.
+        X : array-like of shape (n_samples, n_features)
+            Finite numbers.
 
         Returns
         -------
@@ -95,8 +95,6 @@ class NNJobsRegressor(RegressorMixin, NNJobsEstimator):  # type: ignore[misc]
         """
         return self._outputs(X)[:, 0]
 
-    def _checked(self, X: Any, y: Any, *, reset: bool) -> tuple[Any, Array]:
-        X, y = validate_data(
-            self, with_names(X), y, dtype=(np.float64, np.float32), accept_sparse="csr", y_numeric=True, reset=reset
-        )
+    def _checked(self, X: Any, y: Any, *, reset: bool) -> tuple[Array, Array]:
+        X, y = validate_data(self, with_names(X), y, dtype=(np.float64, np.float32), y_numeric=True, reset=reset)
         return X, np.asarray(y, np.float64)
