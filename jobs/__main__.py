@@ -68,13 +68,16 @@ def _run(arguments: list[str]) -> int:
 
     from jobs.commands.cli import cli
     from jobs.console.output import show_crash, show_error
+    from jobs.console.progress_display import ProgressDisplay
     from nnlib.core.errors import NnjobsError
     from nnlib.core.notes import listening
+    from nnlib.core.progress import progress_shown_by
 
     debug = "--debug" in arguments[:1]
     try:
         _refuse_credentials(arguments)
-        with listening(lambda text: click.echo(f"note: {text}", err=True)):
+        notes = listening(lambda text: click.echo(f"note: {text}", err=True))
+        with notes, progress_shown_by(ProgressDisplay(sys.stderr)):
             code = cli.main(arguments, prog_name="nnjobs", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except click.ClickException as error:

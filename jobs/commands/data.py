@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -14,18 +12,14 @@ import click
 from jobs.commands.names import split_names
 from jobs.commands.options import JobOptions, job_options, json_option
 from jobs.commands.reading_options import reading_options
-from jobs.console.output import is_terminal, print_json
+from jobs.console.output import console_on, print_json
 from nnlib.core.errors import MismatchError, UsageError
+from nnlib.core.progress import progressing
 
 if TYPE_CHECKING:
     from nnlib.config.schema import Config
     from nnlib.data.dataset import Dataset
     from nnlib.data.importing.read_options import ReadingChanges
-
-Progress = Callable[[int, int | None], None]
-
-PROGRESS_DELAY_SECONDS = 2.0
-"""Work shorter than this shows no progress bar."""
 
 
 @click.group()
@@ -111,7 +105,7 @@ def import_command(sources: tuple[str, ...], job: JobOptions, reading: ReadingCh
     for option in ("features", "categorical", "keep"):
         chosen[option] = split_names(chosen[option])
     if runtime is None:
-        with _progress("importing") as progress:
+        with progressing("importing") as progress:
             dataset = import_dataset(sources, output, ImportOptions(**chosen), progress, partial(click.echo, err=True))
     else:
         from jobs.batch.import_data import import_by_jobs
@@ -134,7 +128,7 @@ def synth(**chosen: Any) -> None:
     from nnlib.data.synthetic import SynthOptions, synthesize
 
     output = chosen.pop("output")
-    with _progress("making") as progress:
+    with progressing("making") as progress:
         dataset = synthesize(output, SynthOptions(**chosen), progress)
     _summary(dataset)
 
@@ -178,35 +172,6 @@ def verify(address: str) -> None:
     click.echo(f"{address}: {dataset.rows:,} rows in {len(dataset.shards)} shards are as the manifest says", err=True)
 
 
-@contextlib.contextmanager
-def _progress(text: str) -> Iterator[Progress | None]:
-    """Show a progress bar on a terminal, once the work has taken a while."""
-    if not is_terminal(sys.stderr):
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description} {task.completed:,.0f} rows"), BarColumn(), TimeRemainingColumn())
-    bar = Progress(*columns, console=Console(stderr=True), transient=True)
-    task = bar.add_task(text, total=None)
-    began = time.monotonic()
-    running = False
-
-    def progress(done: int, total: int | None) -> None:
-        nonlocal running
-        if not running and time.monotonic() - began > PROGRESS_DELAY_SECONDS:
-            bar.start()
-            running = True
-        bar.update(task, completed=done, total=total)
-
-    try:
-        yield progress
-    finally:
-        if running:
-            bar.stop()
-
-
 def _summary(dataset: Dataset) -> None:
     """Describe a new dataset in a few lines on standard error."""
     shape = " x ".join(str(side) for side in dataset.shape)
@@ -225,10 +190,9 @@ def _summary(dataset: Dataset) -> None:
 
 
 def _tables(facts: dict[str, Any]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False)
+    console = console_on(sys.stdout, highlight=False)
     shape = " x ".join(str(side) for side in facts["shape"])
     about = Table.grid(padding=(0, 2))
     for name, value in (

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jobs.commands.options import configuration_options, json_option
-from jobs.console.output import is_terminal, print_json
+from jobs.console.output import console_on, is_terminal, print_json
 from jobs.console.training_display import shown_path
 from nnlib.config.load import load_config
 from nnlib.core.errors import DivergedError
+from nnlib.core.progress import progress_shown_by
 
 if TYPE_CHECKING:
     from jobs.experiments.evaluation import Progress
@@ -85,7 +86,6 @@ def _progress() -> Iterator[Progress]:
     if not is_terminal(sys.stderr):
         yield _Lines()
         return
-    from rich.console import Console
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -97,7 +97,7 @@ def _progress() -> Iterator[Progress]:
 
     columns: list[Any] = [TextColumn("{task.description}"), BarColumn(24), MofNCompleteColumn(), TextColumn("epochs")]
     columns += [TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn()]
-    with Progress(*columns, console=Console(stderr=True)) as bars:
+    with progress_shown_by(None), Progress(*columns, console=console_on(sys.stderr)) as bars:
         tasks: dict[Variant, Any] = {}
 
         def show(variant: Variant, done: int, epochs: int) -> None:

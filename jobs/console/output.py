@@ -8,9 +8,12 @@ import os
 import sys
 import tempfile
 import traceback
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from nnlib.core.errors import NnjobsError
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 FAILURES = {
     2: "wrong usage or configuration",
@@ -20,6 +23,7 @@ FAILURES = {
 }
 """Exit code -> the kind of failure, as the title of an error."""
 
+MIN_COLUMNS = 20
 MAX_LINES = 30  # an error is one screen
 
 
@@ -29,6 +33,15 @@ def is_terminal(stream: TextIO) -> bool:
         return stream.isatty() and os.environ.get("TERM") not in (None, "", "dumb", "unknown")
     except (AttributeError, ValueError):
         return False
+
+
+def console_on(stream: TextIO, **options: Any) -> Console:
+    """Return rich's console for a stream. Where ``COLUMNS`` is too small for any text, it is 80 columns wide."""
+    # rich is imported only where it draws: importing it takes a twentieth of a second.
+    from rich.console import Console
+
+    console = Console(file=stream, **options)
+    return console if console.width >= MIN_COLUMNS else Console(file=stream, width=80, **options)
 
 
 def printable(text: str) -> str:
@@ -45,13 +58,11 @@ def show_error(error: NnjobsError, stream: TextIO) -> None:
     if not is_terminal(stream):
         print(f"nnjobs: {text}", file=stream)
         return
-    # rich is imported only where it draws: importing it takes a twentieth of a second.
-    from rich.console import Console
     from rich.panel import Panel
     from rich.text import Text
 
     title = FAILURES.get(error.exit_code, "error")
-    Console(file=stream).print(Panel(Text(text), title=title, title_align="left", border_style="red"))
+    console_on(stream).print(Panel(Text(text), title=title, title_align="left", border_style="red"))
 
 
 def show_crash(error: BaseException, stream: TextIO) -> None:

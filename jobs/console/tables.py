@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Sequence
 from typing import TextIO
 
-from jobs.console.output import is_terminal, printable
+from jobs.console.output import console_on, is_terminal, printable
 
 Cells = Sequence[str]
 
@@ -20,7 +20,6 @@ def show_table(title: str, head: Cells, rows: Sequence[Cells], stream: TextIO) -
         return
     # rich is imported only where it draws: importing it takes a twentieth of a second.
     from rich import box
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -31,7 +30,7 @@ def show_table(title: str, head: Cells, rows: Sequence[Cells], stream: TextIO) -
         table.add_column(f" {name}", no_wrap=True, justify="right")
     for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row))
-    Console(file=stream).print(table)
+    console_on(stream).print(table)
 
 
 def plain_lines(head: Cells, rows: Sequence[Cells]) -> list[str]:

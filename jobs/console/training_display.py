@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TextIO, cast
 
-from jobs.console.output import is_terminal, printable
+from jobs.console.output import console_on, is_terminal, printable
 from jobs.console.worker_lines import group_lines
 from nnlib.core.events import Event, GroupProgress, Note, PhaseStarted, RoundDone, RunDone, RunStarted, TrialStopped
 from nnlib.core.metrics import METRICS, is_share
@@ -115,10 +115,7 @@ class LiveDisplay(Display):
 
     def __init__(self, stream: TextIO, console: Console | None = None) -> None:
         super().__init__(stream)
-        # rich is imported only where it draws: a run in a script need not pay for it.
-        from rich.console import Console
-
-        self.console = console or Console(file=self.stream)
+        self.console = console or console_on(self.stream)
         self._progress: Progress | None = None
 
     def __exit__(self, *exception: object) -> None:

@@ -21,6 +21,7 @@ from nnlib.core import numerics
 from nnlib.core.errors import ConfigError, DataError, DivergedError, NnjobsError
 from nnlib.core.events import Listener, Note, ignore
 from nnlib.core.numerics import blas_threads
+from nnlib.core.progress import progressing
 from nnlib.core.scratch import scratch_folder
 from nnlib.data.dataset import Dataset
 from nnlib.data.shard_reader import ShardReader
@@ -117,11 +118,13 @@ def _check_files(store: RoundStore, committed: Sequence[int], result: Verificati
         missing = sorted(set(range(committed[-1] + 1)) - set(committed))
         wrong = f"round {', '.join(map(str, missing))} is missing" if missing else "two commits hold the same round"
         result.problems.append(wrong)
-    for span in store.log.spans():
-        try:
-            result.problems += store.log.damaged(span[-1])
-        except NnjobsError as error:
-            result.problems.append(f"round {span[-1]}: {error}")
+    with progressing("checking the files of", committed[-1], "rounds") as advance:
+        for span in store.log.spans():
+            try:
+                result.problems += store.log.damaged(span[-1])
+            except NnjobsError as error:
+                result.problems.append(f"round {span[-1]}: {error}")
+            advance(span[-1])
 
 
 def _check_chain(spec: JobSpec, store: RoundStore, committed: Sequence[int], result: Verification) -> None:

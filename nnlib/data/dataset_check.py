@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nnlib.core.errors import DataError, StorageError
+from nnlib.core.progress import Advance, progressing
 from nnlib.data.arrow import READ_ERRORS
 from nnlib.data.dataset import MOST_ROWS_A_BYTE, Dataset, Shard
 from nnlib.data.shard_writer import features_of
@@ -73,11 +75,14 @@ def verify(dataset: Dataset) -> list[Problem]:
     if dataset.rows > size * MOST_ROWS_A_BYTE:
         return [Problem("all shards", f"{dataset.rows} rows cannot be in {size} bytes")]
     seen = np.zeros((dataset.rows + 7) // 8, np.uint8)
-    for shard in dataset.shards:
-        try:
-            problems += _check_shard(dataset, shard, seen)
-        except (DataError, StorageError, *READ_ERRORS) as error:
-            problems.append(Problem(shard.name, f"is not readable: {error}"))
+    before = 0
+    with progressing("checking", dataset.rows) as advance:
+        for shard in dataset.shards:
+            try:
+                problems += _check_shard(dataset, shard, seen, partial(_advance, advance, before))
+            except (DataError, StorageError, *READ_ERRORS) as error:
+                problems.append(Problem(shard.name, f"is not readable: {error}"))
+            before += shard.rows
     if not problems:
         count = int(np.unpackbits(seen).sum(dtype=np.int64))
         if count != dataset.rows:
@@ -86,7 +91,13 @@ def verify(dataset: Dataset) -> list[Problem]:
     return problems
 
 
-def _check_shard(dataset: Dataset, shard: Shard, seen: np.ndarray[Any, Any]) -> Iterator[Problem]:
+def _advance(advance: Advance, before: int, rows: int) -> None:
+    advance(before + rows)
+
+
+def _check_shard(
+    dataset: Dataset, shard: Shard, seen: np.ndarray[Any, Any], advance: Callable[[int], None]
+) -> Iterator[Problem]:
     files = dataset.storage()
     digest = hashlib.sha256()
     with files.open(shard.name) as stream:
@@ -107,6 +118,7 @@ def _check_shard(dataset: Dataset, shard: Shard, seen: np.ndarray[Any, Any]) -> 
             for batch in parquet.iter_batches(dataset.row_group_rows, [group], use_threads=False):
                 rows += len(batch)
                 yield from _check_batch(dataset, shard, batch, seen, counts)
+                advance(rows)
         if rows != shard.rows:
             yield Problem(shard.name, f"has {rows} rows, the manifest says {shard.rows}")
         if tuple(counts) != shard.class_counts:

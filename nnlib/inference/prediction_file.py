@@ -14,12 +14,13 @@ import pyarrow as pa
 from nnlib.core.arrays import Array
 from nnlib.core.errors import DataError
 from nnlib.core.notes import note
+from nnlib.core.progress import progressing
 from nnlib.data.importing.raw_rows import CHUNK_ROWS
 from nnlib.data.importing.read_options import ReadingChanges
 from nnlib.data.importing.source_files import input_addresses
 from nnlib.inference.label_matching import Remarks
 from nnlib.inference.prediction_formats import FORMATS, PredictionFile, choose_format, is_compressed
-from nnlib.inference.prediction_rows import Rows, source_rows
+from nnlib.inference.prediction_rows import Rows, known_rows, source_rows
 from nnlib.inference.prediction_settings import USUAL, PredictionSettings
 from nnlib.inference.prediction_table import PredictionTable
 from nnlib.inference.trained_model import Predictor, TrainedModel
@@ -133,9 +134,11 @@ def predict_to_file(
     with (
         _opened(output, format_) as (stream, address),
         PredictionWriter(model, FORMATS[format_].open(stream), settings) as writer,
+        progressing("predicting", known_rows(source)) as advance,
     ):
         for chunk in source_rows(model, source, settings.keep, reading):
             writer.add(chunk)
+            advance(writer.rows)
         if writer.rows == 0:
             raise DataError("there are no rows to predict", source=source)
     result: dict[str, Any] = {"rows": writer.rows, "output": address, "trial": trial}

@@ -55,6 +55,11 @@ def source_rows(
         yield from shard_rows(dataset, shard, matching, keep=keep)
 
 
+def known_rows(source: str) -> int | None:
+    """Return how many rows a dataset has; None for raw files, of which only reading tells."""
+    return Dataset.open(source).rows if storage(source).exists(MANIFEST) else None
+
+
 def check_kept(dataset: Dataset, keep: Sequence[str]) -> None:
     """Raise `UsageError` for a name that is no column that the dataset keeps, nor that of its labels."""
     check_kept_names(keep, (*dataset.columns, label_name(dataset)), dataset.address)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from nnlib.core.progress import progressing
 from nnlib.report import formatting
 from nnlib.report.collect import Series
 from nnlib.report.content import Content, Material, Section, fill_template
@@ -38,10 +39,12 @@ def make_report(series: Sequence[Series]) -> Report:
     """Make the report of some series: draw its figures and fill its page."""
     material = Material(series)
     contents: dict[str, tuple[str, Content]] = {}
-    for anchor, section in SECTIONS.items():
-        content = section.make(material)
-        if content is not None:
-            contents[anchor] = content.title or section.title, content
+    with progressing("writing the report", len(SECTIONS), "sections") as advance:
+        for number, (anchor, section) in enumerate(SECTIONS.items()):
+            advance(number)
+            content = section.make(material)
+            if content is not None:
+                contents[anchor] = content.title or section.title, content
     runs = material.runs
     title = runs[0].name if len(runs) == 1 else f"{len(runs)} runs compared"
     html = fill_template("page", material, title=title, contents=contents, losses=formatting.describe_losses(runs))

@@ -15,10 +15,15 @@ from jobs.commands.cli import cli
 
 @dataclass(frozen=True)
 class Call:
-    """One call of a command: its arguments. Files whose paths match ``varying`` differ from one call to the next."""
+    """One call of a command: its arguments.
+
+    Files whose paths match ``varying`` differ from one call to the next. ``prints_data``: standard output is a file's
+    content, in UTF-8 whatever the terminal is.
+    """
 
     arguments: tuple[str, ...]
     varying: tuple[str, ...] = ()
+    prints_data: bool = False
 
     @property
     def command(self) -> list[str]:
@@ -42,6 +47,7 @@ CALLS = {
     "train without a file": _call("train missing.yaml"),
     "evaluate": _call("evaluate e.yaml -o evaluated --no-report --at-once 2 --json", *RUN, "*/results.*"),
     "predict": _call("predict base rows.csv -o predicted.parquet --json"),
+    "predict to standard output": Call(("predict", "base", "rows.csv", "-o", "-"), prints_data=True),
     "predict by processes": _call("predict base ds -o predicted -r local --json"),
     "predict without rows": _call("predict base missing.csv -o predicted.parquet"),
     "report": _call("report base -o page --json", "*.html", "*.svg"),
