@@ -20,7 +20,6 @@ from nnlib.core.errors import JobError
 from nnlib.data.dataset import Dataset, Shard
 from nnlib.data.dataset_output import DatasetOutput, dataset_output
 from nnlib.data.importing.column_choice import choose_columns
-from nnlib.data.importing.import_dataset import say_float64
 from nnlib.data.importing.import_options import ImportOptions
 from nnlib.data.importing.import_plan import BUCKET_BYTES, make_plan
 from nnlib.data.importing.import_steps import FileSurvey, InputSchema, encode_plan, locate_files, merge_surveys
@@ -98,7 +97,6 @@ def _import(
         survey = merge_surveys(schema, surveys)
         require_rows(survey)
         plan = make_plan(replace(first, file=addresses[0]), choice, survey, options)
-        say_float64(survey, choice, note)
         launcher.shared.write(PLAN, encode_plan(plan, locate_files(plan, surveys)))
         more = {"--import-plan": launcher.address(PLAN)}
         note(f"encoding {plan.rows:,} rows")

@@ -106,7 +106,7 @@ def import_command(sources: tuple[str, ...], job: JobOptions, reading: ReadingCh
         chosen[option] = split_names(chosen[option])
     if runtime is None:
         with progressing("importing") as progress:
-            dataset = import_dataset(sources, output, ImportOptions(**chosen), progress, partial(click.echo, err=True))
+            dataset = import_dataset(sources, output, ImportOptions(**chosen), progress)
     else:
         from jobs.batch.import_data import import_by_jobs
 

@@ -111,7 +111,10 @@ def resume_problems(old: Config, new: Config) -> list[str]:
 
 
 def with_measured(old: Config, new: Config) -> Config:
-    """Return ``new`` with what the run that it resumes (of configuration ``old``) measured at its start."""
+    """Return ``new`` with what the run that it resumes (of configuration ``old``) found out at its start: how it scales
+    targets, and what a round costs."""
+    if new.data.target_scale == "auto":
+        new = new.model_copy(update={"data": new.data.model_copy(update={"target_scale": old.data.target_scale})})
     if new.train.epochs_per_round != "auto" or new.sync.round_cost is not None:
         return new
     return new.model_copy(update={"sync": new.sync.model_copy(update={"round_cost": old.sync.round_cost})})
@@ -147,6 +150,8 @@ def _deciding(config: Config) -> dict[str, Any]:
         del keys["sync.round_cost"]  # nothing reads it
     if not config.sync.overlap:
         del keys["sync.overlap_drain"]  # likewise
+    if config.data.target_scale == "auto":
+        keys.pop("data.target_scale", None)  # a run has what it means for its dataset
     return keys
 
 

@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError, model_validator
 from nnlib.config.earlier import missing_keys
 from nnlib.config.kinds import OPTIMIZERS
 from nnlib.config.runtime import Evaluate, Hadoop, Runtime, Tracking
-from nnlib.config.section import Fraction, PositiveInt, Section, Seed
+from nnlib.config.section import Fraction, PositiveInt, Section, Seed, since
 from nnlib.config.sweep import applied, combinations, sweepable
 from nnlib.config.training import (
     AnyModel,
@@ -51,12 +51,24 @@ __all__ = [
 
 
 class Data(Section):
-    """The dataset, and how its features are scaled."""
+    """The dataset, and how its features and targets are scaled."""
 
     path: str = Field(description="dataset directory, made by `nnjobs data import`")
     scale: Literal["none", "standard", "minmax"] = Field(
         "none", description="feature scaling, fitted on training rows and stored with the model"
     )
+    target_scale: Literal["auto", "none", "standard"] = Field(
+        "auto",
+        description="scaling of a regression's targets in training, fitted on training rows; scores and predictions "
+        "stay in the target's own units; auto: standard for regression",
+        json_schema_extra=since("0.2", before="none"),
+    )
+
+    def target_scaling(self, task: str) -> Literal["none", "standard"]:
+        """Return what ``target_scale`` means for a dataset of this task."""
+        if self.target_scale == "auto":
+            return "standard" if task == "regression" else "none"
+        return self.target_scale
 
 
 class Split(Section):

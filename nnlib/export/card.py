@@ -49,6 +49,7 @@ def make_card(
             "classes": dict(zip(dataset.classes, dataset.class_counts, strict=True)),
             "encoding": dataset.encoding.to_json(),
             "scaling": settings.data.scale,
+            "target_scaling": settings.data.target_scaling(dataset.task),
         },
         "training": {
             "trial": trial.index,
@@ -133,6 +134,7 @@ def to_markdown(card: Mapping[str, Any], usage: str) -> str:
                 ("dataset", data["name"]),
                 ("rows", f"{data['rows']:,}"),
                 ("feature scaling", data["scaling"]),
+                ("target scaling", data["target_scaling"]),
                 ("stored as", model["stored"]["dtype"]),
                 ("fingerprint", data["fingerprint"]),
             ],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -13,6 +13,7 @@ from nnlib import FORMAT_VERSION
 from nnlib.core.arrays import Array
 from nnlib.core.errors import UsageError
 from nnlib.data.encoding import FeatureColumn, columns_to_json
+from nnlib.data.target_scaling import TargetScaler
 from nnlib.inference.trained_model import TrainedModel
 from nnlib.models.mlp import MLP
 
@@ -22,8 +23,9 @@ class Network:
     """Layers a = f(x W + b), W (in, out) and b (out,), behind the feature scaling (x - shift) * factor.
 
     ``scaling`` is (shift, factor), each (features,), or None. All arrays have the model's dtype, but for the scaling of
-    a model whose dataset stores float64: that is computed in float64, and rounded to the model's dtype once. Its input
-    is feature *values*: what a dataset stores as small integers becomes values by ``stored * stored_scale +
+    a model whose dataset stores float64: that is computed in float64, and rounded to the model's dtype once; and for
+    ``target``, which brings a regression's values into the target's own units, in float64. Its input is feature
+    *values*: what a dataset stores as small integers becomes values by ``stored * stored_scale +
     stored_offset``.
     ``buffers`` are the model's buffers by name, each of its own dtype; perceptrons of this package have none.
     """
@@ -39,6 +41,7 @@ class Network:
     stored_scale: float
     stored_offset: float
     buffers: Mapping[str, Array] = field(default_factory=dict)
+    target: TargetScaler | None = None
 
     @classmethod
     def of(cls, model: TrainedModel) -> Network:
@@ -68,6 +71,7 @@ class Network:
             stored_scale=dataset.x_scale,
             stored_offset=dataset.x_offset,
             buffers=shape.layout.buffer_views(model.buffers),
+            target=model.trial.target,
         )
 
     @property
@@ -77,8 +81,13 @@ class Network:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """The dtype of weights, biases and outputs."""
+        """The dtype of weights and biases."""
         return self.layers[0][0].dtype
+
+    @property
+    def output_dtype(self) -> np.dtype[Any]:
+        """The dtype of the answer: that of the weights, or float64 in the units of a scaled target."""
+        return self.dtype if self.target is None else np.dtype(np.float64)
 
     @property
     def input_dtype(self) -> np.dtype[Any]:
@@ -92,12 +101,12 @@ class Network:
 
     @cached_property
     def arrays(self) -> dict[str, Array]:
-        """Every array by its name in a file: ``layer0.weight`` (in, out), ``layer0.bias``, ..., ``scaling.shift``, and
-        the buffers."""
+        """Every array by its name in a file: ``layer0.weight`` (in, out), ``layer0.bias``, ..., ``scaling.shift``,
+        ``target.shift``, ``target.spread``, and the buffers."""
         named = {} if self.scaling is None else {"scaling.shift": self.scaling[0], "scaling.factor": self.scaling[1]}
         for index, (weight, bias) in enumerate(self.layers):
             named |= {f"layer{index}.weight": weight, f"layer{index}.bias": bias}
-        return named | dict(self.buffers)
+        return named | ({} if self.target is None else self.target.to_arrays()) | dict(self.buffers)
 
     @property
     def input_meaning(self) -> str:
@@ -116,6 +125,8 @@ class Network:
             "sigmoid": "an independent sigmoid for each class",
             "linear": "the value itself",
         }
+        if self.target is not None:
+            last["linear"] = "the value * target.spread + target.shift, in float64"
         steps = [] if self.scaling is None else ["x = (x - scaling.shift) * scaling.factor"]
         if self.scaling_dtype != self.dtype:
             steps.append(f"x = {self.dtype}(x)")
@@ -131,6 +142,7 @@ class Network:
         feature; categorical: an indicator for each of its categories; vector: a feature for each element), the number
         of its features, its categories and what replaces missing values.
         """
+        target = {} if self.target is None else {"target": asdict(self.target)}
         return {
             "format_version": FORMAT_VERSION,
             "widths": list(self.widths),
@@ -143,4 +155,5 @@ class Network:
             "feature_names": list(self.feature_names),
             "columns": columns_to_json(self.columns),
             "classes": list(self.classes),
+            **target,
         }

@@ -48,6 +48,8 @@ def usage(network: Network, name: str) -> str:
     lines.append(f'z = x @ model["layer{last}.weight"] + model["layer{last}.bias"]')
     if network.output == "linear":
         lines.append("prediction = z[:, 0]")
+        if network.target is not None:
+            lines.append('prediction = prediction.astype(np.float64) * model["target.spread"] + model["target.shift"]')
     elif network.output == "sigmoid":
         lines.append("probabilities = (1 + np.tanh(z / 2)) / 2")
     else:

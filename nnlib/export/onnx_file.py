@@ -92,7 +92,13 @@ def _nodes(network: Network) -> Iterator[onnx.NodeProto]:
             yield helper.make_node(_ACTIVATIONS[network.activation], [value], [f"a{index}"])
             value = f"a{index}"
     if network.output == "linear":
-        yield helper.make_node("Squeeze", [value, "columns"], ["prediction"])
+        if network.target is None:
+            yield helper.make_node("Squeeze", [value, "columns"], ["prediction"])
+            return
+        yield helper.make_node("Squeeze", [value, "columns"], ["value"])
+        yield helper.make_node("Cast", ["value"], ["wide"], to=_kind(network.output_dtype))
+        yield helper.make_node("Mul", ["wide", "target.spread"], ["spread"])
+        yield helper.make_node("Add", ["spread", "target.shift"], ["prediction"])
         return
     if network.output == "softmax":
         yield helper.make_node("Softmax", [value], ["probabilities"], axis=1)
@@ -103,7 +109,7 @@ def _nodes(network: Network) -> Iterator[onnx.NodeProto]:
 
 def _outputs(network: Network) -> list[onnx.ValueInfoProto]:
     if network.output == "linear":
-        return [helper.make_tensor_value_info("prediction", _kind(network.dtype), ["rows"])]
+        return [helper.make_tensor_value_info("prediction", _kind(network.output_dtype), ["rows"])]
     return [
         helper.make_tensor_value_info("probabilities", _kind(network.dtype), ["rows", network.widths[-1]]),
         helper.make_tensor_value_info("label", onnx.TensorProto.INT64, ["rows"]),

@@ -44,4 +44,7 @@ def usage(network: Network, name: str) -> str:
         "sigmoid": "    probabilities = torch.sigmoid(net(x))",
         "linear": "    prediction = net(x)[:, 0]",
     }
-    return "\n".join([*lines, last_line[network.output]])
+    lines.append(last_line[network.output])
+    if network.target is not None:
+        lines.append('prediction = prediction.double() * model["target.spread"] + model["target.shift"]')
+    return "\n".join(lines)

@@ -79,10 +79,12 @@ class Prediction:
     def identity(self) -> str:
         """The hash of all that decides the predictions, but for the shard and the numerics."""
         model, trained_on = self.model, self.model.spec.dataset
+        stored = model.trial.to_json()
         facts = {
             "weights": model_digest([model.state]),
             "model": stable_values(model.spec.settings(model.trial))["model"],
-            "scaler": model.trial.to_json()["scaler"],
+            "scaler": stored["scaler"],
+            **({"target": stored["target"]} if "target" in stored else {}),
             "x": [trained_on.x_dtype, trained_on.x_scale, trained_on.x_offset],
             "classes": list(trained_on.classes),
             "dataset": self.dataset.fingerprint,

@@ -16,7 +16,7 @@ from nnlib.data.feature_converter import Converter
 from nnlib.inference.model_input import model_input
 from nnlib.run.directory import RunDirectory
 from nnlib.run.spec import JobSpec, Trial
-from nnlib.training.learner import load_learner
+from nnlib.training.build_learner import load_learner
 
 _INTEGER = re.compile("0|-?[1-9][0-9]{0,19}")
 
@@ -120,7 +120,7 @@ class Predictor:
         scale, offset = (dataset.x_scale, dataset.x_offset) if stored else (1.0, 0.0)
         self._is_wide = dataset.x_dtype == "float64"
         self._convert = Converter(scale, offset, model.trial.scaler, model.weights.dtype, is_wide=self._is_wide)
-        self._learner = load_learner(model.spec.model(model.trial), model.state)
+        self._learner = load_learner(model.spec.model(model.trial), model.state, model.trial.target)
 
     def outputs(self, x: Array) -> Array:
         """Compute the outputs, shape (n, outputs), of at most `CHUNK_ROWS` rows (n, features). A copy."""

@@ -14,7 +14,7 @@ from nnlib.data.worker_data import WorkerData
 from nnlib.evaluation.statistics import Confused
 from nnlib.inference.trained_model import TrainedModel
 from nnlib.report.collect import Series
-from nnlib.training.learner import load_learner
+from nnlib.training.build_learner import load_learner
 
 LOOKED_AT = 50_000
 """Test rows that are predicted for pictures and scatter plots, at most."""
@@ -88,7 +88,7 @@ def _predicted(series: Series) -> Iterator[tuple[Array, Array, Array, Array]]:
     """Yield feature values, outputs, targets and ids of the first trial's test rows, in chunks that are used again."""
     spec, trial = series.run.spec, series.trials[0]
     state = TrainedModel.load(series.run.directory.address, trial=trial.index).state
-    learner = load_learner(spec.model(trial), state)
+    learner = load_learner(spec.model(trial), state, trial.target)
     memory = spec.config.runtime.memory_mb << 20
     shards = range(len(spec.dataset.shards))
     with WorkerData(spec.dataset, (), shards, memory_bytes=memory, extra_columns=spec.extra_columns) as data:

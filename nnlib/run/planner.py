@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -20,15 +20,18 @@ from nnlib.data.shard_reader import label_chunks
 from nnlib.data.spelling import UNKNOWN, NameIndex
 from nnlib.data.split.counts import SplitCounts, count_parts
 from nnlib.data.split.fitting import fit_split_rules
+from nnlib.data.target_scaling import TargetScaler, fit_target_scalers
 from nnlib.run.spec import JobSpec, Trial, WorkerPlan, assign_shards
 
 
 def make_spec(config: Config, dataset: Dataset) -> tuple[JobSpec, list[WorkerPlan]]:
     """The job spec (scaling not yet fitted) and a line of the plan per worker.
 
-    Reads the labels of the dataset three times (two to find the splits, one to count), never its features.
-    Raises `ConfigError` where a worker would have nothing to train on.
+    Reads the labels of the dataset three times (two to find the splits, one to count), a fourth time to scale targets;
+    never its features. ``data.target_scale: auto`` becomes what it means for the dataset. Raises `ConfigError` where a
+    worker would have nothing to train on.
     """
+    config = with_target_scale(config, dataset)
     plans = assign_shards([shard.rows for shard in dataset.shards], config.workers)
     classes = len(dataset.classes) if dataset.task == "classification" else None
     columns = tuple(name for name in (config.split.column, config.split.group) if name is not None)
@@ -45,10 +48,14 @@ def make_spec(config: Config, dataset: Dataset) -> tuple[JobSpec, list[WorkerPla
     keys = [(seed, fold) for seed in config.split.seeds for fold in range(max(config.split.folds, 1))]
     rules = fit_split_rules(labels, config.split, keys, seed=config.seed, classes=classes, folds=config.split.folds)
     counts = count_parts(labels, rules, shards=len(dataset.shards), classes=classes)
+    targets: dict[str, list[TargetScaler | None]] = {"none": [None] * len(rules)}
     trials: list[Trial] = []
     for overrides in combinations(config.sweep):
         settings = Config.model_validate(applied({**config.model_dump(mode="json"), "sweep": {}}, overrides))
-        for (seed, fold), rule, count in zip(keys, rules, counts, strict=True):
+        kind = _target_scaling(settings, dataset)
+        if kind not in targets:
+            targets[kind] = list(fit_target_scalers(labels, rules))
+        for (seed, fold), rule, count, target in zip(keys, rules, counts, targets[kind], strict=True):
             rows = _train_rows(settings, plans, count, seed)
             samples = [sample_size(number, settings.sampling.fraction) for number in rows]
             shared = settings.sampling.streams == "shared"
@@ -64,12 +71,31 @@ def make_spec(config: Config, dataset: Dataset) -> tuple[JobSpec, list[WorkerPla
                     validation_rows=tuple(_per_worker(plans, count.validation)),
                     test_rows=tuple(_per_worker(plans, count.test)),
                     class_weights=_class_weights(settings, dataset, count),
+                    target=target,
                 )
             )
     spec = JobSpec(config, dataset, tuple(trials))
     _check_stop(spec)
     _check_memory(spec)
     return spec, plans
+
+
+def with_target_scale(config: Config, dataset: Dataset) -> Config:
+    """Return the configuration with ``data.target_scale: auto`` replaced by what it means for the dataset.
+
+    Raises `ConfigError` for a scaling of classes.
+    """
+    kind = _target_scaling(config, dataset)
+    return config.model_copy(update={"data": config.data.model_copy(update={"target_scale": kind})})
+
+
+def _target_scaling(config: Config, dataset: Dataset) -> Literal["none", "standard"]:
+    kind = config.data.target_scaling(dataset.task)
+    if kind == "standard" and dataset.task == "classification":
+        raise ConfigError(
+            "the targets are classes: only numbers can be scaled", hint="auto or none", key="data.target_scale"
+        )
+    return kind
 
 
 def _check_stop(spec: JobSpec) -> None:

@@ -26,6 +26,7 @@ from nnlib.core.seeds import Purpose, generator
 from nnlib.data.dataset import Dataset
 from nnlib.data.scaling import Scaler
 from nnlib.data.split.rule import SplitRule
+from nnlib.data.target_scaling import TargetScaler
 from nnlib.models import build_model
 from nnlib.models.protocol import Model
 from nnlib.optim import build_optimizer
@@ -37,7 +38,8 @@ class Trial:
 
     ``overrides`` are the dotted keys in which its configuration differs from the run's (a sweep). ``train_rows`` and
     ``test_rows`` are counts per worker (of the rows it trains on, of the rows it scores); ``objective_rows`` is m of
-    the L2 term: the rows that all workers' samples of a round hold together.
+    the L2 term: the rows that all workers' samples of a round hold together. ``scaler`` scales features, ``target`` a
+    regression's targets.
     """
 
     index: int
@@ -51,6 +53,7 @@ class Trial:
     scaler: Scaler | None = None
     fold: int = 0
     overrides: Mapping[str, Any] = field(default_factory=dict)
+    target: TargetScaler | None = None
 
     def label(self) -> str:
         """Name it for people: its split, its fold and its swept keys, where there are any."""
@@ -58,7 +61,8 @@ class Trial:
         return f"split {self.split}{f', fold {self.fold}' if self.fold else ''}{swept}"
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as JSON-able data."""
+        """Return it as JSON-able data. A trial that does not scale its targets is written as before there was that."""
+        target = {} if self.target is None else {"target": arrays_to_json(self.target.to_arrays())}
         return {
             "index": self.index,
             "split": self.split,
@@ -71,6 +75,7 @@ class Trial:
             "test_rows": list(self.test_rows),
             "class_weights": None if self.class_weights is None else list(self.class_weights),
             "scaler": None if self.scaler is None else arrays_to_json(self.scaler.to_arrays()),
+            **target,
         }
 
     @classmethod
@@ -88,6 +93,7 @@ class Trial:
             test_rows=tuple(data["test_rows"]),
             class_weights=None if data["class_weights"] is None else tuple(data["class_weights"]),
             scaler=None if data["scaler"] is None else Scaler.from_arrays(arrays_from_json(data["scaler"])),
+            target=TargetScaler.from_arrays(arrays_from_json(data.get("target", {}))),
         )
 
 

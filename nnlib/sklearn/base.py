@@ -17,9 +17,10 @@ from nnlib.core.layout import ModelState, aligned_empty
 from nnlib.data.feature_converter import Converter
 from nnlib.data.importing.raw_rows import CHUNK_ROWS
 from nnlib.data.scaling import Scaler
+from nnlib.data.target_scaling import TargetScaler
 from nnlib.models.protocol import Model
 from nnlib.sklearn.fitting import PARAMETERS, configuration, train_arrays
-from nnlib.training.learner import load_learner
+from nnlib.training.build_learner import load_learner
 
 PARAMETERS_DOC = """\
 hidden_layer_sizes : array-like of int, default=(100,)
@@ -97,6 +98,7 @@ class NNJobsEstimator(BaseEstimator):  # type: ignore[misc]
     coefs_: list[Array]
     intercepts_: list[Array]
     scaler_: Scaler | None
+    target_scaler_: TargetScaler | None
     n_iter_: int
     loss_curve_: list[float]
     loss_: float | None
@@ -161,8 +163,13 @@ class NNJobsEstimator(BaseEstimator):  # type: ignore[misc]
                 f"validation_fraction={self.validation_fraction} of n_samples={len(X)} holds out no row to stop by"
             )
         values = self._values(epochs, classes) | {"seed": self._seed(epochs_before)}
+        target = self.target_scaler_ if go_on else None
         if go_on:  # by the scaling the weights are made for, not by one fitted anew on these rows
-            values["data.scale"] = "none"
+            values["data.scale"] = values["data.target_scale"] = "none"
+            if target is not None:
+                y = target.scale(y)
+                if self.early_stopping:
+                    values[PARAMETERS["tol"]] = self.tol / target.loss_factor
             X = self._converter(self._model.layout.dtype if self._x_dtype == "float64" else "float32")(
                 X.astype(self._x_dtype, copy=False)
             )
@@ -180,8 +187,10 @@ class NNJobsEstimator(BaseEstimator):  # type: ignore[misc]
         self.coefs_ = [arrays[entry.name].copy() for entry in entries if entry.decays]
         self.intercepts_ = [arrays[entry.name].copy() for entry in entries if not entry.decays]
         self.scaler_ = self.scaler_ if go_on else fitted.scaler
+        self.target_scaler_ = target if go_on else fitted.target
         self._x_dtype = self._x_dtype if go_on else fitted.x_dtype
-        self.loss_curve_ = [*self.loss_curve_, *fitted.losses] if go_on else fitted.losses
+        losses = [loss * target.loss_factor for loss in fitted.losses] if target is not None else fitted.losses
+        self.loss_curve_ = [*self.loss_curve_, *losses] if go_on else losses
         self.loss_ = self.loss_curve_[-1] if self.loss_curve_ else None
         self.n_iter_ = epochs_before + fitted.epochs
         self.model_sha256_ = fitted.sha256
@@ -229,7 +238,7 @@ class NNJobsEstimator(BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self)
         X = validate_data(self, with_names(X), dtype=np.dtype(self._x_dtype), reset=False)
         convert = self._converter(self._model.layout.dtype)
-        learner = load_learner(self._model, ModelState(self._flat()))
+        learner = load_learner(self._model, ModelState(self._flat()), self.target_scaler_)
         chunks = (X[start : start + CHUNK_ROWS] for start in range(0, len(X), CHUNK_ROWS))
         return np.concatenate([learner.outputs(convert(chunk)).copy() for chunk in chunks])
 

@@ -20,9 +20,11 @@ from nnlib.config.schema import Config
 from nnlib.core.arrays import Array
 from nnlib.core.errors import DataError, DivergedError, UsageError
 from nnlib.core.events import Event, Listener, RoundDone, ignore
+from nnlib.core.notes import listening
 from nnlib.core.scratch import scratch_folder
 from nnlib.data.importing.import_dataset import from_arrays
 from nnlib.data.scaling import Scaler
+from nnlib.data.target_scaling import TargetScaler
 from nnlib.inference.trained_model import TrainedModel
 from nnlib.models.protocol import Model
 from nnlib.run.directory import RunDirectory
@@ -43,6 +45,7 @@ PARAMETERS: dict[str, str] = {
     "tol": "train.stop.min_delta",
     "class_weight": "train.class_weights",
     "scale": "data.scale",
+    "target_scale": "data.target_scale",
     "workers": "workers",
     "runner": "runtime.runner",
     "random_state": "seed",
@@ -61,6 +64,7 @@ class Fitted:
     model: Model
     weights: Array
     scaler: Scaler | None
+    target: TargetScaler | None
     losses: list[float]
     epochs: int
     sha256: str
@@ -118,15 +122,16 @@ def train_arrays(
             }
         )
         try:
-            from_arrays(
-                X,
-                y,
-                config.data.path,
-                shards=config.workers,
-                dtype="auto",
-                task="regression" if classes is None else "classification",
-                classes=tuple(map(str, range(classes or 0))),
-            )
+            with listening(_ignore):  # notes are about files
+                from_arrays(
+                    X,
+                    y,
+                    config.data.path,
+                    shards=config.workers,
+                    dtype="auto",
+                    task="regression" if classes is None else "classification",
+                    classes=tuple(map(str, range(classes or 0))),
+                )
             result = train(config, start_from=None if start is None else [start], listen=listen)
         except (UsageError, DataError, DivergedError) as error:
             raise ValueError(str(error)) from error
@@ -142,11 +147,16 @@ def train_arrays(
             model,
             trained.weights,
             trained.trial.scaler,
+            trained.trial.target,
             losses,
             epochs,
             result.model_sha256,
             trained.spec.dataset.x_dtype,
         )
+
+
+def _ignore(text: str) -> None:
+    """Take no notice of a note."""
 
 
 def _history(run: str) -> tuple[list[float], int]:

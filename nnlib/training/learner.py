@@ -17,7 +17,6 @@ from nnlib.config.schema import Config
 from nnlib.core.arrays import Array, Vector
 from nnlib.core.errors import ConfigError
 from nnlib.core.layout import Layout, ModelState
-from nnlib.core.named_object import load_named
 from nnlib.data.batches import Batch
 from nnlib.models.protocol import Model
 from nnlib.run.spec import Trial
@@ -56,7 +55,8 @@ class Trained(NamedTuple):
 class Learner(Protocol):
     """A model with its numbers and its local optimizer. Serves one thread at a time.
 
-    ``x`` has shape (b, features) in the model's dtype, C order; ``y`` has shape (b,): class indices, or targets.
+    ``x`` has shape (b, features) in the model's dtype, C order; ``y`` has shape (b,): class indices, or targets, which
+    are scaled where the trial scales them: `TargetLearner` does that around a learner of any kind.
     """
 
     @property
@@ -127,20 +127,6 @@ class LearnerFactory(Protocol):
     def __call__(self, model: Model, setup: TrainingSetup | None) -> Learner:
         """Build a learner of ``model``; it takes memory when numbers are loaded."""
         ...
-
-
-def build_learner(model: Model, setup: TrainingSetup | None = None) -> Learner:
-    """Build the learner that a model names; memory is taken when numbers are loaded. Without ``setup`` it scores and
-    predicts only."""
-    factory: LearnerFactory = load_named(model.learner)
-    return factory(model, setup)
-
-
-def load_learner(model: Model, state: ModelState) -> Learner:
-    """Build a learner that scores and predicts with the numbers of ``state``."""
-    learner = build_learner(model)
-    learner.load(state)
-    return learner
 
 
 def gradient_learner(learner: Learner) -> GradientLearner:

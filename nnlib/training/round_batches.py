@@ -19,7 +19,8 @@ from nnlib.run.spec import Trial
 class RoundBatches:
     """One round's sample of a worker's training rows: epochs of mini-batches, or passes over fixed chunks.
 
-    Each batch and chunk that was used counts as a sign of life (`nnlib.core.liveness.heartbeat`).
+    Targets are scaled where the trial scales them. Each batch and chunk that was used counts as a sign of life
+    (`nnlib.core.liveness.heartbeat`).
     """
 
     def __init__(self, sample: Sample, config: Config, trial: Trial, stream: int) -> None:
@@ -49,7 +50,7 @@ class RoundBatches:
         )
         window_rows, batch_size = config.sampling.window_rows, config.train.batch_size
         for batch in self._sample.batches(rng, window_rows=window_rows, batch_size=batch_size):
-            yield batch
+            yield self._scaled(batch)
             heartbeat()
 
     def chunks(self) -> Iterator[Batch]:
@@ -65,7 +66,12 @@ class RoundBatches:
             size = self.rows * first.x.shape[1] * first.x.itemsize
             self._fits = size <= self._config.runtime.memory_mb << 20
         if not self._fits:
-            return self._sample.chunks(CHUNK_ROWS)
+            return map(self._scaled, self._sample.chunks(CHUNK_ROWS))
         if self._held is None:
-            self._held = [Batch(*(array.copy() for array in batch)) for batch in self._sample.chunks(CHUNK_ROWS)]
+            chunks = self._sample.chunks(CHUNK_ROWS)
+            self._held = [self._scaled(Batch(*(array.copy() for array in batch))) for batch in chunks]
         return self._held
+
+    def _scaled(self, batch: Batch) -> Batch:
+        target = self._trial.target
+        return batch if target is None else batch._replace(y=target.scale(batch.y))

@@ -15,7 +15,8 @@ from nnlib.core.layout import ModelState
 from nnlib.data.worker_data import WorkerData
 from nnlib.run.checkpoint import Checkpoint, TrialState
 from nnlib.run.spec import JobSpec, WorkerPlan, partial_layout
-from nnlib.training.learner import TrainingSetup, build_learner
+from nnlib.training.build_learner import build_learner
+from nnlib.training.learner import TrainingSetup
 from nnlib.training.local_result import LocalResult, RoundStart
 from nnlib.training.local_training import local_training
 from nnlib.training.worker_record import WorkerRecord

@@ -10,7 +10,8 @@ from nnlib.core.errors import MismatchError
 from nnlib.core.layout import Layout
 from nnlib.data.worker_data import TrialData, WorkerData
 from nnlib.run.spec import JobSpec, Trial, partial_layout
-from nnlib.training.learner import Learner, TrainingSetup, build_learner
+from nnlib.training.build_learner import build_learner
+from nnlib.training.learner import Learner, TrainingSetup
 from nnlib.training.round_batches import RoundBatches
 
 

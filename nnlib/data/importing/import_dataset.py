@@ -21,7 +21,7 @@ import pyarrow as pa
 from nnlib.core.errors import UsageError
 from nnlib.data.dataset import Dataset
 from nnlib.data.dataset_output import DatasetOutput, dataset_output
-from nnlib.data.importing.column_choice import ColumnChoice, choose_columns
+from nnlib.data.importing.column_choice import choose_columns
 from nnlib.data.importing.format_registry import open_tables
 from nnlib.data.importing.formats.arrays import ArrayColumn, array_table
 from nnlib.data.importing.formats.table import Table
@@ -31,13 +31,10 @@ from nnlib.data.importing.local_copies import local_copies
 from nnlib.data.importing.partitioner import ShardPartitioner, encode_rows
 from nnlib.data.importing.source_files import input_addresses
 from nnlib.data.importing.spill_buffer import SpillBuffer
-from nnlib.data.importing.survey import Survey, survey_tables
+from nnlib.data.importing.survey import survey_tables
 from nnlib.data.shard_writer import write_manifest, write_shards
 from nnlib.storage import Storage, storage
 from nnlib.storage.outputs import refuse_overlap
-
-Note = Callable[[str], None]
-"""Called with a line about what the import decided, for the user."""
 
 Progress = Callable[[int, int | None], None]
 """Called with the number of rows done and the number of all rows (None while it is not known)."""
@@ -48,7 +45,6 @@ def import_dataset(
     output: str,
     options: ImportOptions,
     progress: Progress | None = None,
-    note: Note = lambda text: None,
 ) -> Dataset:
     """Import files of one format, or one built-in dataset, to the address ``output``.
 
@@ -61,7 +57,7 @@ def import_dataset(
         dataset_output(storage(output), options.shards, overwrite=options.overwrite) as target,
         local_copies(sources) as paths,
     ):
-        return _import(open_tables(paths, options.reading), target, output, options, progress, note)
+        return _import(open_tables(paths, options.reading), target, output, options, progress)
 
 
 def from_arrays(X: npt.ArrayLike, y: npt.ArrayLike, output: str, **options: Any) -> Dataset:
@@ -80,12 +76,11 @@ def import_tables(
     output: str,
     options: ImportOptions,
     progress: Progress | None = None,
-    note: Note = lambda text: None,
 ) -> Dataset:
     """Import opened tables with the same columns to the address ``output``. Raises as `import_dataset` does."""
     options.check()
     with dataset_output(storage(output), options.shards, overwrite=options.overwrite) as target:
-        return _import(tables, target, output, options, progress, note)
+        return _import(tables, target, output, options, progress)
 
 
 def _import(
@@ -94,7 +89,6 @@ def _import(
     output: str,
     options: ImportOptions,
     progress: Progress | None,
-    note: Note,
 ) -> Dataset:
     files = target.files
     choice = choose_columns(tables[0], options)
@@ -110,7 +104,6 @@ def _import(
             surveyed.clear()
             survey_tables(tables, replace(choice, dtype="float64"), surveyed)
         plan = make_plan(tables[0], choice, survey, options)
-        say_float64(survey, choice, note)
         partitioner = ShardPartitioner(plan)
         partitioner.partition(encode_rows(surveyed, plan, survey.origins), partitions)
         with target.replacing():
@@ -128,14 +121,6 @@ def _import(
             dataset = plan.dataset(output, written)
             write_manifest(files, dataset)
     return dataset
-
-
-def say_float64(survey: Survey, choice: ColumnChoice, note: Note) -> None:
-    """Say which features made the dataset store float64, if any did."""
-    names = survey.wide_features(choice)
-    if names:
-        shown = ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
-        note(f"features are stored as float64: float32 would merge different values of {shown} (--dtype float32 does)")
 
 
 def _buffer_folder(files: Storage) -> Path | None:

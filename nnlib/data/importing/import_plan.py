@@ -129,6 +129,9 @@ def make_plan(table: Table, choice: ColumnChoice, survey: Survey, options: Impor
     names_classes = bool(options.by_label or options.label_map or options.classes)
     if options.task == "auto" and not names_classes and (doubt := survey.label.doubt_of(task)):
         note(doubt)
+    if names := survey.wide_features(choice):
+        shown = ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+        note(f"features are stored as float64: float32 would merge different values of {shown} (--dtype float32 does)")
     if task == "regression" and (options.by_label or options.label_map):
         raise UsageError("--by-label and --map-label need classes, but the target is numeric (--task regression)")
     encoding = _encoding(table, choice, survey, task, options)
