@@ -340,8 +340,11 @@ def test_bad_rows_to_predict(name: str, capsys: Capture) -> None:
 def test_places_that_cannot_be_written(capsys: Capture) -> None:
     assert main([*TRAIN, "--quiet"]) == 0
     refused(capsys, 4, "predict", "run", "d", "-o", "c.yaml/p.parquet", says=("c.yaml", "cannot write"))
-    refused(capsys, 4, "train", "c.yaml", "--run-dir", "c.yaml", says=("c.yaml",))
-    refused(capsys, 4, "train", "c.yaml", "--run-dir", "c.yaml/run", says=("c.yaml",))
+    refused(capsys, 2, "train", "c.yaml", "--run-dir", "c.yaml", says=("is the input, c.yaml",))
+    refused(capsys, 2, "train", "c.yaml", "--run-dir", "c.yaml/run", says=("lies in an input, c.yaml",))
+    Path("file").write_text("x")
+    refused(capsys, 4, "train", "c.yaml", "--run-dir", "file", says=("file",))
+    refused(capsys, 4, "train", "c.yaml", "--run-dir", "file/run", says=("file",))
     refused(capsys, 4, "data", "import", "iris", "-o", "c.yaml", says=("c.yaml",))
     refused(capsys, 2, "train", "c.yaml", "--run-dir", "run", says=("--resume", "--from"))
     refused(capsys, 2, "train", "c.yaml", "--from", "run@7", "--run-dir", "b", says=("round 7", "kept: 0, 1, 2"))
