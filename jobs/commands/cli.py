@@ -14,7 +14,7 @@ from nnlib.core.named_object import load_named
 COMMANDS = {
     "train": ("jobs.commands.train:train", "Train the experiment that a configuration file describes."),
     "evaluate": ("jobs.commands.evaluate:evaluate", "Compare numbers of workers over all splits, in one command."),
-    "predict": ("jobs.commands.predict:predict", "Apply a trained model to a dataset, a Parquet or a CSV file."),
+    "predict": ("jobs.commands.predict:predict", "Apply a trained model to a dataset or to a file."),
     "report": ("jobs.commands.report:report", "Write a page about a run, or comparing several, with figures."),
     "export": ("jobs.commands.export:export", "Write a trained model as ONNX, npz or safetensors, with a model card."),
     "scale": ("jobs.commands.scale:scale", "Measure the training on 1, 2, 4 ... workers."),
@@ -77,8 +77,8 @@ class LazyGroup(click.Group):
 def cli(debug: bool) -> None:
     """Train neural networks as MapReduce jobs: mappers train, reducers average the weights.
 
-    Exit codes: 0 done, 2 wrong usage or configuration, 3 bad data, 4 a job, the cluster or the storage failed,
-    5 training diverged, 130 interrupted.
+    Exit codes: 0 done, 2 wrong usage or configuration, 3 bad data, 4 a job, the cluster, the storage or writing the
+    output failed, 5 training diverged, 130 interrupted (Ctrl-C, SIGTERM, or the terminal was closed).
     """
 
 

@@ -43,17 +43,17 @@ def _shared(command: Callable[..., None]) -> Callable[..., None]:
         "--dir",
         "folder",
         type=_Folder(file_okay=False, path_type=Path),
-        help="The cluster's folder [default: $NNJOBS_CLUSTER, else cluster in the cache folder].",
+        help="The cluster's folder. [default: $NNJOBS_CLUSTER, else cluster in the cache folder]",
     )(json_option(command))
 
 
 @cluster.command()
 @_shared
 @click.option(
-    "--memory", type=click.IntRange(1), metavar="MB", help=f"Memory for containers [default: as before, {MEMORY_MB}]."
+    "--memory", type=click.IntRange(1), metavar="MB", help=f"Memory for containers. [default: as before, {MEMORY_MB}]"
 )
 @click.option(
-    "--vcores", type=click.IntRange(1), metavar="N", help=f"Vcores for containers [default: as before, {VCORES}]."
+    "--vcores", type=click.IntRange(1), metavar="N", help=f"Vcores for containers. [default: as before, {VCORES}]"
 )
 def start(folder: Path | None, as_json: bool, memory: int | None, vcores: int | None) -> None:
     """Start the cluster and wait until it is ready. One that was stopped goes on with its data."""

@@ -51,9 +51,19 @@ def _output(command: Callable[..., None]) -> Callable[..., None]:
         click.option(
             "--row-group-rows", type=click.IntRange(1, 10**9), help="Rows of a row group. [default: about 4 MiB]"
         ),
-        click.option("--seed", type=click.IntRange(0), default=0, show_default=True),
         click.option(
-            "--dtype", type=click.Choice(["auto", "float32", "float64", "uint8"]), default="auto", show_default=True
+            "--seed",
+            type=click.IntRange(0),
+            default=0,
+            show_default=True,
+            help="Decides what chance decides: the rows' order.",
+        ),
+        click.option(
+            "--dtype",
+            type=click.Choice(["auto", "float32", "float64", "uint8"]),
+            default="auto",
+            show_default=True,
+            help="Type of stored features. auto: uint8 for bytes, float64 where float32 would merge values, else float32.",
         ),
         click.option("--shards", type=click.IntRange(1, 99_999), default=1, show_default=True, help="Files to write."),
         click.option("-o", "--output", required=True, metavar="URI", help="Where the dataset goes: a directory."),
@@ -77,7 +87,8 @@ def _output(command: Callable[..., None]) -> Callable[..., None]:
               help="Missing values: refuse them, or fill in the column's mean.")  # fmt: skip
 @click.option("--unknown-category", type=click.Choice(["error", "ignore"]), default="error", show_default=True,
               help="A category first seen in prediction: refuse it, or take it for none of the known.")  # fmt: skip
-@click.option("--task", type=click.Choice(["auto", "classification", "regression"]), default="auto", show_default=True)
+@click.option("--task", type=click.Choice(["auto", "classification", "regression"]), default="auto", show_default=True,
+              help="What the label is. auto: by its values.")  # fmt: skip
 @click.option("--by-label", is_flag=True, help="Sort rows by label into the shards, unshuffled.")
 @click.option("--map-label", multiple=True, metavar="OLD=NEW", help="Rename a label (10=0); may be repeated.")
 @click.option("--shape", metavar="AxB", help="Shape of a row, for images. [default: as in the source]")
@@ -118,11 +129,11 @@ def import_command(sources: tuple[str, ...], job: JobOptions, reading: ReadingCh
 @_output
 @click.option("--kind", type=click.Choice(["digits", "blobs"]), default="digits", show_default=True,
               help="Jittered MNIST digits, or Gaussian blobs.")  # fmt: skip
-@click.option("--rows", type=click.IntRange(1, 10**12), required=True)
+@click.option("--rows", type=click.IntRange(1, 10**12), required=True, help="Rows to make.")
 @click.option(
     "--features", type=click.IntRange(1, 1 << 20), help="digits: 784 (default) or 400; blobs: any. [default: 20]"
 )
-@click.option("--classes", type=click.IntRange(2, 65_536), default=10, show_default=True)
+@click.option("--classes", type=click.IntRange(2, 65_536), default=10, show_default=True, help="Classes to make.")
 def synth(**chosen: Any) -> None:
     """Make a dataset of any size."""
     from nnlib.data.synthetic import SynthOptions, synthesize
@@ -151,7 +162,7 @@ def info(address: str, as_json: bool) -> None:
 @data.command()
 @click.argument("address", metavar="DATASET")
 def verify(address: str) -> None:
-    """Read a whole dataset and check hashes, counts, labels, values and row ids."""
+    """Check a dataset, all of it: hashes, counts, labels, values and row ids."""
     from nnlib.data.dataset import Dataset
     from nnlib.data.dataset_check import verify as find_problems
 

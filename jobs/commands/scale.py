@@ -21,10 +21,22 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("config_path", metavar="CONFIG", type=click.Path(dir_okay=False))
-@click.option("--workers", default="1,2,4,8", show_default=True, help="Numbers of workers; 1 is always measured.")
+@click.option(
+    "--workers",
+    default="1,2,4,8",
+    show_default=True,
+    metavar="COUNTS",
+    help="Numbers of workers; 1 is always measured.",
+)
 @configuration_options
 @click.option("-o", "--output", metavar="URI", help="Where runs and results are kept. [default: runs/NAME-scale]")
-@click.option("--repeat", type=click.IntRange(1, 100), default=1, help="Runs of each number; the median counts.")
+@click.option(
+    "--repeat",
+    type=click.IntRange(1, 100),
+    default=1,
+    show_default=True,
+    help="Runs of each number; the median counts.",
+)
 @json_option
 def scale(
     config_path: str,

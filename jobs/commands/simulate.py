@@ -32,20 +32,23 @@ def _with_cluster_options(function: Any) -> Any:
     """Add the options that describe the cluster of the predicted run."""
     for option in reversed(
         (
-            click.option("--slots", type=click.IntRange(1, 100_000), help="Tasks at once [default: this machine's]."),
+            click.option("--slots", type=click.IntRange(1, 100_000),
+                         help="Tasks that run at once. [default: as many as here]"),
             click.option("--bandwidth", type=click.FloatRange(0, min_open=True), metavar="MB/S",
-                         help="Of each machine's link [default: no network]."),
-            click.option("--latency", type=click.FloatRange(0), default=0.0, metavar="SECONDS", help="Of a message."),
+                         help="Speed of each machine's network. [default: takes no time]"),
+            click.option("--latency", type=click.FloatRange(0), default=0.0, metavar="SECONDS",
+                         help="Delay of a message. [default: 0]"),
             click.option("--job-seconds", type=click.FloatRange(0),
-                         help="Of a job, besides its tasks [default: measured]."),
+                         help="Time of a job, besides its tasks. [default: measured]"),
             click.option("--dispatch-seconds", type=click.FloatRange(0),
-                         help="What the driver does for each task, one after another [default: measured]."),
-            click.option("--task-seconds", type=click.FloatRange(0), help="To start a task on its slot [default: 0]."),
+                         help="Time of the driver for each task, one after another. [default: measured]"),
+            click.option("--task-seconds", type=click.FloatRange(0), help="Time to start a task. [default: 0]"),
             click.option("--stragglers", type=click.FloatRange(0, 3), default=0.0, metavar="SIGMA",
-                         help="Of a lognormal factor on every task's time."),
+                         help="How much tasks differ in time: sigma of a lognormal factor. [default: 0]"),
             click.option("--failures", type=click.FloatRange(0, 0.99), default=0.0, metavar="P",
-                         help="Probability that an attempt of a task dies."),
-            click.option("--seed", type=click.IntRange(0), default=0, help="Of stragglers and failures."),
+                         help="Probability that an attempt of a task fails. [default: 0]"),
+            click.option("--seed", type=click.IntRange(0), default=0,
+                         help="Seed of --stragglers and --failures. [default: 0]"),
         )
     ):  # fmt: skip
         function = option(function)
@@ -57,10 +60,12 @@ def _with_cluster_options(function: Any) -> Any:
 @click.option("--workers", default="1..1024", show_default=True, help="Numbers of workers: 1,2,4,8 or 1..1024.")
 @configuration_options
 @_with_cluster_options
-@click.option("--seconds", type=click.FloatRange(1), default=30.0, show_default=True, help="For the calibration.")
+@click.option(
+    "--seconds", type=click.FloatRange(1), default=30.0, show_default=True, help="Time that the measurement may take."
+)
 @click.option("--calibrate-on", type=click.IntRange(2), metavar="N", help="Calibrate on 1 and N workers.")
 @click.option("--check", metavar="COUNTS", help="Measure whole runs of these numbers too: predicted against measured.")
-@click.option("-o", "--output", metavar="URI", help="Where runs of --check are kept [default: runs/NAME-check].")
+@click.option("-o", "--output", metavar="URI", help="Where runs of --check are kept. [default: runs/NAME-check]")
 @json_option
 def simulate(
     config_path: str,
