@@ -63,7 +63,7 @@ def _output(command: Callable[..., None]) -> Callable[..., None]:
             type=click.Choice(["auto", "float32", "float64", "uint8"]),
             default="auto",
             show_default=True,
-            help="Type of stored features. auto: uint8 for bytes, float64 where float32 would merge values, else float32.",
+            help="Stored type. auto: uint8 for pixels, float64 where float32 would merge values, else float32.",
         ),
         click.option("--shards", type=click.IntRange(1, 99_999), default=1, show_default=True, help="Files to write."),
         click.option("-o", "--output", required=True, metavar="URI", help="Where the dataset goes: a directory."),
