@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from abc import ABC, abstractmethod
 from concurrent.futures import ThreadPoolExecutor
@@ -9,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from nnlib.core.errors import StorageError
+from nnlib.core.errors import StorageError, UsageError
 from nnlib.storage import Storage
+from nnlib.storage.output_folder import MARKER, NOTHING, FolderContent, claimed_folder, delete_content
 
 NAMES = [
     "plain.txt",
@@ -149,3 +151,36 @@ class StorageContract(ABC):
                 write("file/below", b"y")
         assert store.names() == ["file"]
         assert store.read("file") == b"x"
+
+    def test_a_claimed_folder_is_one_commands_and_keeps_what_others_made(self, store: Storage) -> None:
+        content = FolderContent.of("manifest", parts=2)
+        second = claimed_folder(store, content)
+        with (
+            claimed_folder(store, content),
+            pytest.raises(StorageError, match="another nnjobs is writing here"),
+            second,
+        ):
+            pass
+        assert store.names() == []
+        store.write("part-00001.parquet", b"theirs")
+        store.write("part-00002.parquet", b"theirs")
+        with pytest.raises(UsageError, match="nnjobs has not made it") as caught, claimed_folder(store, content):
+            pass
+        assert caught.value.where["file"].endswith("part-00001.parquet")
+        with claimed_folder(store, content, lambda: content) as left:
+            assert left == NOTHING
+            store.write("part-00000.parquet", b"ours")
+            assert [name for name in store.names() if name.startswith(MARKER)]
+        assert store.names() == ["part-00000.parquet", "part-00001.parquet", "part-00002.parquet"]
+
+    def test_what_a_killed_command_claimed_is_ours(self, store: Storage) -> None:
+        content = FolderContent.of("manifest", parts=2)
+        with claimed_folder(store, content):
+            (mark,) = store.names()
+            record = json.loads(store.read(mark))
+        store.write(mark, json.dumps(record | {"process": 999_999_999, "started": None}).encode())
+        store.write("part-00001.parquet", b"half a dataset")
+        with claimed_folder(store, FolderContent.of("manifest", parts=1)) as left:
+            assert left == content
+            delete_content(store, left)
+        assert store.names() == []

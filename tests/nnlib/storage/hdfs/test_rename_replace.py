@@ -68,6 +68,16 @@ def test_a_file_that_is_being_replaced_is_there(tmp_path: Path, client: LibHdfs)
     assert store.read("folder/x") == b"old"
 
 
+def test_a_sweep_of_some_names_leaves_the_others(tmp_path: Path, client: LibHdfs) -> None:
+    store = HdfsStorage(f"hdfs://test{tmp_path}", client=client)
+    (tmp_path / "deep").mkdir()
+    for name in (".a.0123abcd.tmp", ".b.0123abcd.tmp", "deep/.a.0123abcd.tmp", ".a.tmp"):
+        (tmp_path / name).write_bytes(b"")
+    store.sweep(of=lambda name: name == "a")
+    left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
+    assert left == [".a.tmp", ".b.0123abcd.tmp", "deep/.a.0123abcd.tmp"]
+
+
 def test_a_directory_is_not_renamed_into(tmp_path: Path, client: LibHdfs) -> None:
     store = HdfsStorage(f"hdfs://test{tmp_path}", client=client)
     store.write("folder/x", b"")
