@@ -17,6 +17,7 @@ from nnlib.config.schema import Config
 from nnlib.core.arrays import Vector
 from nnlib.core.errors import ConfigError, DataError, MismatchError, StorageError, UsageError
 from nnlib.core.events import Listener, PhaseStarted
+from nnlib.core.notes import note
 from nnlib.data.dataset import Dataset
 from nnlib.data.scaling import FeatureStats, Scaler
 from nnlib.optim import build_outer
@@ -39,7 +40,19 @@ def prepare(config: Config, listen: Listener, chaos: Chaos | None = None) -> tup
     if any(spec.settings(trial).data.scale != "none" for trial in spec.trials):
         listen(PhaseStarted("scale", "fitting the feature scaling"))
         spec = fit_scaling(spec, plans, listen, chaos)
+    if any(_merges_features(spec, trial) for trial in spec.trials):
+        note(
+            "the dataset stores float64, but the model takes its features unscaled and rounded to float32, where "
+            "different values may become the same: set data.scale to standard, or model.dtype to float64"
+        )
     return spec, plans
+
+
+def _merges_features(spec: JobSpec, trial: Trial) -> bool:
+    """Return whether a trial rounds features to float32 that need float64, and does not scale them before."""
+    settings = spec.settings(trial)
+    is_narrow = settings.data.scale == "none" and settings.model.dtype == "float32"
+    return is_narrow and spec.dataset.x_dtype == "float64"
 
 
 def claim(config: Config, stack: ExitStack) -> RunDirectory:
@@ -143,7 +156,8 @@ def fit_scaling(spec: JobSpec, plans: Sequence[WorkerPlan], listen: Listener, ch
         kind = spec.settings(trials[index]).data.scale
         stats = outputs[index].stats
         merged = FeatureStats.merged(stats[shard] for shard in sorted(stats))
-        trials[index] = replace(trials[index], scaler=Scaler.from_stats(kind, merged))
+        scaler = Scaler.from_stats(kind, merged, is_wide=spec.dataset.x_dtype == "float64")
+        trials[index] = replace(trials[index], scaler=scaler)
     return replace(spec, trials=tuple(trials))
 
 

@@ -87,8 +87,8 @@ class Scaler:
 
     ``standard``: shift is the mean, factor 1 / population standard deviation. ``minmax``: shift is the least value,
     factor 1 / (greatest - least), so training rows lie in [0, 1]. A feature that is constant in the training rows
-    gets factor 1 in both, so it becomes 0 there. A range too small for its inverse to be finite in float32 counts as
-    constant.
+    gets factor 1 in both, so it becomes 0 there. A range too small for its inverse to be finite in the type in
+    which features are scaled counts as constant.
     """
 
     kind: ScalingKind
@@ -96,15 +96,21 @@ class Scaler:
     factor: Float64Array
 
     @classmethod
-    def from_stats(cls, kind: ScalingKind, stats: FeatureStats) -> Scaler | None:
-        """Return the scaler fitted to training rows, None for kind ``none``. Raises `DataError` if there are no
-        rows."""
+    def from_stats(cls, kind: ScalingKind, stats: FeatureStats, *, is_wide: bool = False) -> Scaler | None:
+        """Return the scaler fitted to training rows, None for kind ``none``.
+
+        ``is_wide``: whether features are scaled in float64, not in float32. Raises `DataError` if there are no rows,
+        and for values so large that their deviation is not finite.
+        """
         if kind == "none":
             return None
         if not stats.count:
             raise DataError("no training rows to fit the feature scaling to", hint="raise split.train")
         spread = np.sqrt(stats.m2 / stats.count) if kind == "standard" else stats.high - stats.low
-        usable = (stats.high > stats.low) & (spread > 1.0 / float(np.finfo(np.float32).max))
+        if not np.isfinite(spread).all():
+            raise DataError(f"feature {int(np.isinf(spread).argmax())} has values too large to be scaled")
+        least = 1.0 / float(np.finfo(np.float64 if is_wide else np.float32).max)
+        usable = (stats.high > stats.low) & (spread > least)
         factor = np.divide(1.0, spread, out=np.ones_like(spread), where=usable)
         return cls(kind, stats.mean if kind == "standard" else stats.low, factor)
 

@@ -12,6 +12,7 @@ import pytest
 
 import nnlib
 from jobs.__main__ import main
+from nnlib.core.errors import DataError
 from nnlib.data.dataset import Dataset
 from nnlib.data.dataset_check import verify
 from nnlib.data.feature_converter import Converter
@@ -182,6 +183,26 @@ def test_scaling_is_in_float64_and_rounds_once() -> None:
     assert np.array_equal(wide(x), expected) and len(np.unique(wide(x))) == 5000
     assert np.array_equal(wide(x[7:9]), expected[7:9])
     assert wide.key != Converter(1.0, 0.0, scaler, np.float32).key
+
+
+def test_tiny_values_are_scaled_in_float64_and_huge_ones_refused() -> None:
+    tiny = 1e-60 * np.arange(1.0, 6.0)[:, None]
+    scaler = Scaler.from_stats("standard", FeatureStats.of(tiny), is_wide=True)
+    assert scaler is not None
+    scaled = Converter(1.0, 0.0, scaler, np.float32, is_wide=True)(tiny)
+    assert np.allclose(scaled[:, 0], (np.arange(5.0) - 2.0) / np.sqrt(2.0))
+    with np.errstate(over="ignore"), pytest.raises(DataError, match="feature 0 has values too large"):
+        Scaler.from_stats("standard", FeatureStats.of(1e200 * np.arange(3.0)[:, None]), is_wide=True)
+
+
+def test_training_says_where_unscaled_features_are_rounded(tmp_path: Path, capsys: Capture) -> None:
+    table().to_csv(tmp_path / "t.csv", index=False)
+    assert main(["data", "import", str(tmp_path / "t.csv"), "-o", str(tmp_path / "ds"), "--label", "label"]) == 0
+    (tmp_path / "c.yaml").write_text(json.dumps({"data": {"path": str(tmp_path / "ds")}, "train": {"epochs": 1}}))
+    for number, (option, is_said) in enumerate((("data.scale=none", True), ("data.scale=standard", False))):
+        capsys.readouterr()
+        main(["train", str(tmp_path / "c.yaml"), "--run-dir", str(tmp_path / f"run{number}"), "--set", option])
+        assert ("data.scale to standard" in capsys.readouterr().err) == is_said
 
 
 def test_a_model_of_unix_times_predicts_the_same_in_every_way(tmp_path: Path) -> None:
