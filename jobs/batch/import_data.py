@@ -48,7 +48,7 @@ def import_by_jobs(
     runtime: Runtime,
     note: Callable[[str], None] = lambda text: None,
 ) -> Dataset:
-    """Import CSV or Parquet files, or directories of them, to the address ``output``.
+    """Import CSV, Parquet or Arrow files, or directories of them, to the address ``output``.
 
     Equals `nnlib.data.importing.import_dataset.import_dataset` of the same files in the same order, byte for byte.
     Raises as that does, `JobError` besides where a task failed for good."""
@@ -70,9 +70,8 @@ def _import(
 ) -> Dataset:
     """Import by three jobs. ``target`` is the address ``output`` as tasks know it."""
     files = place.files
-    input_files, format_ = list_input_files(sources, options.format)
+    input_files, reading = list_input_files(sources, options.reading)
     addresses = [reachable(file, runtime.runner, "files") for file in input_files]
-    reading = replace(options.reading, format=format_)
     first = read_columns(addresses, reading)
     assert first.reading is not None
     choice = choose_columns(first, options)

@@ -95,11 +95,11 @@ def _output(command: Callable[..., None]) -> Callable[..., None]:
 @reading_options("--format", "--input-format")
 @job_options
 def import_command(sources: tuple[str, ...], job: JobOptions, reading: ReadingChanges, **chosen: Any) -> None:
-    """Turn CSV, NumPy, MATLAB, IDX or Parquet files into a dataset.
+    """Turn CSV, NumPy, MATLAB, IDX, Parquet, Arrow or svmlight files into a dataset.
 
-    SOURCE is a file, several of one format (rows one after another), a directory of Parquet files, or a built-in data
-    set: digits (5000 digits of MNIST, 20 x 20) or iris. With -r jobs do it, for CSV and Parquet files and directories
-    of them; the dataset is the same.
+    SOURCE is a file, several of one format (rows one after another), a directory of files (also in directories such as
+    year=2024, which is a column), or a built-in data set: digits (5000 digits of MNIST, 20 x 20) or iris. With -r jobs
+    do it, for CSV, Parquet and Arrow files and directories of them; the dataset is the same.
     """
     from nnlib.config.load import parse_config
     from nnlib.data.importing.import_dataset import import_dataset

@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from nnlib.core.arrays import Array
 from nnlib.core.layout import ModelState, aligned_empty
 from nnlib.data.feature_converter import Converter
+from nnlib.data.importing.formats.arrays import ArrayColumn, is_scipy_sparse
 from nnlib.data.importing.raw_rows import CHUNK_ROWS
 from nnlib.data.scaling import Scaler
 from nnlib.data.target_scaling import TargetScaler
@@ -153,14 +154,15 @@ class NNJobsEstimator(BaseEstimator):  # type: ignore[misc]
         self.verbose = verbose
         self.config = config
 
-    def _train(
-        self, X: npt.NDArray[Any], y: npt.NDArray[Any], *, classes: Array | None, epochs: Any, go_on: bool
-    ) -> Self:
-        """Run the driver on all rows and take over what it leaves. ``y`` holds indices of ``classes``, or targets."""
+    def _train(self, X: Any, y: npt.NDArray[Any], *, classes: Array | None, epochs: Any, go_on: bool) -> Self:
+        """Run the driver on all rows and take over what it leaves.
+
+        ``X`` may be sparse. ``y`` holds indices of ``classes``, or targets.
+        """
         epochs_before = self.n_iter_ if go_on else 0
-        if self.early_stopping and self.validation_fraction * len(X) < 0.5:
+        if self.early_stopping and self.validation_fraction * X.shape[0] < 0.5:
             raise ValueError(
-                f"validation_fraction={self.validation_fraction} of n_samples={len(X)} holds out no row to stop by"
+                f"validation_fraction={self.validation_fraction} of n_samples={X.shape[0]} holds out no row to stop by"
             )
         values = self._values(epochs, classes) | {"seed": self._seed(epochs_before)}
         target = self.target_scaler_ if go_on else None
@@ -170,9 +172,7 @@ class NNJobsEstimator(BaseEstimator):  # type: ignore[misc]
                 y = target.scale(y)
                 if self.early_stopping:
                     values[PARAMETERS["tol"]] = self.tol / target.loss_factor
-            X = self._converter(self._model.layout.dtype if self._x_dtype == "float64" else "float32")(
-                X.astype(self._x_dtype, copy=False)
-            )
+            X = self._converted(X.astype(self._x_dtype, copy=False))
         fitted = train_arrays(
             configuration(type(self).__name__, values, self.config),
             X,
@@ -236,15 +236,33 @@ class NNJobsEstimator(BaseEstimator):  # type: ignore[misc]
         """Probabilities or values, shape (n, outputs), in the chunks and so the bits of
         `nnlib.inference.trained_model`."""
         check_is_fitted(self)
-        X = validate_data(self, with_names(X), dtype=np.dtype(self._x_dtype), reset=False)
+        X = validate_data(self, with_names(X), dtype=np.dtype(self._x_dtype), accept_sparse="csr", reset=False)
         convert = self._converter(self._model.layout.dtype)
         learner = load_learner(self._model, ModelState(self._flat()), self.target_scaler_)
-        chunks = (X[start : start + CHUNK_ROWS] for start in range(0, len(X), CHUNK_ROWS))
+        column = ArrayColumn.of_sparse(X) if is_scipy_sparse(X) else ArrayColumn.of(X)
+        chunks = column.blocks(CHUNK_ROWS)
         return np.concatenate([learner.outputs(convert(chunk)).copy() for chunk in chunks])
+
+    def _converted(self, X: Any) -> Any:
+        """Features of type ``_x_dtype`` by the fitted scaling, an array of shape (n, features) or, of a sparse ``X``, a
+        column that converts blocks of rows as they are read."""
+        dtype = self._model.layout.dtype if self._x_dtype == "float64" else "float32"
+        convert = self._converter(dtype)
+        if not is_scipy_sparse(X):
+            return convert(X)
+        column = ArrayColumn.of_sparse(X)
+        return ArrayColumn(
+            column.shape, np.dtype(dtype), lambda rows: (convert(block).copy() for block in column.blocks(rows))
+        )
 
     def _converter(self, dtype: str) -> Converter:
         """What turns validated features of type ``_x_dtype`` into those of the fitted model, of type ``dtype``."""
         return Converter(1.0, 0.0, self.scaler_, dtype, is_wide=self._x_dtype == "float64")
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "coefs_")

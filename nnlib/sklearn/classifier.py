@@ -99,8 +99,8 @@ class NNJobsClassifier(ClassifierMixin, NNJobsEstimator):  # type: ignore[misc]
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
-            Finite numbers.
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Finite numbers. A sparse matrix is made dense a few rows at a time.
         y : array-like of shape (n_samples,)
             Labels of two or more classes.
 
@@ -126,8 +126,8 @@ class NNJobsClassifier(ClassifierMixin, NNJobsEstimator):  # type: ignore[misc]
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
-            Finite numbers.
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Finite numbers. A sparse matrix is made dense a few rows at a time.
         y : array-like of shape (n_samples,)
             Labels, not necessarily of all classes.
         classes : array-like of shape (n_classes,), default=None
@@ -153,8 +153,8 @@ class NNJobsClassifier(ClassifierMixin, NNJobsEstimator):  # type: ignore[misc]
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
-            Finite numbers.
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Finite numbers. A sparse matrix is made dense a few rows at a time.
 
         Returns
         -------
@@ -168,8 +168,8 @@ class NNJobsClassifier(ClassifierMixin, NNJobsEstimator):  # type: ignore[misc]
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
-            Finite numbers.
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Finite numbers. A sparse matrix is made dense a few rows at a time.
 
         Returns
         -------
@@ -180,12 +180,12 @@ class NNJobsClassifier(ClassifierMixin, NNJobsEstimator):  # type: ignore[misc]
         labels: Array = self.classes_[np.argmax(outputs, axis=1)]
         return labels
 
-    def _checked(self, X: Any, y: Any, *, reset: bool) -> tuple[Array, Array]:
-        X, y = validate_data(self, with_names(X), y, dtype=(np.float64, np.float32), reset=reset)
+    def _checked(self, X: Any, y: Any, *, reset: bool) -> tuple[Any, Array]:
+        X, y = validate_data(self, with_names(X), y, dtype=(np.float64, np.float32), accept_sparse="csr", reset=reset)
         check_classification_targets(y)
         return X, y
 
-    def _fit_classes(self, X: Array, y: Array, classes: Array, epochs: Any, go_on: bool) -> Self:
+    def _fit_classes(self, X: Any, y: Array, classes: Array, epochs: Any, go_on: bool) -> Self:
         if len(classes) < 2:
             raise ValueError(f"{type(self).__name__} needs two or more classes, but there is only one class: {classes}")
         unknown = np.setdiff1d(y, classes)

@@ -97,15 +97,15 @@ def configuration(name: str, values: Mapping[str, Any], extra: Mapping[str, Any]
 
 def train_arrays(
     config: Config,
-    X: npt.NDArray[Any],
+    X: Any,
     y: npt.NDArray[Any],
     *,
     classes: int | None,
     start: Array | None,
     verbose: bool,
 ) -> Fitted:
-    """Train on all rows: ``X`` (n, features) float32 or float64, ``y`` (n,) class indices below ``classes``, or targets
-    if it is None.
+    """Train on all rows: ``X`` (n, features) float32 or float64, also sparse, ``y`` (n,) class indices below
+    ``classes``, or targets if it is None.
 
     ``start`` is the flat vector to go on from. The dataset and the run live in a temporary directory. Bad parameters,
     bad data and divergence raise `ValueError`; a failing disk or job raises `nnlib.core.errors.NnjobsError`.
@@ -118,7 +118,7 @@ def train_arrays(
             update={
                 "data": config.data.model_copy(update={"path": f"{folder}/data"}),
                 "run_dir": f"{folder}/run",
-                "workers": min(config.workers, len(X)),
+                "workers": min(config.workers, X.shape[0]),
             }
         )
         try:

@@ -101,8 +101,8 @@ class NNJobsRegressor(RegressorMixin, NNJobsEstimator):  # type: ignore[misc]
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
-            Finite numbers.
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Finite numbers. A sparse matrix is made dense a few rows at a time.
         y : array-like of shape (n_samples,)
             Targets.
 
@@ -125,8 +125,8 @@ class NNJobsRegressor(RegressorMixin, NNJobsEstimator):  # type: ignore[misc]
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
-            Finite numbers.
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Finite numbers. A sparse matrix is made dense a few rows at a time.
         y : array-like of shape (n_samples,)
             Targets.
 
@@ -145,8 +145,8 @@ class NNJobsRegressor(RegressorMixin, NNJobsEstimator):  # type: ignore[misc]
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
-            Finite numbers.
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Finite numbers. A sparse matrix is made dense a few rows at a time.
 
         Returns
         -------
@@ -160,6 +160,8 @@ class NNJobsRegressor(RegressorMixin, NNJobsEstimator):  # type: ignore[misc]
             return values
         return values.astype(self._model.layout.dtype, copy=False)
 
-    def _checked(self, X: Any, y: Any, *, reset: bool) -> tuple[Array, Array]:
-        X, y = validate_data(self, with_names(X), y, dtype=(np.float64, np.float32), y_numeric=True, reset=reset)
+    def _checked(self, X: Any, y: Any, *, reset: bool) -> tuple[Any, Array]:
+        X, y = validate_data(
+            self, with_names(X), y, dtype=(np.float64, np.float32), accept_sparse="csr", y_numeric=True, reset=reset
+        )
         return X, np.asarray(y, np.float64)

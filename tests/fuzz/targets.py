@@ -14,6 +14,7 @@ import shutil
 import struct
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import scipy.sparse
 
 from jobs.mapreduce.wire import SliceKey, _checksum, decode_partial, encode_partial
 from jobs.runners.lines import decode_record, encode_record
@@ -32,6 +34,7 @@ from nnlib.config.schema import Config
 from nnlib.core.entries import parameter
 from nnlib.core.errors import NnjobsError
 from nnlib.core.layout import Layout
+from nnlib.core.notes import listening
 from nnlib.data.dataset import MANIFEST, Dataset
 from nnlib.data.dataset_check import verify
 from nnlib.data.importing.import_dataset import import_dataset
@@ -60,7 +63,8 @@ class Target:
 def check(target: Target, data: bytes) -> bool:
     """Whether the input was accepted; False if a typed error refused it. Anything else escapes."""
     try:
-        target.run(data)
+        with listening(lambda text: None):
+            target.run(data)
     except NnjobsError as error:
         str(error), json.dumps(error.to_record())  # it must be possible to tell it, and to send it from a task
         return False
@@ -176,7 +180,10 @@ def _mat_seeds() -> list[bytes]:
             seeds.append(stream.getvalue())
     stream = io.BytesIO()
     savemat(stream, {"X": X, "y": np.array(["a", 1], object), "s": {"field": 1}})
-    return [*seeds, stream.getvalue()]
+    sparse, nested = io.BytesIO(), io.BytesIO()
+    savemat(sparse, {"X": scipy.sparse.csc_array(X), "y": np.array(["a", "bc", "d"])[Y]})
+    savemat(nested, {"s": {"X": X.T, "y": np.array(["a", "bc", "d"], object)[Y]}}, do_compression=True)
+    return [*seeds, stream.getvalue(), sparse.getvalue(), nested.getvalue()]
 
 
 def _idx_seeds() -> list[bytes]:
@@ -199,6 +206,68 @@ def _parquet_seeds() -> list[bytes]:
             pq.write_table(table, stream, compression=compression, row_group_size=5)
             seeds.append(stream.getvalue())
     return seeds
+
+
+def _arrow_seeds() -> list[bytes]:
+    nested = pa.array([[[1.0, 2.0], [3.0, 4.0]]] * 8)
+    tables = [
+        pa.table({"a": X[:, 0], "b": pa.array([1, None, 3, 4, 5, 6, 7, 8]), "y": Y}),
+        pa.table({"x": nested, "s": pa.array([{"p": 1}] * 8), "y": pa.array([*"uvuvuvuv"]).dictionary_encode()}),
+        pa.table({"a": pa.array(range(8), pa.date32()), "b": pa.array(["1"] * 8, pa.string_view()), "y": Y}),
+    ]
+    seeds = []
+    for table in tables:
+        stream = io.BytesIO()
+        with pa.ipc.new_file(stream, table.schema) as writer:
+            writer.write_table(table, max_chunksize=5)
+        seeds.append(stream.getvalue())
+    return seeds
+
+
+def _svmlight_seeds() -> list[bytes]:
+    rows = [f"{y} " + " ".join(f"{i}:{v!r}" for i, v in enumerate(x, 1)) for x, y in zip(X.tolist(), Y, strict=True)]
+    return [
+        "\n".join(rows).encode(),
+        b"# by hand\r\n+1 qid:3 0:1 4:2.5e3\r\n-1 qid:4 1:1 # two\r\n",
+        b"a 1:1\nb 3:1 2:2\n",
+        b"1,2 1:1\n",
+        gzip.compress(b"1 1:1\n2 2:2\n", mtime=0),
+    ]
+
+
+def _sparse_seeds() -> list[bytes]:
+    seeds = []
+    for make in (scipy.sparse.csr_array, scipy.sparse.csc_array, scipy.sparse.coo_array):
+        stream = io.BytesIO()
+        scipy.sparse.save_npz(stream, make(np.column_stack([np.where(X > 0, X, 0), Y])), compressed=False)
+        plain = io.BytesIO()  # numpy's archives lack sizes where `resealed` looks
+        with zipfile.ZipFile(stream) as before, zipfile.ZipFile(plain, "w") as archive:
+            for name in before.namelist():
+                archive.writestr(zipfile.ZipInfo(name), before.read(name))
+        seeds.append(plain.getvalue())
+    return seeds
+
+
+def resealed(data: bytes) -> bytes:
+    """An uncompressed zip archive whose members have the checksums of what they hold."""
+    content, at = bytearray(data), 0
+    sums: list[bytes] = []
+    while (at := data.find(b"PK\3\4", at)) >= 0 and at + 30 <= len(data):
+        size, name, extra = (
+            *struct.unpack("<I", data[at + 18 : at + 22]),
+            *struct.unpack("<2H", data[at + 26 : at + 30]),
+        )
+        start = at + 30 + name + extra
+        sums.append(struct.pack("<I", zlib.crc32(data[start : start + size])))
+        content[at + 14 : at + 18] = sums[-1]
+        at += 4
+    at = 0
+    for each in sums:
+        if (at := data.find(b"PK\1\2", at)) < 0:
+            break
+        content[at + 16 : at + 20] = each
+        at += 4
+    return bytes(content)
 
 
 def _wire(data: bytes) -> None:
@@ -428,6 +497,9 @@ TARGETS: dict[str, Target] = {
     "mat": Target(_Importer("a.mat"), _mat_seeds),
     "idx": Target(_Images("a-images-idx3-ubyte"), _idx_seeds),
     "parquet": Target(_Importer("a.parquet", label="-1", nulls="mean"), _parquet_seeds),
+    "arrow": Target(_Importer("a.arrow", label="-1", nulls="mean"), _arrow_seeds),
+    "svmlight": Target(_Importer("a.svm"), _svmlight_seeds),
+    "sparse": Target(_Importer("a.npz", resealed, label="-1"), _sparse_seeds),
     "wire": Target(_wire, _wire_seeds),
     "config": Target(_config, _config_seeds),
     "safetensors": Target(_safetensors, _safetensors_seeds),

@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Literal
 
 from nnlib.core.errors import DataError, UsageError
 from nnlib.core.named_object import load_named
-from nnlib.data.importing.source_files import data_files, expand_patterns
+from nnlib.core.notes import note
+from nnlib.data.importing.source_files import expand_patterns, files_within
 
 if TYPE_CHECKING:
     from nnlib.data.importing.formats.table import Table
     from nnlib.data.importing.read_options import ReadOptions
 
-MAGIC_BYTES = 16
+MAGIC_BYTES = 64
 """Bytes at the beginning of a file by which its format is recognized."""
 
 _NEVER = r"$^"
@@ -37,7 +38,7 @@ class InputFormat:
     - ``name``: a regular expression for the end of a file's name; upper and lower case are the same.
     - ``magic``: a regular expression for the first `MAGIC_BYTES` bytes of a file whose name says nothing, decompressed.
       Bytes are matched as Latin-1 characters.
-    - ``takes_folders``: the function also opens a folder of files.
+    - ``takes_folders``: a folder of such files is one table, in which other files (a log, a licence) may lie, too.
     - ``columns_in``: where a job finds the columns of a file that is not on this machine: in a copy of its beginning
       (``start``), or the function reads at any address (``anywhere``). None: jobs cannot import the format, because its
       files belong together or are not read from front to end.
@@ -57,6 +58,14 @@ class InputFormat:
 
 _HERE = "nnlib.data.importing.formats"
 
+_SVMLIGHT = r"""(?x)
+    (?=[^\n]*[ \t]\d+:[-+.\d])                            # a line with a pair, such as 3:0.5, which is
+    [-+]?[.\d][-+.\deE]* (?:[ \t]+qid:\d+)?             # a number, a query number,
+    (?:[ \t]+\d+:[-+.\deE]+)* (?:[ \t]+\d*(?::[-+.\deE]*)?)?   # pairs, the last one perhaps cut,
+    [ \t]*(?:\#[^\n]*)?(?:\r|\n|\Z)                         # and a comment
+"""
+"""The first line of a file of the svmlight format, or its beginning."""
+
 FORMATS: dict[str, InputFormat] = {
     "csv": InputFormat(f"{_HERE}.csv_files:open_csv", r"\.(csv|tsv|txt)(\.(gz|bz2|zst|xz|zip))?$", columns_in="start"),
     "npz": InputFormat(f"{_HERE}.numpy_files:open_npz", r"\.npz$", r"PK\x03\x04"),
@@ -69,6 +78,9 @@ FORMATS: dict[str, InputFormat] = {
     "arrow": InputFormat(
         f"{_HERE}.arrow_files:open_arrow", r"\.(arrow|feather|ipc)$", r"ARROW1\0\0", columns_in="anywhere"
     ),
+    "svmlight": InputFormat(
+        f"{_HERE}.svmlight:open_svmlight", r"\.(svmlight|libsvm|svm)(\.(gz|bz2|zst|xz))?$", _SVMLIGHT
+    ),
 }
 """Name -> format. Files are recognized by the first one that fits."""
 
@@ -80,6 +92,7 @@ def open_tables(sources: Sequence[str], options: ReadOptions) -> list[Table]:
     """
     from nnlib.data.importing.builtin_datasets import BUILTIN
     from nnlib.data.importing.formats.table import check_same_columns
+    from nnlib.data.importing.hive_partitions import partition_names
 
     if not sources:
         raise UsageError("name at least one source")
@@ -88,13 +101,14 @@ def open_tables(sources: Sequence[str], options: ReadOptions) -> list[Table]:
             raise UsageError(f"a built-in data set ({', '.join(BUILTIN)}) is imported alone")
         table = BUILTIN[sources[0]]()
         return [replace(table, label=table.column(options.label, "--label")) if options.label else table]
-    sources = source_files(sources, options.format)
-    formats = [options.format or detect_format(source) for source in sources]
+    files = source_files(sources, options.format)
+    formats = [options.format or detect_format(file) for file in files]
     if len(set(formats)) > 1:
-        raise DataError(f"is {formats[-1]}, but {sources[0]} is {formats[0]}", file=sources[-1])
-    tables = open_as(formats[0], sources, options)
+        raise DataError(f"is {formats[-1]}, but {files[0]} is {formats[0]}", file=files[-1])
+    options = replace(options, partitions=options.partitions or partition_names(sources, files))
+    tables = open_as(formats[0], files, options)
     if not any(table.columns for table in tables):
-        raise DataError("the file is empty", file=sources[0])
+        raise DataError("the file is empty", file=files[0])
     check_same_columns(tables)
     return tables
 
@@ -128,38 +142,43 @@ def open_as(format_: str, files: Sequence[str], options: ReadOptions) -> list[Ta
 
     Raises `DataError` for files that are not of this format.
     """
+    from nnlib.data.importing.hive_partitions import with_partitions
     from nnlib.data.importing.null_values import with_named_marks
 
     tables = [with_named_marks(table, options) for table in FORMATS[format_].open(files, options)]
-    return [replace(table, reading=replace(table.reading or options, format=format_)) for table in tables]
+    tables = [replace(table, reading=replace(table.reading or options, format=format_)) for table in tables]
+    return [with_partitions(table, options.partitions) for table in tables]
 
 
 def _files_of(source: str, format_: str | None) -> list[str]:
     """Return the source, or the files of a folder whose format is read file by file."""
-    path = Path(source)
-    if not path.is_dir():
-        return [source]
-    names = data_files(sorted(each.name for each in path.iterdir()))
-    formats = {name: format_ or format_of_name(name) for name in names}
-    known = {name for name in formats.values() if name is not None}
-    if not known or any(FORMATS[name].takes_folders for name in known):
-        return [source]
-    odd = next((name for name, one in formats.items() if one != next(iter(known))), None)
-    if odd is not None or len(known) > 1:
+    return files_of_one_format(source, files_within(source), format_) if Path(source).is_dir() else [source]
+
+
+def files_of_one_format(folder: str, files: Sequence[str], format_: str | None) -> list[str]:
+    """Return the files of a folder that are to be read: all, or those of its only format that folders are made of.
+
+    ``format_``: the one that the user names. Raises `DataError` for a folder of several formats.
+    """
+    formats = {file: format_ or format_of_name(file.rpartition("/")[2]) for file in files}
+    known = sorted({name for name in formats.values() if name is not None})
+    others = [file for file, name in formats.items() if name is None]
+    if len(known) > 1 or (known and others and not FORMATS[known[0]].takes_folders):
+        what = f"{' and '.join(known)} files" if known[1:] else f"{known[0]} and other files: {others[0]}"
         hint = "name those to read with a pattern, such as 'folder/*.csv'"
-        raise DataError(f"holds {', '.join(sorted(known))} and other files: {odd}", hint=hint, file=source)
-    return [str(path / name) for name in names]
+        raise DataError(f"holds {what}", hint=hint, file=folder)
+    if known and others:
+        more = f" and {len(others) - 1} more" if len(others) > 1 else ""
+        note(f"{folder}: skipped {others[0]}{more}: no {known[0]} by name")
+    return [file for file in files if file not in others] if known else list(files)
 
 
 def detect_format(source: str, usual: str | None = None) -> str:
-    """Return the name of the format of a file or folder; ``usual`` is that of one that says nothing about itself.
+    """Return the name of the format of a file; ``usual`` is that of one that says nothing about itself.
 
     Raises `DataError` if it cannot be recognized.
     """
-    path = Path(source)
-    if path.is_dir():
-        return next(name for name, format_ in FORMATS.items() if format_.takes_folders)
-    by_name = format_of_name(path.name)
+    by_name = format_of_name(Path(source).name)
     if by_name is not None and by_name != "csv":
         return by_name
     name = format_of_content(source) or by_name or usual  # text has no first bytes of its own, other formats have

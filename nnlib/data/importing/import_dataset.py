@@ -23,7 +23,7 @@ from nnlib.data.dataset import Dataset
 from nnlib.data.dataset_output import DatasetOutput, dataset_output
 from nnlib.data.importing.column_choice import choose_columns
 from nnlib.data.importing.format_registry import open_tables
-from nnlib.data.importing.formats.arrays import ArrayColumn, array_table
+from nnlib.data.importing.formats.arrays import ArrayColumn, array_table, is_scipy_sparse
 from nnlib.data.importing.formats.table import Table
 from nnlib.data.importing.import_options import ImportOptions
 from nnlib.data.importing.import_plan import make_plan
@@ -60,14 +60,18 @@ def import_dataset(
         return _import(open_tables(paths, options.reading), target, output, options, progress)
 
 
-def from_arrays(X: npt.ArrayLike, y: npt.ArrayLike, output: str, **options: Any) -> Dataset:
+def from_arrays(X: Any, y: npt.ArrayLike, output: str, **options: Any) -> Dataset:
     """Write arrays in memory as a dataset at the address ``output``.
 
-    ``X``: numbers, shape (n, ...). ``y``: labels or targets, shape (n,). ``options`` are those of `ImportOptions`.
+    ``X``: numbers, shape (n, ...), an array, a sparse matrix of scipy, or an `ArrayColumn`; those two are made dense
+    block by block. ``y``: labels or targets, shape (n,). ``options`` are those of `ImportOptions`.
     Raises as `import_dataset` does.
     """
     chosen = ImportOptions(**options)
-    arrays = {"x": ArrayColumn.of(np.asarray(X)), "y": ArrayColumn.of(np.asarray(y))}
+    if is_scipy_sparse(X):
+        X = ArrayColumn.of_sparse(X)
+    x = X if isinstance(X, ArrayColumn) else ArrayColumn.of(np.asarray(X))
+    arrays = {"x": x, "y": ArrayColumn.of(np.asarray(y))}
     return import_tables([array_table("arrays", arrays, ["x"], "y")], output, chosen)
 
 

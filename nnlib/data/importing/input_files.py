@@ -13,16 +13,18 @@ from nnlib.core.errors import DataError, UsageError
 from nnlib.core.notes import note
 from nnlib.data.importing.format_registry import (
     FORMATS,
+    files_of_one_format,
     format_of_content,
     format_of_name,
     open_as,
     open_tables,
 )
 from nnlib.data.importing.formats.table import Table
+from nnlib.data.importing.hive_partitions import partition_names
 from nnlib.data.importing.local_copies import head_copy, local_copies
 from nnlib.data.importing.read_options import ReadOptions
-from nnlib.data.importing.source_files import data_files, expand_patterns
-from nnlib.storage import file_at, has_scheme
+from nnlib.data.importing.source_files import expand_patterns, files_within
+from nnlib.storage import file_at
 
 PARALLEL_REQUESTS = 8
 """Sizes that are requested at the same time."""
@@ -33,34 +35,31 @@ def job_formats() -> list[str]:
     return [name for name, format_ in FORMATS.items() if format_.columns_in is not None]
 
 
-def list_input_files(sources: Sequence[str], format_: str | None) -> tuple[list[str], str]:
-    """Return the addresses of the files in order, and the name of their format.
+def list_input_files(sources: Sequence[str], options: ReadOptions) -> tuple[list[str], ReadOptions]:
+    """Return the addresses of the files in order, and ``options`` with their format and the columns of their folders.
 
-    A folder stands for its files, sorted by name, without hidden and marker files (``.name``, ``_SUCCESS``), a pattern
-    for what it names. ``format_`` None: each name says its format, or else the file's first bytes. Raises `DataError`
-    for a source without files and for files of several formats, and `UsageError` for a format that jobs cannot import.
+    A folder stands for its files and those of its folders, sorted by name, without hidden and marker files (``.name``,
+    ``_SUCCESS``), a pattern for what it names. No ``format`` in the options: each name says its format, or else the
+    file's first bytes. Raises `DataError` for a source without files and for files of several formats, and `UsageError`
+    for a format that jobs cannot import.
     """
+    format_ = options.format
     if format_ is not None and format_ not in job_formats():
         raise UsageError(
             f"a job imports {' and '.join(job_formats())} files, not {format_}", hint="import them without -r"
         )
-    files = [file for source in expand_patterns(sources) for file in _files(source)]
+    files = [file for source in expand_patterns(sources) for file in _files(source, format_)]
     formats = {file: format_ or _format(file) for file in files}
     first = formats[files[0]]
     odd = next((file for file in files if formats[file] != first), None)
     if odd is not None:
         raise DataError(f"is {formats[odd]}, but {files[0]} is {first}", file=odd)
-    return files, first
+    return files, replace(options, format=first, partitions=partition_names(sources, files))
 
 
-def _files(source: str) -> list[str]:
-    folder, name = file_at(source.rstrip("/") or source)
-    within = data_files(folder.names(name))
-    if within:
-        return [f"{source.rstrip('/')}/{each}" for each in within]
-    if not folder.exists(name) or (not has_scheme(source) and Path(source).is_dir()):
-        raise DataError("there is no file", file=source)
-    return [source]
+def _files(source: str, format_: str | None) -> list[str]:
+    files = files_within(source)
+    return files if files == [source] else files_of_one_format(source, files, format_)
 
 
 def _format(file: str) -> str:

@@ -10,7 +10,8 @@ from pathlib import Path
 from nnlib.core.errors import DataError, StorageError
 from nnlib.core.liveness import heartbeat
 from nnlib.data.importing.compression import compression_of
-from nnlib.data.importing.source_files import data_files, expand_patterns
+from nnlib.data.importing.hive_partitions import partition_folders
+from nnlib.data.importing.source_files import expand_patterns, files_within
 from nnlib.storage import Storage, file_at, has_scheme
 
 PART_BYTES = 8 << 20
@@ -53,7 +54,8 @@ def head_copy(source: str) -> Iterator[str]:
         return
     files, name = file_at(source)
     with _folder() as folder:
-        path = folder / name
+        path = folder / partition_folders(source) / name
+        path.parent.mkdir(parents=True, exist_ok=True)
         with files.open(name) as stream:
             head = stream.read(HEAD_BYTES)
             if compression_of(head) == "zip":  # what it holds stands at its end
@@ -96,13 +98,12 @@ def _copied(source: str, folder: Path) -> Iterator[tuple[str, str]]:
     if (path := files.local_path(name)) is not None:
         yield str(path), source
         return
-    within = data_files(files.names(name))
-    if not within and not files.exists(name):
-        raise DataError("there is no such file", file=source)
-    for file in [f"{name}/{each}" for each in within] or [name]:
-        path = folder / file
-        _copy(files, file, path)
-        yield str(path), f"{files.root}/{file}"
+    base = source.rstrip("/").removesuffix(name)
+    for file in files_within(source):
+        within = file.removeprefix(base)
+        path = folder / partition_folders(base) / within
+        _copy(files, within, path)
+        yield str(path), file
 
 
 def _copy(files: Storage, name: str, path: Path) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nnlib.core.errors import DataError, UsageError
-from nnlib.storage import file_at, has_scheme
+from nnlib.storage import Storage, file_at, has_scheme
 
 _WILD = "*?["
 
@@ -40,6 +40,37 @@ def input_addresses(sources: Sequence[str], label: str | None = None) -> list[st
 def data_files(names: Sequence[str]) -> list[str]:
     """Return the names of a folder that are no hidden and no marker files (``.name``, ``_SUCCESS``)."""
     return [name for name in names if not name.startswith(("_", "."))]
+
+
+def files_within(source: str) -> list[str]:
+    """Return the address itself, if it is a file, or those of all files in a folder and its folders, sorted.
+
+    Hidden and marker files and folders (``.name``, ``_SUCCESS``, ``_delta_log``) are left out. Raises `DataError` for a
+    folder without files.
+    """
+    base = source.rstrip("/") or source
+    folder, name = file_at(base)
+    files = [f"{base}/{each}" for each in _below(folder, name)]
+    if not files and (not folder.exists(name) or (not has_scheme(source) and Path(source).is_dir())):
+        raise DataError("there is no file", file=source)
+    return files or [source]
+
+
+def _below(storage: Storage, folder: str) -> list[str]:
+    """Return the paths of the files below a folder, without those in folders that are hidden."""
+    files: list[str] = []
+    for name in data_files(storage.names(folder)):
+        path = storage.local_path(f"{folder}/{name}")
+        is_file = path.is_file() if path is not None else _is_named_file(name)
+        within = [] if is_file else _below(storage, f"{folder}/{name}")
+        is_empty_folder = path is not None and path.is_dir()
+        files += [f"{name}/{each}" for each in within] if within or is_empty_folder else [name]
+    return files
+
+
+def _is_named_file(name: str) -> bool:
+    """Return whether a name on another machine is surely a file's: asking costs a request."""
+    return "=" not in name and "." in name[1:]
 
 
 def _expanded(source: str) -> list[str]:

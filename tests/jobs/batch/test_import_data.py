@@ -139,7 +139,7 @@ def test_files_that_are_no_data(tmp_path: Path) -> None:
         import_by_jobs([str(folder)], str(tmp_path / "out"), OPTIONS, Runtime())
     (folder / "a.csv").write_text("a,y\n1,u\n")
     (folder / "b.parquet").write_bytes(b"")
-    with pytest.raises(DataError, match="is parquet, but"):
+    with pytest.raises(DataError, match="holds csv and parquet files"):
         import_by_jobs([str(folder)], str(tmp_path / "out"), OPTIONS, Runtime())
     with pytest.raises(UsageError, match="not npz"):
         import_by_jobs([str(folder)], str(tmp_path / "out"), replace(OPTIONS, format="npz"), Runtime())

@@ -58,10 +58,31 @@ class ArrayColumn:
 
         return cls(array.shape, array.dtype, blocks)
 
+    @classmethod
+    def of_sparse(cls, matrix: Any) -> ArrayColumn:
+        """Return the column of a sparse matrix or array of scipy in memory, of whatever format, whose blocks are dense.
+
+        Raises `DataError` if it has not two axes.
+        """
+        if len(matrix.shape) != 2:
+            raise DataError(f"a sparse array of shape {matrix.shape} is no matrix")
+        rows = matrix.tocsr()
+
+        def blocks(size: int) -> Iterator[npt.NDArray[Any]]:
+            for start in range(0, rows.shape[0], size):
+                yield rows[start : start + size].toarray()
+
+        return cls(rows.shape, rows.dtype, blocks)
+
     @property
     def row_bytes(self) -> int:
         """Bytes of one row."""
         return math.prod(self.shape[1:]) * self.dtype.itemsize
+
+
+def is_scipy_sparse(array: object) -> bool:
+    """Return whether an object is a sparse matrix or array of scipy. (Asking scipy would import it.)"""
+    return hasattr(array, "tocsr") and hasattr(array, "nnz")
 
 
 def choose_array(
@@ -75,7 +96,7 @@ def choose_array(
         if wanted in names:
             return wanted
         raise UsageError(f"{option}: there is no array {wanted!r}; arrays: {', '.join(names)}", file=file)
-    if (found := _usual_name(names, usual)) is not None:
+    if (found := usual_name(names, usual)) is not None:
         return found
     raise UsageError(
         f"it is not clear which array holds the {what}; arrays: {', '.join(names) or 'none'}",
@@ -84,7 +105,7 @@ def choose_array(
     )
 
 
-def _usual_name(names: Sequence[str], usual: Sequence[str]) -> str | None:
+def usual_name(names: Sequence[str], usual: Sequence[str]) -> str | None:
     """Return the first of the usual names among ``names``, or else the only field ``struct.field`` of such a name."""
     for name in usual:
         if name in names:
@@ -247,6 +268,6 @@ def _keyed_table(file: str, arrays: Mapping[str, ArrayColumn], options: ReadOpti
     label: str | None = None
     labels = (options.likely_label, *LABELS) if options.likely_label else LABELS
     rest = [name for name in names if name not in features]
-    if options.label is not None or _usual_name(rest, labels) is not None:
+    if options.label is not None or usual_name(rest, labels) is not None:
         label = choose_array(rest, options.label, labels, "labels", "--label", file)
     return array_table(file, arrays, features, label)

@@ -23,6 +23,7 @@ def _open(file: str) -> Table:
         with opened_file(file, mapped=True) as source, pa.ipc.open_file(source) as reader:
             for index in range(reader.num_record_batches):
                 batch = reader.get_batch(index).select(list(columns))
+                batch.validate(full=True)  # reading checks nothing, and damaged arrays end the process later
                 for start in range(0, len(batch), rows):
                     yield batch.slice(start, rows)
 

@@ -71,7 +71,8 @@ def arrow_table(file: str, schema: pa.Schema, rows: int | None, read: ReadBatche
         if leaf.name in leaves:
             raise DataError("has this column twice", hint="rename one", file=file, column=leaf.name)
         leaves[leaf.name] = leaf
-    shapes = {name: _shape(leaf, read) for name, leaf in leaves.items() if _is_vector(leaf.kind)}
+    vectors = {name: _shape(leaf, read) for name, leaf in leaves.items() if _is_vector(leaf.kind)}
+    shapes = {name: shape for name, shape in vectors.items() if shape is not None}
 
     def chunks(roles: Mapping[str, Role]) -> Iterator[Columns]:
         for name in roles:
@@ -134,8 +135,8 @@ def _check_type(file: str, leaf: _Leaf) -> None:
         )
 
 
-def _shape(leaf: _Leaf, read: ReadBatches) -> tuple[int, ...]:
-    """Return the shape of a row of lists: that of the first row which has some. (0,) if none has."""
+def _shape(leaf: _Leaf, read: ReadBatches) -> tuple[int, ...] | None:
+    """Return the shape of a row of lists: that of the first row which has some, (0,) if none has. None without rows."""
     if isinstance(leaf.kind, pa.FixedShapeTensorType) and _is_in_order(leaf.kind.permutation):
         return tuple(leaf.kind.shape)
     sides, kind = [], plain_type(leaf.kind)
@@ -144,11 +145,13 @@ def _shape(leaf: _Leaf, read: ReadBatches) -> tuple[int, ...]:
         kind = plain_type(kind.value_type)
     if not is_list(kind):
         return tuple(sides)
+    shape = None
     for batch in read(1, [leaf.path[0]]):
         column = leaf.of(batch).drop_null()
         if len(column):
             return _sides(column)
-    return (0,)
+        shape = (0,)
+    return shape
 
 
 def _is_in_order(permutation: Sequence[int] | None) -> bool:

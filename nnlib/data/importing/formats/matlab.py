@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from nnlib.core.errors import DataError
 from nnlib.core.notes import note
-from nnlib.data.importing.formats.arrays import FEATURES, LABELS, ArrayColumn, keyed_tables
+from nnlib.data.importing.formats.arrays import FEATURES, LABELS, ArrayColumn, keyed_tables, usual_name
 from nnlib.data.importing.formats.matlab_variables import (
     Bytes,
     Stored,
@@ -110,11 +110,12 @@ def _samples_first(
 
     Labels say it, or else ``options.feature_count``: features fit with the last axis, and with the first they do not.
     """
-    labels = [options.label, options.likely_label, *LABELS]
-    label = next((name for name in labels if name in columns), None)
-    names = [name for name in (*options.features, *options.likely_features, *FEATURES) if name in columns]
+    label = next((name for name in (options.label, options.likely_label) if name in columns), None)
+    label = label or usual_name(list(columns), LABELS)
+    named = [name for name in options.features or options.likely_features if name in columns]
+    usual = usual_name([name for name in columns if name != label], FEATURES)
     turned = dict(columns)
-    for name in names[:1] if not options.features else names:
+    for name in named or ([usual] if usual else []):
         shape = columns[name].shape
         if variables[name].kind != "numeric" or len(shape) < 2 or name == label:
             continue

@@ -3,30 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nnlib.core.errors import DataError
+from nnlib.core.notes import note
 from nnlib.data.arrow import READ_ERRORS
 from nnlib.data.importing.formats.arrow_tables import arrow_table, opened_file
 from nnlib.data.importing.formats.table import Table
 from nnlib.data.importing.read_options import ReadOptions
+from nnlib.storage import file_at
 
 
 def open_parquet(files: Sequence[str], options: ReadOptions) -> list[Table]:
-    """Open Parquet files at any address, and the files of local folders. Raises `DataError` for damaged ones."""
-    return [_open(part) for file in files for part in _parts(file)]
+    """Open Parquet files at any address. An empty one among others is a table without rows.
+
+    Raises `DataError` for damaged ones.
+    """
+    may_be_empty = bool(options.columns or files[1:])
+    tables = [_empty(file) if may_be_empty and not _size(file) else _open(file) for file in files]
+    like = next((table for table in tables if table.rows), tables[0])
+    columns = like.columns or options.columns
+    return [
+        replace(table, reading=replace(options, columns=columns))
+        if table.rows
+        else replace(table, columns=table.columns or columns, shapes=like.shapes, types=like.types)
+        for table in tables
+    ]
 
 
-def _parts(file: str) -> list[str]:
-    if not Path(file).is_dir():
-        return [file]
-    parts = sorted(str(path) for path in Path(file).iterdir() if path.suffix in (".parquet", ".pq"))
-    if not parts:
-        raise DataError("the directory holds no .parquet files", file=file)
-    return parts
+def _size(file: str) -> int:
+    folder, name = file_at(file)
+    return folder.size(name)
+
+
+def _empty(file: str) -> Table:
+    note(f"{file}: skipped, it is empty")
+    return Table(file, (), lambda roles: iter(()), rows=0)
 
 
 def _open(file: str) -> Table:

@@ -86,13 +86,13 @@ class Table:
 
 
 def check_same_columns(tables: Sequence[Table]) -> None:
-    """Raise `DataError` unless all tables have the same columns, with rows of the same shapes."""
-    first = tables[0]
-    for table in tables[1:]:
+    """Raise `DataError` unless all tables have the same columns, with rows of the same shapes, where they have rows."""
+    first = next((table for table in tables if table.rows != 0), tables[0])
+    for table in tables:
         if set(table.columns) != set(first.columns):
             odd = sorted(set(table.columns) ^ set(first.columns))
             raise DataError(f"has other columns than {first.file}: {', '.join(odd[:10])}", file=table.file)
-        if table.shapes != first.shapes:
+        if table.shapes != first.shapes and table.rows != 0:
             raise DataError(
                 f"has rows of shape {dict(table.shapes)}, {first.file} of {dict(first.shapes)}", file=table.file
             )

@@ -457,7 +457,7 @@ class TestHostileParquet:
 
     def test_empty_directory(self, tmp_path: Path) -> None:
         (tmp_path / "in").mkdir()
-        assert "no .parquet" in refused(tmp_path, tmp_path / "in", label="y")
+        assert "there is no file" in refused(tmp_path, tmp_path / "in", label="y")
 
 
 def test_unknown_format(tmp_path: Path) -> None:

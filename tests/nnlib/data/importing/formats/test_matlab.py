@@ -178,11 +178,13 @@ def test_a_square_matrix_has_its_samples_first(tmp_path: Path) -> None:
 
 @packed
 def test_structs(tmp_path: Path, do_compression: bool) -> None:
+    savemat(tmp_path / "a.mat", {"data": {"X": X.T, "y": Y}}, do_compression=do_compression)
+    turned = imported(tmp_path, tmp_path / "a.mat")[1]
     content = {"data": {"X": X, "deep": {"y": Y[:, None]}, "note": "made by hand", "empty": np.empty((0, 0))}, "z": 1}
     savemat(tmp_path / "a.mat", content, do_compression=do_compression)
     named = imported(tmp_path, tmp_path / "a.mat", "--features", "data.X", "--label", "data.deep.y")
     dataset, rows = imported(tmp_path, tmp_path / "a.mat")
-    assert rows == named[1]
+    assert rows == named[1] == turned
     assert np.array_equal(np.array(rows["x"].to_pylist(), np.float32), X)
     assert labels(dataset, rows) == Y.astype(str).tolist()
 
