@@ -11,6 +11,7 @@ import click
 from jobs.commands.options import Command
 from nnlib.core.errors import UsageError
 from nnlib.data.importing.format_registry import FORMATS
+from nnlib.data.importing.read_options import BLANKS
 
 _SPELLED = {"\\t": "\t", "tab": "\t", "space": " ", "semicolon": ";", "comma": ",", "pipe": "|"}
 """Marks that are awkward to type in a shell, by how they are written there."""
@@ -25,7 +26,8 @@ def reading_options(*format_names: str) -> Callable[[Command], Command]:
     options = (
         click.option(*format_names, "read_format", type=click.Choice(list(FORMATS)),
                      help="Format of the files to read. [default: by looking]"),
-        click.option("--delimiter", help="CSV: what stands between columns. [default: by looking; a tab in .tsv]"),
+        click.option("--delimiter", help="CSV: what stands between columns, or blanks for one or more spaces or tabs. "
+                          "[default: by looking; a tab in .tsv]"),
         click.option("--header/--no-header", default=None,
                      help="CSV: whether the first line names the columns. [default: by looking]"),
         click.option("--quote", metavar="MARK", help="CSV: what encloses text, or none. [default: \"]"),
@@ -58,7 +60,7 @@ def reading_options(*format_names: str) -> Callable[[Command], Command]:
         ) -> None:
             chosen = {
                 "format": read_format,
-                "delimiter": _mark("--delimiter", delimiter),
+                "delimiter": delimiter if delimiter == BLANKS else _mark("--delimiter", delimiter),
                 "header": header,
                 "quote": "" if quote == "none" else _mark("--quote", quote),
                 "decimal": _mark("--decimal", decimal),

@@ -253,7 +253,11 @@ class Encoding:
     @cached_property
     def _class_index(self) -> NameIndex:
         indices = {name: index for index, name in enumerate(self.classes)}
-        return NameIndex(indices | {old: indices[new] for old, new in self.label_map.items() if new in indices})
+        renamed = {old: indices[new] for old, new in self.label_map.items() if new in indices}
+        new_names = set(self.label_map.values())
+        return NameIndex(
+            indices | renamed, {name: index for name, index in indices.items() if name not in new_names} | renamed
+        )
 
     def class_of(self, value: Any) -> str | None:
         """Return the name of the class of a label of the input; None for a label of no class."""

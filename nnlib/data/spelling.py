@@ -119,13 +119,30 @@ def unify_names(counts: Mapping[str, int]) -> dict[str, int]:
     """Return the names of a column and their rows, from the rows of each spelling (`spell`), in the same order.
 
     If all are whole numbers, zeros in front do not count ("03" is "3"), unless all are digits of one length: then they
-    are codes, such as "01234".
+    are codes, such as "01234". If all are numbers, those that are whole are written without an exponent ("1.0e+00" is
+    "1"), and of several spellings of one number the shortest is its name.
     """
+    if not all(map(is_whole, counts)) and all(map(_NUMBER.fullmatch, counts)):
+        counts = _unify_numbers(counts)
     if not all(map(is_whole, counts)) or (len(set(map(len, counts))) == 1 and all(map(str.isdecimal, counts))):
         return dict(counts)
     names: dict[str, int] = {}
     for name, rows in counts.items():
         names[drop_zeros(name)] = names.get(drop_zeros(name), 0) + rows
+    return names
+
+
+def _unify_numbers(counts: Mapping[str, int]) -> dict[str, int]:
+    """Return the names of numbers, at least one of them not spelled as a whole one, and their rows."""
+    spellings: dict[tuple[str, str, int] | str, list[str]] = {}
+    for name in counts:
+        spellings.setdefault(name if is_whole(name) else _number(name) or name, []).append(name)
+    names: dict[str, int] = {}
+    for key, same in spellings.items():
+        name = min(same, key=lambda text: (len(text), text))
+        if isinstance(key, tuple) and key[2] >= 0 and is_short(float(name)):
+            name = str(int(float(name)))
+        names[name] = names.get(name, 0) + sum(counts[each] for each in same)
     return names
 
 
@@ -152,11 +169,13 @@ class NameIndex:
     ``indices``: the index of each name. A value has the index of the name it equals; else of the one that has the same
     spelling (`spell`), zeros in front aside; else, where all names are numbers, of the one that is the same number. The
     values 1 and 0 are true and false where all names are booleans, and booleans 1 and 0 where all names are 0 or 1.
-    Where several names fit in the same way, none does.
+    Where several names fit in the same way, none does. ``numbers``: those of the names among which numbers are looked
+    for, all of them by default.
     """
 
-    def __init__(self, indices: Mapping[str, int]) -> None:
+    def __init__(self, indices: Mapping[str, int], numbers: Mapping[str, int] | None = None) -> None:
         self._names = dict(indices)
+        self._may_be_numbers = self._names if numbers is None else dict(numbers)
 
     def find(self, value: Any) -> int:
         """Return the index of a value, or `UNKNOWN`."""
@@ -178,7 +197,7 @@ class NameIndex:
 
     @cached_property
     def _numbers(self) -> dict[tuple[str, str, int], int]:
-        numbers = {name: _number(spell(name)) for name in self._names}
+        numbers = {name: _number(spell(name)) for name in self._may_be_numbers}
         if any(number is None for number in numbers.values()):
             return {}
         return _unambiguous((number, self._names[name]) for name, number in numbers.items() if number is not None)

@@ -80,7 +80,9 @@ def _without_row_numbers(table: Table, features: list[str], categorical: set[str
             f"the only feature {left_out[0]!r} numbers the rows", hint="take it with --index keep", file=table.file
         )
     shown = ", ".join(repr(name) for name in left_out)
-    note(f"{table.file}: column {shown} only numbers the rows and is left out (--index keep makes it a feature)")
+    one, several = "column {} only numbers the rows and is", "columns {} only number the rows and are"
+    what = (one if len(left_out) == 1 else several).format(shown)
+    note(f"{table.file}: {what} left out (--index keep takes {'it' if len(left_out) == 1 else 'them'} for features)")
     return [name for name in features if name not in left_out]
 
 

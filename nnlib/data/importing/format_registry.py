@@ -67,7 +67,11 @@ _SVMLIGHT = r"""(?x)
 """The first line of a file of the svmlight format, or its beginning."""
 
 FORMATS: dict[str, InputFormat] = {
-    "csv": InputFormat(f"{_HERE}.csv_files:open_csv", r"\.(csv|tsv|txt)(\.(gz|bz2|zst|xz|zip))?$", columns_in="start"),
+    "csv": InputFormat(
+        f"{_HERE}.csv_files:open_csv",
+        r"\.(csv|tsv|tab|txt|data|dat|test|train)(\.(gz|bz2|zst|xz|zip))?$",
+        columns_in="start",
+    ),
     "npz": InputFormat(f"{_HERE}.numpy_files:open_npz", r"\.npz$", r"PK\x03\x04"),
     "npy": InputFormat(f"{_HERE}.numpy_files:open_npy", r"\.npy$", r"\x93NUMPY"),
     "mat": InputFormat(f"{_HERE}.matlab:open_mat", r"\.mat$", r"MATLAB "),

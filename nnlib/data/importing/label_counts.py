@@ -105,7 +105,7 @@ class LabelCounts:
         )
 
     def _are_whole(self) -> bool:
-        return all(map(is_whole, self.counts))
+        return all(map(is_whole, self.names))
 
     @property
     def names(self) -> dict[str, int]:

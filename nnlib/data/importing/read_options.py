@@ -9,6 +9,9 @@ from typing import Any, Literal, TypeAlias, TypeVar
 ReadingChanges: TypeAlias = Mapping[str, Any]
 """Some fields of `ReadOptions` by name: those that a user gives, which go before the stored ones."""
 
+BLANKS = "blanks"
+"""The delimiter of columns that stand apart by one or more spaces or tabs."""
+
 _Options = TypeVar("_Options", bound="ReadOptions")
 
 
@@ -17,8 +20,8 @@ class ReadOptions:
     """How to read files. None: find out from the file.
 
     - ``format``: a name in `nnlib.data.importing.format_registry.FORMATS`
-    - of CSV: ``delimiter``, one ASCII character; ``quote``, one ASCII character, or "" where nothing is quoted;
-      ``header``, whether the first line names the columns; ``decimal`` and ``thousands``, the marks in numbers;
+    - of CSV: ``delimiter``, one ASCII character or `BLANKS`; ``quote``, one ASCII character, or "" where nothing is
+      quoted; ``header``, whether the first line names the columns; ``decimal`` and ``thousands``, the marks in numbers;
       ``encoding``, a codec of Python (None: UTF-8, or what the file's first bytes say); ``comment``, the text with
       which lines begin that are to be skipped
     - ``null_values``: the texts that mean a missing value; None: the usual ones, (): none

@@ -57,6 +57,10 @@ def test_zeros_in_front_are_kept_in_codes_alone() -> None:
     assert unify_names({"03": 2, "-3": 1, "3": 1}) == {"3": 3, "-3": 1}
     assert unify_names({"03": 2, "3": 1, "A3": 4}) == {"03": 2, "3": 1, "A3": 4}
     assert unify_names({"000": 1, "0": 1}) == {"0": 2}
+    assert unify_names({"1.0e+00": 3, "0.000e+00": 2, "-0e0": 1}) == {"1": 3, "0": 3}
+    assert unify_names({"1e5": 1, "100000": 2, "1.50": 4, "1.5": 1, "2e-1": 1}) == {"100000": 3, "1.5": 5, "2e-1": 1}
+    assert unify_names({"1E5": 1, "A5": 2}) == {"1E5": 1, "A5": 2}
+    assert unify_names({"1e20": 1, "1e999999999": 2}) == {"1e20": 1, "1e999999999": 2}
 
 
 def test_the_order_of_names() -> None:

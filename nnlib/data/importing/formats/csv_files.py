@@ -13,9 +13,9 @@ import pyarrow.csv as pacsv
 from nnlib.core.errors import DataError, UsageError
 from nnlib.core.notes import note
 from nnlib.data.columns import Columns
-from nnlib.data.importing.formats.csv_layout import ENCODING_HINT, CsvLayout, read_layout, stream_error
+from nnlib.data.importing.formats.csv_layout import ENCODING_HINT, CsvLayout, cell_mark, read_layout, stream_error
 from nnlib.data.importing.formats.csv_stream import STREAM_ERRORS, CsvText, open_text, texts_of
-from nnlib.data.importing.formats.csv_values import has_marks, parse_numbers, without_marks
+from nnlib.data.importing.formats.csv_values import are_numbers, has_marks, parse_numbers, without_marks
 from nnlib.data.importing.formats.table import Role, Table, check_same_columns
 from nnlib.data.importing.null_values import null_marks, with_missing
 from nnlib.data.importing.read_options import ReadOptions
@@ -80,6 +80,10 @@ def _none(roles: Mapping[str, Role]) -> Iterator[Columns]:
     return iter(())
 
 
+class _BlankLineError(Exception):
+    """A line holds blanks alone."""
+
+
 class CsvReader:
     """Reads the columns named in ``roles`` of one text."""
 
@@ -136,22 +140,33 @@ class CsvReader:
         try:
             return parse_numbers(trimmed, self._options)
         except pa.ArrowInvalid:
-            row = next(row for row in range(len(trimmed)) if not self._is_number(trimmed.slice(row, 1)))
+            row = next(row for row in range(len(trimmed)) if not are_numbers(trimmed.slice(row, 1), self._options))
             raise self._bad_number(name, start + row + 1, text[row].as_py()) from None
 
-    def _is_number(self, text: pa.Array) -> bool:
-        try:
-            parse_numbers(text, self._options)
-        except pa.ArrowInvalid:
-            return False
-        return True
-
     def _batches(self, types: Mapping[str, pa.DataType]) -> Iterator[pa.RecordBatch]:
+        """Yield all rows; once a line of blanks is met, which Arrow takes for a row, without such lines."""
+        rows = 0
+        try:
+            for batch in self._batches_of_lines(types):
+                yield batch
+                rows += len(batch)
+            return
+        except _BlankLineError:
+            # The lines before the header were counted by `read_layout`; now those that are empty are left out, too.
+            skip = int(bool(self._options.header))
+            self._layout = replace(self._layout, skips_blank_lines=True, skip=skip)
+        for batch in self._batches_of_lines(types):
+            rest = batch.slice(min(len(batch), rows))
+            rows -= len(batch) - len(rest)
+            if len(rest):
+                yield rest
+
+    def _batches_of_lines(self, types: Mapping[str, pa.DataType]) -> Iterator[pa.RecordBatch]:
         layout, options = self._layout, self._options
         rows = 0
         try:
             with (
-                open_text(self._text, options) as stream,
+                open_text(self._text, options, skips_blank_lines=layout.skips_blank_lines) as stream,
                 pacsv.open_csv(
                     stream,
                     pacsv.ReadOptions(
@@ -161,7 +176,7 @@ class CsvReader:
                         skip_rows_after_names=layout.skip,
                     ),
                     pacsv.ParseOptions(
-                        delimiter=options.delimiter, quote_char=options.quote or False, newlines_in_values=True
+                        delimiter=cell_mark(options), quote_char=options.quote or False, newlines_in_values=True
                     ),
                     pacsv.ConvertOptions(
                         column_types=types,
@@ -184,6 +199,8 @@ class CsvReader:
         # Arrow has a handler for such rows, too, but it prints a traceback where a row is not UTF-8.
         if (ragged := _RAGGED.search(str(error))) is not None:
             row, expected, columns, text = ragged.groups()
+            if columns == "1" and not text.strip() and not self._layout.skips_blank_lines:
+                return _BlankLineError()
             return DataError(
                 f"expected {expected} columns, found {columns}: {text[:200]}",
                 file=self._text.name,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -12,7 +13,7 @@ from nnlib.core.errors import DataError
 from nnlib.core.notes import note
 from nnlib.data.importing.formats.csv_header import kind_of, looks_like_header
 from nnlib.data.importing.formats.csv_stream import STREAM_ERRORS, CsvText, open_text
-from nnlib.data.importing.read_options import ReadOptions
+from nnlib.data.importing.read_options import BLANKS, ReadOptions
 
 DELIMITERS = ",;\t|"
 
@@ -22,11 +23,16 @@ _SAMPLE_RECORDS = 200
 
 @dataclass(frozen=True)
 class CsvSample:
-    """The first records of a text, and the number of empty lines before them. ``is_all``: there are no others."""
+    """The first records of a text.
+
+    ``skip``: the number of empty lines before them. ``has_blank_lines``: there are lines of blanks among them, which
+    are no records. ``is_all``: there are no other records.
+    """
 
     records: tuple[tuple[str, ...], ...]
     skip: int
     is_all: bool
+    has_blank_lines: bool = False
 
 
 @dataclass(frozen=True)
@@ -36,7 +42,8 @@ class CsvLayout:
     - ``options``: those that read it, with delimiter and header
     - ``cells``: a name for every cell of a row; ``columns`` are those that are columns of the table
     - ``index``: the columns that only number the rows
-    - ``skip``: lines before the first row
+    - ``skip``: lines before the first row, besides those that are left out
+    - ``skips_blank_lines``: whether lines of blanks, and empty lines, are left out as the text is read
     - ``has_rows``: whether there may be any
     """
 
@@ -46,6 +53,7 @@ class CsvLayout:
     index: tuple[str, ...]
     skip: int
     has_rows: bool
+    skips_blank_lines: bool = False
 
 
 def read_layout(text: CsvText, options: ReadOptions) -> CsvLayout | None:
@@ -63,14 +71,16 @@ def read_layout(text: CsvText, options: ReadOptions) -> CsvLayout | None:
         if other:
             hint = f"try --delimiter {other!r}"
             raise DataError(f"has one column only when cut at {delimiter!r}", hint=hint, file=text.name)
+    _check_blanks(text, sample.records, delimiter, options)
     cells = header_names(first, options) if header else [str(position) for position in range(len(first))]
     index: tuple[str, ...] = ()
     if header and rows and all(len(row) == len(first) + 1 for row in rows):
         # A row has one cell more than the header: R writes the names of rows so, others end each row with a delimiter.
         cells = [*cells, ""] if all(not row[-1].strip() for row in rows) else ["Unnamed: 0", *cells]
         index = () if cells[-1] == "" else ("Unnamed: 0",)
-    elif header and len(first) > 1 and not first[0].strip():
-        index = (cells[0],)
+    elif header and any(cell.strip() for cell in first):
+        unnamed = next(position for position, cell in enumerate(first) if cell.strip())
+        index = tuple(cells[:unnamed])  # pandas writes each level of an index so
     columns = list(cells)
     checked = rows if header else sample.records
     is_unnamed = cells[-1] == "" or not header or not first[-1].strip()
@@ -79,14 +89,33 @@ def read_layout(text: CsvText, options: ReadOptions) -> CsvLayout | None:
         note(f"{text.name}: every row ends with {delimiter!r}: there is no column after it")
     if doubles := sorted({name for name in cells if cells.count(name) > 1} if len(set(cells)) < len(cells) else ()):
         raise DataError(f"the header has {doubles[0]!r} twice", hint="rename one, or use --no-header", file=text.name)
+    skips_blank_lines = sample.has_blank_lines or len(cells) == 1  # which else would be a missing value
     return CsvLayout(
         replace(options, delimiter=delimiter, header=header),
         tuple(cells),
         tuple(columns),
         index,
-        sample.skip + header,
+        int(header) if skips_blank_lines else sample.skip + header,
         not (header and sample.is_all and not rows),
+        skips_blank_lines,
     )
+
+
+def _check_blanks(text: CsvText, records: Sequence[Sequence[str]], delimiter: str, options: ReadOptions) -> None:
+    """Raise `DataError` for columns that stand apart by blanks, where these are not the delimiter, or only one is."""
+    widths = {len(record) for record in records}
+    if delimiter == " ":
+        has_empty = any("" in record for record in records)
+        empty = [not any(cells) for cells in zip(*records, strict=False)] if len(records) > 1 else []
+        is_apart = has_empty and (len(widths) > 2 or any(empty[:-1]))  # rows may have a name more than the header
+    else:
+        words = {len(record[0].split()) for record in records}
+        is_apart = (
+            delimiter != BLANKS and not options.likely_features and widths == {1} and len(words) == 1 < max(words)
+        )
+    if is_apart:
+        hint = f"if one or more blanks separate its columns, use --delimiter {BLANKS}"
+        raise DataError(f"is not readable as columns when cut at {delimiter!r}", hint=hint, file=text.name)
 
 
 def delimiter_of(text: CsvText, options: ReadOptions) -> str:
@@ -94,10 +123,15 @@ def delimiter_of(text: CsvText, options: ReadOptions) -> str:
 
     Raises `DataError` if it is not one ASCII character.
     """
-    delimiter = options.delimiter or ("\t" if ".tsv" in text.name.lower() else ",")
-    if len(delimiter) != 1 or ord(delimiter) > 127:
-        raise DataError(f"the delimiter must be one ASCII character, not {delimiter!r}", file=text.name)
+    delimiter = options.delimiter or ("\t" if re.search(r"\.(tsv|tab)\b", text.name.lower()) else ",")
+    if delimiter != BLANKS and (len(delimiter) != 1 or ord(delimiter) > 127):
+        raise DataError(f"the delimiter must be one ASCII character, or {BLANKS}, not {delimiter!r}", file=text.name)
     return delimiter
+
+
+def cell_mark(options: ReadOptions) -> str:
+    """Return the character between the cells of a text as `open_text` yields it."""
+    return " " if options.delimiter == BLANKS else options.delimiter or ","
 
 
 def read_sample(text: CsvText, options: ReadOptions) -> CsvSample:
@@ -116,10 +150,11 @@ def read_sample(text: CsvText, options: ReadOptions) -> CsvSample:
         decoded = sample[:bad].decode("utf-8-sig", "ignore")
     records: list[tuple[str, ...]] = []
     skip = 0
+    has_blank_lines = False
     is_all = is_whole and bad is None
     reader = csv.reader(
         io.StringIO(decoded, newline=""),
-        delimiter=options.delimiter or ",",
+        delimiter=cell_mark(options),
         quotechar=options.quote or None,
         quoting=csv.QUOTE_MINIMAL if options.quote else csv.QUOTE_NONE,
     )
@@ -128,7 +163,9 @@ def read_sample(text: CsvText, options: ReadOptions) -> CsvSample:
             if len(records) > _SAMPLE_RECORDS:
                 is_all = False
                 break
-            if record:
+            if len(record) == 1 and record[0].isspace():
+                has_blank_lines = True
+            elif record:
                 records.append(tuple(record))
             elif not records:
                 skip += 1
@@ -146,7 +183,7 @@ def read_sample(text: CsvText, options: ReadOptions) -> CsvSample:
         raise DataError("its first line holds zero bytes", hint=hint, file=text.name)
     if len(records) == 1 and not is_all:
         raise DataError(f"its first line goes on for more than {_SAMPLE_BYTES:,} bytes", file=text.name, row=1)
-    return CsvSample(tuple(records), skip, is_all)
+    return CsvSample(tuple(records), skip, is_all, has_blank_lines)
 
 
 ENCODING_HINT = "name its encoding with --encoding (latin-1 or cp1252, say), or convert it to UTF-8 first"

@@ -1,4 +1,4 @@
-"""CSV files as streams of UTF-8 text: decompressed, decoded, without comment lines."""
+"""CSV files as streams of UTF-8 text: decompressed, decoded, without lines that do not count."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import pyarrow as pa
 
 from nnlib.core.errors import DataError, UsageError
 from nnlib.data.importing.compression import READ_ERRORS, compression_of, open_plain, read_head, zip_members
-from nnlib.data.importing.read_options import ReadOptions
+from nnlib.data.importing.formats.csv_lines import LineStream
+from nnlib.data.importing.read_options import BLANKS, ReadOptions
 
 STREAM_ERRORS = (*READ_ERRORS, pa.ArrowException, UnicodeError)
 """The errors that reading a stream of `open_text` may raise."""
 
 _PART_BYTES = 1 << 20
-_MOST_LINE_BYTES = 8 << 20
 _MARKS = (
     (codecs.BOM_UTF8, None),
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -67,18 +67,20 @@ def texts_of(file: str) -> list[CsvText]:
 
 
 @contextlib.contextmanager
-def open_text(text: CsvText, options: ReadOptions) -> Iterator[Any]:
+def open_text(text: CsvText, options: ReadOptions, *, skips_blank_lines: bool = False) -> Iterator[Any]:
     """Open a text as a stream of Arrow that yields UTF-8, for the block.
+
+    Comments are left out, and lines of blanks if ``skips_blank_lines``; `BLANKS` between columns are single spaces.
 
     Raises `DataError` if it cannot be opened; reading may raise `STREAM_ERRORS`.
     """
     with open_plain(text.file, text.member) as plain:
         codec = text_codec(text, options)
         stream = plain if codec is None else pa.transcoding_input_stream(plain, codec, "utf-8")
-        if not options.comment:
+        if not (options.comment or skips_blank_lines or options.delimiter == BLANKS):
             yield stream
             return
-        lines = io.BufferedReader(_WithoutComments(stream, options), _PART_BYTES)
+        lines = io.BufferedReader(LineStream(stream, options, skips_blank_lines=skips_blank_lines), _PART_BYTES)
         yield pa.PythonFile(lines, mode="r")
 
 
@@ -104,44 +106,3 @@ def text_codec(text: CsvText, options: ReadOptions) -> str | None:
     if not known._is_text_encoding:
         raise UsageError(f"--encoding {options.encoding} is no encoding of text")
     return None if known.name in ("utf-8", "utf-8-sig", "ascii") else known.name
-
-
-class _WithoutComments(io.RawIOBase):
-    """A stream without the lines that begin with the mark of comments, outside quotes."""
-
-    def __init__(self, stream: Any, options: ReadOptions) -> None:
-        assert options.comment
-        self._stream = stream
-        self._mark = options.comment.encode()
-        self._quote = options.quote.encode()
-        self._is_quoted = False  # whether the next line begins inside quotes
-        self._rest = b""  # a line that has not ended yet
-        self._ready = b""
-        self._is_first = True
-        self._is_done = False
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while not self._ready and not self._is_done:
-            part: bytes = self._stream.read(_PART_BYTES)
-            if self._is_first:
-                part, self._is_first = part.removeprefix(codecs.BOM_UTF8), False
-            self._is_done = not part
-            lines = (self._rest + part).splitlines(keepends=True)
-            self._rest = b""
-            is_open = bool(lines) and not self._is_done and not lines[-1].endswith(b"\n")  # "\r" may go on with "\n"
-            if is_open and len(lines[-1]) < _MOST_LINE_BYTES:
-                self._rest = lines.pop()
-            self._ready = b"".join(line for line in lines if self._is_kept(line))
-        size = min(len(buffer), len(self._ready))
-        buffer[:size], self._ready = self._ready[:size], self._ready[size:]
-        return size
-
-    def _is_kept(self, line: bytes) -> bool:
-        if not self._is_quoted and line.lstrip(b" \t").startswith(self._mark):
-            return False
-        if self._quote and line.count(self._quote) % 2:
-            self._is_quoted = not self._is_quoted
-        return True

@@ -37,6 +37,15 @@ def without_marks(texts: pa.Array, options: ReadOptions) -> pa.Array:
     return _with_point(_joined_thousands(texts, options), options)
 
 
+def are_numbers(texts: pa.Array, options: ReadOptions) -> bool:
+    """Return whether trimmed texts are all numbers, none of them a boolean."""
+    try:
+        _parse_plain(texts, options)
+    except pa.ArrowInvalid:
+        return False
+    return True
+
+
 def parse_numbers(texts: pa.Array, options: ReadOptions) -> pa.Array:
     """Return trimmed texts as float64, booleans as 1 and 0. Raises `pa.ArrowInvalid` if one is neither.
 
@@ -45,6 +54,10 @@ def parse_numbers(texts: pa.Array, options: ReadOptions) -> pa.Array:
     present = texts.drop_null()
     if len(present) and pc.all(pc.is_in(present, value_set=pa.array(_BOOLEANS))).as_py():
         return pc.equal(pc.utf8_lower(texts), "true").cast(pa.uint8()).cast(pa.float64())
+    return _parse_plain(texts, options)
+
+
+def _parse_plain(texts: pa.Array, options: ReadOptions) -> pa.Array:
     joined = _joined_thousands(texts, options)
     if options.decimal != "." and pc.any(pc.match_substring(joined, ".")).as_py():
         raise pa.ArrowInvalid("a number with another decimal mark")

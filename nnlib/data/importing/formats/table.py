@@ -18,8 +18,8 @@ from nnlib.data.importing.read_options import ReadOptions
 Role = Literal["number", "text", "value"]
 """What a column is read as: numbers, text, or its own type (text where the format knows no types)."""
 
-_UNNAMED = re.compile(r"Unnamed: 0(\.\d+)*")
-"""What pandas calls a column without a name in the first place; once more around it appends a number."""
+_UNNAMED = re.compile(r"Unnamed: (\d+)(\.\d+)*")
+"""What pandas calls a column without a name in the place of this number; once more around it appends a number."""
 
 MOST_COLUMNS = 65_536
 MOST_NUMBERS = 1 << 20
@@ -67,8 +67,16 @@ class Table:
 
     @property
     def row_numbers(self) -> tuple[str, ...]:
-        """The columns that only number the rows: those of ``index``, and those that pandas names ``Unnamed: 0``."""
-        return tuple(name for name in self.columns if name in self.index or _UNNAMED.fullmatch(name))
+        """The columns that only number the rows: those of ``index``, those that pandas names ``Unnamed: 0``, and at the
+        beginning those that it names ``Unnamed: 1`` and so on."""
+        first = True
+        names = []
+        for position, name in enumerate(self.columns):
+            match = _UNNAMED.fullmatch(name)
+            first = first and match is not None and int(match[1]) <= position
+            if name in self.index or (match is not None and (first or match[1] == "0")):
+                names.append(name)
+        return tuple(names)
 
     def column(self, wanted: str, what: str) -> str:
         """Return the name of the column that is named ``wanted`` or has that number (0 is the first, -1 the last).
