@@ -35,7 +35,8 @@ FORBIDDEN = {
 FORBIDDEN_METHODS = {"extractall"}
 ONLY_IN = {
     "yaml": {"nnlib.config.document", "nnlib.config.render"},
-    "zipfile": {"nnlib.data.importing.formats.numpy_files"},
+    # Members of archives are read as streams, never unpacked to disk.
+    "zipfile": {"nnlib.data.importing.compression", "nnlib.data.importing.formats.numpy_files"},
     "runpy": {"jobs.runners.local.fork_server"},
     "ctypes": {"jobs.runners.forked_child", "nnlib.collective.endpoint"},
     # An environment's archive is written, never read: of compiled Python it holds what Python itself would load here.
