@@ -25,6 +25,7 @@ from jobs.driver.run_setup import (
     refuse_overlap_of_run,
     reopen,
     warm_start,
+    with_targets_of,
 )
 from jobs.mapreduce.launcher import TASK_MODULES, RoundLauncher, model_files
 from jobs.runners.local.chaos import Chaos
@@ -83,7 +84,7 @@ def train(
             spec, plans = reopen(run, config)
         else:
             refuse_overlap_of_run(config, start_from)
-            spec, plans = prepare(config, listen, chaos)
+            spec, plans = prepare(with_targets_of(config, start_from), listen, chaos)
             states = initial_states(spec)
             parent = None if start_from is None else warm_start(spec, states, start_from)
             spec = with_round_cost(spec, plans, states, listen)

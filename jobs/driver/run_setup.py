@@ -204,6 +204,17 @@ def _start_from_run(spec: JobSpec, states: Sequence[TrialState], address: str) -
     return RunOrigin(round_, checkpoint is None, digest(store.log.ledger(round_)))
 
 
+def with_targets_of(config: Config, start: str | Sequence[Vector] | None) -> Config:
+    """Return the configuration of a run that goes on from ``start`` (see `warm_start`). Weights of a run that learnt
+    unscaled targets go on with those, unless the configuration says otherwise. Raises as `RunDirectory.open` does."""
+    if not isinstance(start, str) or config.data.target_scale != "auto":
+        return config
+    before = RunDirectory.open(_parent(start)[0]).spec().config.data.target_scale
+    if before != "none":
+        return config
+    return config.model_copy(update={"data": config.data.model_copy(update={"target_scale": before})})
+
+
 def _parent(start: str) -> tuple[str, str]:
     """Split ``RUN@N`` into the address of the run and the number of the round, which may be empty."""
     address, separator, number = start.rpartition("@")

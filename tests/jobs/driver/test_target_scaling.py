@@ -226,6 +226,18 @@ def test_none_is_as_before_and_auto_leaves_classes_alone(tmp_path: Path) -> None
     assert hashes["auto"] == hashes["none"] != hashes["standard"]
 
 
+def test_weights_for_unscaled_targets_go_on_with_those(tmp_path: Path) -> None:
+    x, y = problem()
+    path = dataset(tmp_path, y / SPREAD)
+    for scale in ("none", "standard"):
+        train(tmp_path, path, scale, f"data.target_scale={scale}")
+        command = ["train", str(tmp_path / "c.yaml"), "--run-dir", str(tmp_path / f"more-{scale}")]
+        assert main([*command, "--from", str(tmp_path / scale), "--set", "train.lr=1e-9"]) == 0
+        more, before = (nnlib.load(str(tmp_path / name)) for name in (f"more-{scale}", scale))
+        assert more.spec.config.data.target_scale == scale
+        assert np.allclose(more.predict(x), before.predict(x), rtol=1e-4)
+
+
 def test_a_sweep_compares_both(tmp_path: Path) -> None:
     _, y = problem()
     metrics = train(tmp_path, dataset(tmp_path, y / SPREAD), "run", "sweep.data.target_scale=[none, auto]")
