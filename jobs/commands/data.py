@@ -114,7 +114,10 @@ def import_command(sources: tuple[str, ...], job: JobOptions, reading: ReadingCh
     chosen["label_map"] = _label_map(chosen.pop("map_label"))
     chosen["shape"] = _shape(chosen["shape"])
     for option in ("features", "categorical", "keep"):
-        chosen[option] = split_names(chosen[option])
+        names = split_names(chosen[option])
+        if chosen[option] is not None and not names:
+            raise UsageError(f"--{option} names no column", hint="is a variable of the shell not set?")
+        chosen[option] = names
     if runtime is None:
         with progressing("importing") as progress:
             dataset = import_dataset(sources, output, ImportOptions(**chosen), progress)

@@ -16,7 +16,7 @@ from jobs.commands.reading_options import reading_options
 from jobs.console.output import print_json
 from jobs.console.training_display import metrics_text, score_text, shown_path
 from nnlib.core.errors import UsageError
-from nnlib.inference.prediction_formats import FORMATS, STANDARD_OUTPUT, choose_format
+from nnlib.inference.prediction_formats import FORMATS, STANDARD_OUTPUT, choose_format, named_format
 from nnlib.inference.prediction_settings import PredictionSettings
 
 if TYPE_CHECKING:
@@ -92,6 +92,8 @@ def predict(
         return from_resolved(text, f"{directory.address}/{CONFIG}", overrides)
 
     runtime = job.runtime(read)
+    if not all(map(split_names, ids)):
+        raise UsageError("--id names no column", hint="is a variable of the shell not set?")
     settings = PredictionSettings(tuple(name for each in ids for name in split_names(each)), threshold, top)
     if runtime is None:
         if tasks is not None:
@@ -133,8 +135,10 @@ def _predict_here(
 ) -> dict[str, Any]:
     """Predict in this process. Returns what ``--json`` prints."""
     from jobs.console.binary_output import binary_output
+    from nnlib.data.importing.source_files import input_addresses
     from nnlib.inference.prediction_file import predict_to_file
     from nnlib.inference.trained_model import TrainedModel
+    from nnlib.storage.outputs import refuse_open_input
 
     chosen = choose_format(output, format_)
     if output == STANDARD_OUTPUT:
@@ -142,6 +146,7 @@ def _predict_here(
             raise UsageError("-o - and --json both write to standard output: choose one")
         if chosen == "parquet" and sys.stdout is not None and sys.stdout.isatty():
             raise UsageError("Parquet is not for a terminal: name a file with -o, or use --format csv")
+        refuse_open_input(1, (run, *input_addresses((dataset,))))
     target = binary_output() if output == STANDARD_OUTPUT else output
     with contextlib.redirect_stdout(sys.stderr):
         if settings.threshold is not None:
@@ -155,7 +160,7 @@ def _check_folder(output: str, format_: str | None) -> None:
     """Raise `UsageError` for an output that a job does not write."""
     if output == STANDARD_OUTPUT:
         raise UsageError("with -r the output is a folder: name one with -o, or predict without -r")
-    chosen = format_ or choose_format(output.rstrip("/"), None)
+    chosen = format_ or named_format(output.rstrip("/")) or "parquet"
     if chosen != "parquet":
         raise UsageError(
             f"with -r the output is a folder of Parquet files, not {chosen}: predict without -r for others"

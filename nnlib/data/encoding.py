@@ -30,6 +30,9 @@ from nnlib.data.spelling import MISSING, UNKNOWN, NameIndex
 FeatureType = Literal["float32", "float64", "uint8"]
 """How a dataset stores its features: one type for all of them."""
 
+UNKNOWN_CATEGORY = "an import with --unknown-category ignore makes models that take it for none of them"
+"""The hint for a category that a model does not know."""
+
 
 @dataclass(frozen=True)
 class FeatureColumn:
@@ -92,7 +95,7 @@ class FeatureColumn:
                 row = int(strange.argmax())
                 raise DataError(
                     f"{value_of(row)!r} is none of the {len(self.categories)} known categories",
-                    hint="an import with --unknown-category ignore makes models that take it for none of them",
+                    hint=UNKNOWN_CATEGORY,
                     file=origin.file,
                     row=origin.row + row + 1,
                     column=self.name,

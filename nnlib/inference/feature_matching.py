@@ -12,6 +12,7 @@ from nnlib.core.arrays import Array
 from nnlib.core.errors import DataError
 from nnlib.core.notes import note
 from nnlib.data.dataset import Dataset
+from nnlib.data.encoding import UNKNOWN_CATEGORY
 from nnlib.data.importing.column_matching import lacks_error, say_nothing
 
 _NOWHERE = -1
@@ -22,13 +23,15 @@ class FeatureMatching:
     """Turns stored features of a dataset into those of a model.
 
     ``order``: for each feature of the model its position in the dataset, or -1 for a category that the dataset does not
-    have; () where the features are the same. ``unknown``: categorical column -> the positions of its categories that
-    the model does not know. ``refuses_unknown``: whether rows with such a category are errors.
+    have; () where the features are the same. ``unknown``: categorical column -> position -> category, for those that
+    the model does not know. ``refuses_unknown``: whether rows with such a category are errors. ``dataset``: its
+    address, for errors.
     """
 
     order: tuple[int, ...] = ()
-    unknown: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    unknown: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
     refuses_unknown: bool = True
+    dataset: str = ""
 
     @classmethod
     def of(cls, trained_on: Dataset, dataset: Dataset) -> FeatureMatching:
@@ -53,7 +56,8 @@ class FeatureMatching:
         missing = [name for name in wanted if name not in places and name not in optional]
         if not missing:
             order = tuple(places.get(name, _NOWHERE) for name in wanted)
-            return cls(order, _unknown(trained_on, dataset), trained_on.encoding.unknown_category == "error")
+            refuses = trained_on.encoding.unknown_category == "error"
+            return cls(order, _unknown(trained_on, dataset), refuses, dataset.address)
         if not (_has_no_names(dataset, wanted) or _has_no_names(trained_on, there)):
             raise lacks_error(None, missing, there, dataset=dataset.address)
         if len(there) != len(wanted):
@@ -73,7 +77,14 @@ class FeatureMatching:
         for column, places in self.unknown.items():
             rows = np.flatnonzero((x[:, list(places)] != 0).any(axis=1))
             if len(rows) and self.refuses_unknown:
-                raise DataError("has a category that the model does not know", row=int(row[rows[0]]), column=column)
+                name = next(name for place, name in places.items() if x[rows[0], place] != 0)
+                raise DataError(
+                    f"{name!r} is none of the categories that the model knows",
+                    dataset=self.dataset,
+                    row=int(row[rows[0]]),
+                    column=column,
+                    hint=UNKNOWN_CATEGORY,
+                )
             unknown[column] += len(rows)
         moved = x[:, list(self.order)]
         moved[:, np.array(self.order) == _NOWHERE] = 0
@@ -109,14 +120,14 @@ def _has_no_names(dataset: Dataset, others: list[str]) -> bool:
     return _is_vector(dataset) or say_nothing([column.name for column in dataset.encoding.columns], others)
 
 
-def _unknown(trained_on: Dataset, dataset: Dataset) -> dict[str, tuple[int, ...]]:
-    known = {column.name: set(column.feature_names) for column in trained_on.encoding.columns if column.categories}
-    unknown: dict[str, tuple[int, ...]] = {}
+def _unknown(trained_on: Dataset, dataset: Dataset) -> dict[str, dict[int, str]]:
+    known = {column.name: set(column.categories) for column in trained_on.encoding.columns if column.categories}
+    unknown: dict[str, dict[int, str]] = {}
     start = 0
     for column in dataset.encoding.columns:
         if column.kind == "categorical" and column.name in known:
-            names = enumerate(column.feature_names, start)
-            if places := tuple(place for place, name in names if name not in known[column.name]):
+            names = enumerate(column.categories, start)
+            if places := {place: name for place, name in names if name not in known[column.name]}:
                 unknown[column.name] = places
         start += column.width
     return unknown

@@ -60,25 +60,36 @@ COMPRESSED = ".gz"
 """Behind the suffix of a text format: the file is compressed by gzip."""
 
 
-def choose_format(output: str, wanted: str | None) -> str:
-    """Return the format of a prediction file: ``wanted``, or that of the address's suffix (`STANDARD_OUTPUT`: csv; no
-    suffix: parquet, as earlier versions wrote). Raises `UsageError` for a suffix that names none."""
-    if wanted is not None:
-        if wanted not in FORMATS:
-            raise UsageError(f"unknown format {wanted!r}; known: {', '.join(FORMATS)}")
-        return wanted
-    if output == STANDARD_OUTPUT:
-        return "csv"
+def named_format(output: str) -> str | None:
+    """Return the format that the suffix of an address names; None if it names none."""
     name = PurePosixPath(output).name.lower()
     suffix = PurePosixPath(name.removesuffix(COMPRESSED)).suffix
-    if not suffix and not name.endswith(COMPRESSED):
-        return "parquet"
     for format_, kind in FORMATS.items():
         if suffix in kind.suffixes and not (format_ == "parquet" and name.endswith(COMPRESSED)):
             return format_
-    shown = PurePosixPath(name).suffix
+    return None
+
+
+def choose_format(output: str, wanted: str | None) -> str:
+    """Return the format of a prediction file: ``wanted``, or that of the address's suffix (`STANDARD_OUTPUT`: csv; no
+    suffix: parquet, as earlier versions wrote). Raises `UsageError` for a suffix that names none, or another than
+    ``wanted``: a file ``.csv`` never holds Parquet."""
+    named = named_format(output)
+    if wanted is not None:
+        if wanted not in FORMATS:
+            raise UsageError(f"unknown format {wanted!r}; known: {', '.join(FORMATS)}")
+        if named not in (None, wanted):
+            raise UsageError(f"-o {output}: the name says {named}, and --format {wanted}", hint="leave one of them out")
+        return wanted
+    if output == STANDARD_OUTPUT:
+        return "csv"
+    if named is not None:
+        return named
+    name = PurePosixPath(output).name.lower()
+    if not PurePosixPath(name).suffix:
+        return "parquet"
     known = ", ".join(suffix for kind in FORMATS.values() for suffix in kind.suffixes)
-    raise UsageError(f"-o {output}: {shown} names no format: use --format, or one of {known}")
+    raise UsageError(f"-o {output}: {PurePosixPath(name).suffix} names no format: use --format, or one of {known}")
 
 
 def is_compressed(output: str, format_: str) -> bool:

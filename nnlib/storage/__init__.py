@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from nnlib.core.errors import UsageError
-from nnlib.storage.addresses import has_scheme, is_empty_address, is_remote_address
+from nnlib.storage.addresses import has_scheme, is_empty_address, is_remote_address, is_there, path_in
 from nnlib.storage.base import TEMPORARY, Access, Storage
 from nnlib.storage.credentials import refuse_credentials
 from nnlib.storage.local import LocalStorage
@@ -39,7 +39,7 @@ class Opener(Protocol):
 
 
 def _local(address: str, *, private: bool) -> Storage:
-    return LocalStorage(address.removeprefix("file://"), private=private)
+    return LocalStorage(path_in(address), private=private)
 
 
 def _hdfs(address: str, *, private: bool) -> Storage:
@@ -90,7 +90,7 @@ def file_at(address: str) -> tuple[Storage, str]:
 def is_stream(address: str) -> bool:
     """Return whether an address is that of something that is written into, not replaced: a FIFO, ``/dev/stdout``."""
     path = storage(address).local_path()
-    return path is not None and path.exists() and LocalStorage(path.parent).is_stream(path.name)
+    return path is not None and is_there(path) and LocalStorage(path.parent).is_stream(path.name)
 
 
 def refuse_empty(address: str, what: str | None = None) -> None:

@@ -19,9 +19,31 @@ def is_remote_address(text: str) -> bool:
     return bool(separator) and scheme != "file"
 
 
+def path_in(address: str) -> str:
+    """Return the path that an address of this machine names: a plain path, ``file://path`` or ``file://localhost/path``.
+
+    Raises `UsageError` for ``file:/path``, which would be a folder called ``file:``.
+    """
+    if address.startswith("file:/") and not address.startswith("file://"):
+        raise UsageError("the address lacks two slashes", hint=f"write {address.replace('file:/', 'file:///', 1)}")
+    path = address.removeprefix("file://")
+    if path != address and path.partition("/")[0] == "localhost":
+        return path.removeprefix("localhost") or "/"
+    return path
+
+
 def is_empty_address(text: str) -> bool:
     """Return whether an address names nothing, as a variable of a shell that is not set leaves it."""
     return not text.rpartition("://")[2].strip()
+
+
+def is_there(path: Path) -> bool:
+    """Return whether a path leads to something; False, too, for a name that is too long to be one."""
+    try:
+        path.stat()
+    except OSError:
+        return False
+    return True
 
 
 def absolute_path(path: str | os.PathLike[str]) -> Path:

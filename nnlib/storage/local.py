@@ -131,6 +131,8 @@ class LocalStorage(Storage):
         for each in reversed(missing):
             fault_hook.step("mkdir", each)
             own = self._private and each.is_relative_to(self.path)
+            if each.exists() and not each.is_dir():
+                raise NotADirectoryError(errno.ENOTDIR, f"{each} is a file, not a folder")
             each.mkdir(0o700 if own else 0o777, exist_ok=True)
             _sync_directory(each.parent)
 
@@ -192,7 +194,8 @@ def _explained(action: str, path: Path) -> Iterator[None]:
     except FileNotFoundError as error:
         raise StorageError("no such file or directory", file=str(path)) from error
     except OSError as error:
-        hint = "free some space, then run the same command with --resume" if error.errno == 28 else None
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        hint = "free some space, then run the same command again (train: with --resume)" if full else None
         raise StorageError(f"cannot {action}: {error.strerror or error}", hint=hint, file=str(path)) from error
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from nnlib.core.errors import StorageError, UsageError
+from nnlib.storage.addresses import is_there
 from nnlib.storage.base import Storage
 from nnlib.storage.lease import Lease, LeaseKind, lease_facts
 
@@ -89,7 +90,7 @@ def claimed_folder(
         StorageError: another live command has claimed the folder, it is a file, or it cannot be written.
     """
     path = files.local_path()
-    if path is not None and path.exists() and not path.is_dir():
+    if path is not None and is_there(path) and not path.is_dir():
         raise StorageError("the output is a folder, and this is a file", hint="choose another -o", output=files.root)
     with _deleted_if_empty(files):
         left = _left_behind(files)
@@ -146,6 +147,6 @@ def _deleted_if_empty(files: Storage) -> Iterator[None]:
 def _missing(path: Path) -> Iterable[Path]:
     """Yield a folder and those above it that are not there, the deepest first."""
     for each in (path, *path.parents):
-        if each.exists():
+        if is_there(each):
             return
         yield each

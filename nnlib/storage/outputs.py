@@ -14,6 +14,7 @@ from typing import Literal
 
 from nnlib.core.errors import UsageError
 from nnlib.storage import LocalStorage, is_remote_address, refuse_empty, storage
+from nnlib.storage.addresses import is_there, path_in
 
 Relation = Literal["is", "lies in", "holds"]
 
@@ -43,6 +44,28 @@ def refuse_overlap(output: str, inputs: Iterable[str], *, option: str = "-o") ->
                 "it could be destroyed",
                 hint=f"choose another place with {option}",
                 output=output,
+            )
+
+
+def refuse_open_input(descriptor: int, inputs: Iterable[str]) -> None:
+    """Refuse an open file as output that is one of the inputs: ``>> rows.csv`` would make the rows longer as they are
+    read.
+
+    ``descriptor``: of the open file; what is no regular file is no input. Raises `UsageError`.
+    """
+    try:
+        state = os.fstat(descriptor)
+    except OSError:
+        return
+    if not stat.S_ISREG(state.st_mode):
+        return
+    for source in inputs:
+        place = _Place.of_source(source)
+        found = None if place.local is None else _state(place.local)
+        if found is not None and (found.st_dev, found.st_ino) == (state.st_dev, state.st_ino):
+            raise UsageError(
+                f"standard output is the input, {source}: it could be destroyed",
+                hint="send the output to another file",
             )
 
 
@@ -76,7 +99,7 @@ class _Place:
         """Files of this machine are read whatever their names, also such as no output may have."""
         if is_remote_address(address) or "\0" in address:
             return cls.of(address)
-        return cls._local(LocalStorage(address.removeprefix("file://")).path)
+        return cls._local(LocalStorage(path_in(address)).path)
 
     @classmethod
     def _local(cls, path: Path) -> _Place:
@@ -95,18 +118,19 @@ class _Place:
         if (by_name := _relation_of_names(self.parts, source.parts)) is not None:
             return by_name
         relation = self._relation_to_file(source.local)
-        if relation is None and stat.S_ISDIR(found.st_mode) and self.local.exists():
+        if relation is None and stat.S_ISDIR(found.st_mode) and is_there(self.local):
             relation = next(filter(None, map(self._relation_to_file, _linked_files(source.local))), None)
         return relation
 
     def _relation_to_file(self, path: Path) -> Relation | None:
         assert self.local is not None
         ours, theirs = _lineage(self.local), _lineage(Path(os.path.realpath(path)))
-        if self.local.exists() and ours[:1] == theirs[:1]:
+        if is_there(self.local) and ours[:1] == theirs[:1]:
             return "is"
         if path.is_dir() and theirs[0] in ours:
             return "lies in"
-        return "holds" if self.local.is_dir() and ours[0] in theirs else None
+        state = _state(self.local)
+        return "holds" if state is not None and stat.S_ISDIR(state.st_mode) and ours[0] in theirs else None
 
 
 def _relation_of_names(output: tuple[str, ...], source: tuple[str, ...]) -> Relation | None:

@@ -82,7 +82,7 @@ def match_columns(table: Table, encoding: Encoding, others: Sequence[str] = ()) 
     if only is not None and (lacking or (not missing and only.name not in table.shapes)):
         return ColumnMatch(encoding, {}, _spread(table, encoding, label, others), label)
     if _goes_by_position(table, encoding, bool(lacking)):
-        note(f"{table.file}: its columns are taken by position, for no names say which they are")
+        note(f"{_subject(table)} columns are taken by position, for no names say which they are")
         found = positions(table.columns, encoding)
         if found is None:
             raise _count_error(table, encoding)
@@ -91,10 +91,10 @@ def match_columns(table: Table, encoding: Encoding, others: Sequence[str] = ()) 
     if not lacking:
         return ColumnMatch(expanded, by_name, (), label)
     if not table.shapes and (counted := _by_count(table, encoding)) is not None:
-        note(f"{table.file}: its columns are taken by position, for their names only count them")
+        note(f"{_subject(table)} columns are taken by position, for their names only count them")
         return counted
     if table.shapes and not any(column.kind == "categorical" for column in encoding.columns):
-        note(f"{table.file}: its numbers are taken by position, for no names say which they are")
+        note(f"{_subject(table)} numbers are taken by position, for no names say which they are")
         return ColumnMatch(encoding, {}, _spread(table, encoding, label, others), label)
     raise lacks_error(table.file, lacking, [name for name in table.columns if name != label])
 
@@ -157,6 +157,10 @@ def _goes_by_position(table: Table, encoding: Encoding, lacks_names: bool) -> bo
         return False
     has_names = table.reading is None or table.reading.header is not False
     return not has_names or (lacks_names and encoding.reading.header is False and not table.shapes)
+
+
+def _subject(table: Table) -> str:
+    return f"{table.file}: its" if table.file else "the"
 
 
 def lacks_error(file: str | None, missing: Sequence[str], there: Sequence[str], **where: str) -> DataError:

@@ -21,7 +21,7 @@ from nnlib.data.importing.format_registry import (
 )
 from nnlib.data.importing.formats.table import Table
 from nnlib.data.importing.hive_partitions import partition_names
-from nnlib.data.importing.local_copies import head_copy, local_copies
+from nnlib.data.importing.local_copies import head_copy, is_pipe, local_copies
 from nnlib.data.importing.read_options import ReadOptions
 from nnlib.data.importing.source_files import expand_patterns, files_within
 from nnlib.storage import file_at
@@ -48,6 +48,8 @@ def list_input_files(sources: Sequence[str], options: ReadOptions) -> tuple[list
         raise UsageError(
             f"a job imports {' and '.join(job_formats())} files, not {format_}", hint="import them without -r"
         )
+    if pipe := next(filter(is_pipe, sources), None):
+        raise UsageError("a job cannot read a pipe", hint="import it without -r, or from a file", file=pipe)
     files = [file for source in expand_patterns(sources) for file in _files(source, format_)]
     formats = {file: format_ or _format(file) for file in files}
     first = formats[files[0]]

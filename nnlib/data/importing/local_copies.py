@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +14,7 @@ from nnlib.core.liveness import heartbeat
 from nnlib.data.importing.compression import compression_of
 from nnlib.data.importing.hive_partitions import partition_folders
 from nnlib.data.importing.source_files import expand_patterns, files_within
-from nnlib.storage import Storage, file_at, has_scheme
+from nnlib.storage import LocalStorage, Storage, file_at, has_scheme
 
 PART_BYTES = 8 << 20
 """Bytes copied at a time."""
@@ -26,11 +28,12 @@ def local_copies(sources: Sequence[str]) -> Iterator[list[str]]:
     """Return local paths of sources at any address, in order, for the block; copies are deleted when it ends.
 
     A folder on another machine stands for its files, sorted by name, without hidden and marker files (``.name``,
-    ``_SUCCESS``); a pattern in the last part of an address for what it names. Copies lie in the system's folder for
+    ``_SUCCESS``); a pattern in the last part of an address for what it names. A pipe (``<(zcat rows.csv.gz)``,
+    ``/dev/stdin``) is copied, too, for formats read a file more than once. Copies lie in the system's folder for
     temporary files. A `DataError` that the block raises names the address, not the copy. Raises `DataError` for a
     source that is missing and `StorageError` if it cannot be copied.
     """
-    if not any(has_scheme(source) for source in sources):
+    if not any(has_scheme(source) or is_pipe(source) for source in sources):
         yield list(sources)
         return
     with _folder() as folder:
@@ -41,6 +44,14 @@ def local_copies(sources: Sequence[str]) -> Iterator[list[str]]:
         ]
         with _named(dict(copied)):
             yield [path for path, _ in copied]
+
+
+def is_pipe(source: str) -> bool:
+    """Return whether a source is a pipe of this machine, which can be read once only, from front to end."""
+    try:
+        return not has_scheme(source) and stat.S_ISFIFO(os.stat(source).st_mode)  # noqa: PTH116  (odd names are no error)
+    except (OSError, ValueError):
+        return False
 
 
 @contextlib.contextmanager
@@ -91,6 +102,12 @@ def _named(origins: Mapping[str, str]) -> Iterator[None]:
 
 def _copied(source: str, folder: Path) -> Iterator[tuple[str, str]]:
     """Yield the local path and the address of each file of a source; files on other machines are copied."""
+    if is_pipe(source):
+        folder.mkdir(parents=True, exist_ok=True)
+        copy = folder / Path(source).name
+        _copy(LocalStorage("/"), str(Path(source).absolute())[1:], copy)
+        yield str(copy), source
+        return
     if not has_scheme(source):
         yield source, source
         return

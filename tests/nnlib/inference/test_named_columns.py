@@ -318,7 +318,7 @@ def test_a_dataset_without_the_columns(made: Made, tmp_path: Path, capsys: pytes
     digits = made.frame[[*NUMBERS, "class"]].set_axis(["0", "1", "2", "class"], axis=1)
     for frame, options, message in (
         (made.frame.rename(columns={"pay": "wage"}), ["--categorical=soil"], "lacks the feature columns pay"),
-        (moor, ["--categorical=soil"], "has a category that the model does not know"),
+        (moor, ["--categorical=soil"], "'moor' is none of the categories that the model knows"),
         (digits.assign(more=1.0), [], "lacks the feature columns age, height, pay, soil=clay"),
     ):
         data = imported(made, frame, *options)

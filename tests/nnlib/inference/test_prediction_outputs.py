@@ -288,7 +288,7 @@ def test_an_error_on_the_way_leaves_the_old_file(made: Made, tmp_path: Path) -> 
         ("hdfs://host/p.CSV", None, "csv"),
         ("p.csv.gz", None, "csv"),
         ("p.ndjson", None, "jsonl"),
-        ("p.csv", "parquet", "parquet"),
+        ("p.dat", "parquet", "parquet"),
         ("-", None, "csv"),
     ],
 )
