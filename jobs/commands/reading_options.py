@@ -27,7 +27,7 @@ def reading_options(*format_names: str) -> Callable[[Command], Command]:
         click.option(*format_names, "read_format", type=click.Choice(list(FORMATS)),
                      help="Format of the files to read. [default: by looking]"),
         click.option("--delimiter", help="CSV: what stands between columns, or blanks for one or more spaces or tabs. "
-                          "[default: by looking; a tab in .tsv]"),
+                          "[default: a comma; a tab in .tsv]"),
         click.option("--header/--no-header", default=None,
                      help="CSV: whether the first line names the columns. [default: by looking]"),
         click.option("--quote", metavar="MARK", help="CSV: what encloses text, or none. [default: \"]"),

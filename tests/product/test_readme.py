@@ -1,19 +1,15 @@
-"""The README's own commands, run as a reader would, in the order they stand."""
+"""The commands of the README and of docs/data.md, run as a reader would, in the order they stand."""
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from page_examples import run_examples
 from product import ROOT
 
 from nnlib.config.reference import reference
-
-BLOCK = re.compile(r"<!-- test: (?P<kind>.+?) -->\n```\w+\n(?P<text>.+?)```", re.DOTALL)
 
 
 def test_the_commands_of_the_readme_work(tmp_path: Path) -> None:
@@ -24,30 +20,12 @@ def test_the_commands_of_the_readme_work(tmp_path: Path) -> None:
     for row, label in zip(iris.data, iris.target, strict=True):
         lines.append(",".join([*(f"{value:g}" for value in row), str(iris.target_names[label])]))
     (tmp_path / "flowers.csv").write_text("\n".join(lines) + "\n")
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    ran = 0
-    for block in BLOCK.finditer((ROOT / "README.md").read_text("utf-8")):
-        kind, text = block["kind"], block["text"]
-        if kind.startswith("file "):
-            (tmp_path / kind.removeprefix("file ")).write_text(text, "utf-8")
-        elif kind == "python":
-            done = subprocess.run(
-                [sys.executable, "-c", text], cwd=tmp_path, capture_output=True, text=True, check=False
-            )
-            assert done.returncode == 0, done.stderr
-            wanted = re.search(r"# (\[.+\])$", text.strip())
-            assert wanted is not None
-            assert done.stdout.strip() == wanted[1]
-            ran += 1
-        else:
-            for line in text.splitlines():
-                command = line.split("#")[0].split()
-                done = subprocess.run(
-                    command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-                )
-                assert done.returncode == 0, f"{line}\n{done.stderr}"
-                ran += 1
-    assert ran >= 8
+    assert run_examples("README.md", tmp_path) >= 12
+
+
+def test_the_examples_of_the_data_page_work(tmp_path: Path) -> None:
+    pytest.importorskip("pandas")
+    assert run_examples("docs/data.md", tmp_path) >= 8
 
 
 def test_the_reference_of_keys_is_the_schema() -> None:

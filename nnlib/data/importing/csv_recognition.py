@@ -43,10 +43,19 @@ def recognize_csv(file: str, encoding: Encoding, options: ReadOptions, changes: 
     )
     if chosen != delimiters[0]:
         note(f"{file}: its columns are cut at {chosen!r}, not {delimiters[0]!r}, which fits the model")
-        if options.decimal == chosen and "decimal" not in changes:
-            options = replace(options, decimal=".")
+        options = _without_mark(options, chosen, changes)
     header = options.header if "header" in changes else _is_header(file, records, encoding, options)
     return replace(options, delimiter=chosen, header=header)
+
+
+def _without_mark(options: ReadOptions, delimiter: str, changes: ReadingChanges) -> ReadOptions:
+    """Return the options without ``delimiter`` as a mark in numbers: the decimal mark is then a point, which the
+    thousands cannot have as well. Marks that the user gives stay."""
+    if options.decimal == delimiter and "decimal" not in changes:
+        options = replace(options, decimal=".")
+    if options.thousands in (delimiter, options.decimal) and "thousands" not in changes:
+        options = replace(options, thousands=None)
+    return options
 
 
 def _is_header(file: str, records: Records, encoding: Encoding, options: ReadOptions) -> bool:
