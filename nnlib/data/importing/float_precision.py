@@ -26,6 +26,9 @@ _EXACT = 2.0**24
 _MOST_WHOLE = 2.0**53
 """float64 holds every whole number up to this size; beyond it, every number is whole."""
 
+_MOST_INTEGER = 2.0**64
+"""Numbers from here on are measured ones: no usual type of integers holds them."""
+
 _SAMPLE_STEP = 16
 """Every 16th row of a block estimates its standard deviation."""
 
@@ -36,10 +39,12 @@ class PrecisionCheck:
     A feature needs it where, among `BLOCK_ROWS` rows, there is a whole number that float32 cannot hold or a number too
     large for it, or where float32 would merge more than `MOST_MERGED` of the distinct values. From the second call of
     `add` on, blocks with rounding errors below `FINE` are not compared. ``needed``: by feature, shape (features,).
+    ``beyond``: whether it has numbers of the size of integers that float64 does not hold either, shape (features,).
     """
 
     def __init__(self, features: int) -> None:
         self.needed: BoolArray = np.zeros(features, np.bool_)
+        self.beyond: BoolArray = np.zeros(features, np.bool_)
         self._is_first = True
 
     def add(self, blocks: Sequence[Array]) -> bool:
@@ -51,15 +56,16 @@ class PrecisionCheck:
         start = 0
         for block in blocks:
             needed = self.needed[start : start + block.shape[1]]
+            beyond = self.beyond[start : start + block.shape[1]]
             start += block.shape[1]
             for first in range(0, len(block), BLOCK_ROWS):
-                exact = self._look(block[first : first + BLOCK_ROWS], needed) and exact
+                exact = self._look(block[first : first + BLOCK_ROWS], needed, beyond) and exact
         self._is_first = False
         return exact
 
-    def _look(self, values: Array, needed: BoolArray) -> bool:
-        """Set ``needed``, shape (width,), where ``values``, shape (n, width), need float64. Returns whether float32
-        holds them exactly."""
+    def _look(self, values: Array, needed: BoolArray, beyond: BoolArray) -> bool:
+        """Set ``needed``, shape (width,), where ``values``, shape (n, width), need float64, and ``beyond``. Returns
+        whether float32 holds them exactly."""
         if values.dtype.kind == "b" or values.dtype.itemsize < 4 or values.dtype == np.float32:
             return True
         if values.dtype.kind in "iu" and not (values.size and (values.max() > _EXACT or values.min() < -_EXACT)):
@@ -74,6 +80,9 @@ class PrecisionCheck:
             return True
         for feature in np.flatnonzero((worst > 0.0) & ~needed):
             needed[feature] = np.isinf(worst[feature]) or _has_large_whole(wide[:, feature], errors[:, feature])
+        for feature in np.flatnonzero((worst >= 1.0) & ~beyond):
+            sizes = np.abs(wide[:, feature])
+            beyond[feature] = ((sizes > _MOST_WHOLE) & (sizes < _MOST_INTEGER)).any()
         open_ = (worst > 0.0) & ~needed
         if not self._is_first:
             open_ &= ~(worst <= FINE * _spread(wide))

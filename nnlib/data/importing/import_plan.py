@@ -117,6 +117,10 @@ class ImportPlan:
         )
 
 
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+
+
 def make_plan(table: Table, choice: ColumnChoice, survey: Survey, options: ImportOptions) -> ImportPlan:
     """Decide about the dataset, from the survey of all rows; ``table`` is the first of the input.
 
@@ -130,8 +134,11 @@ def make_plan(table: Table, choice: ColumnChoice, survey: Survey, options: Impor
     if options.task == "auto" and not names_classes and (doubt := survey.label.doubt_of(task)):
         note(doubt)
     if names := survey.wide_features(choice):
-        shown = ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+        shown = _listed(names)
         note(f"features are stored as float64: float32 would merge different values of {shown} (--dtype float32 does)")
+    if names := survey.rounded_features(choice):
+        shown = _listed(names)
+        note(f"integers above 2**53 are rounded, so close ones become one value: {shown} (ids are no --features)")
     if task == "regression" and (options.by_label or options.label_map):
         raise UsageError("--by-label and --map-label need classes, but the target is numeric (--task regression)")
     encoding = _encoding(table, choice, survey, task, options)

@@ -36,6 +36,7 @@ class Survey:
     categorical column. ``sums``, ``wide_sums`` and ``present``: sum of the values in each numeric feature as stored and
     as float64, and their number, shape (features,), only counted where missing values are filled. ``needs_float64``:
     the numeric features that need it, shape (features,), only looked for where the type is not chosen yet.
+    ``beyond_float64``: those with integers that float64 does not hold either, shape (features,), looked for as well.
     ``is_rounded``: whether the buffer has a float32 that is not the value of the input. ``types``: Arrow types of the
     label and the extra columns, empty without rows. ``whole``: for each extra column, whether its texts are all whole
     numbers.
@@ -49,6 +50,7 @@ class Survey:
     wide_sums: npt.NDArray[np.float64]
     present: npt.NDArray[np.int64]
     needs_float64: npt.NDArray[np.bool_]
+    beyond_float64: npt.NDArray[np.bool_]
     types: dict[str, str]
     whole: dict[str, bool]
     is_rounded: bool = False
@@ -65,6 +67,7 @@ class Survey:
             np.zeros(width),
             np.zeros(width),
             np.zeros(width, np.int64),
+            np.zeros(width, np.bool_),
             np.zeros(width, np.bool_),
             {},
             dict.fromkeys(choice.extra, True),
@@ -94,6 +97,7 @@ class Survey:
         self.wide_sums = self.wide_sums + other.wide_sums
         self.present = self.present + other.present
         self.needs_float64 = self.needs_float64 | other.needs_float64
+        self.beyond_float64 = self.beyond_float64 | other.beyond_float64
         self.is_rounded = self.is_rounded or other.is_rounded
         self.whole = {name: whole and other.whole[name] for name, whole in self.whole.items()}
 
@@ -108,6 +112,7 @@ class Survey:
             "wide_sums": self.wide_sums.tolist(),
             "present": self.present.tolist(),
             "float64": np.flatnonzero(self.needs_float64).tolist(),
+            "beyond": np.flatnonzero(self.beyond_float64).tolist(),
             "types": self.types,
             "whole": self.whole,
         }
@@ -124,6 +129,7 @@ class Survey:
         survey.wide_sums = np.asarray(data["wide_sums"], np.float64)
         survey.present = np.asarray(data["present"], np.int64)
         survey.needs_float64[data["float64"]] = True
+        survey.beyond_float64[data["beyond"]] = True
         return survey
 
     def stored_type(self, choice: ColumnChoice) -> FeatureType:
@@ -136,6 +142,11 @@ class Survey:
         """Return the names of the features that need float64."""
         names = choice.dense.feature_names
         return [names[index] for index in np.flatnonzero(self.needs_float64)]
+
+    def rounded_features(self, choice: ColumnChoice) -> list[str]:
+        """Return the names of the features with integers that float64 does not hold."""
+        names = choice.dense.feature_names
+        return [names[index] for index in np.flatnonzero(self.beyond_float64)]
 
     def feature_columns(self, choice: ColumnChoice) -> tuple[FeatureColumn, ...]:
         """Return the feature columns with their categories and, if missing values are filled, their fill values.
@@ -264,7 +275,7 @@ def survey_table(
         survey.rows += count_rows(columns)
         progress(survey.rows)
     if precision is not None:
-        survey.needs_float64 = precision.needed
+        survey.needs_float64, survey.beyond_float64 = precision.needed, precision.beyond
     return survey
 
 

@@ -273,3 +273,24 @@ def test_estimators_keep_distinct_values_apart() -> None:
     for _ in range(3):
         more.partial_fit(x, y, classes=[0, 1])
     assert len(np.unique(more.predict_proba(x)[:, 0])) > 200
+
+
+@pytest.mark.parametrize("jobs", [(), ("-r", "inline")], ids=["one process", "jobs"])
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_an_import_says_which_integers_even_float64_rounds(
+    tmp_path: Path, suffix: str, jobs: tuple[str, ...], capsys: Capture
+) -> None:
+    frame = pd.DataFrame(
+        {"id": 1_700_000_000_123_456_789 + np.arange(10), "time": 2**53 - np.arange(10), "y": [0, 1] * 5}
+    )
+    frame["size"] = 1e30 * np.arange(10)
+    file = str(tmp_path / f"f.{suffix}")
+    frame.to_csv(file, index=False) if suffix == "csv" else frame.to_parquet(file)
+    arguments = ["data", "import", file, "-o", str(tmp_path / "out"), "--label", "y"]
+    assert main([*arguments, *jobs]) == 0
+    said = capsys.readouterr().err
+    assert "integers above 2**53 are rounded, so close ones become one value: id (" in said
+    assert "float32 would merge different values of time (" in said
+    assert len(np.unique(features(tmp_path / "out")[:, 0])) < 10
+    assert main([*arguments, *jobs, "--features", "time,size", "--overwrite"]) == 0
+    assert "2**53" not in capsys.readouterr().err
