@@ -104,7 +104,7 @@ class _GradientSteps:
         """Take the last step with `mean` and compute this worker's gradient of the next one."""
         began = time.perf_counter()
         if self._training is None:
-            self._record = self._worker.score(self._index, self._state)
+            self._record = self._worker.score_round(self._index, self._state)
             self._seconds["score"] = time.perf_counter() - began
             self._training = training_by_steps(self._worker.trial(self._index), self._start)
             began = time.perf_counter()

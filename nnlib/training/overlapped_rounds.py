@@ -147,7 +147,7 @@ def _contribute(
         state, each = checkpoint.trials[index], trained[index]
         began = time.perf_counter()
         try:
-            record = worker.score(index, state)
+            record = worker.score_round(index, state)
         except NnjobsError as error:
             publisher.error = worker.locate(error)
             return Contribution.empty(worker, checkpoint, WorkerReport(error=publisher.error))

@@ -20,7 +20,7 @@ from nnlib.training.learner import TrainingSetup
 from nnlib.training.local_result import LocalResult, RoundStart
 from nnlib.training.local_training import local_training
 from nnlib.training.worker_record import WorkerRecord
-from nnlib.training.worker_round import local_round, score_record, worker_data
+from nnlib.training.worker_round import detailed_parts, local_round, score_record, worker_data
 from nnlib.training.worker_trial import WorkerTrial
 
 
@@ -113,8 +113,15 @@ class LocalWorker:
         return result
 
     def score(self, index: int, state: TrialState) -> WorkerRecord:
-        """Score a trial's model on this worker's held-out rows: see `nnlib.training.worker_round.score_record`."""
+        """Score a trial's model in detail on this worker's held-out rows, as for a final result: see
+        `nnlib.training.worker_round.score_record`."""
         return score_record(self.trial(index), state.model)
+
+    def score_round(self, index: int, state: TrialState) -> WorkerRecord:
+        """Score a trial's model on this worker's held-out rows as every round does: in detail only where early
+        stopping needs it."""
+        work = self.trial(index)
+        return score_record(work, state.model, detailed_parts(work.config))
 
     def locate(self, error: NnjobsError) -> NnjobsError:
         """Name this worker in its error, where none is named."""
