@@ -12,7 +12,8 @@ import pyarrow as pa
 
 from nnlib.core.errors import DataError, UsageError
 from nnlib.core.notes import note
-from nnlib.data.columns import RowOrigin, to_plain_array
+from nnlib.data.arrow_types import plain_column
+from nnlib.data.columns import Column, RowOrigin, to_plain_array
 from nnlib.data.encoding import Encoding
 from nnlib.data.importing.column_matching import ColumnMatch, match_columns
 from nnlib.data.importing.csv_recognition import recognize_csv
@@ -87,7 +88,7 @@ def matched_rows(table: Table, match: ColumnMatch, keep: Sequence[str] = ()) -> 
         unknown: Counter[str] = Counter()
         stored = encoding.encode(match.renamed(columns), origin, unknown)
         y = None if label is None else encoding.find_labels(columns[label], origin)
-        values = {name: to_plain_array(columns[name], name, origin) for name in keep}
+        values = {name: _kept_values(columns[name], name, origin) for name in keep}
         yield RawRows(first, encoding.decode(stored), y, stored, values, unknown)
         first += len(stored)
 
@@ -99,6 +100,16 @@ def _rows_together(features: int) -> int:
     if CHUNK_ROWS * features <= _MOST_TOGETHER:
         rows = max(CHUNK_ROWS, rows - rows % CHUNK_ROWS)
     return rows
+
+
+def _kept_values(column: Column, name: str, origin: RowOrigin) -> pa.Array:
+    """Return a column as it is written with predictions. Times stay times: as texts in their one spelling, those at
+    midnight would lack the hour, and readers take one form for a whole column."""
+    if isinstance(column, pa.Array):
+        values = plain_column(column)
+        if pa.types.is_date(values.type) or pa.types.is_timestamp(values.type) or pa.types.is_time(values.type):
+            return values
+    return to_plain_array(column, name, origin)
 
 
 def _kept(table: Table, keep: Sequence[str]) -> list[str]:

@@ -280,6 +280,18 @@ def test_an_error_on_the_way_leaves_the_old_file(made: Made, tmp_path: Path) -> 
     assert len(list(tmp_path.iterdir())) == 5
 
 
+def test_kept_times_are_read_as_times_by_others(made: Made, tmp_path: Path) -> None:
+    """Times at midnight and others in one column: pandas takes one form for all of it."""
+    times = pd.date_range("2024-02-28", periods=90, freq="6h")
+    columns = {"time": times, "zoned": times.tz_localize("UTC"), "day": times.date, "ms": times.astype("M8[ms]")}
+    made.frame.assign(**columns).to_parquet(tmp_path / "rows.parquet")
+    for name in ("p.csv", "p.jsonl", "p.parquet"):
+        assert made.predict("run", str(tmp_path / "rows.parquet"), tmp_path / name, "--id", ",".join(columns)) == 0
+        found = read(tmp_path / name)
+        for column, values in columns.items():
+            assert (pd.to_datetime(found[column]).to_numpy() == pd.to_datetime(pd.Series(values)).to_numpy()).all()
+
+
 @pytest.mark.parametrize(
     ("output", "wanted", "expected"),
     [
