@@ -54,7 +54,7 @@ CSV: dict[str, tuple[bytes, tuple[str, ...]]] = {
     "not UTF-8, header": (b"a\xff,b,y\n1,2,0\n", ("not UTF-8",)),
     "UTF-16 without a mark": ("a,b,y\n1,2,0\n".encode("utf-16-le"), ("zero bytes", "--encoding utf-16")),
     "text": (b"a,b,y\n1,2,0\n1,two,1\n", ("row 2", "column b", "'two' is not a number", "--categorical")),
-    "true among numbers": (b"a,b,y\n1,0,0\n1, true,1\n", ("row 2", "column b", "among numbers", "--categorical")),
+    "true among numbers": (b"a,b,y\n1,0,0\n1, true,1\n", ("row 2", "column b", "is not a number", "--categorical")),
     "not a number": (b"a,b,y\n1,2,0\n1,nan,1\n", ("row 2", "column b", "missing", "--nulls mean")),
     "infinite": (b"a,b,y\n1,2,0\n1,-inf,1\n", ("row 2", "column b", "not a finite number")),
     "no label": (b"a,b,y\n1,2,0\n1,2,\n", ("row 2", "column y", "label is missing")),

@@ -15,7 +15,7 @@ from nnlib.core.notes import note
 from nnlib.data.columns import Columns
 from nnlib.data.importing.formats.csv_layout import ENCODING_HINT, CsvLayout, cell_mark, read_layout, stream_error
 from nnlib.data.importing.formats.csv_stream import STREAM_ERRORS, CsvText, open_text, texts_of
-from nnlib.data.importing.formats.csv_values import are_numbers, has_marks, is_boolean, parse_numbers, without_marks
+from nnlib.data.importing.formats.csv_values import are_numbers, has_marks, parse_numbers, without_marks
 from nnlib.data.importing.formats.table import Role, Table, check_same_columns
 from nnlib.data.importing.null_values import null_marks, with_missing
 from nnlib.data.importing.read_options import ReadOptions
@@ -140,10 +140,8 @@ class CsvReader:
         try:
             return parse_numbers(trimmed, self._options)
         except pa.ArrowInvalid:
-            wrong = (row for row in range(len(trimmed)) if not are_numbers(trimmed.slice(row, 1), self._options))
-            if (bad := next(wrong, None)) is not None:
-                raise self._bad_number(name, start + bad + 1, text[bad].as_py()) from None
-            raise self._mixed(name, start, text) from None
+            row = next(row for row in range(len(trimmed)) if not are_numbers(trimmed.slice(row, 1), self._options))
+            raise self._bad_number(name, start + row + 1, text[row].as_py()) from None
 
     def _batches(self, types: Mapping[str, pa.DataType]) -> Iterator[pa.RecordBatch]:
         """Yield all rows; once a line of blanks is met, which Arrow takes for a row, without such lines."""
@@ -220,13 +218,6 @@ class CsvReader:
             return DataError(f"is not readable as CSV after row {rows} ({error})", file=self._text.name)
         unexplained: BaseException = error
         return unexplained
-
-    def _mixed(self, name: str, start: int, text: pa.Array) -> DataError:
-        """Return the error for a column of true and false, and numbers as well."""
-        row, value = next((row, cell) for row, cell in enumerate(text.to_pylist()) if is_boolean(cell))
-        hint = "write 1 and 0 in their place, or encode the column with --categorical"
-        message = f"{value!r} stands among numbers"
-        return DataError(message, hint=hint, file=self._text.name, row=start + row + 1, column=name)
 
     def _bad_text(self, name: str, row: int, value: bytes) -> DataError:
         message = f"{value[:60]!r} is not UTF-8"

@@ -27,11 +27,6 @@ def number_of(cell: str, options: ReadOptions) -> float | None:
         return None
 
 
-def is_boolean(cell: str | None) -> bool:
-    """Return whether a cell is true or false."""
-    return cell is not None and cell.strip() in _BOOLEANS
-
-
 def has_marks(options: ReadOptions) -> bool:
     """Return whether numbers are written with other marks than a point for decimals."""
     return options.decimal != "." or bool(options.thousands)
