@@ -31,6 +31,7 @@ _TIME_STAMP = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2})[T ]([0-9]{2}:[0-9]{2})(?::([0-9]{2})(?:\.([0-9]+))?)?"
     r" ?(Z|UTC|[+-][0-9]{2}(?::?[0-9]{2})?)?"
 )
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _TIME = re.compile(r"([0-9]{2}:[0-9]{2}:[0-9]{2})\.([0-9]+)")
 _BOOLEANS = {"True": "true", "TRUE": "true", "False": "false", "FALSE": "false"}
 _BOOLEAN_DIGITS = {"true": "1", "false": "0", "1": "true", "0": "false"}
@@ -108,6 +109,11 @@ def _fraction(digits: str | None) -> str:
 def is_whole(name: str) -> bool:
     """Return whether a spelled name is a whole number."""
     return name.lstrip("-").isdecimal() and name.isascii()
+
+
+def is_time_stamp(text: str) -> bool:
+    """Return whether a text is a date or a time stamp, as ISO 8601 writes it."""
+    return _TIME_STAMP.fullmatch(text) is not None or _DATE.fullmatch(text) is not None
 
 
 def drop_zeros(name: str) -> str:

@@ -9,6 +9,7 @@ from typing import Literal
 from nnlib.data.importing.formats.csv_values import number_of
 from nnlib.data.importing.null_values import null_marks
 from nnlib.data.importing.read_options import ReadOptions
+from nnlib.data.spelling import is_time_stamp
 
 CellKind = Literal["number", "missing", "text"]
 
@@ -31,7 +32,7 @@ def looks_like_header(records: Sequence[Sequence[str]], options: ReadOptions) ->
     rows = [record for record in records[1:] if len(record) == len(first)]
     line = _FirstLine(first, [[row[position].strip() for row in rows] for position in range(len(first))], options)
     if not line.numbers:
-        return bool(line.texts) and (not rows or line.is_over_numbers or (line.is_new and line.is_distinct))
+        return bool(line.texts) and (not rows or line.is_over_numbers or line.is_names)
     if not rows or not line.is_new or len(set(first)) < len(first):
         return False
     if line.is_over_numbers:
@@ -63,6 +64,13 @@ class _FirstLine:
     def is_distinct(self) -> bool:
         """Whether all texts differ from each other."""
         return len(set(self.texts)) == len(self.texts)
+
+    @property
+    def is_names(self) -> bool:
+        """Whether all texts differ from each other and from those below them, and no date stands over dates."""
+        columns = list(zip(self.texts, self._below_each("text"), strict=True))
+        has_dates = any(column and all(map(is_time_stamp, (cell, *column))) for cell, column in columns)
+        return self.is_new and self.is_distinct and not has_dates
 
     @property
     def is_new(self) -> bool:

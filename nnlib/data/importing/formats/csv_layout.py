@@ -72,6 +72,8 @@ def read_layout(text: CsvText, options: ReadOptions) -> CsvLayout | None:
             hint = f"try --delimiter {other!r}"
             raise DataError(f"has one column only when cut at {delimiter!r}", hint=hint, file=text.name)
     _check_blanks(text, sample.records, delimiter, options)
+    if options.delimiter is None and (rival := _rival(sample.records, delimiter)) is not None:
+        note(f"{text.name}: is cut at {delimiter!r}; {rival!r} fits as well (--delimiter {rival!r} if it is that)")
     cells = header_names(first, options) if header else [str(position) for position in range(len(first))]
     index: tuple[str, ...] = ()
     if header and rows and all(len(row) == len(first) + 1 for row in rows):
@@ -116,6 +118,16 @@ def _check_blanks(text: CsvText, records: Sequence[Sequence[str]], delimiter: st
     if is_apart:
         hint = f"if one or more blanks separate its columns, use --delimiter {BLANKS}"
         raise DataError(f"is not readable as columns when cut at {delimiter!r}", hint=hint, file=text.name)
+
+
+def _rival(records: Sequence[Sequence[str]], delimiter: str) -> str | None:
+    """Return another delimiter that stands in the cells of each record as often, and not less often than
+    ``delimiter`` between them; None if there is none."""
+    for mark in DELIMITERS:
+        counts = {sum(cell.count(mark) for cell in record) for record in records}
+        if mark != delimiter and len(records) > 1 and len(counts) == 1 and counts.pop() >= max(1, len(records[0]) - 1):
+            return mark
+    return None
 
 
 def delimiter_of(text: CsvText, options: ReadOptions) -> str:

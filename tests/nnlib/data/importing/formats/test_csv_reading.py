@@ -191,6 +191,8 @@ HEADERS: dict[str, tuple[str, str, list[str]]] = {
     "no header, whole numbers that count": ("0,1,2\n1,0,5\n", "-1", ["0", "1"]),
     "no header, flowers": ("5.1,3.5,1.4,u\n6.0,2.9,4.5,v\n4.9,3.0,1.4,w\n", "-1", ["0", "1", "2"]),
     "no header, text": ("red,u\nblue,v\nred,u\nred,v\n", "-1", ["0=blue", "0=red"]),
+    "no header, dates": ("2024-01-31,u\n2024-02-01,v\n2024-02-01,w\n", "-1", ["0=2024-01-31", "0=2024-02-01"]),
+    "dates as names": ("kind,2024-01-31,2024-02-29\nu,1,2\nv,3,4\n", "kind", ["2024-01-31", "2024-02-29"]),
     "a name that means missing": ("NA,B,y\n1,2,0\n3,4,1\n", "y", ["NA", "B"]),
 }
 
@@ -203,6 +205,18 @@ def test_what_is_a_header(name: str) -> None:
     frame = imported("f.csv", "--label", label, *categorical)
     assert frame.columns.tolist()[:-1] == names
     assert len(frame) == len(text.splitlines()) - (not name.startswith("no header"))
+
+
+@pytest.mark.parametrize(("text", "is_doubtful"), [
+    ("1,5;2;0\n2,5;3;1\n", True),
+    ("a,b;c,d\n1,2;3,0\n4,5;6,1\n", False),  # cut at ';', there would be fewer columns
+    ("a,b\nx;y,0\nx,1\n", False),
+    ("a,b\n1,0\n2,1\n", False),
+])  # fmt: skip
+def test_another_delimiter_that_fits_as_well_is_said(text: str, is_doubtful: bool, capsys: Capture) -> None:
+    Path("f.csv").write_text(text)
+    main(["data", "import", "f.csv", "-o", "out", "--label", "-1", "--categorical", "0"])
+    assert ("--delimiter ';' if it is that" in capsys.readouterr().err) is is_doubtful
 
 
 BAD: dict[str, tuple[str | bytes, dict[str, Any], str]] = {
