@@ -20,7 +20,7 @@ from nnlib.config.schema import Config
 from nnlib.core.arrays import Array
 from nnlib.core.errors import DataError, DivergedError, UsageError
 from nnlib.core.events import Event, Listener, RoundDone, ignore
-from nnlib.core.notes import listening
+from nnlib.core.notes import listening, note
 from nnlib.core.scratch import scratch_folder
 from nnlib.data.importing.import_dataset import from_arrays
 from nnlib.data.scaling import Scaler
@@ -122,7 +122,7 @@ def train_arrays(
             }
         )
         try:
-            with listening(_ignore):  # notes are about files
+            with listening(_ignore):  # notes are about files and configurations
                 from_arrays(
                     X,
                     y,
@@ -132,7 +132,7 @@ def train_arrays(
                     task="regression" if classes is None else "classification",
                     classes=tuple(map(str, range(classes or 0))),
                 )
-            result = train(config, start_from=None if start is None else [start], listen=listen)
+                result = train(config, start_from=None if start is None else [start], listen=listen)
         except (UsageError, DataError, DivergedError) as error:
             raise ValueError(str(error)) from error
         if result.diverged:
@@ -142,6 +142,9 @@ def train_arrays(
             )
         losses, epochs = _history(f"{folder}/run")
         trained = TrainedModel.load(f"{folder}/run")
+        is_rounded = config.data.scale == "none" and config.model.dtype == "float32"
+        if is_rounded and trained.spec.dataset.x_dtype == "float64":
+            note("the net computes in float32, in which some different values of X are the same: set scale='standard'")
         model = trained.spec.model(trained.trial)
         return Fitted(
             model,

@@ -49,11 +49,11 @@ def recognize_csv(file: str, encoding: Encoding, options: ReadOptions, changes: 
 
 
 def _without_mark(options: ReadOptions, delimiter: str, changes: ReadingChanges) -> ReadOptions:
-    """Return the options without ``delimiter`` as a mark in numbers: the decimal mark is then a point, which the
-    thousands cannot have as well. Marks that the user gives stay."""
+    """Return the options for a file with another delimiter than the dataset's files: without that as the decimal mark,
+    and without thousands, which would take 1.234 for 1234. Marks that the user gives stay."""
     if options.decimal == delimiter and "decimal" not in changes:
         options = replace(options, decimal=".")
-    if options.thousands in (delimiter, options.decimal) and "thousands" not in changes:
+    if "thousands" not in changes:
         options = replace(options, thousands=None)
     return options
 

@@ -27,6 +27,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from jobs.driver import driver
 from nnlib.config.schema import Config
 from nnlib.core.errors import DataError
+from nnlib.core.notes import NnjobsNote
 from nnlib.core.run_result import RunResult
 from nnlib.data.importing.import_dataset import from_arrays
 from nnlib.inference.trained_model import TrainedModel
@@ -389,3 +390,14 @@ def test_columns_have_names_as_in_scikit_learn(kind: Estimator, library: str) ->
             model.predict(frame(other))
     with pytest.warns(UserWarning, match="does not have valid feature names"):
         model.predict(x)
+
+
+def test_features_that_float32_merges_are_said_in_the_words_of_scikit_learn() -> None:
+    x = 1.7e9 + np.arange(60.0)[:, None]
+    y = (np.arange(60) > 30).astype(int)
+    with pytest.warns(NnjobsNote, match="set scale='standard'$"):
+        NNJobsClassifier((3,), max_iter=1).fit(x, y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", NnjobsNote)
+        NNJobsClassifier((3,), max_iter=1).fit(StandardScaler().fit_transform(x), y)
+        NNJobsClassifier((3,), max_iter=1, scale="standard").fit(x, y)

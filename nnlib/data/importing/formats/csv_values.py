@@ -80,6 +80,6 @@ def _with_point(texts: pa.Array, options: ReadOptions) -> pa.Array:
 
 
 def _grouped(options: ReadOptions) -> str:
-    """Return a regular expression for numbers in which the mark of thousands stands where it may."""
+    """Return a regular expression for numbers in which the mark of thousands stands where it may; 0.125 has none."""
     mark, point = re.escape(options.thousands or ""), re.escape(options.decimal)
-    return rf"^[+-]?[0-9]{{1,3}}({mark}[0-9]{{2,3}})*{mark}[0-9]{{3}}({point}[0-9]*)?([eE][+-]?[0-9]+)?$"
+    return rf"^[+-]?[1-9][0-9]{{0,2}}({mark}[0-9]{{2,3}})*{mark}[0-9]{{3}}({point}[0-9]*)?([eE][+-]?[0-9]+)?$"

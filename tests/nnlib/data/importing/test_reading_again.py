@@ -105,6 +105,8 @@ NEW_FILES: dict[str, tuple[str, dict[str, Any], str, list[list[float]], str | No
                                                "thousands": "."}, "b,a\n2,1.5\n", [[1.5, 2]], "cut at ','"),
     "a delimiter that stood between thousands": ("a;b;y\n1,001.5;2;0\n3;4;1\n", {"delimiter": ";", "thousands": ","},
                                                  "b,a\n2,1001.5\n", [[1001.5, 2]], "cut at ','"),
+    "another delimiter, and points that grouped thousands": ("a;b;y\n1.001,5;2;0\n3;4;1\n", {"delimiter": ";",
+        "decimal": ",", "thousands": "."}, "b\ta\n2\t1234\n", [[1234, 2]], "cut at"),
     "an index more": ("a,b,y\n1,2,0\n3,4,1\n", {}, ",a,b\n0,5,6\n", [[5, 6]], None),
     "a header of known categories": ("a,y\nred,0\nblue,1\n", {"categorical": ("a",)}, "blue\nred\n", [[1, 0], [0, 1]],
                                      "position"),
@@ -258,3 +260,11 @@ def test_generated_files_are_read_again_as_pandas_reads_them(data: st.DataObject
         shuffled = data.draw(st.permutations(names))
         frame[shuffled].to_csv("g.csv", sep=delimiter, encoding=encoding, index=index)
         assert np.array_equal(read_again("g.csv", stored)[0], stored_rows("ds"))
+
+
+@pytest.mark.parametrize("new", ["a\tb\n1.234\t2\n", "a;b\n0.125;2\n"])
+def test_a_point_is_not_taken_for_thousands_where_it_may_be_decimal(new: str) -> None:
+    encoding = imported("a;b;y\n1.001,5;2;0\n3;4;1\n", delimiter=";", decimal=",", thousands=".")
+    Path("new.csv").write_text(new)
+    with pytest.raises(DataError, match="is not a number"):
+        read_again("new.csv", encoding)
