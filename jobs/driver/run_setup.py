@@ -10,6 +10,7 @@ from types import TracebackType
 
 import numpy as np
 
+from jobs.driver.parent_data import check_parent_data
 from jobs.mapreduce.launcher import RoundLauncher
 from jobs.runners.local.chaos import Chaos
 from nnlib.config.identity import resume_problems, with_measured
@@ -201,6 +202,7 @@ def _start_from_run(spec: JobSpec, states: Sequence[TrialState], address: str) -
         if old.model(old.trials[index]).layout != layout:
             raise ConfigError("that run's model has another shape or dtype", run=parent.address, key="model")
         state.weights, state.buffers = models[index]
+    check_parent_data(old.dataset, spec.dataset, parent.address)
     return RunOrigin(round_, checkpoint is None, digest(store.log.ledger(round_)))
 
 
