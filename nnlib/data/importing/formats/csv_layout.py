@@ -67,8 +67,9 @@ def read_layout(text: CsvText, options: ReadOptions) -> CsvLayout | None:
     if header and options.header is None and any(kind_of(cell, options) == "number" for cell in first):
         note(f"{text.name}: its first line is taken for a header, although it has numbers (--no-header if it is none)")
     if len(first) == 1:
-        other = next((mark for mark in DELIMITERS if mark != delimiter and mark in first[0]), None)
-        if other:
+        counts = {mark: {record[0].count(mark) for record in sample.records} for mark in DELIMITERS}
+        other = next((mark for mark in DELIMITERS if mark != delimiter and 0 not in counts[mark]), None)
+        if other:  # in every line, so it is no part of a name
             hint = f"try --delimiter {other!r}"
             raise DataError(f"has one column only when cut at {delimiter!r}", hint=hint, file=text.name)
     _check_blanks(text, sample.records, delimiter, options)

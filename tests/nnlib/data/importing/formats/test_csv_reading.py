@@ -20,8 +20,10 @@ import pytest
 from jobs.__main__ import main
 from nnlib.core.errors import DataError, UsageError
 from nnlib.data.dataset import Dataset
+from nnlib.data.importing.format_registry import open_tables
 from nnlib.data.importing.import_dataset import import_dataset
 from nnlib.data.importing.import_options import ImportOptions
+from nnlib.data.importing.read_options import ReadOptions
 
 Capture = pytest.CaptureFixture[str]
 BASE = "a,b,y\n1,2.5,0\n3,4,1\n5,7.25,0\n"
@@ -282,3 +284,15 @@ def test_index_columns_of_parquet(jobs: tuple[str, ...], capsys: Capture) -> Non
         assert left_out is None or f"{left_out} only number" in said
     assert "id" in list(imported("named.parquet", "--label", "y", "--index", "keep", *jobs))
     assert "id" in list(imported("named.parquet", "--label", "y", "--features", "a,id", *jobs))
+
+
+def test_a_single_column_whose_name_holds_another_delimiter(tmp_path: Path) -> None:
+    (tmp_path / "both.csv").write_text("pipe|d,y\n1,0\n2,1\n3,0\n4,1\n")
+    assert main(["data", "import", str(tmp_path / "both.csv"), "-o", str(tmp_path / "data"), "--label", "y"]) == 0
+    (tmp_path / "one.csv").write_text("pipe|d\n5\n6\n")
+    options = ReadOptions(likely_features=("pipe|d",))
+    tables = open_tables([str(tmp_path / "one.csv")], options)
+    assert tables[0].columns == ("pipe|d",)
+    (tmp_path / "cut.csv").write_text("a|b\n5|6\n7|8\n")
+    with pytest.raises(DataError, match="one column only"):
+        open_tables([str(tmp_path / "cut.csv")], ReadOptions())
