@@ -167,6 +167,6 @@ def _summarize(
     for part in parts:
         remarks.merge(part.remarks)
     for sentence in remarks.sentences(classes > 0):
-        note(sentence)
+        note(f"note: {sentence}")
     result: dict[str, Any] = {"rows": rows, "output": folder.root, "trial": prediction.model.trial.index}
     return {**result, "parts": len(parts), "made": made, **score_facts(summary), **remarks.to_json()}

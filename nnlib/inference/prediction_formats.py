@@ -59,6 +59,8 @@ FORMATS: dict[str, PredictionFormat] = {
 COMPRESSED = ".gz"
 """Behind the suffix of a text format: the file is compressed by gzip."""
 
+_OTHER_COMPRESSED = (".bz2", ".xz", ".zip", ".zst")
+
 
 def named_format(output: str) -> str | None:
     """Return the format that the suffix of an address names; None if it names none."""
@@ -78,6 +80,7 @@ def choose_format(output: str, wanted: str | None) -> str:
     if wanted is not None:
         if wanted not in FORMATS:
             raise UsageError(f"unknown format {wanted!r}; known: {', '.join(FORMATS)}")
+        _check_compression(output, wanted)
         if named not in (None, wanted):
             raise UsageError(f"-o {output}: the name says {named}, and --format {wanted}", hint="leave one of them out")
         return wanted
@@ -90,6 +93,14 @@ def choose_format(output: str, wanted: str | None) -> str:
         return "parquet"
     known = ", ".join(suffix for kind in FORMATS.values() for suffix in kind.suffixes)
     raise UsageError(f"-o {output}: {PurePosixPath(name).suffix} names no format: use --format, or one of {known}")
+
+
+def _check_compression(output: str, format_: str) -> None:
+    """Raise `UsageError` for the suffix of a compressed file that is not written so."""
+    suffix = PurePosixPath(output).suffix.lower()
+    if suffix in _OTHER_COMPRESSED or (suffix == COMPRESSED and format_ == "parquet"):
+        hint = "Parquet compresses by itself" if format_ == "parquet" else f"use {COMPRESSED}, or no such suffix"
+        raise UsageError(f"-o {output}: {format_} is not written as {suffix}", hint=hint)
 
 
 def is_compressed(output: str, format_: str) -> bool:

@@ -140,6 +140,8 @@ def test_a_folder_of_predictions_may_have_a_dot_in_its_name(place: Path, capsys:
 
 def test_a_name_and_a_format_that_differ(place: Path, capsys: Capture) -> None:
     refused(capsys, 2, *WRITERS["predict"], "p.csv", "--format", "parquet", says=("the name says csv",))
+    for name, format_ in (("p.csv.zst", "csv"), ("p.jsonl.bz2", "jsonl"), ("p.parquet.gz", "parquet")):
+        refused(capsys, 2, *WRITERS["predict"], name, "--format", format_, says=(f"{format_} is not written as .",))
     before = contents(place)
     assert main([*WRITERS["predict"], "p.txt", "--format", "csv"]) == 0
     assert set(contents(place)) - set(before) == {"p.txt"}
