@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 from nnlib.core.errors import DataError, UsageError
 from nnlib.core.named_object import load_named
 from nnlib.core.notes import note
-from nnlib.data.importing.source_files import expand_patterns, files_within
+from nnlib.data.importing.source_files import data_files, expand_patterns, files_within
 
 if TYPE_CHECKING:
     from nnlib.data.importing.formats.table import Table
@@ -118,10 +118,16 @@ def open_tables(sources: Sequence[str], options: ReadOptions) -> list[Table]:
 
 
 def is_builtin(sources: Sequence[str]) -> bool:
-    """Return whether one of some sources is a built-in dataset, not a file."""
+    """Return whether one of some sources is a built-in dataset, not a file, nor a folder that holds any.
+
+    An output that is called as the dataset is such a folder while it is being made.
+    """
     from nnlib.data.importing.builtin_datasets import BUILTIN
 
-    return any(source in BUILTIN and not Path(source).exists() for source in sources)
+    def is_there(path: Path) -> bool:
+        return bool(data_files([each.name for each in path.iterdir()])) if path.is_dir() else path.exists()
+
+    return any(source in BUILTIN and not is_there(Path(source)) for source in sources)
 
 
 def source_files(sources: Sequence[str], format_: str | None) -> list[str]:
