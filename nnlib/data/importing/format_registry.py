@@ -7,6 +7,7 @@ that only list their names start quickly.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -118,16 +119,22 @@ def open_tables(sources: Sequence[str], options: ReadOptions) -> list[Table]:
 
 
 def is_builtin(sources: Sequence[str]) -> bool:
-    """Return whether one of some sources is a built-in dataset, not a file, nor a folder that holds any.
+    """Return whether one of some sources is a built-in dataset.
 
-    An output that is called as the dataset is such a folder while it is being made.
+    A file of that name goes first, and a folder of files, but not a folder that holds a dataset or is about to: the
+    usual output of ``nnjobs data import digits -o digits``.
     """
     from nnlib.data.importing.builtin_datasets import BUILTIN
 
-    def is_there(path: Path) -> bool:
-        return bool(data_files([each.name for each in path.iterdir()])) if path.is_dir() else path.exists()
+    return any(source in BUILTIN and not _holds_input(Path(source)) for source in sources)
 
-    return any(source in BUILTIN and not is_there(Path(source)) for source in sources)
+
+def _holds_input(path: Path) -> bool:
+    from nnlib.data.dataset import MANIFEST
+
+    if not path.is_dir():
+        return path.exists()
+    return bool(data_files(os.listdir(path))) and not (path / MANIFEST).exists()
 
 
 def source_files(sources: Sequence[str], format_: str | None) -> list[str]:

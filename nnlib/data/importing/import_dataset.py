@@ -22,7 +22,7 @@ from nnlib.core.errors import UsageError
 from nnlib.data.dataset import Dataset
 from nnlib.data.dataset_output import DatasetOutput, dataset_output
 from nnlib.data.importing.column_choice import choose_columns
-from nnlib.data.importing.format_registry import open_tables
+from nnlib.data.importing.format_registry import is_builtin, open_tables
 from nnlib.data.importing.formats.arrays import ArrayColumn, array_table, is_scipy_sparse
 from nnlib.data.importing.formats.table import Table
 from nnlib.data.importing.import_options import ImportOptions
@@ -52,7 +52,7 @@ def import_dataset(
     and for one that holds files of others, and `DataError` for bad data; then no file is left.
     """
     options.check()
-    refuse_overlap(output, input_addresses(sources, options.label))
+    refuse_overlap(output, [] if is_builtin(sources) else input_addresses(sources, options.label))
     with (
         dataset_output(storage(output), options.shards, overwrite=options.overwrite) as target,
         local_copies(sources) as paths,
