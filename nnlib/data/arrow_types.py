@@ -100,6 +100,24 @@ def numbers_of(column: pa.Array) -> npt.NDArray[Any]:
     return values
 
 
+def seconds_of_texts(texts: pa.Array) -> pa.Array | None:
+    """Return trimmed texts that are all ISO dates or timestamps as seconds, float64; None if any is something else.
+
+    ``2024-01-31``, ``2024-01-31 12:30:00.5``, ``2024-01-31T12:30:00Z``: either all have a time zone, or none.
+    """
+    import pyarrow.compute as pc  # as in `nnlib.data.columns`
+
+    present = texts.drop_null()
+    if not len(present) or not pc.all(pc.match_substring_regex(present, r"^[0-9]{4}-[0-9]{2}-[0-9]{2}")).as_py():
+        return None
+    for kind in (pa.timestamp("us"), pa.timestamp("us", "UTC")):
+        try:
+            return pa.array(_seconds(texts.cast(kind)), from_pandas=True)
+        except pa.ArrowInvalid:
+            pass
+    return None
+
+
 def seconds_of(array: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     """Return numpy dates or durations (``datetime64``, ``timedelta64``) as seconds, same shape, NaT as NaN.
 

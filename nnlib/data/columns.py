@@ -63,9 +63,14 @@ def to_numbers(column: Column, name: str, origin: RowOrigin) -> npt.NDArray[Any]
 
 
 def _parsed(column: pa.Array, name: str, origin: RowOrigin) -> npt.NDArray[np.float64]:
+    trimmed = _trimmed(column)
     try:
-        parsed = _trimmed(column).cast(pa.float64())
+        parsed = trimmed.cast(pa.float64())
     except pa.ArrowInvalid:
+        seconds = arrow_types.seconds_of_texts(trimmed)
+        if seconds is not None:
+            times: npt.NDArray[np.float64] = seconds.to_numpy(zero_copy_only=False)
+            return times
         for row, value in enumerate(column.to_pylist()):
             if value is not None and not is_number(value):
                 raise DataError(

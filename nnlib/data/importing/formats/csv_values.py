@@ -7,6 +7,7 @@ import re
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from nnlib.data.arrow_types import seconds_of_texts
 from nnlib.data.importing.read_options import ReadOptions
 
 _BOOLEANS = ("true", "True", "TRUE", "false", "False", "FALSE")
@@ -47,14 +48,15 @@ def are_numbers(texts: pa.Array, options: ReadOptions) -> bool:
 
 
 def parse_numbers(texts: pa.Array, options: ReadOptions) -> pa.Array:
-    """Return trimmed texts as float64, booleans as 1 and 0. Raises `pa.ArrowInvalid` if one is neither.
+    """Return trimmed texts as float64, booleans as 1 and 0, dates and timestamps as seconds (`nnlib.data.arrow_types`).
 
-    Booleans stand alone: they are none among other numbers.
+    Booleans and times stand alone: they are none among other numbers. Raises `pa.ArrowInvalid` for other texts.
     """
     present = texts.drop_null()
     if len(present) and pc.all(pc.is_in(present, value_set=pa.array(_BOOLEANS))).as_py():
         return pc.equal(pc.utf8_lower(texts), "true").cast(pa.uint8()).cast(pa.float64())
-    return _parse_plain(texts, options)
+    seconds = seconds_of_texts(texts)
+    return _parse_plain(texts, options) if seconds is None else seconds
 
 
 def _parse_plain(texts: pa.Array, options: ReadOptions) -> pa.Array:

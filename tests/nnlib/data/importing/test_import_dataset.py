@@ -16,7 +16,6 @@ import pyarrow.parquet as pq
 import pytest
 
 import nnlib.data.importing.import_plan as import_plan
-from jobs.__main__ import main
 from nnlib.core.errors import DataError, StorageError, UsageError
 from nnlib.data.dataset import MANIFEST, Dataset
 from nnlib.data.dataset_check import verify
@@ -252,11 +251,3 @@ class TestOptions:
             for row in table(dataset, shard).to_pylist():
                 assert row["x"][0] == row["row"]
                 assert [names[1 + index] for index, one in enumerate(row["x"][1:]) if one] == [f"c={codes[row['row']]}"]
-
-
-def test_a_builtin_dataset_goes_into_a_folder_of_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert main(["data", "import", "iris", "-o", "iris"]) == 0
-    assert Dataset.open("iris").rows == 150
-    assert main(["data", "import", "iris", "-o", "iris", "--overwrite"]) == 2  # now it names the folder
-    assert Dataset.open("iris").rows == 150
