@@ -203,10 +203,15 @@ class _ColumnKind:
     formats: tuple[str, ...] = field(default=("csv", "parquet", "duckdb", "feather", "npz"))
 
 
+def _settled(value: float, least: float) -> float:
+    """Return 0 for a value so small that, if the training rows are still smaller, no float32 holds it scaled."""
+    return value if abs(value) >= least else 0.0
+
+
 _NUMBERS = {
-    "small floats": _ColumnKind(st.floats(-1e3, 1e3, width=32)),
-    "doubles": _ColumnKind(st.floats(-1e9, 1e9)),
-    "tiny": _ColumnKind(st.floats(-1e-6, 1e-6)),
+    "small floats": _ColumnKind(st.floats(-1e3, 1e3, width=32).map(lambda value: _settled(value, 1e-6))),
+    "doubles": _ColumnKind(st.floats(-1e9, 1e9).map(lambda value: _settled(value, 1e-6))),
+    "tiny": _ColumnKind(st.floats(-1e-6, 1e-6).map(lambda value: _settled(value, 1e-15))),
     "integers": _ColumnKind(st.integers(-1000, 1000), dtype="int64"),
     "times": _ColumnKind(st.integers(1_600_000_000, 1_600_001_000), dtype="int64"),
     "cents": _ColumnKind(st.integers(0, 10**7).map(lambda cents: cents / 100)),

@@ -15,7 +15,7 @@ from nnlib.core.notes import note
 from nnlib.data.columns import Columns
 from nnlib.data.importing.formats.csv_layout import ENCODING_HINT, CsvLayout, cell_mark, read_layout, stream_error
 from nnlib.data.importing.formats.csv_stream import STREAM_ERRORS, CsvText, open_text, texts_of
-from nnlib.data.importing.formats.csv_values import are_numbers, has_marks, parse_numbers, without_marks
+from nnlib.data.importing.formats.csv_values import NumberKind, has_marks, parse_numbers, without_marks
 from nnlib.data.importing.formats.table import Role, Table, check_same_columns
 from nnlib.data.importing.null_values import null_marks, with_missing
 from nnlib.data.importing.read_options import ReadOptions
@@ -91,6 +91,7 @@ class CsvReader:
         self._text, self._layout, self._roles = text, layout, roles
         self._options = layout.options
         self._marks = null_marks(layout.options)
+        self._kinds: dict[str, NumberKind] = {}
 
     def chunks(self) -> Iterator[Columns]:
         """Yield the rows in chunks: numbers as float64, all other columns as strings.
@@ -119,7 +120,11 @@ class CsvReader:
 
     def _texts(self, batch: pa.RecordBatch, name: str) -> pa.Array:
         column = batch.column(name)
-        return column if self._roles[name] == "number" else self._plain_texts(column)
+        if self._roles[name] != "number":
+            return self._plain_texts(column)
+        if column.null_count < len(column):
+            self._kinds[name] = "number"
+        return column
 
     def _plain_texts(self, column: pa.Array) -> pa.Array:
         """Return texts with missing values as nulls, also those with spaces around, and numbers with a point."""
@@ -138,10 +143,27 @@ class CsvReader:
             return self._plain_texts(text)
         trimmed = with_missing(_trimmed(text), ("", *self._marks))  # no number is written as nothing
         try:
-            return parse_numbers(trimmed, self._options)
+            kind, numbers = parse_numbers(trimmed, self._options)
         except pa.ArrowInvalid:
-            row = next(row for row in range(len(trimmed)) if not are_numbers(trimmed.slice(row, 1), self._options))
+            row = self._first_odd(trimmed, name)
             raise self._bad_number(name, start + row + 1, text[row].as_py()) from None
+        if trimmed.null_count < len(trimmed) and self._kinds.setdefault(name, kind) != kind:
+            row = next(row for row, value in enumerate(trimmed.to_pylist()) if value is not None)
+            message = f"{text[row].as_py()!r} is a {kind}, the column has a {self._kinds[name]} in rows before"
+            raise DataError(message, file=self._text.name, row=start + row + 1, column=name)
+        return numbers
+
+    def _first_odd(self, trimmed: pa.Array, name: str) -> int:
+        """Return the first row whose value is of another kind than the rows before this batch, or else no number."""
+        wanted = self._kinds.get(name, "number")
+        for row in range(len(trimmed)):
+            try:
+                kind, _ = parse_numbers(trimmed.slice(row, 1), self._options)
+            except pa.ArrowInvalid:
+                return row
+            if trimmed[row].is_valid and kind != wanted:
+                return row
+        return 0
 
     def _batches(self, types: Mapping[str, pa.DataType]) -> Iterator[pa.RecordBatch]:
         """Yield all rows; once a line of blanks is met, which Arrow takes for a row, without such lines."""

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+from typing import Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from nnlib.data.arrow_types import seconds_of_texts
 from nnlib.data.importing.read_options import ReadOptions
+
+NumberKind = Literal["number", "boolean", "time"]
+"""What the texts of a column of numbers are."""
 
 _BOOLEANS = ("true", "True", "TRUE", "false", "False", "FALSE")
 
@@ -38,25 +42,17 @@ def without_marks(texts: pa.Array, options: ReadOptions) -> pa.Array:
     return _with_point(_joined_thousands(texts, options), options)
 
 
-def are_numbers(texts: pa.Array, options: ReadOptions) -> bool:
-    """Return whether trimmed texts are all numbers, none of them a boolean."""
-    try:
-        _parse_plain(texts, options)
-    except pa.ArrowInvalid:
-        return False
-    return True
-
-
-def parse_numbers(texts: pa.Array, options: ReadOptions) -> pa.Array:
-    """Return trimmed texts as float64, booleans as 1 and 0, dates and timestamps as seconds (`nnlib.data.arrow_types`).
+def parse_numbers(texts: pa.Array, options: ReadOptions) -> tuple[NumberKind, pa.Array]:
+    """Return what trimmed texts are, and the texts as float64: numbers, booleans as 1 and 0, or dates and timestamps
+    as seconds (`nnlib.data.arrow_types`).
 
     Booleans and times stand alone: they are none among other numbers. Raises `pa.ArrowInvalid` for other texts.
     """
     present = texts.drop_null()
     if len(present) and pc.all(pc.is_in(present, value_set=pa.array(_BOOLEANS))).as_py():
-        return pc.equal(pc.utf8_lower(texts), "true").cast(pa.uint8()).cast(pa.float64())
+        return "boolean", pc.equal(pc.utf8_lower(texts), "true").cast(pa.uint8()).cast(pa.float64())
     seconds = seconds_of_texts(texts)
-    return _parse_plain(texts, options) if seconds is None else seconds
+    return ("number", _parse_plain(texts, options)) if seconds is None else ("time", seconds)
 
 
 def _parse_plain(texts: pa.Array, options: ReadOptions) -> pa.Array:

@@ -68,3 +68,20 @@ def test_what_is_no_date_is_named(value: str, capsys: pytest.CaptureFixture[str]
     message = capsys.readouterr().err
     assert "t.csv" in message
     assert "column day" in message
+
+
+@pytest.mark.parametrize(
+    ("first", "later"),
+    [("true", "17"), ("2024-01-31", "17"), ("17", "true"), ("17", "2024-01-31"), ("false", "2024-01-31")],
+)
+def test_what_stands_alone_does_so_in_files_of_several_blocks(
+    first: str, later: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = 3_000  # of 4 kB: several blocks of Arrow's
+    padding = "x" * 4_000
+    lines = [f"{first if row < rows - 5 else later},{row % 2},{padding}\n" for row in range(rows)]
+    Path("t.csv").write_text("a,y,z\n" + "".join(lines))
+    assert main(["data", "import", "t.csv", "-o", "out", "--label", "y", "--features", "a"]) == 3
+    message = capsys.readouterr().err
+    assert f"row {rows - 4}" in message
+    assert repr(later) in message
