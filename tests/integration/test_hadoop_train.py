@@ -124,7 +124,8 @@ def test_a_crash_shows_its_traceback(tmp_path: Path, capfd: pytest.CaptureFixtur
         "a bug",
     ):
         assert part in error, error
-    assert "attempt attempt_" in error or "task task_" in error, error  # a history server may lack so short a job
+    # On a busy machine the history server may still lack so short a job: then the log's node is all that is known.
+    assert any(known in error for known in ("attempt attempt_", "task task_", "node ")), error
     assert len([line for line in error.splitlines() if line.strip()]) < 30
     assert scratch_files() == []
 

@@ -150,7 +150,7 @@ def test_every_command_takes_addresses(folder: str, tmp_path: Path, capsys: pyte
     raw.write("bad.csv", b"a,b,c,d,label\n1,2,x,4,k\n")
     with pytest.raises(DataError) as caught:
         import_dataset([f"{folder}/raw/bad.csv"], f"{folder}/bad", ImportOptions(label="label", features=("c",)))
-    assert caught.value.where["file"] == f"{raw.root}/bad.csv"
+    assert caught.value.where["file"] == f"{folder}/raw/bad.csv"
     assert storage(f"{folder}/bad").names() == []
 
 
