@@ -133,7 +133,8 @@ def _predict_every_way(case: FileCase, folder: Path, source: Path, expected: pd.
     assert run("train", config, "--run-dir", model) == 0
     whole = _predicted(folder, model, folder / "dataset", "of-dataset")
     of_file = _predicted(folder, model, source, "of-file")
-    np.testing.assert_allclose(of_file, whole, rtol=1e-5, atol=1e-7)  # BLAS rounds a chunk of other rows differently
+    # BLAS rounds a chunk of other rows differently.
+    np.testing.assert_allclose(of_file, whole, rtol=1e-5, atol=1e-6 * np.abs(whole).max())
     if case.header and case.format not in ("npz",):
         turned = folder / f"turned{case.suffix}"
         case.write(turned, case.frame[list(reversed(case.frame.columns))])
