@@ -68,7 +68,8 @@ def read_layout(text: CsvText, options: ReadOptions) -> CsvLayout | None:
         note(f"{text.name}: its first line is taken for a header, although it has numbers (--no-header if it is none)")
     if len(first) == 1:
         counts = {mark: {record[0].count(mark) for record in sample.records} for mark in DELIMITERS}
-        other = next((mark for mark in DELIMITERS if mark != delimiter and 0 not in counts[mark]), None)
+        in_numbers = (delimiter, options.decimal, options.thousands)
+        other = next((mark for mark in DELIMITERS if mark not in in_numbers and 0 not in counts[mark]), None)
         if other:  # in every line, so it is no part of a name
             hint = f"try --delimiter {other!r}"
             raise DataError(f"has one column only when cut at {delimiter!r}", hint=hint, file=text.name)

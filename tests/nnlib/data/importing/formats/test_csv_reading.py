@@ -293,6 +293,9 @@ def test_a_single_column_whose_name_holds_another_delimiter(tmp_path: Path) -> N
     options = ReadOptions(likely_features=("pipe|d",))
     tables = open_tables([str(tmp_path / "one.csv")], options)
     assert tables[0].columns == ("pipe|d",)
+    (tmp_path / "comma.csv").write_text("a,b\n1,5\n2,0\n")
+    tables = open_tables([str(tmp_path / "comma.csv")], ReadOptions(delimiter=";", decimal=","))
+    assert tables[0].columns == ("a,b",)
     (tmp_path / "cut.csv").write_text("a|b\n5|6\n7|8\n")
     with pytest.raises(DataError, match="one column only"):
         open_tables([str(tmp_path / "cut.csv")], ReadOptions())
