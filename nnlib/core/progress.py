@@ -9,13 +9,14 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 
-@dataclass(frozen=True)
-class Progress:
-    """How far some work is. ``total`` None: nobody knows yet. ``unit``: what is counted, in the plural."""
+class Progress(NamedTuple):
+    """How far some work is. ``total`` None: nobody knows yet. ``unit``: what is counted, in the plural.
+
+    A tuple, because every command imports this, and dataclasses take a millisecond and a half to import.
+    """
 
     what: str
     done: int
