@@ -6,6 +6,7 @@ They are the paper's Figures 3 to 5 where its numbers are drawn with ours. matpl
 from __future__ import annotations
 
 import io
+import logging
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -93,6 +94,7 @@ def _value(score: Score) -> float:
 
 
 def _axes(x: str, y: str) -> tuple[Any, Any]:
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # as in `nnlib.report`
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.0, 4.2), layout="constrained")

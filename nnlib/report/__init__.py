@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Sequence
 from typing import Any
 
 from nnlib.core.errors import UsageError
 from nnlib.storage import Storage, file_at, is_stream, storage
 from nnlib.storage.outputs import refuse_overlap, relation
+
+# Its warnings are about its own cache: without a home folder it says four lines that no reader of a report needs.
+logging.getLogger("matplotlib").setLevel(logging.ERROR)
 
 PAGE = "report.html"
 FIGURES = "figures"
