@@ -14,6 +14,7 @@ from jobs.commands.options import JobOptions, job_options, json_option
 from jobs.commands.reading_options import reading_options
 from jobs.console.output import console_on, print_json
 from nnlib.core.errors import MismatchError, UsageError
+from nnlib.core.listing import listed
 from nnlib.core.progress import progressing
 
 if TYPE_CHECKING:
@@ -194,7 +195,7 @@ def _summary(dataset: Dataset) -> None:
     click.echo(f"{dataset.address}: {dataset.rows:,} rows in {len(dataset.shards)} shards", err=True)
     click.echo(f"  features  {dataset.features} ({shape}), {dataset.x_dtype}{values}", err=True)
     if dataset.classes:
-        shown = ", ".join(dataset.classes[:12]) + (", ..." if len(dataset.classes) > 12 else "")
+        shown = listed(dataset.classes, 12)
         click.echo(f"  task      classification, {len(dataset.classes)} classes: {shown}", err=True)
     else:
         click.echo("  task      regression", err=True)

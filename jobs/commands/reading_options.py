@@ -1,4 +1,4 @@
-"""The options that say how files are read: the same of `nnjobs data import` and `nnjobs predict`, stated once."""
+"""The options that say how files are read, stated once for `nnjobs data import` and `nnjobs predict`."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ class ProgressDisplay:
 
 
 def progress_line(progress: Progress, seconds: float) -> str:
-    """Return the line that says how far work is after so many seconds."""
+    """Return the line that says how far work is; it has run for ``seconds``."""
     line = f"{progress.what}: {progress.done:,}"
     if progress.total is None:
         return f"{line} {progress.unit}"

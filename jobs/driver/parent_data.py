@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nnlib.core.errors import ConfigError
+from nnlib.core.listing import listed
 from nnlib.core.notes import note
 from nnlib.data.dataset import Dataset
 
@@ -41,16 +42,13 @@ def _columns(dataset: Dataset) -> list[str]:
 def _check(what: str, before: Sequence[str], now: Sequence[str], run: str, hint: str) -> None:
     if list(before) == list(now):
         return
+    shown = listed(before, _SHOWN), listed(now, _SHOWN)
     places = {name: place for place, name in enumerate(before)}
     if any(places.get(name, place) != place for place, name in enumerate(now)):
         raise ConfigError(
-            f"that run learnt the {what} in another order: {_listed(before)}; here they are {_listed(now)}",
+            f"that run learnt the {what} in another order: {shown[0]}; here they are {shown[1]}",
             hint=hint,
             run=run,
             key="data.path",
         )
-    note(f"the {what} of {run} are {_listed(before)}, here {_listed(now)}: their weights are taken by position")
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+    note(f"the {what} of {run} are {shown[0]}, here {shown[1]}: their weights are taken by position")

@@ -1,4 +1,4 @@
-"""What a person should know about work that went well: passed on by whoever notices it.
+"""What a person should know about work that went well: the code that notices it passes it on.
 
 Code deep inside calls `note`. A command shows notes on standard error (`listening`); in Python they are warnings of the
 class `NnjobsNote`, which ``warnings.filterwarnings`` can turn off.
@@ -28,6 +28,10 @@ def note(text: str) -> None:
         warnings.warn(text, NnjobsNote, stacklevel=3)
     else:
         listener(text)
+
+
+def ignore(text: str) -> None:
+    """Do nothing with a note: the listener of blocks whose notes are not for the user."""
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""How far long work is: reported by the code that does it, shown by whoever started it.
+"""How far long work is: the code that does it reports it, the command that started it shows it.
 
 Code deep inside says ``with progressing("predicting", rows) as advance: ... advance(done)``. A command shows that
 (`progress_shown_by`); in Python nothing is shown.

@@ -137,6 +137,11 @@ class Encoding:
         """The number of features."""
         return sum(column.width for column in self.columns)
 
+    @property
+    def is_vector(self) -> bool:
+        """Whether all features come from one column of vectors, such as images: they have no names of their own."""
+        return len(self.columns) == 1 and self.columns[0].kind == "vector"
+
     @cached_property
     def feature_names(self) -> list[str]:
         """The names of the features, in order."""

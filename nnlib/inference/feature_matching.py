@@ -62,7 +62,7 @@ class FeatureMatching:
             raise lacks_error(None, missing, there, dataset=dataset.address)
         if len(there) != len(wanted):
             raise _count_error(trained_on, dataset)
-        if not (_is_vector(dataset) or _is_vector(trained_on)):
+        if not (dataset.encoding.is_vector or trained_on.encoding.is_vector):
             note(f"{dataset.address}: its columns are taken by position, for no names say which they are")
         return cls()
 
@@ -112,12 +112,9 @@ def _count_error(trained_on: Dataset, dataset: Dataset) -> DataError:
     )
 
 
-def _is_vector(dataset: Dataset) -> bool:
-    return len(dataset.encoding.columns) == 1 and dataset.encoding.columns[0].kind == "vector"
-
-
 def _has_no_names(dataset: Dataset, others: list[str]) -> bool:
-    return _is_vector(dataset) or say_nothing([column.name for column in dataset.encoding.columns], others)
+    columns = dataset.encoding.columns
+    return dataset.encoding.is_vector or say_nothing([column.name for column in columns], others)
 
 
 def _unknown(trained_on: Dataset, dataset: Dataset) -> dict[str, dict[int, str]]:

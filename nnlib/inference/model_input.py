@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from nnlib.core.arrays import Array
 from nnlib.core.errors import DataError
-from nnlib.core.notes import listening, note
+from nnlib.core.notes import ignore, listening, note
 from nnlib.data.dataset import Dataset
 from nnlib.data.encoding import Encoding
 from nnlib.data.importing.column_matching import match_columns, say_nothing
@@ -53,9 +53,8 @@ def _frame_blocks(frame: pa.Table, encoding: Encoding) -> Iterator[ModelInput]:
 
     try:
         table = arrow_table("", frame.schema, frame.num_rows, read)
-        is_vector = len(encoding.columns) == 1 and encoding.columns[0].kind == "vector"
-        is_usual = is_vector or say_nothing(table.columns, [column.name for column in encoding.columns])
-        with listening(_ignore) if is_usual else contextlib.nullcontext():
+        is_usual = encoding.is_vector or say_nothing(table.columns, [column.name for column in encoding.columns])
+        with listening(ignore) if is_usual else contextlib.nullcontext():  # no note on columns without names
             match = match_columns(table, encoding)
         marked = with_named_marks(table, encoding.reading or ReadOptions())
         remarks = Remarks()
@@ -67,10 +66,6 @@ def _frame_blocks(frame: pa.Table, encoding: Encoding) -> Iterator[ModelInput]:
     except DataError as error:
         error.where.pop("file", None)  # there is none
         raise
-
-
-def _ignore(text: str) -> None:
-    """Take no notice of a note: columns without names go by position."""
 
 
 def _array_blocks(x: Any, dataset: Dataset) -> Iterator[ModelInput]:

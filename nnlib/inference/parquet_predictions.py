@@ -59,7 +59,7 @@ class _Sink:
         return self._written
 
     def flush(self) -> None:
-        """Do nothing: whoever opened the stream flushes it."""
+        """Do nothing: the code that opened the stream flushes it."""
 
     def close(self) -> None:
-        """Do nothing: whoever opened the stream closes it."""
+        """Do nothing: the code that opened the stream closes it."""

@@ -20,7 +20,7 @@ from nnlib.data.importing.read_options import ReadingChanges
 from nnlib.data.importing.source_files import input_addresses
 from nnlib.inference.label_matching import Remarks
 from nnlib.inference.prediction_formats import FORMATS, PredictionFile, choose_format, is_compressed
-from nnlib.inference.prediction_rows import Rows, known_rows, source_rows
+from nnlib.inference.prediction_rows import Rows, dataset_at, source_rows
 from nnlib.inference.prediction_settings import USUAL, PredictionSettings
 from nnlib.inference.prediction_table import PredictionTable
 from nnlib.inference.trained_model import Predictor, TrainedModel
@@ -131,12 +131,13 @@ def predict_to_file(
     format_ = choose_format(output if isinstance(output, str) else "-", format_)
     model = TrainedModel.load(run, trial=trial)
     settings.check(model.classes)
+    dataset = dataset_at(source)
     with (
         _opened(output, format_) as (stream, address),
         PredictionWriter(model, FORMATS[format_].open(stream), settings) as writer,
-        progressing("predicting", known_rows(source)) as advance,
+        progressing("predicting", None if dataset is None else dataset.rows) as advance,
     ):
-        for chunk in source_rows(model, source, settings.keep, reading):
+        for chunk in source_rows(model, dataset or source, settings.keep, reading):
             writer.add(chunk)
             advance(writer.rows)
         if writer.rows == 0:

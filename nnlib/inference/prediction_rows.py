@@ -37,27 +37,26 @@ class Rows:
 
 
 def source_rows(
-    model: TrainedModel, source: str, keep: Sequence[str] = (), reading: ReadingChanges | None = None
+    model: TrainedModel, source: str | Dataset, keep: Sequence[str] = (), reading: ReadingChanges | None = None
 ) -> Iterator[Rows]:
-    """Read the rows of a dataset directory, or of raw files in the encoding of the model's dataset.
+    """Read the rows of a dataset, or of the raw files at an address in the encoding of the model's dataset.
 
     ``keep`` names columns to read as well. ``reading``: options for raw files that go before those stored with the
     dataset. Raises `UsageError` where there is no such column.
     """
-    if not storage(source).exists(MANIFEST):
+    if isinstance(source, str):
         for raw in read_raw_rows(source, model.spec.dataset.encoding, reading, keep):
             yield Rows(np.arange(raw.row, raw.row + len(raw.x)), raw.stored, raw.y, raw.kept, raw.unknown)
         return
-    dataset = Dataset.open(source)
-    matching = DatasetMatching.of(model, dataset)
-    check_kept(dataset, keep)
-    for shard in range(len(dataset.shards)):
-        yield from shard_rows(dataset, shard, matching, keep=keep)
+    matching = DatasetMatching.of(model, source)
+    check_kept(source, keep)
+    for shard in range(len(source.shards)):
+        yield from shard_rows(source, shard, matching, keep=keep)
 
 
-def known_rows(source: str) -> int | None:
-    """Return how many rows a dataset has; None for raw files, of which only reading tells."""
-    return Dataset.open(source).rows if storage(source).exists(MANIFEST) else None
+def dataset_at(address: str) -> Dataset | None:
+    """Return the dataset at an address; None where there is none, but raw files."""
+    return Dataset.open(address) if storage(address).exists(MANIFEST) else None
 
 
 def check_kept(dataset: Dataset, keep: Sequence[str]) -> None:

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from nnlib.core.arrays import Array
 from nnlib.core.errors import DataError, DivergedError, UsageError
+from nnlib.core.listing import listed
 from nnlib.inference.prediction_settings import PredictionSettings
 from nnlib.inference.trained_model import TrainedModel
 
@@ -93,8 +94,8 @@ def check_kept_names(names: Iterable[str], available: Iterable[str], file: str) 
     known = list(available)
     for name in names:
         if name not in known:
-            shown = ", ".join(known[:20]) + (", ..." if len(known) > 20 else "")
-            raise UsageError(f"--id: there is no column {name!r}; columns: {shown or 'none'}", file=file)
+            columns = listed(known, 20) or "none"
+            raise UsageError(f"--id: there is no column {name!r}; columns: {columns}", file=file)
 
 
 def _numbers(values: Array) -> pa.Array:

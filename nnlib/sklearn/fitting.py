@@ -20,6 +20,7 @@ from nnlib.config.schema import Config
 from nnlib.core.arrays import Array
 from nnlib.core.errors import DataError, DivergedError, UsageError
 from nnlib.core.events import Event, Listener, RoundDone, ignore
+from nnlib.core.notes import ignore as ignore_note
 from nnlib.core.notes import listening, note
 from nnlib.core.scratch import scratch_folder
 from nnlib.data.importing.import_dataset import from_arrays
@@ -122,7 +123,7 @@ def train_arrays(
             }
         )
         try:
-            with listening(_ignore):  # notes are about files and configurations
+            with listening(ignore_note):  # notes are about files and configurations
                 from_arrays(
                     X,
                     y,
@@ -156,10 +157,6 @@ def train_arrays(
             result.model_sha256,
             trained.spec.dataset.x_dtype,
         )
-
-
-def _ignore(text: str) -> None:
-    """Take no notice of a note."""
 
 
 def _history(run: str) -> tuple[list[float], int]:

@@ -46,4 +46,4 @@ class HashedStream:
         return False
 
     def close(self) -> None:
-        """Do nothing: whoever opened the other stream closes it."""
+        """Do nothing: the code that opened the other stream closes it."""

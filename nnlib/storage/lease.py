@@ -114,7 +114,7 @@ class Lease:
         if self._kind.stays:
             self._update(released=True)
             return
-        with contextlib.suppress(StorageError):  # a dead holder's files: whoever comes next takes them over
+        with contextlib.suppress(StorageError):  # a dead holder's files: the next command takes them over
             if self._is_own():
                 for name in lease_numbers(self._storage, self._kind.prefix):
                     if self._kind.prefix + name <= self._name:

@@ -68,7 +68,7 @@ def write_target(path: Path) -> WriteTarget:
 
 
 def open_stream(target: WriteTarget) -> BinaryIO:
-    """Open what is no regular file to write into it. It cannot be sought in, but tells how many bytes were written.
+    """Open what is no regular file to write into it. Its position is the number of bytes written; it cannot be changed.
 
     An open file of this process (``/dev/stdout``) is written where it stands, as a shell's redirection expects; when
     its reader goes away (``| head``) the rest is dropped. Raises `OSError`.

@@ -12,7 +12,7 @@ from typing import Any
 from nnlib.run.score_summary import ScoreSummary
 from nnlib.training.classification_details import DetailedCounts
 from nnlib.training.classification_score import CONFUSION_CLASSES, ClassificationScore
-from nnlib.training.regression_score import ErrorSpread, RegressionScore
+from nnlib.training.regression_score import RegressionScore, Spread
 
 __all__ = [
     "CONFUSION_CLASSES",
@@ -34,7 +34,7 @@ def new_score(task: str, classes: int, *, detailed: bool = False, rows: int = 0)
     together, where they are known: of very many a worker then counts its own in bins at once.
     """
     if task != "classification":
-        return RegressionScore(errors=ErrorSpread() if detailed else None)
+        return RegressionScore(errors=Spread() if detailed else None)
     return ClassificationScore(classes, details=DetailedCounts.empty(classes, rows) if detailed else None)
 
 

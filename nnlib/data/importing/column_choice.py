@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from nnlib.core.errors import DataError, UsageError
+from nnlib.core.listing import listed
 from nnlib.core.notes import note
 from nnlib.data.encoding import Encoding, FeatureColumn, columns_from_json
 from nnlib.data.importing.formats.table import MOST_NUMBERS, Role, Table
@@ -93,8 +94,8 @@ def choose_columns(table: Table, options: ImportOptions) -> ColumnChoice:
     """
     wanted = options.label if options.label in table.columns or table.label is None else table.label
     if wanted is None:
-        shown = ", ".join(table.columns[:20]) + (", ..." if len(table.columns) > 20 else "")
-        raise UsageError("name the label column with --label", hint=f"columns: {shown}", file=table.file)
+        columns_there = listed(table.columns, 20)
+        raise UsageError("name the label column with --label", hint=f"columns: {columns_there}", file=table.file)
     label = table.column(wanted, "--label")
     extra = tuple(dict.fromkeys([*(table.column(name, "--keep") for name in options.keep), *table.extra]))
     categorical = {table.column(name, "--categorical") for name in options.categorical}

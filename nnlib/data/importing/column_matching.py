@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from nnlib.core.errors import DataError
+from nnlib.core.listing import listed
 from nnlib.core.notes import note
 from nnlib.data.columns import Columns
 from nnlib.data.encoding import Encoding, FeatureColumn
@@ -78,8 +79,7 @@ def match_columns(table: Table, encoding: Encoding, others: Sequence[str] = ()) 
     by_name = {column.name: column.name for column in expanded.columns}
     missing = [column.name for column in encoding.columns if column.name not in table.columns]
     lacking = [name for name in by_name if name not in table.columns]
-    only = encoding.columns[0] if len(encoding.columns) == 1 and encoding.columns[0].kind == "vector" else None
-    if only is not None and (lacking or (not missing and only.name not in table.shapes)):
+    if encoding.is_vector and (lacking or (not missing and encoding.columns[0].name not in table.shapes)):
         return ColumnMatch(encoding, {}, _spread(table, encoding, label, others), label)
     if _goes_by_position(table, encoding, bool(lacking)):
         note(f"{_subject(table)} columns are taken by position, for no names say which they are")
@@ -166,16 +166,12 @@ def _subject(table: Table) -> str:
 def lacks_error(file: str | None, missing: Sequence[str], there: Sequence[str], **where: str) -> DataError:
     """Return the error for a file (or what ``where`` names) without some feature columns; ``there``: those it has."""
     return DataError(
-        f"lacks the feature columns {_listed(missing)}",
+        f"lacks the feature columns {listed(missing)}",
         hint="the columns must have the names they had when the dataset was imported, in any order; "
-        f"these are {_listed(there) or 'none'}",
+        f"these are {listed(there) or 'none'}",
         file=file,
         **where,
     )
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
 
 
 def positions(columns: Sequence[str], encoding: Encoding) -> dict[str, str] | None:
@@ -227,7 +223,7 @@ def _spread(table: Table, encoding: Encoding, label: str | None, others: Sequenc
 
 def _count_error(table: Table, encoding: Encoding) -> DataError:
     names = [column.name for column in encoding.columns]
-    shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
+    shown = listed(names)
     return DataError(
         f"a row has {len(table.columns)} numbers, the model wants {len(names)} ({shown}), and no header names them"
         if encoding.features == len(names)

@@ -61,8 +61,7 @@ def _without_mark(options: ReadOptions, delimiter: str, changes: ReadingChanges)
 def _is_header(file: str, records: Records, encoding: Encoding, options: ReadOptions) -> bool:
     names = [column.name for column in encoding.columns]
     first = [cell.strip() for cell in records[0]]
-    is_vector = len(encoding.columns) == 1 and encoding.columns[0].kind == "vector"
-    if is_vector:
+    if encoding.is_vector:
         return looks_like_header(records, replace(options, features=(), label=encoding.label))
     if encoding.reading is None:
         return (_holds_names(first, names) and not _are_positions(names)) or looked_like_header(records, encoding.label)

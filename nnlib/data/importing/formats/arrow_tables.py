@@ -24,7 +24,7 @@ from nnlib.data.importing.formats.table import Role, Table, rows_per_chunk
 from nnlib.storage import file_at, has_scheme
 
 ReadBatches = Callable[[int, Sequence[str]], Iterator[pa.RecordBatch]]
-"""Yields all rows of some columns of the file, in order, at most so many a batch."""
+"""Yields all rows of some columns of the file, in order; takes the most rows of a batch."""
 
 
 @contextlib.contextmanager

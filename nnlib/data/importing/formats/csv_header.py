@@ -16,7 +16,7 @@ CellKind = Literal["number", "missing", "text"]
 _FEW = 3
 """Numbers in order that may be names of columns: fewer are more likely data."""
 _MANY = 8
-"""So many numbers are in order by chance once in 20,160 lines."""
+"""This many numbers are in order by chance once in 20,160 lines."""
 
 
 def looks_like_header(records: Sequence[Sequence[str]], options: ReadOptions) -> bool:

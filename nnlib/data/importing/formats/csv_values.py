@@ -48,11 +48,14 @@ def parse_numbers(texts: pa.Array, options: ReadOptions) -> tuple[NumberKind, pa
 
     Booleans and times stand alone: they are none among other numbers. Raises `pa.ArrowInvalid` for other texts.
     """
-    present = texts.drop_null()
-    if len(present) and pc.all(pc.is_in(present, value_set=pa.array(_BOOLEANS))).as_py():
-        return "boolean", pc.equal(pc.utf8_lower(texts), "true").cast(pa.uint8()).cast(pa.float64())
-    seconds = seconds_of_texts(texts)
-    return ("number", _parse_plain(texts, options)) if seconds is None else ("time", seconds)
+    try:
+        return "number", _parse_plain(texts, options)
+    except pa.ArrowInvalid:
+        if pc.all(pc.is_in(texts.drop_null(), value_set=pa.array(_BOOLEANS))).as_py():
+            return "boolean", pc.equal(pc.utf8_lower(texts), "true").cast(pa.uint8()).cast(pa.float64())
+        if (seconds := seconds_of_texts(texts)) is not None:
+            return "time", seconds
+        raise
 
 
 def _parse_plain(texts: pa.Array, options: ReadOptions) -> pa.Array:

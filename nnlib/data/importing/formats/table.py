@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from nnlib.core.errors import DataError, UsageError
+from nnlib.core.listing import listed
 from nnlib.data.columns import Columns
 from nnlib.data.importing.read_options import ReadOptions
 
@@ -89,8 +90,8 @@ class Table:
             return self.columns[int(wanted)]
         except (ValueError, IndexError):
             pass
-        shown = ", ".join(self.columns[:20]) + (", ..." if len(self.columns) > 20 else "")
-        raise UsageError(f"{what}: there is no column {wanted!r}; columns: {shown}", file=self.file)
+        columns = listed(self.columns, 20)
+        raise UsageError(f"{what}: there is no column {wanted!r}; columns: {columns}", file=self.file)
 
 
 def check_same_columns(tables: Sequence[Table]) -> None:
