@@ -93,14 +93,16 @@ def _output(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--by-label", is_flag=True, help="Sort rows by label into the shards, unshuffled.")
 @click.option("--map-label", multiple=True, metavar="OLD=NEW", help="Rename a label (10=0); may be repeated.")
 @click.option("--shape", metavar="AxB", help="Shape of a row, for images. [default: as in the source]")
+@click.option("--from", "folder", metavar="FOLDER", help="fashion-mnist: where its four files are.")
 @reading_options("--format", "--input-format")
 @job_options
 def import_command(sources: tuple[str, ...], job: JobOptions, reading: ReadingChanges, **chosen: Any) -> None:
     """Turn CSV, NumPy, MATLAB, IDX, Parquet, Arrow or svmlight files into a dataset.
 
     SOURCE is a file, several of one format (rows one after another), a directory of files (also in directories such as
-    year=2024, which is a column), or a built-in data set: digits (5000 digits of MNIST, 20 x 20) or iris. With -r jobs
-    do it, for CSV, Parquet and Arrow files and directories of them; the dataset is the same.
+    year=2024, which is a column), or a built-in data set: digits (5000 digits of MNIST, 20 x 20), digits28 (the same,
+    28 x 28), fashion-mnist or iris. With -r jobs do it, for CSV, Parquet and Arrow files and directories of them; the
+    dataset is the same.
     """
     from nnlib.config.load import parse_config
     from nnlib.data.importing.import_dataset import import_dataset

@@ -104,8 +104,11 @@ def open_tables(sources: Sequence[str], options: ReadOptions) -> list[Table]:
     if is_builtin(sources):
         if len(sources) > 1:
             raise UsageError(f"a built-in data set ({', '.join(BUILTIN)}) is imported alone")
-        table = BUILTIN[sources[0]]()
-        return [replace(table, label=table.column(options.label, "--label")) if options.label else table]
+        tables = BUILTIN[sources[0]](options.folder)
+        label = options.label
+        return [replace(table, label=table.column(label, "--label")) for table in tables] if label else tables
+    if options.folder is not None:
+        raise UsageError("--from is for a built-in data set that is read from files: fashion-mnist")
     files = source_files(sources, options.format)
     formats = [options.format or detect_format(file) for file in files]
     if len(set(formats)) > 1:

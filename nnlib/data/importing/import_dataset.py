@@ -52,7 +52,8 @@ def import_dataset(
     and for one that holds files of others, and `DataError` for bad data; then no file is left.
     """
     options.check()
-    refuse_overlap(output, [] if is_builtin(sources) else input_addresses(sources, options.label))
+    read = [options.folder] if options.folder else []
+    refuse_overlap(output, read if is_builtin(sources) else [*read, *input_addresses(sources, options.label)])
     with (
         dataset_output(storage(output), options.shards, overwrite=options.overwrite) as target,
         local_copies(sources) as paths,

@@ -46,10 +46,10 @@ def _part(file: str) -> str | None:
 
 
 def _table(file: str, options: ReadOptions, part: str | None) -> Table:
-    arrays = {"x": _array(file)}
+    arrays = {"x": idx_array(file)}
     labels = options.label or _labels_of(file)
     if labels is not None:
-        arrays["y"] = _array(labels)
+        arrays["y"] = idx_array(labels)
     if part is not None:
         values = np.broadcast_to(np.array(part), arrays["x"].shape[:1])
         arrays["split"] = ArrayColumn.of(values)
@@ -82,7 +82,7 @@ def _opened(file: str) -> Iterator[IO[bytes]]:
         raise DataError(f"is not readable ({error})", file=file) from None
 
 
-def _array(file: str) -> ArrayColumn:
+def idx_array(file: str) -> ArrayColumn:
     """Return the array of an IDX file, after its header was compared with the length of the file."""
     with _opened(file) as stream:
         magic = stream.read(4)
