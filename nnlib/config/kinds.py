@@ -125,7 +125,11 @@ OPTIMIZERS: Kinds[OptimizerKind] = Kinds(
         "sgd": OptimizerKind("nnlib.optim.steps:SGD", options.RateOptions, "plain gradient steps"),
         "momentum": OptimizerKind("nnlib.optim.steps:Momentum", options.MomentumOptions, "the heavy ball"),
         "nesterov": OptimizerKind("nnlib.optim.steps:Nesterov", options.MomentumOptions, "Nesterov's momentum"),
-        "adam": OptimizerKind("nnlib.optim.steps:Adam", options.AdamOptions, "Adam"),
+        "adam": OptimizerKind("nnlib.optim.adam:Adam", options.AdamOptions, "Adam"),
+        "adamw": OptimizerKind(
+            "nnlib.optim.adam:AdamW", options.AdamWOptions, "Adam with weight decay apart from the gradient"
+        ),
+        "rmsprop": OptimizerKind("nnlib.optim.rmsprop:RMSprop", options.RMSpropOptions, "RMSprop"),
         "cg": OptimizerKind(
             "nnlib.optim.batch:ConjugateGradient",
             options.OptimizerOptions,

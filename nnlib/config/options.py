@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from nnlib.config.section import Count, Fraction, PositiveInt, Section
+from nnlib.config.section import Count, Fraction, PositiveInt, Section, since
 
 # --- models: section `model`
 
@@ -61,6 +61,31 @@ class AdamOptions(RateOptions):
     beta1: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(0.9, description="decay of the mean of gradients")
     beta2: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(0.999, description="decay of the mean of their squares")
     epsilon: Annotated[float, Field(gt=0.0)] = Field(1e-8, description="added to the root of that mean")
+
+
+class AdamWOptions(AdamOptions):
+    """Options of Adam with decoupled weight decay."""
+
+    weight_decay: Annotated[float, Field(ge=0.0)] = Field(
+        0.01,
+        description="every step takes lr * weight_decay of each weight, apart from the gradient",
+        json_schema_extra=since("0.2", before=0.0),
+    )
+
+
+class RMSpropOptions(RateOptions):
+    """Options of RMSprop."""
+
+    alpha: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
+        0.99, description="decay of the mean of squared gradients", json_schema_extra=since("0.2", before=0.99)
+    )
+    epsilon: Annotated[float, Field(gt=0.0)] = Field(1e-8, description="added to the root of that mean")
+    momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(0.0, description="part of the last step that is kept")
+    centered: bool = Field(
+        False,
+        description="divide by the deviation of the gradients, not by the root of their mean square",
+        json_schema_extra=since("0.2", before=False),
+    )
 
 
 class LBFGSOptions(OptimizerOptions):

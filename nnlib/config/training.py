@@ -68,6 +68,11 @@ class _Training(Section):
     l2: Annotated[float, Field(ge=0.0)] = Field(
         0.0, description="lambda: adds lambda/(2m) * sum of squared weights, m = training rows in the objective"
     )
+    decay: Literal["matrices", "all"] = Field(
+        "matrices",
+        description="which parameters l2 and weight_decay count; matrices: those of two or more dimensions, no biases",
+        json_schema_extra=since("0.2", before="matrices"),
+    )
     schedule: AnySchedule = tagged_section(Schedule, SCHEDULES, {})
     class_weights: Literal["none", "balanced"] | dict[str, Annotated[float, Field(gt=0.0)]] = Field(
         "none", description="weight of each class in the loss; balanced: rows / (classes * rows of the class)"

@@ -38,8 +38,9 @@ BUFFER_DTYPES = [
 class Entry(NamedTuple):
     """One named array of a layout: ``offset`` elements into the vector of its `Segment`.
 
-    ``decays``: whether the L2 term counts it (weights, not biases). `parameter`, `buffer` and `optimizer_state` make
-    entries; `Layout.build` gives them their offsets, and the layout's dtype to those of the flat vector.
+    ``decays``: whether the L2 term counts it with `train.decay: matrices` (weights, not biases). `parameter`, `buffer`
+    and `optimizer_state` make entries; `Layout.build` gives them their offsets, and the layout's dtype to those of the
+    flat vector.
     """
 
     name: str
@@ -62,7 +63,7 @@ class Entry(NamedTuple):
 
 
 def parameter(name: str, shape: Sequence[int], *, decays: bool) -> Entry:
-    """Describe an array that training changes. ``decays``: whether the L2 term counts it."""
+    """Describe an array that training changes. ``decays``: whether it is a weight, not a bias."""
     return Entry(name, _sides(shape), "parameter", decays=decays)
 
 

@@ -192,8 +192,15 @@ class Layout:
         ]
 
     def weight_ranges(self) -> list[slice]:
-        """The ranges of the flat vector that the L2 term counts."""
+        """The ranges of the parameters that are weights, not biases."""
         return [entry.range for entry in self.entries if entry.decays]
+
+    def decayed_ranges(self, decay: Literal["matrices", "all"]) -> list[slice]:
+        """The ranges of the flat vector that weight decay counts: see the key `train.decay`."""
+        if decay == "matrices":
+            return self.weight_ranges()
+        size = sum(entry.size for entry in self.entries if entry.kind == "parameter")
+        return [slice(0, size)]  # parameters lie in front
 
 
 def _former_kind(entry: Entry) -> str:

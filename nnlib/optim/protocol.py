@@ -39,7 +39,8 @@ class StepOptimizer(Protocol):
     def step(self, flat: Array, gradient: Array, lr: float, decay: float) -> None:
         """Move ``flat`` in place. ``gradient`` is used as scratch: its values are lost.
 
-        ``decay`` = lambda/m is the coefficient of the L2 term's gradient: decay * w is added for weights, not biases.
+        ``decay`` = lambda/m is the coefficient of the L2 term's gradient: decay * w is added for the arrays that
+        `train.decay` names.
         """
         ...
 

@@ -28,7 +28,7 @@ hidden_layer_sizes : array-like of int, default=(100,)
         Width of each hidden layer; () is a linear model.
     activation : {'relu', 'tanh', 'sigmoid'}, default='relu'
         Function of the hidden layers.
-    solver : {'sgd', 'momentum', 'nesterov', 'adam', 'cg', 'lbfgs'}, default='adam'
+    solver : {'sgd', 'momentum', 'nesterov', 'adam', 'adamw', 'rmsprop', 'cg', 'lbfgs'}, default='adam'
         Local optimizer. 'cg' and 'lbfgs' use all rows of a worker in every iteration.
     alpha : float, default=0.0001
         lambda of the L2 term lambda / (2 m) * sum of squared weights, with m training rows. For 'lbfgs' that is
@@ -39,7 +39,7 @@ hidden_layer_sizes : array-like of int, default=(100,)
     learning_rate_init : float, default=0.001
         Learning rate; 'sgd', 'momentum' and 'nesterov' want a larger one (0.05, say).
     momentum : float, default=0.9
-        Of 'momentum' and 'nesterov'.
+        Of 'momentum' and 'nesterov'; of 'rmsprop', where 0 is usual.
     max_iter : int, default=200
         Epochs; iterations for 'cg' and 'lbfgs'.
     epochs_per_round : int or None, default=None

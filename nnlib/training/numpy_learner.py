@@ -174,7 +174,7 @@ class MinimizingLearner(_TrainingLearner):
     def __init__(self, model: NumpyModel, setup: TrainingSetup, optimizer: BatchOptimizer) -> None:
         super().__init__(model, setup)
         self._optimizer = optimizer
-        self._weight_ranges = model.layout.weight_ranges()
+        self._decayed = model.layout.decayed_ranges(setup.config.train.decay)
 
     def train(self, batches: RoundBatches, epochs: range) -> Trained:
         total = np.empty(self.layout.size, np.float64)
@@ -201,7 +201,7 @@ class MinimizingLearner(_TrainingLearner):
             np.add(total, gradient if fraction == 1.0 else fraction * gradient.astype(np.float64), total)
         loss = math.fsum(losses)
         if self._decay:
-            for part in self._weight_ranges:
+            for part in self._decayed:
                 loss += 0.5 * self._decay * float(np.dot(point[part], point[part]))
                 total[part] += self._decay * point[part]
         return loss

@@ -63,7 +63,7 @@ def start(layout: Layout = LAYOUT) -> np.ndarray:
 @pytest.mark.parametrize("decay", [0.0, 0.05])
 @pytest.mark.parametrize("name", STEPS)
 def test_trajectory_equals_torch(name: str, decay: float) -> None:
-    """20 steps in float64 with a changing rate; weight decay on weights, none on biases."""
+    """20 steps in float64 with a changing rate; weight decay on weights, none on biases. AdamW's is its own."""
     torch = pytest.importorskip("torch")
     flat = start()
     parts = [torch.from_numpy(part.copy()).requires_grad_() for part in LAYOUT.views(flat).values()]
@@ -73,8 +73,13 @@ def test_trajectory_equals_torch(name: str, decay: float) -> None:
         "momentum": lambda: torch.optim.SGD(groups, lr=1.0, momentum=0.8),
         "nesterov": lambda: torch.optim.SGD(groups, lr=1.0, momentum=0.8, nesterov=True),
         "adam": lambda: torch.optim.Adam(groups, lr=1.0, betas=(0.85, 0.99), eps=1e-6),
+        "adamw": lambda: torch.optim.AdamW(groups, lr=1.0, betas=(0.85, 0.99), eps=1e-6),
+        "rmsprop": lambda: torch.optim.RMSprop(groups, lr=1.0, alpha=0.9, eps=1e-6, momentum=0.8, centered=True),
     }[name]()
-    ours = step_optimizer(name, momentum=0.8, beta1=0.85, beta2=0.99, epsilon=1e-6)
+    ours = step_optimizer(
+        name, momentum=0.8, beta1=0.85, beta2=0.99, epsilon=1e-6, weight_decay=decay, alpha=0.9, centered=True
+    )
+    l2 = 0.0 if name == "adamw" else decay
     rng = np.random.default_rng(5)
     for step in range(20):
         slope = rng.normal(size=flat.size)
@@ -84,7 +89,7 @@ def test_trajectory_equals_torch(name: str, decay: float) -> None:
         for group in theirs.param_groups:
             group["lr"] = lr
         theirs.step()
-        ours.step(flat, slope, lr, decay)
+        ours.step(flat, slope, lr, l2)
         expected = np.concatenate([part.detach().numpy().reshape(-1) for part in parts])
         np.testing.assert_allclose(flat, expected, rtol=1e-12, atol=1e-12)
 
