@@ -29,7 +29,7 @@ from nnlib.run.ledger import Origin, RunOrigin, WeightsOrigin, digest, first_fac
 from nnlib.run.manifest import ROUNDS
 from nnlib.run.planner import make_spec
 from nnlib.run.round_metrics import RoundMetrics
-from nnlib.run.spec import JobSpec, Trial, WorkerPlan, assign_shards, initial_vector, partial_layout
+from nnlib.run.spec import JobSpec, Trial, WorkerPlan, assign_shards, initial_buffers, initial_vector, partial_layout
 from nnlib.storage.outputs import refuse_overlap
 
 
@@ -142,7 +142,7 @@ def initial_states(spec: JobSpec) -> list[TrialState]:
         weights = initial_vector(spec, trial)
         rest = partial_layout(spec, trial).size - weights.size
         outer = build_outer(spec.settings(trial).sync.outer, weights.size).initial()
-        buffers = spec.model(trial).initial_buffers()
+        buffers = initial_buffers(spec, trial)
         states.append(TrialState(weights, np.zeros(rest, weights.dtype), outer, buffers=buffers))
     return states
 

@@ -114,7 +114,10 @@ MODELS: Kinds[Kind] = Kinds(
     "model",
     "model",
     "kind",
-    {"mlp": Kind("nnlib.models.mlp:build", options.MLPOptions, "a multi-layer perceptron")},
+    {
+        "mlp": Kind("nnlib.models.mlp:build", options.MLPOptions, "a multi-layer perceptron"),
+        "torch": Kind("nnlib.torch.model:build", options.TorchOptions, "a torch module (extra: torch)"),
+    },
 )
 
 OPTIMIZERS: Kinds[OptimizerKind] = Kinds(

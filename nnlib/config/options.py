@@ -34,6 +34,13 @@ class MLPOptions(ModelOptions):
         return [value] if isinstance(value, int) and not isinstance(value, bool) else value
 
 
+class TorchOptions(ModelOptions):
+    """Options of a torch module."""
+
+    factory: str = Field(description="what makes the module: torch-mlp, simple-nn, simple-cnn or resnet-small")
+    arguments: dict[str, Any] = Field({}, description="keyword arguments of the factory, as JSON")
+
+
 # --- optimizers: section `train`
 
 

@@ -26,6 +26,7 @@ class Purpose(IntEnum):
     ASSIGN = 7
     SHUFFLE = 8
     SIMULATE = 9
+    MODULE = 10
 
 
 def sequence(

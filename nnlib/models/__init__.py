@@ -15,8 +15,8 @@ __all__ = ["BoundModel", "LearningTask", "Model", "ModelFactory", "build_model"]
 class ModelFactory(Protocol):
     """What a line of `nnlib.config.kinds.MODELS` names."""
 
-    def __call__(self, config: ModelConfig, *, features: int, outputs: int, loss: str) -> Model:
-        """Build the model of a section; ``config`` has the options of the kind."""
+    def __call__(self, config: ModelConfig, *, shape: tuple[int, ...], outputs: int, loss: str) -> Model:
+        """Build the model of a section; ``config`` has the options of the kind, ``shape`` is that of a row."""
         ...
 
 
@@ -24,8 +24,8 @@ _OUTPUTS: dict[LearningTask, tuple[str, ...]] = {"classification": ("softmax", "
 """The outputs that fit a task; the first is what ``auto`` means."""
 
 
-def build_model(config: ModelConfig, *, features: int, outputs: int, task: LearningTask) -> Model:
-    """Build the model that a section describes. ``outputs``: number of classes, or 1 for regression.
+def build_model(config: ModelConfig, *, shape: tuple[int, ...], outputs: int, task: LearningTask) -> Model:
+    """Build the model that a section describes. ``shape``: of a row; ``outputs``: classes, or 1 for regression.
 
     Raises `ConfigError` for a kind that does not exist and an output that does not fit the task.
     """
@@ -36,4 +36,4 @@ def build_model(config: ModelConfig, *, features: int, outputs: int, task: Learn
         raise ConfigError(
             f"{loss} does not fit {task}", key="model.output", hint=f"auto, or one of {', '.join(fitting)}"
         )
-    return factory(config, features=features, outputs=outputs, loss=loss)
+    return factory(config, shape=shape, outputs=outputs, loss=loss)

@@ -6,6 +6,7 @@ A layer computes a = f(x W + b) with x (b, in), W (in, out), b (out,); no hidden
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -45,7 +46,7 @@ class MLP:
             flat[entry.range] = self._initialiser(rng, entry).reshape(-1)
         return flat
 
-    def initial_buffers(self) -> tuple[Vector, ...]:
+    def initial_buffers(self, rng: np.random.Generator) -> tuple[Vector, ...]:
         """See `nnlib.models.protocol.Model.initial_buffers`: a perceptron has none."""
         return ()
 
@@ -58,10 +59,10 @@ class MLP:
         return BoundMLP(self, flat, gradient, max_rows)
 
 
-def build(config: ModelConfig, *, features: int, outputs: int, loss: str) -> MLP:
+def build(config: ModelConfig, *, shape: tuple[int, ...], outputs: int, loss: str) -> MLP:
     """Build the model of ``model.kind: mlp``."""
     options = options_of(config, MLPOptions)
-    widths = [features, *options.hidden, outputs]
+    widths = [math.prod(shape), *options.hidden, outputs]
     return MLP(widths, activation=options.activation, loss=loss, init=options.init, dtype=config.dtype)
 
 

@@ -59,8 +59,9 @@ class Model(Protocol):
         """Draw a new flat vector to start from, shape (layout.size,): in float64, rounded once to the dtype."""
         ...
 
-    def initial_buffers(self) -> tuple[Vector, ...]:
-        """Make the buffers to start from: a vector for each of ``layout.buffers``."""
+    def initial_buffers(self, rng: np.random.Generator) -> tuple[Vector, ...]:
+        """Make the buffers to start from: a vector for each of ``layout.buffers``. ``rng`` begins where that of
+        `initial` began."""
         ...
 
     def activation_bytes(self, rows: int) -> int:

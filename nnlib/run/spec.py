@@ -20,6 +20,7 @@ from nnlib import FORMAT_VERSION
 from nnlib.config.identity import config_hash
 from nnlib.config.schema import Config, stored_config
 from nnlib.config.sweep import applied
+from nnlib.core.arrays import Vector
 from nnlib.core.errors import ConfigError, MismatchError
 from nnlib.core.layout import Layout
 from nnlib.core.seeds import Purpose, generator
@@ -141,10 +142,8 @@ class JobSpec:
         """Return the trial's model: its architecture, without numbers. Built once, for many parts ask for it."""
         if trial.index not in self._models:
             outputs = len(self.dataset.classes) if self.dataset.task == "classification" else 1
-            settings, features = self.settings(trial).model, self.dataset.features
-            self._models[trial.index] = build_model(
-                settings, features=features, outputs=outputs, task=self.dataset.task
-            )
+            settings, shape = self.settings(trial).model, self.dataset.shape
+            self._models[trial.index] = build_model(settings, shape=shape, outputs=outputs, task=self.dataset.task)
         return self._models[trial.index]
 
     @cached_property
@@ -236,5 +235,13 @@ def partial_layout(spec: JobSpec, trial: Trial) -> Layout:
 
 def initial_vector(spec: JobSpec, trial: Trial) -> npt.NDArray[Any]:
     """The weights a trial starts from: decided by the seed, its split and its fold, not by the number of workers."""
-    rng = generator(spec.config.seed, Purpose.INIT, split=trial.split, fold=trial.fold)
-    return spec.model(trial).initial(rng)
+    return spec.model(trial).initial(_initial_generator(spec, trial))
+
+
+def initial_buffers(spec: JobSpec, trial: Trial) -> tuple[Vector, ...]:
+    """The buffers a trial starts from: decided by what decides `initial_vector`."""
+    return spec.model(trial).initial_buffers(_initial_generator(spec, trial))
+
+
+def _initial_generator(spec: JobSpec, trial: Trial) -> np.random.Generator:
+    return generator(spec.config.seed, Purpose.INIT, split=trial.split, fold=trial.fold)

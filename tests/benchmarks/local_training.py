@@ -54,7 +54,7 @@ def numpy_epoch(widths: Sequence[int], rows: int, batch: int) -> Epoch:
     """One epoch of SGD with momentum, gathering shuffled batches."""
     x, y, order = data(widths, rows)
     config = model_section(hidden=list(widths[1:-1]))
-    model = build_model(config, features=widths[0], outputs=widths[-1], task="classification")
+    model = build_model(config, shape=(widths[0],), outputs=widths[-1], task="classification")
     assert isinstance(model, MLP)
     flat = model.initial(np.random.default_rng(1))
     gradient = aligned_empty(flat.size, flat.dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -41,7 +42,7 @@ class BufferedMLP(MLP):
             self.layout.dtype,
         )
 
-    def initial_buffers(self) -> tuple[Vector, ...]:
+    def initial_buffers(self, rng: np.random.Generator) -> tuple[Vector, ...]:
         buffers = self.layout.zero_buffers()
         views = self.layout.buffer_views(buffers)
         views["features.batches"][...] = LARGE
@@ -49,9 +50,9 @@ class BufferedMLP(MLP):
         return buffers
 
 
-def build(config: ModelConfig, *, features: int, outputs: int, loss: str) -> BufferedMLP:
+def build(config: ModelConfig, *, shape: tuple[int, ...], outputs: int, loss: str) -> BufferedMLP:
     options = options_of(config, MLPOptions)
-    widths = [features, *options.hidden, outputs]
+    widths = [math.prod(shape), *options.hidden, outputs]
     return BufferedMLP(widths, activation=options.activation, loss=loss, init=options.init, dtype=config.dtype)
 
 

@@ -28,26 +28,26 @@ class ReferenceModel:
 
     learner = "reference_learner:ReferenceLearner"
 
-    def __init__(self, config: Any, features: int, outputs: int, loss: str) -> None:
+    def __init__(self, config: Any, shape: tuple[int, ...], outputs: int, loss: str) -> None:
         from nnlib.models.mlp import build
 
         assert loss == "softmax"
-        self._drawn = build(config, features=features, outputs=outputs, loss=loss)
+        self._drawn = build(config, shape=shape, outputs=outputs, loss=loss)
         self.layout = self._drawn.layout
         self.widths, self.activation = self._drawn.widths, config.activation
 
     def initial(self, rng: np.random.Generator) -> Any:
         return self._drawn.initial(rng)
 
-    def initial_buffers(self) -> Any:
+    def initial_buffers(self, rng: np.random.Generator) -> Any:
         return ()
 
     def activation_bytes(self, rows: int) -> int:
         return 32 * rows * sum(self.widths)
 
 
-def build_model(config: Any, *, features: int, outputs: int, loss: str) -> ReferenceModel:
-    return ReferenceModel(config, features, outputs, loss)
+def build_model(config: Any, *, shape: tuple[int, ...], outputs: int, loss: str) -> ReferenceModel:
+    return ReferenceModel(config, shape, outputs, loss)
 
 
 class Layer:

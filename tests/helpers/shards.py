@@ -28,6 +28,7 @@ def write_dataset(
     extra: dict[str, Any] | None = None,
     row: Any = None,
     dtype: str = "float32",
+    shape: tuple[int, ...] | None = None,
 ) -> Dataset:
     """Rows dealt to ``shards`` in turn (row i goes to shard i % shards); ``classes`` None means numeric targets.
 
@@ -65,7 +66,7 @@ def write_dataset(
         address=str(where),
         name=where.name,
         task="regression" if classes is None else "classification",
-        shape=(features,),
+        shape=shape or (features,),
         features=features,
         x_dtype=dtype,  # type: ignore[arg-type]
         x_scale=scale,

@@ -31,7 +31,7 @@ class Case:
         keys: Any = {"hidden": hidden, "activation": activation, "output": output, "init": "xavier"}
         config = model_section(**keys, dtype="float64")
         task: Any = "regression" if output == "linear" else "classification"
-        model = build_model(config, features=FEATURES, outputs=self.outputs, task=task)
+        model = build_model(config, shape=(FEATURES,), outputs=self.outputs, task=task)
         assert isinstance(model, MLP)
         rng = np.random.default_rng(11)
         self.layout: Layout = model.layout
@@ -102,7 +102,7 @@ def test_hand_worked_two_two_two() -> None:
     dW0 = x^T delta0 = [[1/4, 0], [1/2, 0]], db0 = (1/4, 0).
     """
     config = model_section(hidden=[2], activation="relu", dtype="float64")
-    model = build_model(config, features=2, outputs=2, task="classification")
+    model = build_model(config, shape=(2,), outputs=2, task="classification")
     assert isinstance(model, MLP)
     flat = np.array([1.0, -1.0, 1.0, 0.0, 0.0, -1.0, 1 / 3, 0.0, 5.0, 7.0, math.log(3.0) - 1.0, 0.0])
     gradient = np.empty_like(flat)
@@ -154,7 +154,7 @@ def test_float32_follows_float64(output: str) -> None:
     case = Case([5, 4], "tanh", output)
     config = model_section(hidden=[5, 4], activation="tanh", output=output)
     task: Any = "regression" if output == "linear" else "classification"
-    model = build_model(config, features=FEATURES, outputs=case.outputs, task=task)
+    model = build_model(config, shape=(FEATURES,), outputs=case.outputs, task=task)
     assert isinstance(model, MLP)
     flat = case.flat.astype(np.float32)
     gradient = np.empty_like(flat)

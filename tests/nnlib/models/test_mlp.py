@@ -18,7 +18,7 @@ from nnlib.models.mlp import MLP
 
 
 def make(hidden: list[int], features: int = 6, outputs: int = 3, **keys: Any) -> MLP:
-    model = build_model(model_section(hidden=hidden, **keys), features=features, outputs=outputs, task="classification")
+    model = build_model(model_section(hidden=hidden, **keys), shape=(features,), outputs=outputs, task="classification")
     assert isinstance(model, MLP)
     return model
 
@@ -148,20 +148,20 @@ def test_initial_distributions() -> None:
 )
 def test_what_does_not_exist_or_fit_is_a_config_error(keys: dict[str, str], task: str, outputs: int, key: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        build_model(model_section(**keys), features=4, outputs=outputs, task=task)  # type: ignore[arg-type]
+        build_model(model_section(**keys), shape=(4,), outputs=outputs, task=task)  # type: ignore[arg-type]
     assert caught.value.where["key"] == key and caught.value.hint
 
 
 def test_a_kind_that_does_not_exist_is_a_config_error() -> None:
     unknown = model_section().model_copy(update={"kind": "mpl"})
     with pytest.raises(ConfigError, match="mpl") as caught:
-        build_model(unknown, features=4, outputs=3, task="classification")
+        build_model(unknown, shape=(4,), outputs=3, task="classification")
     assert caught.value.where["key"] == "model.kind" and caught.value.hint
 
 
 def test_auto_output_follows_the_task() -> None:
     for task, outputs, loss in (("classification", 3, "softmax"), ("regression", 1, "linear")):
-        model = build_model(model_section(), features=4, outputs=outputs, task=task)  # type: ignore[arg-type]
+        model = build_model(model_section(), shape=(4,), outputs=outputs, task=task)  # type: ignore[arg-type]
         assert isinstance(model, MLP) and model.loss == loss
 
 
@@ -173,7 +173,7 @@ def test_equals_the_readable_reference_bit_for_bit(hidden: list[int], activation
     classes, task = (1, "regression") if output == "linear" else (5, "classification")
     keys: Any = {"hidden": hidden, "activation": activation, "output": output, "dtype": dtype, "init": "xavier"}
     config = model_section(**keys)
-    model = build_model(config, features=30, outputs=classes, task=task)  # type: ignore[arg-type]
+    model = build_model(config, shape=(30,), outputs=classes, task=task)  # type: ignore[arg-type]
     assert isinstance(model, MLP)
     rng = np.random.default_rng(7)
     flat = model.initial(rng)
@@ -211,7 +211,7 @@ def test_linear_regression_reaches_an_exact_rule() -> None:
     x = rng.normal(size=(64, 3))
     y = x @ np.array([1.0, -2.0, 0.5]) + 3.0
     model = build_model(
-        model_section(hidden=[], dtype="float64", init="normal"), features=3, outputs=1, task="regression"
+        model_section(hidden=[], dtype="float64", init="normal"), shape=(3,), outputs=1, task="regression"
     )
     assert isinstance(model, MLP)
     flat = model.initial(rng)

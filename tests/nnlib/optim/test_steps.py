@@ -41,7 +41,7 @@ def step_optimizer(name: str, layout: Layout = LAYOUT, **keys: Any) -> StepOptim
 
 
 def perceptron(config: Any, features: int, outputs: int, task: LearningTask = "classification") -> MLP:
-    model = build_model(config, features=features, outputs=outputs, task=task)
+    model = build_model(config, shape=(features,), outputs=outputs, task=task)
     assert isinstance(model, MLP)
     return model
 

@@ -1,0 +1,58 @@
+"""The two nets of "Parallelization of Neural Networks" (Talal and Beena): a small perceptron and a small CNN."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+
+class SimpleNN(nn.Module):
+    """fc1 (features to 50), ReLU, fc2 (50 to classes)."""
+
+    def __init__(self, features: int, outputs: int, hidden: int = 50) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(features, hidden)
+        self.fc2 = nn.Linear(hidden, outputs)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map (b, features) to logits (b, outputs)."""
+        z: torch.Tensor = self.fc2(functional.relu(self.fc1(x.flatten(1))))
+        return z
+
+
+class SimpleCNN(nn.Module):
+    """Two convolutions of 3 x 3 (32 and 64 channels), each with ReLU and 2 x 2 max pooling; then layers of 128 and 64
+    units and the classes. Images lie in memory channels last, which oneDNN computes faster."""
+
+    def __init__(self, channels: int, height: int, width: int, outputs: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, 32, kernel_size=3, padding=1)
+        self.conv2 = nn.Conv2d(32, 64, kernel_size=3, padding=1)
+        self.pool = nn.MaxPool2d(2, 2)
+        self.fc1 = nn.Linear(64 * (height // 4) * (width // 4), 128)
+        self.fc2 = nn.Linear(128, 64)
+        self.fc3 = nn.Linear(64, outputs)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map images (b, channels, height, width) to logits (b, outputs)."""
+        x = x.contiguous(memory_format=torch.channels_last)
+        x = self.pool(functional.relu(self.conv1(x)))
+        x = self.pool(functional.relu(self.conv2(x)))
+        x = functional.relu(self.fc1(x.flatten(1)))
+        z: torch.Tensor = self.fc3(functional.relu(self.fc2(x)))
+        return z
+
+
+def build_simple_nn(hidden: int = 50, *, shape: tuple[int, ...], outputs: int) -> nn.Module:
+    """Build the paper's SimpleNN."""
+    return SimpleNN(math.prod(shape), outputs, hidden)
+
+
+def build_simple_cnn(*, shape: tuple[int, ...], outputs: int) -> nn.Module:
+    """Build the paper's SimpleCNN for images of at least 4 x 4."""
+    if len(shape) != 3 or min(shape[1:]) < 4:
+        raise ValueError(f"images of at least 4 x 4 are needed, rows have shape {shape}")
+    return SimpleCNN(*shape, outputs)
