@@ -73,7 +73,7 @@ def test_decay_all_equals_torch(optimizer: str) -> None:
 
 def test_which_arrays_decay_is_no_part_of_the_layout() -> None:
     """Models of both settings can be averaged, and first weights are the same."""
-    model = build_model(model_section(hidden=[3]), features=4, outputs=2, task="classification")
+    model = build_model(model_section(hidden=[3]), shape=(4,), outputs=2, task="classification")
     assert isinstance(model, MLP)
     assert model.layout.decayed_ranges("matrices") == model.layout.weight_ranges() == [slice(0, 12), slice(15, 21)]
     assert model.layout.decayed_ranges("all") == [slice(0, model.layout.size)]
