@@ -196,5 +196,5 @@ def _added_keys(section: Section, above: tuple[str, ...] = ()) -> Iterator[tuple
         value = getattr(section, name)
         if (before := value_before(field)) is not NO_VALUE:
             yield (*above, name), before
-        elif isinstance(value, Section):
+        if isinstance(value, Section):
             yield from _added_keys(value, (*above, name))

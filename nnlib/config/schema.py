@@ -30,6 +30,7 @@ from nnlib.config.training import (
 )
 
 __all__ = [
+    "Augment",
     "Checkpoint",
     "Config",
     "Data",
@@ -50,6 +51,45 @@ __all__ = [
 ]
 
 
+Pixels = Annotated[int, Field(ge=0, le=10_000, strict=True)]
+
+
+class Augment(Section):
+    """How training rows are changed at random, each time they are used."""
+
+    crop: Pixels = Field(
+        0,
+        description="images are moved by up to this many pixels each way; their mirror image comes in at the edges",
+        json_schema_extra=since("0.2", before=0),
+    )
+    shift: Pixels = Field(
+        0,
+        description="likewise, but 0 comes in (black, or with scale: standard the mean)",
+        json_schema_extra=since("0.2", before=0),
+    )
+    flip: bool = Field(
+        False,
+        description="every second image, by chance, is mirrored left to right",
+        json_schema_extra=since("0.2", before=False),
+    )
+    noise: Annotated[float, Field(ge=0.0, le=1e6)] = Field(
+        0.0,
+        description="standard deviation of the normal noise added to every feature, after scaling",
+        json_schema_extra=since("0.2", before=0.0),
+    )
+
+    @property
+    def moves(self) -> bool:
+        """Whether rows are moved or mirrored, which only images can be."""
+        return bool(self.crop or self.shift or self.flip)
+
+    @model_validator(mode="after")
+    def _does_something(self) -> Augment:
+        if not (self.moves or self.noise):
+            raise ValueError("set one of crop, shift, flip and noise, or augment: null")
+        return self
+
+
 class Data(Section):
     """The dataset, and how its features and targets are scaled."""
 
@@ -62,6 +102,11 @@ class Data(Section):
         description="scaling of a regression's targets in training, fitted on training rows; scores and predictions "
         "stay in the target's own units; auto: standard for regression",
         json_schema_extra=since("0.2", before="none"),
+    )
+    augment: Augment | None = Field(
+        None,
+        description="change training rows at random, in another way every epoch; not for cg and lbfgs",
+        json_schema_extra=since("0.2", before=None),
     )
 
     def target_scaling(self, task: str) -> Literal["none", "standard"]:
@@ -240,6 +285,10 @@ class Config(Section):
             raise ValueError("sync.error_feedback cannot go on in rounds mode: set sync.gang_fallback: stop")
         if self.sync.overlap and (reason := self._cannot_overlap()):
             raise ValueError(f"sync.overlap {reason}")
+        if self.data.augment is not None and not OPTIMIZERS.of(self.train).averages_gradients:
+            raise ValueError(
+                f"data.augment changes the rows of each step: train.optimizer: {self.train.optimizer} takes no steps"
+            )
         if self.sync.every == "batch" and self.sync.mode != "collective":
             raise ValueError(
                 "sync.every: batch needs sync.mode: collective: a MapReduce job a batch would take forever"

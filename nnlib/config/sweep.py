@@ -6,7 +6,16 @@ import itertools
 from collections.abc import Mapping
 from typing import Any
 
-SWEPT = ("model.", "train.", "data.scale", "data.target_scale", "sampling.fraction", "sync.outer.", "sync.weighting")
+SWEPT = (
+    "model.",
+    "train.",
+    "data.scale",
+    "data.target_scale",
+    "data.augment.",
+    "sampling.fraction",
+    "sync.outer.",
+    "sync.weighting",
+)
 """Keys (or sections) that trials of one run may differ in."""
 SHARED = ("train.epochs", "train.epochs_per_round", "train.stop", "train.keep")
 """Keys under them that they may not: they decide when the run's jobs start and end."""

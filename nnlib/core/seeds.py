@@ -1,6 +1,6 @@
 """All randomness, as pure functions of its purpose.
 
-A generator is keyed by (seed, purpose, split, fold, epoch, worker) through `numpy.random.SeedSequence`;
+A generator is keyed by (seed, purpose, split, fold, epoch, worker, perhaps step) through `numpy.random.SeedSequence`;
 nothing adds seeds, reads a clock or remembers a state, so jumping to epoch 7 equals walking there.
 """
 
@@ -27,20 +27,36 @@ class Purpose(IntEnum):
     SHUFFLE = 8
     SIMULATE = 9
     MODULE = 10
+    AUGMENT = 11
 
 
 def sequence(
-    seed: int, purpose: Purpose, *, split: int = 0, fold: int = 0, epoch: int = 0, worker: int = 0
+    seed: int,
+    purpose: Purpose,
+    *,
+    split: int = 0,
+    fold: int = 0,
+    epoch: int = 0,
+    worker: int = 0,
+    step: int | None = None,
 ) -> np.random.SeedSequence:
-    """Return the seed sequence of one use. All arguments are integers >= 0."""
-    return np.random.SeedSequence(seed, spawn_key=(int(purpose), split, fold, epoch, worker))
+    """Return the seed sequence of one use. All arguments are integers >= 0; ``step`` None: the use has no steps."""
+    steps = () if step is None else (step,)
+    return np.random.SeedSequence(seed, spawn_key=(int(purpose), split, fold, epoch, worker, *steps))
 
 
 def generator(
-    seed: int, purpose: Purpose, *, split: int = 0, fold: int = 0, epoch: int = 0, worker: int = 0
+    seed: int,
+    purpose: Purpose,
+    *,
+    split: int = 0,
+    fold: int = 0,
+    epoch: int = 0,
+    worker: int = 0,
+    step: int | None = None,
 ) -> np.random.Generator:
     """Make a PCG64 generator for one use; same arguments, same stream."""
-    key = sequence(seed, purpose, split=split, fold=fold, epoch=epoch, worker=worker)
+    key = sequence(seed, purpose, split=split, fold=fold, epoch=epoch, worker=worker, step=step)
     return np.random.Generator(np.random.PCG64(key))
 
 

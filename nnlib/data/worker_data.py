@@ -136,6 +136,11 @@ class Sample:
         """Rows in the sample; 0 if the worker has no training rows."""
         return self._chosen.count
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one row."""
+        return self._trial.data.dataset.shape
+
     def chunks(self, chunk_rows: int = CHUNK_ROWS) -> Iterator[Batch]:
         """Yield the rows in storage order in batches of ``chunk_rows``, for optimizers that use all rows in a step."""
         return self._trial.batches_of(self._chosen.in_stored_order(), chunk_rows)

@@ -13,6 +13,7 @@ from nnlib.config.sweep import applied, combinations
 from nnlib.core.errors import ConfigError
 from nnlib.core.machine import memory_bytes
 from nnlib.core.metrics import metrics_of
+from nnlib.data.augmentation import check_augmentation
 from nnlib.data.dataset import Dataset
 from nnlib.data.sampling import sample_size
 from nnlib.data.shard_cache import shard_cache
@@ -76,6 +77,7 @@ def make_spec(config: Config, dataset: Dataset) -> tuple[JobSpec, list[WorkerPla
             )
     spec = JobSpec(config, dataset, tuple(trials))
     _check_stop(spec)
+    _check_augmentation(spec)
     _check_memory(spec)
     return spec, plans
 
@@ -109,6 +111,13 @@ def _check_stop(spec: JobSpec) -> None:
         raise ConfigError(
             f"there is no {stop.metric} {why}", hint=f"one of {', '.join(names)}", key="train.stop.metric"
         )
+
+
+def _check_augmentation(spec: JobSpec) -> None:
+    """Refuse to change rows as images that are none."""
+    for trial in spec.trials:
+        if (options := spec.settings(trial).data.augment) is not None:
+            check_augmentation(options, spec.dataset.shape)
 
 
 def _check_memory(spec: JobSpec) -> None:

@@ -1,16 +1,20 @@
 """The rows that a worker trains on in one round, as batches in an order that seeds decide.
 
-Every draw has its own key (purpose, split, fold, epoch, worker), so a fresh process draws the same rows in the same
-order. With ``sampling.streams: shared`` the key has no worker: all workers draw the same.
+Every draw has its own key (purpose, split, fold, epoch, worker; and the step, where `data.augment` changes its rows), so
+a fresh process draws the same in the same order. With ``sampling.streams: shared`` the key has no worker: all workers
+draw the same.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+import numpy as np
+
 from nnlib.config.schema import Config
 from nnlib.core.liveness import heartbeat
 from nnlib.core.seeds import Purpose, generator, hash_key
+from nnlib.data.augmentation import Augmenter
 from nnlib.data.batches import CHUNK_ROWS, Batch
 from nnlib.data.worker_data import Sample, TrialData
 from nnlib.run.spec import Trial
@@ -25,6 +29,8 @@ class RoundBatches:
 
     def __init__(self, sample: Sample, config: Config, trial: Trial, stream: int) -> None:
         self._sample, self._config, self._trial, self._stream = sample, config, trial, stream
+        augment = config.data.augment
+        self._augmenter = None if augment is None else Augmenter(augment, sample.shape)
         self._held: list[Batch] | None = None
         self._fits: bool | None = None
 
@@ -49,9 +55,24 @@ class RoundBatches:
             config.seed, Purpose.ORDER, split=trial.split, fold=trial.fold, epoch=epoch, worker=self._stream
         )
         window_rows, batch_size = config.sampling.window_rows, config.train.batch_size
-        for batch in self._sample.batches(rng, window_rows=window_rows, batch_size=batch_size):
+        batches = self._sample.batches(rng, window_rows=window_rows, batch_size=batch_size)
+        for step, batch in enumerate(batches):
+            if self._augmenter is not None:
+                self._augmenter.apply(batch.x, self._draws(epoch, step))
             yield self._scaled(batch)
             heartbeat()
+
+    def _draws(self, epoch: int, step: int) -> np.random.Generator:
+        """The random numbers that change the rows of a step."""
+        return generator(
+            self._config.seed,
+            Purpose.AUGMENT,
+            split=self._trial.split,
+            fold=self._trial.fold,
+            epoch=epoch,
+            worker=self._stream,
+            step=step,
+        )
 
     def chunks(self) -> Iterator[Batch]:
         """The whole sample in storage order, in fixed chunks of `nnlib.data.batches.CHUNK_ROWS` rows. May be called
