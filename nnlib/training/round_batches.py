@@ -1,6 +1,6 @@
 """The rows that a worker trains on in one round, as batches in an order that seeds decide.
 
-Every draw has its own key (purpose, split, fold, epoch, worker; and the step, where `data.augment` changes its rows), so
+Every draw has its own key (purpose, split, fold, epoch, worker; with `data.augment` also the step), so
 a fresh process draws the same in the same order. With ``sampling.streams: shared`` the key has no worker: all workers
 draw the same.
 """
