@@ -35,15 +35,23 @@ class MapLauncher:
         files: Mapping[str, tuple[str, bytes]],
         notify: Notify,
         module: str,
+        distributions: Sequence[str] = (),
     ) -> None:
         """``name`` is the experiment's or the command's; ``near`` is an address that the jobs read; ``files`` are what
-        every job's tasks read (option -> name, content); ``module`` is that of the jobs' class."""
+        every job's tasks read (option -> name, content); ``module`` is that of the jobs' class;
+        ``distributions`` are what tasks need beside what all need."""
         self._name = name
         with ExitStack() as stack:
             stack.enter_context(blas_threads(runtime.blas_threads))
             self._session = stack.enter_context(
                 open_session(
-                    SessionOptions(runtime=runtime, near=near, modules=(module,), notify=lambda note: notify(note.text))
+                    SessionOptions(
+                        runtime=runtime,
+                        near=near,
+                        modules=(module,),
+                        distributions=distributions,
+                        notify=lambda note: notify(note.text),
+                    )
                 )
             )
             self.shared, self.slots = self._session.shared, self._session.slots

@@ -14,6 +14,7 @@ from jobs.batch.launcher import MapLauncher
 from jobs.batch.predict_job import PredictJob
 from jobs.runners.addresses import reachable
 from nnlib import FORMAT_VERSION
+from nnlib.config.kinds import MODELS
 from nnlib.config.schema import Runtime
 from nnlib.core.errors import JobError, UsageError
 from nnlib.data.dataset import MANIFEST, Dataset
@@ -119,7 +120,10 @@ def _make(
     spec, dataset, model = prediction.model.spec, prediction.dataset, prediction.model
     facts, weights = prediction.to_files()
     files = {"--spec": ("predict.json", facts), "--model": ("model.safetensors", weights)}
-    with MapLauncher(runtime, spec.config.name, dataset.address, files, note, PredictJob.__module__) as launcher:
+    packed = MODELS.of(spec.settings(model.trial).model).distributions
+    with MapLauncher(
+        runtime, spec.config.name, dataset.address, files, note, PredictJob.__module__, packed
+    ) as launcher:
         size = sum(dataset.shards[shard].bytes for shard in missing)
         at_most = tasks or max(-(-size // TASK_BYTES), launcher.slots or 1)
         count = min(at_most, len(missing))

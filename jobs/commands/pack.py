@@ -25,6 +25,6 @@ def pack(output: str, with_torch: bool, no_python: bool) -> None:
     from jobs.runners.hadoop.pack import pack as write
     from nnlib.storage import is_stream
 
-    packed = write(output, torch=with_torch, python=not no_python)
+    packed = write(output, distributions=("torch",) if with_torch else (), python=not no_python)
     click.echo(f"{output}: {packed.bytes / 2**20:.0f} MB, sha256 {packed.sha256}", err=is_stream(output))
     click.echo(f"  to use it: nnjobs train CONFIG -r hadoop --set runtime.hadoop.archive={output}", err=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from jobs.mapreduce.tasks import REDUCER_BYTES, slice_elements
 from jobs.runners.request import TaskDemand
+from nnlib.config.kinds import MODELS
 from nnlib.run.spec import JobSpec, partial_layout
 
 MB = 1 << 20
@@ -19,7 +20,8 @@ def task_demand(spec: JobSpec) -> TaskDemand:
 
     A map task holds its rows (``runtime.memory_mb``, once as stored and once converted), the models of all trials, of
     one trial the weights, gradient, optimizer state and outgoing text (about 8 vectors), and the activations of a
-    batch. A reduce task holds the partials of one slice, and the models.
+    batch. A reduce task holds the partials of one slice, and the models. Either imports what
+    the models' kinds need.
     """
     layouts = [partial_layout(spec, trial) for trial in spec.trials]
     vectors = sum(layout.nbytes for layout in layouts)
@@ -31,7 +33,8 @@ def task_demand(spec: JobSpec) -> TaskDemand:
     rows = min(2 * spec.config.runtime.memory_mb * MB, 3 * _dataset_bytes(spec))
     mapper = vectors + 8 * largest + activations + rows
     reducer = vectors + min(2 * REDUCER_BYTES, 3 * spec.workers * line)
-    return TaskDemand(memory_mb=-(-max(mapper, reducer) // MB), line_bytes=line)
+    imported = max(MODELS.of(spec.settings(trial).model).memory_mb for trial in spec.trials)
+    return TaskDemand(memory_mb=-(-max(mapper, reducer) // MB) + imported, line_bytes=line)
 
 
 def _dataset_bytes(spec: JobSpec) -> int:

@@ -65,6 +65,7 @@ class RoundLauncher:
                 runtime=spec.config.runtime,
                 near=for_tasks.dataset.address,
                 modules=(*modules, *kind_modules(spec)),
+                distributions=kind_distributions(spec),
                 notify=notify,
                 record=record,
                 chaos=chaos,
@@ -188,6 +189,12 @@ def kind_modules(spec: JobSpec) -> list[str]:
         modules.update(factory.partition(":")[0] for factory in factories)
         modules.update(optimizer.packages)
     return sorted(modules)
+
+
+def kind_distributions(spec: JobSpec) -> list[str]:
+    """Return the distributions that the kinds need which a run's trials name, beside those that every task needs."""
+    models = [MODELS.of(spec.settings(trial).model) for trial in spec.trials]
+    return sorted({name for model in models for name in model.distributions})
 
 
 def _readable(spec: JobSpec) -> JobSpec:

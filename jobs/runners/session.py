@@ -33,7 +33,8 @@ class SessionOptions:
     """What the jobs of a command have in common.
 
     ``near`` is an address that the tasks read: a cluster's staging folder is on the same file system. ``modules`` are
-    what every task imports. ``notify`` takes notes for people, ``record`` the run's events. ``chaos`` injects
+    what every task imports, ``distributions`` those that tasks need and that not every environment for nodes has.
+    ``notify`` takes notes for people, ``record`` the run's events. ``chaos`` injects
     faults into tasks. ``run`` is the address of the run whose lock the command holds, if it holds one.
     """
 
@@ -41,6 +42,7 @@ class SessionOptions:
     near: str
     modules: Sequence[str]
     notify: Callable[[Note], None]
+    distributions: Sequence[str] = ()
     record: Callable[[RunEvent], None] = record_nothing
     chaos: Chaos | None = None
     run: str | None = None

@@ -29,6 +29,10 @@ class Kind:
     """The keys it reads, besides those that every kind of its section has."""
     about: str
     """What it is, in a few words, for the reference of all keys."""
+    distributions: tuple[str, ...] = ()
+    """Distributions that its code imports and that not every task needs: they are packed for nodes that train it."""
+    memory_mb: int = 0
+    """Memory that a process takes by importing them."""
 
     def load(self) -> Any:
         """Import and return the factory."""
@@ -116,7 +120,9 @@ MODELS: Kinds[Kind] = Kinds(
     "kind",
     {
         "mlp": Kind("nnlib.models.mlp:build", options.MLPOptions, "a multi-layer perceptron"),
-        "torch": Kind("nnlib.torch.model:build", options.TorchOptions, "a torch module (extra: torch)"),
+        "torch": Kind(
+            "nnlib.torch.model:build", options.TorchOptions, "a torch module (extra: torch)", ("torch",), 450
+        ),
     },
 )
 

@@ -100,6 +100,11 @@ class Storage(ABC):
     def create(self, name: str, data: bytes) -> bool:
         """Write the file only if nobody did before: False (and no change) if it exists already."""
 
+    def create_from(self, name: str, source: BinaryIO) -> bool:
+        """`create` the file from a stream that can seek and may be larger than memory: remote storages send it in
+        parts."""
+        return self.create(name, source.read())
+
     def commit(self, files: Mapping[str, bytes], last: str, data: bytes) -> bool:
         """`write_all` the files, then `create` the last one, which makes them count."""
         self.write_all(files)

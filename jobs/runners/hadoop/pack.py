@@ -8,6 +8,7 @@ an archive has no dates; equal inputs give equal bytes.
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import importlib.metadata
@@ -31,6 +32,7 @@ import jobs
 import nnlib
 from nnlib.core.errors import StorageError, UsageError
 from nnlib.core.events import Note
+from nnlib.core.progress import progressing
 from nnlib.storage import file_at
 from nnlib.storage.hashed_stream import HashedStream
 from nnlib.storage.outputs import refuse_overlap
@@ -58,6 +60,8 @@ NEEDED = re.compile(r"^scipy/_lib/_test[^/]*\.py$")
 
 SYSTEM_LIBRARIES = re.compile(r"^(linux-vdso|ld-linux|ld-musl|lib(c|m|pthread|dl|rt|util|resolv|nsl|anl)\.so)")
 """Libraries of the operating system: each node must use those that it has."""
+
+MB = 10**6
 
 LEVEL = 1
 """Of gzip: better ones take three times as long for a tenth less."""
@@ -93,13 +97,19 @@ class ArchiveEntry:
     data: bytes = b""
     executable: bool = False
 
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+        return len(self.data) if self.source is None else self.source.stat().st_size
+
     def read(self) -> bytes:
         """Return the content of the file."""
         return self.data if self.source is None else self.source.read_bytes()
 
 
-def environment_entries(*, torch: bool = False, python: bool = True) -> list[ArchiveEntry]:
-    """Return all files but nnjobs itself: the launcher, the interpreter (with ``python``), the distributions.
+def environment_entries(distributions: Sequence[str] = (), *, python: bool = True) -> list[ArchiveEntry]:
+    """Return all files but nnjobs itself: the launcher, the interpreter (with ``python``), the distributions of `ROOTS`
+    and ``distributions``.
 
     Raises `UsageError` where no environment can be packed.
     """
@@ -109,7 +119,7 @@ def environment_entries(*, torch: bool = False, python: bool = True) -> list[Arc
             hint="pack on a machine like the nodes, or use --python-bin",
         )
     launcher = ArchiveEntry(LAUNCHER, data=(_WITH_PYTHON if python else _WITHOUT_PYTHON).encode(), executable=True)
-    entries = [launcher, *_distributions((*ROOTS, "torch") if torch else ROOTS)]
+    entries = [launcher, *_distributions((*ROOTS, *distributions))]
     return entries + (list(_interpreter()) if python else [])
 
 
@@ -129,9 +139,15 @@ def write_archive(target: BinaryIO, entries: Iterable[ArchiveEntry]) -> None:
     with (
         gzip.GzipFile(filename="", mode="wb", compresslevel=LEVEL, fileobj=target, mtime=0) as packed,
         tarfile.open(fileobj=packed, mode="w|", format=tarfile.GNU_FORMAT) as archive,
+        contextlib.ExitStack() as stack,
     ):
-        for entry in sorted(entries, key=lambda each: each.name):
+        entries = sorted(entries, key=lambda each: each.name)
+        advance = stack.enter_context(progressing("packing", sum(entry.size for entry in entries) // MB, "MB"))
+        done = 0
+        for entry in entries:
             data = entry.read()
+            done += len(data)
+            advance(done // MB)
             _add(archive, entry.name, data, entry.executable)
             if entry.name.endswith(".py") and (compiled := _compiled(entry, data)) is not None:
                 _add(archive, *compiled, executable=False)
@@ -260,13 +276,13 @@ class PackedArchive:
     sha256: str
 
 
-def pack(target: str, *, torch: bool = False, python: bool = True) -> PackedArchive:
+def pack(target: str, *, distributions: Sequence[str] = (), python: bool = True) -> PackedArchive:
     """Write the whole environment, nnjobs included, into one archive at the address ``target``.
 
     An older archive is replaced as a whole. Raises `UsageError` where the archive would replace a part of the
     environment, and `StorageError` if it cannot be written.
     """
-    entries = environment_entries(torch=torch, python=python) + code_entries(f"{PACKAGES}/")
+    entries = environment_entries(distributions, python=python) + code_entries(f"{PACKAGES}/")
     folder, name = file_at(target)
     if folder.exists(name):
         refuse_overlap(target, [str(entry.source) for entry in entries if entry.source is not None])
@@ -290,16 +306,20 @@ def hash_of(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def cached_environment(notify: Callable[[Note], None]) -> tuple[Path, str]:
+def cached_environment(notify: Callable[[Note], None], distributions: Sequence[str] = ()) -> tuple[Path, str]:
     """Return the archive of everything but nnjobs itself, and its SHA-256; it is packed only when the installed
-    packages change. ``notify`` gets a note where that takes seconds."""
-    key = _installation()
+    packages change. ``distributions`` are packed beside those that every task needs. ``notify`` gets a note where that
+    takes seconds."""
+    key = _installation((*ROOTS, *distributions))
     folder = cache_folder()
     for path in sorted(folder.glob(f"{key}-*.tar.gz")):
         return path, path.name.removesuffix(".tar.gz").partition("-")[2]
-    notify(Note("packing the tasks' environment, once"))
+    entries = environment_entries(distributions)
+    size = sum(entry.size for entry in entries)
+    named = f" with {', '.join(distributions)}" if distributions else ""
+    notify(Note(f"packing the tasks' environment{named} ({size / 1e6:,.0f} MB before compression), once"))
     temporary = folder / f"{key}.tar.gz"
-    digest = _write(str(temporary), environment_entries()).sha256
+    digest = _write(str(temporary), entries).sha256
     path = temporary.replace(folder / f"{key}-{digest}.tar.gz")
     _forget_old(folder)
     return path, digest
@@ -312,10 +332,10 @@ def code_archive() -> tuple[bytes, str]:
     return buffer.getvalue(), hashlib.sha256(buffer.getvalue()).hexdigest()
 
 
-def _installation() -> str:
+def _installation(roots: Sequence[str]) -> str:
     """A hash of the state of the installed packages: every (re)installation writes a new record."""
     facts = [sys.version, sys.base_prefix, str(_date(Path(str(importlib.util.__file__)))), str(_date(Path(__file__)))]
-    for distribution in installed(ROOTS):
+    for distribution in installed(roots):
         record = next((file for file in distribution.files or () if file.name == "RECORD"), None)
         date = "" if record is None else _date(Path(str(distribution.locate_file(record))))
         facts.append(f"{distribution.metadata['Name']} {distribution.version} {date}")

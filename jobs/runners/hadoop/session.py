@@ -44,7 +44,9 @@ class HadoopSession(Session):
         self._plans = 0
         with ExitStack() as stack:
             self._folder = stack.enter_context(scratch_folder())
-            self._staging = Staging(options.runtime, options.near, options.notify, run=options.run)
+            self._staging = Staging(
+                options.runtime, options.near, options.notify, run=options.run, distributions=options.distributions
+            )
             stack.callback(self._staging.close)
             self._stack = stack.pop_all()
         self.shared = self._staging.storage

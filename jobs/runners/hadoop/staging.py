@@ -26,7 +26,8 @@ class Staging:
     """The folder, from its making to `close`.
 
     ``near`` is an address on the cluster that the jobs read; ``notify`` takes notes for people. ``run`` is the run
-    whose lock the command holds, if any: what that run's earlier drivers have left is cleared away.
+    whose lock the command holds, if any: what that run's earlier drivers have left is cleared away. ``distributions``
+    go into a packed environment beside those that every task needs.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class Staging:
         notify: Callable[[Note], None],
         *,
         run: str | None = None,
+        distributions: Sequence[str] = (),
     ) -> None:
         self._settings = runtime.hadoop
         self._jobs = 0
@@ -50,7 +52,7 @@ class Staging:
             self.storage = storage(f"{base.root}/{folder}", private=base.is_remote)
             # Where all nodes share a file system it can be a folder there, which mrjob would take for one of HDFS.
             self.root = self.storage.uri
-            self.environment = environment(runtime, base, notify)
+            self.environment = environment(runtime, base, notify, distributions)
             self._stack = stack.pop_all()
 
     def close(self) -> None:

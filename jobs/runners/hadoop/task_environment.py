@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -37,10 +37,13 @@ class Environment:
     variables: dict[str, str]
 
 
-def environment(runtime: Runtime, base: Storage, notify: Callable[[Note], None]) -> Environment:
+def environment(
+    runtime: Runtime, base: Storage, notify: Callable[[Note], None], distributions: Sequence[str] = ()
+) -> Environment:
     """Return the tasks' environment; a packed one is uploaded to HDFS if it is not there yet.
 
-    ``base`` is the folder in HDFS for what nnjobs keeps there. Raises `ConfigError` for an archive that does not exist.
+    ``base`` is the folder in HDFS for what nnjobs keeps there; ``distributions`` are packed beside those that every
+    task needs. Raises `ConfigError` for an archive that does not exist.
     """
     settings = runtime.hadoop
     variables = dict.fromkeys(BLAS_VARIABLES, str(runtime.blas_threads)) | _variables(base)
@@ -51,7 +54,7 @@ def environment(runtime: Runtime, base: Storage, notify: Callable[[Note], None])
     python = (f"{UNPACKED}/{LAUNCHER}",)
     if settings.archive is not None:
         return Environment(python, (f"{_configured_archive(settings.archive, base, notify)}#{UNPACKED}",), variables)
-    packed, packed_hash = cached_environment(notify)
+    packed, packed_hash = cached_environment(notify, distributions)
     code, code_hash = code_archive()
     addresses = _uploaded(base, packed_hash, packed, notify), _uploaded(base, code_hash, code, notify)
     archives = tuple(f"{address}#{name}" for address, name in zip(addresses, (UNPACKED, CODE), strict=True))
@@ -85,8 +88,10 @@ def _uploaded(base: Storage, digest: str, archive: Path | bytes, notify: Callabl
         if isinstance(archive, Path):
             megabytes = archive.stat().st_size >> 20
             notify(Note(f"sending the packed environment to {base.root} ({megabytes} MB), once"))
-            archive = archive.read_bytes()
-        base.create(name, archive)  # never over another driver's: a job fails whose archive gets a new date
+            with archive.open("rb") as source:
+                base.create_from(name, source)  # never over another driver's: a job fails whose archive gets a new date
+        else:
+            base.create(name, archive)
     return escaped(f"{base.root}/{name}")
 
 

@@ -107,6 +107,14 @@ class HdfsStorage(Storage):
     def create(self, name: str, data: bytes) -> bool:
         return self.commit({}, name, data)
 
+    def create_from(self, name: str, source: BinaryIO) -> bool:
+        with self._temporary(name) as temporary:
+            fault_hook.step("create", temporary)
+            with self._explained(name):
+                self._client.upload(temporary, source, private=self._private)
+            self.traffic.count_upload(source.seek(0, io.SEEK_END))
+            return self._claim(temporary, name)
+
     @contextlib.contextmanager
     def writing(self, name: str) -> Iterator[BinaryIO]:
         """Written to a local file first: an upload that breaks off can be repeated then."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -58,6 +59,25 @@ def test_requirements_come_along_once_and_extras_do_not() -> None:
     assert len(set(names)) == len(names)
     assert {"numpy", "pyarrow", "pydantic-core", "certifi"} <= set(names)
     assert not {"pytest", "torch", "matplotlib", "rich"} & set(names)
+
+
+def test_a_kind_of_model_brings_its_distributions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are another environment, packed and kept beside the usual one. (pytest stands for one that weighs more.)"""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(pack, "ROOTS", ("click",))
+    monkeypatch.setattr(pack, "_interpreter", lambda: iter(()))
+    notes: list[str] = []
+    usual = pack.cached_environment(lambda note: notes.append(note.text))
+    larger = pack.cached_environment(lambda note: notes.append(note.text), ("pytest",))
+    assert usual != larger
+    assert larger == pack.cached_environment(lambda note: notes.append(note.text), ("pytest",))
+    assert [text.partition(" (")[0] for text in notes] == [
+        "packing the tasks' environment",
+        "packing the tasks' environment with pytest",
+    ]
+    assert all(re.search(r" \([\d,]+ MB before compression\), once$", text) for text in notes)
+    with tarfile.open(larger[0]) as members:
+        assert {"lib/pytest/__init__.py", "lib/click/__init__.py"} <= set(members.getnames())
 
 
 def test_nothing_needless_is_packed() -> None:
