@@ -2,9 +2,9 @@
 
     python tests/benchmarks/torch_workers.py [--repeats N] [--epochs N]
 
-The workers are a collective job of the local runner that averages weights after every epoch: a round, from the run's own
-record, with its scores taken out. DDP averages gradients over gloo, two processes of one thread each with the same batch
-a process. The runs take turns; each side's median of its epochs but the first counts, and the median of the repeats.
+The workers are a collective job of the local runner that averages weights after every epoch: a round, from the run's
+own record, with its scores taken out. DDP averages gradients over gloo, two processes of one thread each with the same
+batch a process. The runs take turns; each side's median of its epochs but the first counts, and the median of the repeats.
 """
 
 from __future__ import annotations
@@ -103,13 +103,14 @@ def epoch_seconds(folder: Path, workers: int, epochs: int, name: str) -> float:
     events = [json.loads(line) for line in (folder / name / "events.jsonl").read_text().splitlines()]
     rounds = [event for event in events if event["event"] == "round"]
     return statistics.median(
-        event["seconds"] - event["worker_seconds"].get("score", 0.0) / workers for event in rounds[1:]
+        float(event["seconds"]) - float(event["worker_seconds"].get("score", 0.0)) / workers for event in rounds[1:]
     )
 
 
 def ddp_seconds(folder: Path, epochs: int) -> float:
     command = [sys.executable, "ddp.py", str(BATCH), str(LR), str(epochs), "images.npz"]
-    return statistics.median(run(command, folder).result["seconds"][1:])
+    seconds: list[float] = run(command, folder).result["seconds"]
+    return statistics.median(seconds[1:])
 
 
 def write_images(folder: Path) -> None:
