@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from jobs.collective.forked_workers import WorkerEndedError, fork_workers
+from jobs.collective.job_folder import JobFiles
 from jobs.collective.member_task import run_member_task
 from jobs.mapreduce.counters import count_mapped
 from jobs.mapreduce.round_job import RoundJob
@@ -33,6 +34,7 @@ class CollectiveJob(RoundJob):
         self.add_passthru_arg("--run-dir")
         self.add_passthru_arg("--folder")
         self.add_passthru_arg("--lease")
+        self.add_passthru_arg("--replacement-seconds", type=float, default=0.0)
 
     def execute(self) -> None:
         if not self.options.report:
@@ -69,7 +71,8 @@ class CollectiveJob(RoundJob):
             yield from self._node(plans[0])
         if options.phase != "preflight":
             spec = self._spec()
-            lines = run_member_task(spec, plans, options.run_dir, options.folder, options.lease)
+            files = JobFiles(options.run_dir, options.folder, options.lease, options.replacement_seconds)
+            lines = run_member_task(spec, plans, files)
             yield from lines if self._reporter is None else count_mapped(self._reporter, spec, plans[0], lines)
 
 

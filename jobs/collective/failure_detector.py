@@ -64,7 +64,8 @@ class FailureDetector:
             self._deadline = self._clock() + spec.config.sync.gang_timeout_seconds
         is_late = self._deadline is not None and self._clock() > self._deadline
         if is_late and GIVEN_UP not in names and not list_generations(names, spec.workers):
-            self._folder.give_up(GangFailure((), tuple(range(spec.workers))))
+            seconds = spec.config.sync.gang_timeout_seconds
+            self._folder.give_up(GangFailure((), tuple(range(spec.workers)), seconds))
             names = self._folder.names()
         if GIVEN_UP in names:
             self.error = self._folder.gang_error(spec)

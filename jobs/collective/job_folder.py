@@ -10,15 +10,26 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from nnlib.collective.rendezvous import member_file
+from nnlib.collective.rendezvous import list_generations, member_file
 from nnlib.core.errors import JobError, StorageError
 from nnlib.run.spec import JobSpec
 from nnlib.storage import Storage, storage
 
 GIVEN_UP = "given-up.json"
 LOST_PREFIX = "lost-"
+
+
+class JobFiles(NamedTuple):
+    """Where the tasks of a collective job work: the run directory's address, the job's folder in it, and the name of
+    the lease of the driver that starts them; and how many seconds it may take besides, until the runner has noticed
+    that a machine is lost and starts a worker elsewhere."""
+
+    run_dir: str
+    folder: str
+    lease: str
+    replacement_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -61,19 +72,21 @@ class LossReport:
 
 @dataclass(frozen=True)
 class GangFailure:
-    """That not all workers ran at once: those that were ``present`` and those that were ``missing``."""
+    """That not all workers ran at once within ``seconds``: those that were ``present`` and those that were
+    ``missing``."""
 
     present: tuple[int, ...]
     missing: tuple[int, ...]
+    seconds: float
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as JSON-able data."""
-        return {"came": sorted(self.present), "missing": sorted(self.missing)}
+        return {"came": sorted(self.present), "missing": sorted(self.missing), "seconds": self.seconds}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> GangFailure:
         """Read what `to_json` wrote."""
-        return cls(tuple(data["came"]), tuple(data["missing"]))
+        return cls(tuple(data["came"]), tuple(data["missing"]), float(data["seconds"]))
 
 
 class JobFolder:
@@ -93,11 +106,8 @@ class JobFolder:
 
     def attempt(self, generation: int, worker: int) -> str | None:
         """Return the attempt of a worker's task in a generation; None if it is not known."""
-        incarnation = self.incarnation(generation, worker)
-        try:
-            return TaskRecord.from_json(json.loads(self.files.read(_task_file(str(incarnation))))).attempt
-        except (StorageError, ValueError, KeyError, TypeError):
-            return None
+        task = self._task(generation, worker)
+        return None if task is None else task.attempt
 
     def incarnation(self, generation: int, worker: int) -> str | None:
         """Return the random name of a worker's task in a generation; None if it is not known."""
@@ -126,13 +136,42 @@ class JobFolder:
         """Return the error of a group that was given up; its ``slots`` say how many workers ran at once."""
         failure = GangFailure.from_json(json.loads(self.files.read(GIVEN_UP)))
         present = len(failure.present)
+        generations = list_generations(self.names(), spec.workers)
+        complete = [number for number, workers in generations.items() if len(workers) == spec.workers]
+        if complete:
+            lost = ", ".join(f"worker {worker}{self._last_host(worker, max(complete))}" for worker in failure.missing)
+            return JobError(
+                f"{lost}: lost, and not replaced within {failure.seconds:g} s ({present} of {spec.workers} workers "
+                "are left)",
+                hint="see whether the node runs (yarn node -list -all) and whether others have room for another "
+                "container; go on with --resume, wait longer (sync.gang_timeout_seconds), or let it go on in rounds "
+                "mode (sync.gang_fallback: rounds)",
+                slots=present,
+            )
         return JobError(
             f"only {present} of {spec.workers} workers came to run at once within "
-            f"{spec.config.sync.gang_timeout_seconds:g} s (missing: {', '.join(map(str, failure.missing))})",
+            f"{failure.seconds:g} s (missing: {', '.join(map(str, failure.missing))})",
             hint="use as many slots as workers, wait longer (sync.gang_timeout_seconds), or let it go on in rounds "
             "mode (sync.gang_fallback: rounds)",
             slots=present,
         )
+
+    def host(self, generation: int, worker: int) -> str | None:
+        """Return the host of a worker's task in a generation; None if it is not known."""
+        task = self._task(generation, worker)
+        return None if task is None else task.host
+
+    def _last_host(self, worker: int, generation: int) -> str:
+        host = self.host(generation, worker)
+        return "" if host is None else f" on {host}"
+
+    def _task(self, generation: int, worker: int) -> TaskRecord | None:
+        """The record of a worker's task in a generation."""
+        incarnation = self.incarnation(generation, worker)
+        try:
+            return TaskRecord.from_json(json.loads(self.files.read(_task_file(str(incarnation)))))
+        except (StorageError, ValueError, KeyError, TypeError):
+            return None
 
     def _create(self, name: str, data: Mapping[str, Any]) -> None:
         self.files.create(name, json.dumps(data).encode() + b"\n")

@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from functools import partial
 
 from jobs.collective.background_committer import BackgroundCommitter
+from jobs.collective.job_folder import JobFiles
 from jobs.collective.run_status import RunEndedError, require_lease
 from jobs.mapreduce.tasks import metrics_line
 from jobs.runners.lines import ERROR_KEY, Line, encode_record
@@ -35,27 +36,24 @@ JoinGroup = Callable[[Callable[[], bool]], Communicator]
 True."""
 
 
-def run_member_task(
-    spec: JobSpec, plans: Sequence[WorkerPlan], run_dir: str, folder: str, lease: str
-) -> Iterator[Line]:
+def run_member_task(spec: JobSpec, plans: Sequence[WorkerPlan], files: JobFiles) -> Iterator[Line]:
     """Yield all output lines of a task. ``plans``: of one worker, or of all workers, which then run in turn.
 
-    ``run_dir``: the run directory's address; ``folder``: the job's folder in it; ``lease``: the name of the lease of
-    the driver that started the job: once another driver holds the run, nothing is written any more.
+    Once another driver than the one that ``files`` names holds the run, nothing is written any more.
     """
-    run = storage(run_dir, private=True)
+    run = storage(files.run_dir, private=True)
     if not run.names(ROUNDS):
         # Not an error line, which the driver reads only when the job has ended: tasks on other nodes may go on waiting.
         raise JobError(f"there is no run directory {run.root} on this node")
     if len(plans) == spec.workers:
-        yield from _run_in_process(spec, plans, run, lease)
+        yield from _run_in_process(spec, plans, run, files.lease)
         return
     # Late: pyzmq takes 0.1 s to import, and a group in one process does not need it.
     from jobs.collective.membership import Membership
 
     (plan,) = plans
-    membership = Membership(spec, plan.worker, run, folder, lease)
-    worker = CollectiveWorker(spec, plan, run, lease)
+    membership = Membership(spec, plan.worker, run, files)
+    worker = CollectiveWorker(spec, plan, run, files.lease)
     worker.prepare()
     yield from worker.run(membership.join, membership.report_loss)
 

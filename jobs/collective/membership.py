@@ -7,7 +7,7 @@ import platform
 import time
 from collections.abc import Callable
 
-from jobs.collective.job_folder import GangFailure, JobFolder, LossReport, TaskRecord
+from jobs.collective.job_folder import GangFailure, JobFiles, JobFolder, LossReport, TaskRecord
 from jobs.collective.run_status import RunEndedError, require_lease
 from jobs.runners.local.attempt import ATTEMPT
 from nnlib.collective.communicator import Communicator, PeerLostError
@@ -30,18 +30,19 @@ check takes several requests."""
 class Membership:
     """One worker's membership in the group of its job."""
 
-    def __init__(self, spec: JobSpec, worker: int, run: Storage, folder: str, lease: str) -> None:
-        """``run``: the run directory; ``folder``: the job's in it; ``lease``: of the driver that started the job."""
-        self._spec, self._run, self._lease = spec, run, lease
-        self._folder = JobFolder(run, folder)
+    def __init__(self, spec: JobSpec, worker: int, run: Storage, files: JobFiles) -> None:
+        """``run``: the run directory; ``files``: where the job works in it."""
+        self._spec, self._run, self._lease = spec, run, files.lease
+        self._folder = JobFolder(run, files.folder)
         self._keys: Keys | None = read_keys(self._folder.files) if spec.config.sync.encryption else None
         self._addresses = _addresses(spec, run)
         self._rendezvous = Rendezvous(
             self._folder.files,
-            job=folder.rpartition("/")[2],
+            job=files.folder.rpartition("/")[2],
             worker=worker,
             workers=spec.workers,
             timeout_seconds=spec.config.sync.gang_timeout_seconds,
+            replacement_seconds=files.replacement_seconds,
             max_generations=1 + spec.workers * (spec.config.runtime.retries + 1),
             sleep=self._wait,
         )
@@ -67,7 +68,7 @@ class Membership:
                 timeout_seconds=self._spec.config.sync.worker_timeout_seconds,
             )
         except GangError as error:
-            self._folder.give_up(GangFailure(tuple(error.present), tuple(error.missing)))
+            self._folder.give_up(GangFailure(tuple(error.present), tuple(error.missing), error.seconds))
             raise self._folder.gang_error(self._spec) from error
         finally:
             HEARTBEAT.is_waiting = False

@@ -9,8 +9,9 @@ from __future__ import annotations
 import contextlib
 import secrets
 
+from jobs.collective.job_folder import JobFiles
 from jobs.collective.progress import EventSink, ProgressReporter
-from jobs.collective.request import JobFiles, collective_request
+from jobs.collective.request import collective_request
 from jobs.mapreduce.launcher import RoundLauncher
 from nnlib.config.runners import runner_named
 from nnlib.core.errors import JobError, NnjobsError, StorageError
@@ -33,7 +34,8 @@ def run_collective(
     """
     spec, run = launcher.spec, store.storage
     trials = range(len(spec.trials))
-    files = JobFiles(run.root, f"{GROUP}/{secrets.token_hex(4)}", current_lease(run))
+    folder = f"{GROUP}/{secrets.token_hex(4)}"
+    files = JobFiles(run.root, folder, current_lease(run), launcher.session.loss_seconds)
     detector = None
     if spec.workers > 1 and not runner_named(spec.config.runtime.runner).in_one_process:
         # Late: pyzmq takes 0.1 s to import, and a group in one process does not need it.

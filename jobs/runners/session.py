@@ -88,6 +88,11 @@ class Session(ABC):
         """Whether a cluster has accepted a job of this session, and may let it wait for resources."""
         return False
 
+    @property
+    def loss_seconds(self) -> float:
+        """Seconds that may pass until a cluster has noticed that a machine is lost, and starts its tasks elsewhere."""
+        return 0.0
+
     def summary(self) -> str | None:
         """Return a line for people about what the session did besides running its jobs; None if it did nothing."""
         return None

@@ -36,11 +36,13 @@ _LOOKS_PER_SECOND = 200
 
 
 class GangError(JobError):
-    """Raised when not all workers of a job run at once. ``present``, ``missing``: the workers, sorted."""
+    """Raised when not all workers of a job run at once, within ``seconds``. ``present``, ``missing``: the workers,
+    sorted."""
 
     def __init__(self, present: Sequence[int], missing: Sequence[int], seconds: float) -> None:
         self.present = sorted(present)
         self.missing = sorted(missing)
+        self.seconds = seconds
         super().__init__(
             f"{len(present)} of {len(present) + len(missing)} workers came within {seconds:g} s: "
             f"{_join_numbers(self.present)}; missing {_join_numbers(self.missing)}",
@@ -92,17 +94,19 @@ class Rendezvous:
         worker: int,
         workers: int,
         timeout_seconds: float = 120.0,
+        replacement_seconds: float = 0.0,
         max_generations: int = 20,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         """``folder``: this job's alone. ``timeout_seconds``: how long the other workers of a generation are waited
-        for. ``sleep`` is called between two looks at the folder."""
+        for; for ``replacement_seconds`` more in every generation but the first, because it may take so long until a
+        lost worker's replacement is started. ``sleep`` is called between two looks at the folder."""
         self._folder = folder
         self.job = job
         self.worker = worker
         self.workers = workers
         self.incarnation = secrets.token_hex(8)
-        self._timeout = timeout_seconds
+        self._timeout, self._replacement = timeout_seconds, replacement_seconds
         self._max_generations = max_generations
         self._sleep = sleep
         self._joined: set[int] = set()
@@ -134,8 +138,9 @@ class Rendezvous:
             if len(members) == self.workers:
                 self._last_complete = generation
                 return Generation(self.job, generation, self.worker, tuple(members[each] for each in sorted(members)))
-            if time.monotonic() - begin > self._timeout:
-                raise GangError(list(members), sorted(set(range(self.workers)) - members.keys()), self._timeout)
+            timeout = self._timeout + (self._replacement if generation > 1 else 0.0)
+            if time.monotonic() - begin > timeout:
+                raise GangError(list(members), sorted(set(range(self.workers)) - members.keys()), timeout)
             self._sleep(pause)
             pause = min(1.5 * pause, max(_PAUSES[1], self.workers / _LOOKS_PER_SECOND))
 

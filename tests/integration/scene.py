@@ -113,10 +113,10 @@ class Scene:
 
         def there() -> bool:
             assert mark.exists() or self._driver.poll() is None, self._err.read_text()
-            return mark.exists() and state(int(mark.read_text())) == "T"
+            return mark.exists() and state(int(mark.read_text().split()[0])) == "T"
 
         wait_until(there, f"{name} is in the midst of its work", MINUTES)
-        return int(mark.read_text())
+        return int(mark.read_text().split()[0])
 
     def harm(self, name: str, number: signal.Signals = signal.SIGKILL) -> None:
         """Send a signal to an attempt that has stopped: kill it, or let it go on."""
@@ -175,7 +175,7 @@ class Scene:
     def close(self) -> None:
         self._started.close()
         for mark in (self._folder / "stopped").iterdir():
-            if (process := int(mark.read_text())) and state(process) == "T":
+            if (process := int(mark.read_text().split()[0])) and state(process) == "T":
                 send_signal(process, signal.SIGKILL)
 
 

@@ -4,14 +4,16 @@ work, so that a test can kill it, or something else, at a known moment.
     python stopping_python.py FOLDER -m MODULE ARGUMENTS...
 
 A file ``FOLDER/wanted/train-1-m-0-0`` asks for an attempt: phase, round, map or reduce task, its number, its attempt.
-It stops when it has trained on two batches, or as many as the file says (a reduce task: when it has read its first
-partial; of several workers that share a task: the first to come so far), and has left its process's number in
+It stops when it has trained on two batches, or as many as the file says, or on two of the round that it names
+(``round 6``, counted from 0: all workers of a group can stop in one; a reduce task: when it has read its first
+partial; of several workers that share a task: the first to come so far), and has left its process's number and host in
 ``FOLDER/stopped``, under the same name.
 """
 
 from __future__ import annotations
 
 import os
+import platform
 import re
 import runpy
 import signal
@@ -28,8 +30,8 @@ def stop(folder: Path, name: str) -> None:
     mark = folder / "stopped" / name
     if not (folder / "wanted" / name).exists():
         return
-    scratch = mark.with_name(f".{name}-{os.getpid()}")
-    scratch.write_text(str(os.getpid()), encoding="ascii")
+    scratch = mark.with_name(f".{name}-{platform.node()}-{os.getpid()}")
+    scratch.write_text(f"{os.getpid()} {platform.node()}", encoding="ascii")
     try:
         os.link(scratch, mark)  # one of the processes of a task that workers share
     except FileExistsError:
@@ -51,13 +53,16 @@ def main() -> None:
     from nnlib.core import liveness
 
     trained, wanted = 0, Path(folder, "wanted", name)
-    until = int(wanted.read_text() or BATCHES) if wanted.exists() else BATCHES
+    text = wanted.read_text() if wanted.exists() else ""
+    first_round = int(text.removeprefix("round ")) if text.startswith("round ") else 0
+    until = BATCHES if first_round else int(text or BATCHES)
     beat, decode_partial = liveness.heartbeat, wire.decode_partial
 
     def beat_and_stop() -> None:
         nonlocal trained
         beat()
-        if found[1] == "m" and liveness.HEARTBEAT.activity.get("phase") == "train":
+        activity = liveness.HEARTBEAT.activity
+        if found[1] == "m" and activity.get("phase") == "train" and activity["round"] >= first_round:
             trained += 1
             if trained == until:
                 stop(Path(folder), name)

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
+from jobs.runners.hadoop.cluster_settings import ClusterSettings
 from jobs.runners.hadoop.job_properties import LEAST_MB, container
 from jobs.runners.hadoop.yarn_rest import node_sizes, resource_manager
 from jobs.runners.request import TaskDemand
 from nnlib.config.schema import Runtime
-from nnlib.storage.hdfs.hadoop_config import properties
-
-LARGEST = "yarn.scheduler.maximum-allocation-"
-LARGEST_MB, LARGEST_VCORES = 8192, 4
-"""Hadoop's defaults of the largest container."""
 
 
-def workers_per_task(runtime: Runtime, demand: TaskDemand, workers: int) -> int:
-    """Return how many of ``workers`` share a container; ``demand`` is that of one worker.
+def workers_per_task(runtime: Runtime, demand: TaskDemand, workers: int, cluster: ClusterSettings) -> int:
+    """Return how many of ``workers`` share a container of a ``cluster``; ``demand`` is that of one worker.
 
     That is what ``runtime.hadoop.workers_per_task`` says. ``auto``: the workers divided by the nodes, if every node has
     room for such a container besides the job's master, else as many as there is room for; 1 where the nodes are not
@@ -28,16 +24,10 @@ def workers_per_task(runtime: Runtime, demand: TaskDemand, workers: int) -> int:
     nodes = node_sizes(resource_manager())
     if not nodes:
         return 1
-    memory = min(_largest("mb", LARGEST_MB), min(mb for mb, _ in nodes) - LEAST_MB)
-    vcores = min(_largest("vcores", LARGEST_VCORES), min(cores for _, cores in nodes) - 1)
+    memory = min(cluster.largest_mb, min(mb for mb, _ in nodes) - LEAST_MB)
+    vcores = min(cluster.largest_vcores, min(cores for _, cores in nodes) - 1)
     for count in range(-(-workers // len(nodes)), 1, -1):
         needed = container(runtime, demand, count)
         if needed.memory_mb <= memory and needed.vcores <= vcores:
             return count
     return 1
-
-
-def _largest(of: str, default: int) -> int:
-    """The size of the largest container by yarn-site.xml, where it has plain digits."""
-    text = properties().get(f"{LARGEST}{of}", "")
-    return int(text) if text.isdecimal() else default

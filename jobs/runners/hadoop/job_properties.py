@@ -35,6 +35,11 @@ TIMEOUT_SECONDS = 600.0
 """Hadoop's default: a task that reports no progress for this time is killed."""
 
 
+NODE_WAIT_SECONDS, NODE_RETRY_SECONDS = 10.0, 1.0
+"""For how long, and how often, a job's master tries to reach a node that does not answer, to start a container there or
+to end one. Only then does it ask for another container. Hadoop's 180 s and 10 s are for nodes that are being restarted,
+but a task costs less to start again than to wait for."""
+
 UBER_MAPS = 9
 """At most this many map tasks share the master's container: Hadoop's default (mapreduce.job.ubertask.maxmaps)."""
 
@@ -110,6 +115,8 @@ def job_properties(
         # The client asks about a job of seconds more often than once a second.
         "mapreduce.client.progressmonitor.pollinterval": "100",
         "yarn.app.mapreduce.am.scheduler.heartbeat.interval-ms": "100",
+        "yarn.client.nodemanager-connect.max-wait-ms": str(int(1000 * NODE_WAIT_SECONDS)),
+        "yarn.client.nodemanager-connect.retry-interval-ms": str(int(1000 * NODE_RETRY_SECONDS)),
         # Master and tasks wait for a NameNode that restarts, 20 times a second and 20 times 5 s. Else a job fails by
         # the first broken connection: that of its commit, for example.
         "dfs.client.retry.policy.enabled": "true",

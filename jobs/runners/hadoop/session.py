@@ -9,7 +9,9 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import cached_property
 
+from jobs.runners.hadoop.cluster_settings import ClusterSettings, read_cluster_settings
 from jobs.runners.hadoop.container_sharing import workers_per_task
 from jobs.runners.hadoop.diagnosis import FailedJobError
 from jobs.runners.hadoop.job_properties import UBER_MAPS, container, job_properties
@@ -51,6 +53,14 @@ class HadoopSession(Session):
             self._stack = stack.pop_all()
         self.shared = self._staging.storage
 
+    @cached_property
+    def _cluster(self) -> ClusterSettings:
+        return read_cluster_settings()
+
+    @property
+    def loss_seconds(self) -> float:
+        return self._cluster.node_expiry_seconds
+
     def put(self, name: str, data: bytes) -> str:
         self.shared.write(name, data)
         return self.address(name)
@@ -82,7 +92,7 @@ class HadoopSession(Session):
         is_preflight = request.phase == PREFLIGHT
         shared = 1
         if request.is_collective and not is_preflight:
-            shared = workers_per_task(self._runtime, request.demand, len(request.lines))
+            shared = workers_per_task(self._runtime, request.demand, len(request.lines), self._cluster)
         if not is_preflight:
             self._show_arrangement(request, shared, in_master)
         job = HadoopJob(

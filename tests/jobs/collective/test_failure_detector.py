@@ -38,11 +38,11 @@ def test_the_records_have_the_bytes_they_always_had(folder: JobFolder) -> None:
     folder.add_task("ff", TaskRecord(2, None, "node1", 77))
     folder.report_loss(3, LossReport(4, (0, 1), "lost workers 0, 1: silent"))
     folder.report_loss(3, LossReport(4, (2,), "of the same generation: the first report counts"))
-    folder.give_up(GangFailure((2, 0), (1,)))
+    folder.give_up(GangFailure((2, 0), (1,), 120.0))
     assert {name: folder.files.read(name) for name in folder.names()} == {
         "task-ff.json": b'{"worker": 2, "attempt": null, "host": "node1", "process": 77}\n',
         "lost-000004-by-000003.json": b'{"generation": 4, "workers": [0, 1], "why": "lost workers 0, 1: silent"}\n',
-        "given-up.json": b'{"came": [0, 2], "missing": [1]}\n',
+        "given-up.json": b'{"came": [0, 2], "missing": [1], "seconds": 120.0}\n',
     }
     assert folder.read_loss("lost-000004-by-000003.json") == LossReport(4, (0, 1), "lost workers 0, 1: silent")
     assert folder.is_given_up()

@@ -9,6 +9,7 @@ import pytest
 from played_hadoop import Yarn, configured
 
 from jobs.mapreduce.demand import task_demand
+from jobs.runners.hadoop.cluster_settings import read_cluster_settings
 from jobs.runners.hadoop.container_sharing import workers_per_task
 from jobs.runners.hadoop.job_properties import Container, container
 from nnlib.config.schema import Config
@@ -34,7 +35,7 @@ def spec(data: str, workers: int, **hadoop: Any) -> JobSpec:
 
 
 def shared_by(spec: JobSpec) -> int:
-    return workers_per_task(spec.config.runtime, task_demand(spec), spec.workers)
+    return workers_per_task(spec.config.runtime, task_demand(spec), spec.workers, read_cluster_settings())
 
 
 def size(spec: JobSpec, workers: int) -> Container:

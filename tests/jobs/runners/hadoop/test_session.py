@@ -11,7 +11,8 @@ import pytest
 from played_hadoop import APPLICATION, Yarn, after, play, said
 from small_job import request, small_spec, with_hadoop
 
-from jobs.collective.request import JobFiles, collective_request
+from jobs.collective.job_folder import JobFiles
+from jobs.collective.request import collective_request
 from jobs.mapreduce.launcher import RoundLauncher
 from jobs.runners.hadoop import staging
 from jobs.runners.hadoop.session import HadoopSession
