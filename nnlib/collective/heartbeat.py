@@ -8,7 +8,8 @@ peer. From that a waiting worker can tell apart a peer that
 - waits for a third worker: that third worker is diagnosed by those that wait for it directly;
 - hangs: heartbeats arrive, but its counter stands still;
 - has sent messages that do not arrive;
-- is dead, stopped or cut off: no heartbeat arrives.
+- is on a machine that is switched off or cut off: no heartbeat arrives, and the machine takes no connection;
+- is dead or stopped: no heartbeat arrives.
 
 Time is counted in steps of this thread, so a process that was itself stopped for a while blames nobody for it.
 """
@@ -35,6 +36,9 @@ LAST_HEARTBEAT_MS = 200
 accept it. A peer that misses it learns from its probe that the process has ended."""
 IN_FLIGHT_SECONDS = 0.5
 """How long a message of a peer that has left may still be in flight."""
+UNREACHABLE = 0.5
+"""The part of the timeout after which a peer is lost whose machine takes no connection. One that is stopped, or has no
+processor time, still has a system that takes them."""
 _HEADER = struct.Struct("<16sIqBB")
 """tag, worker, beats, waits, has left; behind it one uint64 for each worker: messages sent to it."""
 _STOP_ADDRESS = "inproc://stop"
@@ -43,13 +47,15 @@ _STOP_ADDRESS = "inproc://stop"
 @dataclass
 class PeerStatus:
     """What is known of a peer: the seconds since its last heartbeat (``silent``), the seconds since anything in its
-    heartbeats has changed (``still``), and its last heartbeat. ``gone`` says why it will not come back."""
+    heartbeats has changed (``still``), and its last heartbeat. ``is_reachable``: its machine took a connection when it
+    was last tried, or was not tried yet. ``gone`` says why the peer will not come back."""
 
     silent: float = 0.0
     still: float = 0.0
     beats: int = -1
     is_waiting: bool = False
     sent: int = 0
+    is_reachable: bool = True
     gone: str | None = None
 
 
@@ -75,6 +81,8 @@ def diagnose(peer: PeerStatus, received: int, waited: float, limit: float) -> st
     if waited > IN_FLIGHT_SECONDS:
         if peer.gone is not None:
             return peer.gone
+        if peer.silent > UNREACHABLE * limit and not peer.is_reachable:
+            return "its machine cannot be reached"
         if peer.silent > limit:
             return "no heartbeat arrives"
     if min(peer.still, waited) > limit:
@@ -194,14 +202,17 @@ class HeartbeatMonitor(threading.Thread):
         if (beats, bool(is_waiting), sent) != (peer.beats, peer.is_waiting, peer.sent):
             peer.still = 0.0
         peer.silent, peer.beats, peer.is_waiting, peer.sent = 0.0, beats, bool(is_waiting), sent
+        peer.is_reachable = True
         peer.gone = "it has left the group" if has_left else None
 
     def _probe(self, peer: int) -> None:
-        """Connect to a peer's port: that of a dead process refuses at once, a stopped or cut off one does not
-        answer."""
+        """Connect to a peer's port: that of a dead process refuses at once, that of a stopped one takes the connection,
+        a machine that is off or cut off does not answer."""
+        status = self.peers[peer]
         try:
             socket.create_connection(self._addresses[peer], timeout=self.interval).close()
+            status.is_reachable = True
         except ConnectionRefusedError:
-            self.peers[peer].gone = "its process has ended"
+            status.gone = "its process has ended"
         except OSError:
-            pass  # no answer: the timeout decides
+            status.is_reachable = False  # the timeout decides

@@ -207,13 +207,17 @@ class Sync(Section):
     )
     slice_elements: PositiveInt = Field(1_048_576, description="elements of a slice; rounded up to blocks of 65536")
     gang_timeout_seconds: Annotated[float, Field(gt=0.0, le=1e6)] = Field(
-        120.0, description="collective: how long the workers wait until all of them run at once"
+        120.0,
+        description="collective: how long the workers wait until all of them run at once; after a loss longer, by the "
+        "time that YARN takes to notice that a node is lost",
     )
     gang_fallback: Literal["stop", "rounds"] = Field(
         "stop", description="collective, when not all workers run at once in time: stop, or continue in rounds mode"
     )
     worker_timeout_seconds: Annotated[float, Field(gt=0.0, le=1e6)] = Field(
-        60.0, description="collective: a worker without progress for this long is lost and replaced"
+        60.0,
+        description="collective: a worker without progress for this long is lost and replaced; one whose machine "
+        "cannot be reached, after half of it",
     )
     encryption: bool = Field(
         True, description="collective: encrypt and authenticate what workers send; false: only for a network you trust"

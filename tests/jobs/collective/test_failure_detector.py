@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from small_job import small_spec
 
 from jobs.collective.failure_detector import REJOIN_SECONDS, LossReports, LostWorker
 from jobs.collective.job_folder import GangFailure, JobFolder, LossReport, TaskRecord
@@ -77,3 +78,19 @@ def test_a_lost_worker_whose_task_is_unknown_has_no_attempt(folder: JobFolder) -
     reports.confirm(folder.names())
     clock.now = REJOIN_SECONDS
     assert reports.confirm(folder.names()) == [LostWorker(1, None, 1, "silent")]
+
+
+def test_a_group_that_loses_a_worker_for_good_names_its_host_and_blames_no_slots(
+    folder: JobFolder, tmp_path: Path
+) -> None:
+    spec = small_spec(tmp_path)
+    folder.give_up(GangFailure((0, 1, 2), (3,), 120.0))
+    never_met = folder.gang_error(spec)
+    assert never_met.message == "only 3 of 4 workers came to run at once within 120 s (missing: 3)"
+    for worker in range(4):
+        join(folder, 1, worker, f"first {worker}")
+    join(folder, 2, 0, "first 0")
+    lost = folder.gang_error(spec)
+    assert lost.message == "worker 3 on here: lost, and not replaced within 120 s (3 of 4 workers are left)"
+    assert "slots" not in str(lost.hint) and "yarn node -list" in str(lost.hint)
+    assert lost.where["slots"] == never_met.where["slots"] == 3  # with which rounds mode may go on

@@ -196,6 +196,10 @@ def test_diagnosis() -> None:
     assert diagnose(waits, 6, 9.0, 10.0) is None
     assert diagnose(waits, 6, long, 10.0) == "its messages do not arrive"
     assert diagnose(replace(busy, silent=long), 7, 1.0, 10.0) == "no heartbeat arrives"
+    cut_off = replace(busy, silent=5.1, is_reachable=False)  # half of the limit is enough
+    assert diagnose(cut_off, 7, 1.0, 10.0) == "its machine cannot be reached"
+    assert diagnose(replace(cut_off, silent=4.9), 7, 1.0, 10.0) is None
+    assert diagnose(replace(cut_off, is_reachable=True), 7, 1.0, 10.0) is None
     assert diagnose(replace(busy, silent=long), 7, 0.0, 10.0) is None  # its heartbeats are being read right now
     assert diagnose(replace(busy, gone="ended"), 7, 2 * IN_FLIGHT_SECONDS, 10.0) == "ended"
     assert diagnose(replace(busy, gone="ended"), 7, IN_FLIGHT_SECONDS / 2, 10.0) is None

@@ -248,3 +248,18 @@ def test_the_newest_tasks_form_a_generation_whatever_dies(tmp_path: Path, seed: 
 def test_addresses_lead_to_where_they_should() -> None:
     assert host_addresses([LOOPBACK])[0] == LOOPBACK
     assert host_addresses(["no-such-host.invalid"])
+
+
+def test_a_replacement_is_waited_for_longer_than_the_first_workers(tmp_path: Path) -> None:
+    """By the time that a cluster may take to notice that a machine is lost."""
+    waiting = {"timeout_seconds": 0.2, "replacement_seconds": 0.3}
+    with pytest.raises(GangError) as alone:
+        task(tmp_path / "first", 0, 2, **waiting).join_generation(routes(0))
+    assert (alone.value.missing, alone.value.seconds) == ([1], 0.2)
+    first, second = (task(tmp_path / "again", worker, 2, **waiting) for worker in (0, 1))
+    join_all([first, second])
+    began = time.monotonic()
+    with pytest.raises(GangError) as left:
+        first.join_generation(routes(0))
+    assert (left.value.missing, left.value.seconds) == ([1], 0.5)
+    assert time.monotonic() - began >= 0.5
