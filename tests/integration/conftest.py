@@ -7,8 +7,10 @@ import shutil
 import signal
 from collections.abc import Iterator
 
+import hosts
 import pytest
 from failures import heal
+from host_cluster import CLIENT, MASTER, WORKERS, HostCluster
 
 from jobs.minicluster.assemble import assembly_folder
 from jobs.minicluster.cluster import Cluster
@@ -34,10 +36,10 @@ def required() -> bool:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     # Here rather than in the fixture: pytest then tells of a file in one line, not of every test.
-    asking = [item for item in items if "hadoop" in getattr(item, "fixturenames", ())]
-    if asking and (reason := lacking()) is not None and not required():
-        for item in asking:
-            item.add_marker(pytest.mark.skip(reason=f"no Hadoop: {reason}"))
+    for fixture, reason in (("hadoop", lacking()), ("host_cluster", lacking() or hosts.lacking())):
+        for item in items:
+            if reason is not None and not required() and fixture in getattr(item, "fixturenames", ()):
+                item.add_marker(pytest.mark.skip(reason=f"no Hadoop: {reason}"))
 
 
 @pytest.fixture(scope="session")
@@ -54,6 +56,18 @@ def hadoop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     finally:
         cluster.stop(delete=True)
         signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture(scope="session")
+def host_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostCluster]:
+    """A running Hadoop of several hosts, each with a network of its own."""
+    if (reason := lacking() or hosts.lacking()) is not None:
+        pytest.fail(f"the tests on several hosts cannot run: {reason}", pytrace=False)
+    kept = [assembly_folder().parent, tmp_path_factory.getbasetemp()]
+    with hosts.Network(tmp_path_factory.mktemp("hosts"), [MASTER, *WORKERS, CLIENT], kept=kept) as network:
+        cluster = HostCluster(network)
+        cluster.start()
+        yield cluster
 
 
 @pytest.fixture(scope="module")

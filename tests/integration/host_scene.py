@@ -12,7 +12,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -99,6 +98,18 @@ class HostScene:
         wait_until(has_stopped, f"{name} has stopped", 20.0)
         return host, process
 
+    def newly_stopped(self) -> list[int]:
+        """The processes that have stopped by now and stand still."""
+        marks = [mark.read_text().split() for mark in (self._folder / "stopped").iterdir() if mark.name[0] != "."]
+        hosts = [(self.cluster.network[node.partition(".")[0]], int(number)) for number, node in marks]
+        found = [host.process(number) for host, number in hosts if host.is_on]
+        return [process for process in found if state(process) == "T"]
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the driver has ended."""
+        return self._driver.poll() is not None
+
     def go_on(self, *processes: int) -> None:
         """Let stopped processes go on; those that have ended meanwhile are left alone."""
         for process in processes:
@@ -161,12 +172,6 @@ class HostScene:
             return max(map(int, complete), default=0)
 
         return self.cluster.client.visit(newest)
-
-    def seconds_until(self, condition: Any, what: str, seconds: float = 2 * MINUTES) -> float:
-        """How long something takes from now on."""
-        began = time.monotonic()
-        wait_until(condition, what, seconds)
-        return time.monotonic() - began
 
     def close(self) -> None:
         """End the driver and what has stopped."""
