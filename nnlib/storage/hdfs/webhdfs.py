@@ -23,6 +23,7 @@ import requests
 
 from nnlib.core.errors import StorageError, UsageError
 from nnlib.storage.backoff import Backoff
+from nnlib.storage.hdfs.avoided_datanodes import AvoidedDataNodes
 from nnlib.storage.hdfs.client import FileStatus, HdfsClient, NotThereError
 from nnlib.storage.hdfs.hadoop_config import HdfsAddress
 from nnlib.storage.hdfs.webhdfs_errors import LostReplyError, TransientError, explained, was_not_sent
@@ -47,6 +48,7 @@ class WebHdfs(HdfsClient):
         self._parameters = {} if hdfs.kerberos else {"user.name": hdfs.user}
         self._auth = _kerberos() if hdfs.kerberos else None
         self._active = 0
+        self._avoided = AvoidedDataNodes()
         self._lock = threading.Lock()
         self._session: requests.Session | None = None
         self._process = 0
@@ -70,7 +72,7 @@ class WebHdfs(HdfsClient):
 
         def attempt(base: str) -> bytes:
             where = self._redirect("GET", base, "OPEN", path, parameters)
-            body = self._send("GET", where, None, path).content
+            body = self._at_datanode("GET", where, None, path).content
             return bytes(body)
 
         return self._with_retries(attempt, path)
@@ -82,7 +84,7 @@ class WebHdfs(HdfsClient):
             if not isinstance(data, bytes):
                 data.seek(0)
             where = self._redirect("PUT", base, "CREATE", path, parameters)
-            self._send("PUT", where, data, path)
+            self._at_datanode("PUT", where, data, path)
 
         self._with_retries(attempt, path)
 
@@ -134,12 +136,34 @@ class WebHdfs(HdfsClient):
         return self._with_retries(attempt, path, repeatable=repeatable, wait=wait)
 
     def _redirect(self, method: str, base: str, operation: str, path: str, parameters: dict[str, str]) -> str:
-        """Where the NameNode sends us for a file's bytes: a DataNode's address, good for this once."""
-        reply = self._send(method, self._url(base, path), None, path, self._query(operation, parameters))
+        """Where the NameNode sends us for a file's bytes: a DataNode's address, good for this once. It is none of those
+        that failed lately, which the NameNode may take for alive for ten minutes."""
+        avoided, reasons = self._avoided.current()
+        left_out = {"excludedatanodes": ",".join(avoided)} if avoided else {}
+        query = self._query(operation, parameters | left_out)
+        try:
+            reply = self._send(method, self._url(base, path), None, path, query)
+        except (StorageError, TransientError) as error:
+            if not avoided or isinstance(error, NotThereError):
+                raise
+            self._avoided.forget()  # without them there is none: perhaps one is back
+            raise TransientError(reasons[-1]) from error
         where = reply.headers.get("Location")
         if where is None:
             raise StorageError(f"{base} does not speak WebHDFS: it named no DataNode", file=path)
         return where
+
+    def _at_datanode(self, method: str, where: str, body: bytes | BinaryIO | None, path: str) -> requests.Response:
+        """Exchange a file's bytes with a DataNode; one that fails is avoided from then on. One that breaks off is not:
+        it may be the block that is damaged."""
+        try:
+            return self._send(method, where, body, path)
+        except LostReplyError as error:
+            if not error.cut_short:
+                self._avoided.add(where, str(error))
+            raise
+        except TransientError as error:
+            raise TransientError(str(error), at_once=self._avoided.add(where, str(error))) from error
 
     def _with_retries(
         self, attempt: Callable[[str], Result], path: str, *, repeatable: bool = True, wait: bool = True
@@ -174,7 +198,7 @@ class WebHdfs(HdfsClient):
                     with self._lock:
                         if self._active == active:
                             self._active = (active + 1) % len(self._hdfs.urls)
-                backoff.wait(str(error), at_once=error.ask_another and self._active != 0)
+                backoff.wait(str(error), at_once=error.at_once or (error.ask_another and self._active != 0))
 
     def _send(
         self, method: str, url: str, body: bytes | BinaryIO | None, path: str, query: dict[str, str] | None = None

@@ -10,11 +10,12 @@ from nnlib.storage.hdfs.client import AlreadyThereError, NotThereError
 
 
 class TransientError(Exception):
-    """It was not carried out, and may be later. ``ask_another``: by another NameNode perhaps at once."""
+    """It was not carried out, and may be later. ``ask_another``: by another NameNode perhaps at once; ``at_once``: by
+    the same, with another DataNode."""
 
-    def __init__(self, message: str, *, ask_another: bool = False) -> None:
+    def __init__(self, message: str, *, ask_another: bool = False, at_once: bool = False) -> None:
         super().__init__(message)
-        self.ask_another = ask_another
+        self.ask_another, self.at_once = ask_another, at_once
 
 
 class LostReplyError(Exception):

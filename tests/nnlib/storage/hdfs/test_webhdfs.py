@@ -6,6 +6,7 @@ import json
 import socket
 import sys
 import threading
+import time
 import types
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ import pytest
 
 from nnlib.core.errors import StorageError, UsageError
 from nnlib.storage import Storage, storage
+from nnlib.storage.hdfs.avoided_datanodes import AVOIDED_SECONDS, AvoidedDataNodes
 from nnlib.storage.hdfs.choose_client import choose
 from nnlib.storage.hdfs.hadoop_config import HdfsAddress, locate
 from nnlib.storage.hdfs.storage import HdfsStorage
@@ -38,6 +40,8 @@ class Cluster:
     before: Callable[[str, str], Refusal | None] = lambda operation, path: None
     lose_reply: Callable[[str, str], bool] = lambda operation, path: False
     cut_bodies: int = 0
+    datanodes: list[str] = field(default_factory=list)
+    """IP addresses that the NameNode names, in order of preference; none: its own."""
     urls: list[str] = field(default_factory=list)
 
     def rename(self, source: str, target: str, option: str) -> Refusal | None:
@@ -100,7 +104,12 @@ class Handler(BaseHTTPRequestHandler):
         if operation in ("CREATE", "OPEN"):
             if operation == "OPEN" and path not in cluster.files:
                 return 404, "FileNotFoundException", f"File {path} not found."
-            reply = (307, b"", {"Location": f"http://{self.headers['Host']}{self.path}&data=1"})
+            excluded = query.get("excludedatanodes", "").split(",")
+            host, _, port = self.headers["Host"].partition(":")
+            nodes = [node for node in cluster.datanodes or [host] if node not in excluded]
+            if not nodes:
+                return 403, "IOException", f"Failed to find datanode, excludeDatanodes={','.join(excluded)}"
+            reply = (307, b"", {"Location": f"http://{nodes[0]}:{port}{self.path}&data=1"})
         elif operation == "CREATE-data":
             cluster.put(path, body)
             reply = (201, b"", {})
@@ -192,6 +201,55 @@ def test_safe_mode_and_starting_daemons_are_waited_for(cluster: Cluster, store: 
     )
     store.write("x", b"data")
     assert cluster.files == {"/dir/x": b"data"}
+
+
+NOBODY = "127.0.0.3"
+"""An address of this machine at which nothing listens."""
+
+
+def test_a_datanode_that_cannot_be_reached_is_left_out(
+    cluster: Cluster, store: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At once, and by other calls too: a NameNode goes on naming a lost DataNode for ten minutes."""
+    cluster.datanodes = [NOBODY, "127.0.0.1"]
+    unhurried = types.SimpleNamespace(monotonic=time.monotonic, sleep=pytest.fail)
+    monkeypatch.setattr("nnlib.storage.backoff.time", unhurried)
+    store.write("x", b"data")
+    assert store.read("x") == b"data"
+    asked = [query.get("excludedatanodes") for query in cluster.queries if query["op"] in ("CREATE", "OPEN")]
+    assert asked[0] is None and set(asked[1:]) == {NOBODY}
+
+
+def test_when_all_are_left_out_all_are_tried_again(cluster: Cluster, store: Storage) -> None:
+    cluster.put("/dir/x", b"data")
+    cluster.datanodes = [NOBODY]
+
+    def back(operation: str, path: str) -> Refusal | None:
+        if cluster.calls.count("OPEN") == 4:  # left out, asked without it, tried again; then it is back
+            cluster.datanodes = ["127.0.0.1"]
+        return None
+
+    cluster.before = back
+    assert store.read("x") == b"data"
+
+
+def test_datanodes_that_stay_away_are_named(cluster: Cluster) -> None:
+    cluster.put("/dir/x", b"data")
+    cluster.datanodes = [NOBODY]
+    store = HdfsStorage("hdfs://test/dir", client=WebHdfs(place_of(cluster, wait=0.3)))
+    with pytest.raises(StorageError, match=rf"HDFS is not available: {NOBODY}:\d+ cannot be reached"):
+        store.read("x")
+
+
+def test_a_datanode_is_avoided_for_a_while() -> None:
+    now = 0.0
+    avoided = AvoidedDataNodes(lambda: now)
+    assert avoided.add("http://127.0.0.1:9864/webhdfs/v1/x?op=OPEN", "first")
+    assert not avoided.add("http://127.0.0.1:9864/webhdfs/v1/y", "again")
+    assert not avoided.add("http://no-such-host.invalid:9864/webhdfs/v1/y", "it has no address")
+    assert avoided.current() == (["127.0.0.1"], ["again"])
+    now = AVOIDED_SECONDS
+    assert avoided.current() == ([], [])
 
 
 def test_a_service_that_stays_away_is_an_error(cluster: Cluster, tmp_path: Path) -> None:
