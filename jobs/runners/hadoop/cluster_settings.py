@@ -10,22 +10,20 @@ from nnlib.storage.hdfs.hadoop_config import properties
 EXPIRY_SECONDS = 600.0
 """Hadoop's default time after which a silent node, or a silent master, counts as lost."""
 
-LARGEST_MB, LARGEST_VCORES = 8192, 4
-"""Hadoop's defaults of the largest container."""
-
 
 @dataclass(frozen=True)
 class ClusterSettings:
     """What the resource manager does about lost nodes and large containers.
 
     A node that has sent no heartbeat for ``node_expiry_seconds`` is lost, with its containers; a job's master for
-    ``master_expiry_seconds``. A container has at most ``largest_mb`` megabytes and ``largest_vcores``.
+    ``master_expiry_seconds``. A container has at most ``largest_mb`` megabytes and ``largest_vcores``; None is
+    for what is not known.
     """
 
     node_expiry_seconds: float = EXPIRY_SECONDS
     master_expiry_seconds: float = EXPIRY_SECONDS
-    largest_mb: int = LARGEST_MB
-    largest_vcores: int = LARGEST_VCORES
+    largest_mb: int | None = None
+    largest_vcores: int | None = None
 
 
 def read_cluster_settings() -> ClusterSettings:
@@ -33,17 +31,21 @@ def read_cluster_settings() -> ClusterSettings:
     machine, which may be older, else Hadoop's defaults."""
     web = resource_manager()
     return ClusterSettings(
-        node_expiry_seconds=_number(web, "yarn.nm.liveness-monitor.expiry-interval-ms", 1000 * EXPIRY_SECONDS) / 1000,
-        master_expiry_seconds=_number(web, "yarn.am.liveness-monitor.expiry-interval-ms", 1000 * EXPIRY_SECONDS) / 1000,
-        largest_mb=int(_number(web, "yarn.scheduler.maximum-allocation-mb", LARGEST_MB)),
-        largest_vcores=int(_number(web, "yarn.scheduler.maximum-allocation-vcores", LARGEST_VCORES)),
+        node_expiry_seconds=_seconds(_number(web, "yarn.nm.liveness-monitor.expiry-interval-ms")),
+        master_expiry_seconds=_seconds(_number(web, "yarn.am.liveness-monitor.expiry-interval-ms")),
+        largest_mb=_number(web, "yarn.scheduler.maximum-allocation-mb"),
+        largest_vcores=_number(web, "yarn.scheduler.maximum-allocation-vcores"),
     )
 
 
-def _number(web: str | None, name: str, default: float) -> float:
-    """A property whose value is plain digits, as durations in milliseconds are by default."""
+def _seconds(milliseconds: int | None) -> float:
+    return EXPIRY_SECONDS if milliseconds is None else milliseconds / 1000
+
+
+def _number(web: str | None, name: str) -> int | None:
+    """A property whose value is plain digits, as durations in milliseconds are by default; None for another value."""
     stated = fetch_object(f"{web}/conf?name={name}", "property").get("value") if web is not None else None
     for text in (stated, properties().get(name)):
         if text is not None and str(text).isdecimal():
-            return float(text)
-    return default
+            return int(text)
+    return None

@@ -8,6 +8,9 @@ from jobs.runners.hadoop.yarn_rest import node_sizes, resource_manager
 from jobs.runners.request import TaskDemand
 from nnlib.config.schema import Runtime
 
+LARGEST_MB, LARGEST_VCORES = 8192, 4
+"""Hadoop's defaults of the largest container."""
+
 
 def workers_per_task(runtime: Runtime, demand: TaskDemand, workers: int, cluster: ClusterSettings) -> int:
     """Return how many of ``workers`` share a container of a ``cluster``; ``demand`` is that of one worker.
@@ -24,8 +27,8 @@ def workers_per_task(runtime: Runtime, demand: TaskDemand, workers: int, cluster
     nodes = node_sizes(resource_manager())
     if not nodes:
         return 1
-    memory = min(cluster.largest_mb, min(mb for mb, _ in nodes) - LEAST_MB)
-    vcores = min(cluster.largest_vcores, min(cores for _, cores in nodes) - 1)
+    memory = min(cluster.largest_mb or LARGEST_MB, min(mb for mb, _ in nodes) - LEAST_MB)
+    vcores = min(cluster.largest_vcores or LARGEST_VCORES, min(cores for _, cores in nodes) - 1)
     for count in range(-(-workers // len(nodes)), 1, -1):
         needed = container(runtime, demand, count)
         if needed.memory_mb <= memory and needed.vcores <= vcores:

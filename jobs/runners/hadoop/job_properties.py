@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from jobs.runners.hadoop.cluster_settings import ClusterSettings
 from jobs.runners.request import TaskDemand
 from nnlib.config.schema import Runtime
+from nnlib.core.errors import JobError
 
 MB = 1 << 20
 PYTHON_MB = 192
@@ -61,6 +63,22 @@ def container(runtime: Runtime, demand: TaskDemand, workers: int = 1) -> Contain
     needed = heap + JVM_MB + shared + workers * (PYTHON_MB + demand.memory_mb)
     memory = hadoop.memory_mb or max(LEAST_MB, needed)
     return Container(memory, heap, hadoop.vcores or workers * runtime.blas_threads)
+
+
+def require_fit(size: Container, cluster: ClusterSettings) -> None:
+    """Raise `JobError` for a container that is larger than the largest of the ``cluster``, which would refuse the job,
+    too, but only once its master runs."""
+    for needed, most, unit, name in (
+        (size.memory_mb, cluster.largest_mb, "MB", "mb"),
+        (size.vcores, cluster.largest_vcores, "vcores", "vcores"),
+    ):
+        if most is not None and needed > most:
+            raise JobError(
+                f"a task needs a container of {needed} {unit}, and the cluster's largest has {most} "
+                f"(yarn.scheduler.maximum-allocation-{name})",
+                hint="lower runtime.memory_mb or runtime.hadoop.memory_mb and vcores, use smaller batches, or, in "
+                "collective mode, fewer workers in a container (runtime.hadoop.workers_per_task)",
+            )
 
 
 def job_properties(

@@ -21,6 +21,7 @@ from mrjob.hadoop import HadoopJobRunner
 from jobs.runners.hadoop.diagnosis import explain
 from jobs.runners.hadoop.kill import delete_staged, kill_application
 from jobs.runners.hadoop.mrjob_filesystem import StorageFilesystem
+from jobs.runners.hadoop.node_watch import NodeWatch
 from jobs.runners.hadoop.submission import State, Submission, submit
 from jobs.runners.hadoop.yarn_rest import ENDED, application
 from jobs.runners.node_check import PREFLIGHT
@@ -51,6 +52,7 @@ class HadoopJob:
     settings: Hadoop
     notify: Callable[[Note], None]
     record: Callable[[RunEvent], None]
+    watch: NodeWatch
     submission: Submission = field(default_factory=Submission)
 
 
@@ -114,7 +116,8 @@ class HadoopRunner(HadoopJobRunner):  # type: ignore[misc]
         environment = client_environment(self.job.settings.jvm_options)
         name, submission = self.job.request.name, self.job.submission
         try:
-            status = submit(self._args_for_step(0), environment, yarn, submission)
+            with self.job.watch.watching(submission):
+                status = submit(self._args_for_step(0), environment, yarn, submission)
         finally:
             if submission.state is State.LEFT:
                 self._warn_of_left(str(submission.application))

@@ -14,8 +14,9 @@ from functools import cached_property
 from jobs.runners.hadoop.cluster_settings import ClusterSettings, read_cluster_settings
 from jobs.runners.hadoop.container_sharing import workers_per_task
 from jobs.runners.hadoop.diagnosis import FailedJobError
-from jobs.runners.hadoop.job_properties import UBER_MAPS, container, job_properties
+from jobs.runners.hadoop.job_properties import MASTER_HEAP_MB, UBER_MAPS, container, job_properties, require_fit
 from jobs.runners.hadoop.kill import kill_application, kill_attempt
+from jobs.runners.hadoop.node_watch import NodeWatch
 from jobs.runners.hadoop.runner import HadoopJob, HadoopRunner
 from jobs.runners.hadoop.staging import Staging
 from jobs.runners.hadoop.submission import State, Submission
@@ -40,6 +41,7 @@ class HadoopSession(Session):
         self._runtime, self._settings = options.runtime, options.runtime.hadoop
         self._notify, self._record = options.notify, options.record
         self._nodes_are_known = self._settings.preflight == "off"
+        self._watch = NodeWatch(lambda: self._cluster, options.notify)
         self._submission: Submission | None = None
         self._arrangement = ""
         self._lines: Sequence[str] = ()
@@ -102,6 +104,7 @@ class HadoopSession(Session):
             settings=self._settings,
             notify=self._notify,
             record=self._record,
+            watch=self._watch,
         )
         self._submission = job.submission
         arguments = self._arguments(request)
@@ -117,15 +120,20 @@ class HadoopSession(Session):
             return self._settings.uber == "on"
         if job.phase == PREFLIGHT:
             return False  # to see as many nodes as there are workers
-        return job.is_small and len(job.lines) <= UBER_MAPS
+        master_mb = container(self._runtime, job.demand).memory_mb + MASTER_HEAP_MB
+        has_room = self._cluster.largest_mb is None or master_mb <= self._cluster.largest_mb
+        return job.is_small and len(job.lines) <= UBER_MAPS and has_room
 
     def _properties(self, job: JobRequest, shared: int, in_master: bool) -> dict[str, str]:
-        """The Hadoop properties of a job of which ``shared`` lines are one map task."""
+        """The Hadoop properties of a job of which ``shared`` lines are one map task. Raises `JobError` where the
+        cluster has no containers that are large enough."""
         tasks = len(job.lines)
+        size = container(self._runtime, job.demand, shared)
+        require_fit(size, self._cluster)
         properties = job_properties(
             self._runtime,
             tasks,
-            container(self._runtime, job.demand, shared),
+            size,
             name=job.title,
             reducers=min(job.reducers, 1) if in_master else job.reducers,
             uber=in_master,

@@ -32,6 +32,6 @@ def test_the_resource_manager_knows_better_than_a_file(hadoop_home: Path, yarn: 
 
 def test_without_its_answer_the_file_counts_and_then_hadoops_defaults(hadoop_home: Path) -> None:
     configured(hadoop_home, SITE)
-    assert read_cluster_settings() == ClusterSettings(30.0, 600.0, 2048, 4)
+    assert read_cluster_settings() == ClusterSettings(30.0, 600.0, 2048, None)
     configured(hadoop_home, {"yarn.nm.liveness-monitor.expiry-interval-ms": "10m"})  # a unit: not understood
-    assert read_cluster_settings() == ClusterSettings(600.0, 600.0, 8192, 4)
+    assert read_cluster_settings() == ClusterSettings(600.0, 600.0, None, None)

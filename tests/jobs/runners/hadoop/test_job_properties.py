@@ -10,8 +10,10 @@ import pytest
 from small_job import small_spec, with_hadoop
 
 from jobs.mapreduce.demand import task_demand
-from jobs.runners.hadoop.job_properties import Container, container, job_properties
+from jobs.runners.hadoop.cluster_settings import ClusterSettings
+from jobs.runners.hadoop.job_properties import Container, container, job_properties, require_fit
 from nnlib.config.schema import Config
+from nnlib.core.errors import JobError
 from nnlib.run.spec import JobSpec
 
 
@@ -74,3 +76,20 @@ def test_the_master_that_takes_tasks_in_has_room_for_them(spec: JobSpec) -> None
     assert int(uber[key]) >= int(uber["mapreduce.map.memory.mb"])  # else Hadoop takes no task in
     assert int(uber[key]) > int(alone[key])
     assert (uber["mapreduce.job.ubertask.enable"], alone["mapreduce.job.ubertask.enable"]) == ("true", "false")
+
+
+def test_a_node_that_does_not_answer_is_not_waited_for_as_long_as_hadoop_does(spec: JobSpec) -> None:
+    found = properties(spec)
+    assert found["yarn.client.nodemanager-connect.max-wait-ms"] == "10000"
+    assert found["yarn.client.nodemanager-connect.retry-interval-ms"] == "1000"
+
+
+def test_a_container_larger_than_the_largest_is_refused_before_the_job_starts() -> None:
+    large = Container(memory_mb=3072, heap_mb=64, vcores=4)
+    require_fit(large, ClusterSettings(largest_mb=3072, largest_vcores=4))
+    require_fit(large, ClusterSettings())  # nothing is known of its containers
+    with pytest.raises(JobError, match="needs a container of 3072 MB, and the cluster's largest has 3071 ") as caught:
+        require_fit(large, ClusterSettings(largest_mb=3071, largest_vcores=4))
+    assert "yarn.scheduler.maximum-allocation-mb" in str(caught.value) and "runtime.memory_mb" in str(caught.value.hint)
+    with pytest.raises(JobError, match="4 vcores, and the cluster's largest has 3 "):
+        require_fit(large, ClusterSettings(largest_mb=3072, largest_vcores=3))
