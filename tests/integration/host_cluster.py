@@ -113,10 +113,11 @@ class HostCluster:
         """Make everything good again: links, disks, daemons; no application is left."""
         for host in self.workers:
             if host.is_on:
+                host.speed_up()
                 host.kill(number=signal.SIGCONT)
                 host.plug_in()
+                host.release_disk()
                 host.empty_disk()
-                host.protect_disk("rw")
                 self.start_worker(host)
             else:
                 self.switch_on(host)

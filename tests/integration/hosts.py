@@ -30,6 +30,7 @@ REPOSITORY = Path(__file__).parents[2]
 NAMESPACES = ("net", "mnt", "uts", "pid")
 DOMAIN = "hosts.test"
 DISK_MB = 384
+TURN_SECONDS = 0.2
 PROGRAMS = ("ip", "unshare", "nsenter", "setpriv")
 """Of iproute2 and util-linux."""
 
@@ -57,6 +58,9 @@ class Host:
         (self.folder / "disk").mkdir(parents=True)
         self._init: subprocess.Popen[str] | None = None
         self._visitor: ThreadPoolExecutor | None = None
+        self._cpu_group: Path | None = None
+        self._is_fast: threading.Event | None = None
+        self._is_protected = False
 
     @property
     def domain_name(self) -> str:
@@ -91,7 +95,7 @@ class Host:
             self._init.wait()
             assert self._init.stdout is not None
             self._init.stdout.close()
-            self._init = None
+            self._init, self._is_protected = None, False
 
     @property
     def is_on(self) -> bool:
@@ -185,42 +189,33 @@ class Host:
             if self.is_on:
                 self.kill(number=signal.SIGCONT)
 
-    @contextlib.contextmanager
-    def slowed(self, share: float = 0.1) -> Iterator[None]:
-        """Within it, all processes of the host together get a ``share`` of one core."""
-        with _cpu_group(self.name) as group:
-            if group is None:
-                with self._taking_turns(share):
-                    yield
-                return
-            _limit(group, share)
-            for process in self.processes():
-                with contextlib.suppress(OSError):
-                    (group / "cgroup.procs").write_text(str(process.pid))
-            try:
-                yield
-            finally:
-                for line in (group / "cgroup.procs").read_text().split():
-                    with contextlib.suppress(OSError):
-                        (group.parent / "cgroup.procs").write_text(line)
+    def slow_down(self, share: float = 0.1) -> None:
+        """Give all processes of the host together only a ``share`` of one core, until `speed_up`.
 
-    @contextlib.contextmanager
-    def _taking_turns(self, share: float) -> Iterator[None]:
-        """Slow the host where the system limits no processor time: its processes stand still most of the time."""
-        over = threading.Event()
+        The kernel's control groups do so; where there are none, the processes stand still most of the time.
+        """
+        self._cpu_group = _make_cpu_group(self.name, share)
+        if self._cpu_group is not None:
+            _move(self.processes(), self._cpu_group)
+            return
+        over = self._is_fast = threading.Event()
 
         def alternate() -> None:
-            while not over.wait(share * 0.2):
+            while not over.wait(share * TURN_SECONDS):
                 with self.frozen():
-                    time.sleep((1.0 - share) * 0.2)
+                    time.sleep((1.0 - share) * TURN_SECONDS)
 
-        thread = threading.Thread(target=alternate)
-        thread.start()
-        try:
-            yield
-        finally:
-            over.set()
-            thread.join()
+        threading.Thread(target=alternate, daemon=True).start()
+
+    def speed_up(self) -> None:
+        """End what `slow_down` did."""
+        if self._is_fast is not None:
+            self._is_fast.set()
+        if self._cpu_group is not None:
+            _move(self.processes(), self._cpu_group.parent)
+            group = self._cpu_group
+            wait_until(lambda: _removed(group), f"{group} is empty", 10.0)
+        self._is_fast = self._cpu_group = None
 
     def fill_disk(self) -> None:
         """Leave no room on the small disk."""
@@ -230,9 +225,18 @@ class Host:
         """Give the room back that `fill_disk` took."""
         self.run("rm", "-f", f"{self.disk}/filler")
 
-    def protect_disk(self, how: str = "ro") -> None:
-        """Make the small disk read-only, as the kernel does with a broken one; ``rw`` makes it good again."""
-        self.run("mount", "-o", f"remount,{how}", self.disk)
+    def protect_disk(self) -> None:
+        """Make the small disk read-only, as the kernel does with a broken one; files that are open can still be
+        written."""
+        self.run("mount", "--bind", self.disk, self.disk)
+        self.run("mount", "-o", "remount,bind,ro", self.disk)
+        self._is_protected = True
+
+    def release_disk(self) -> None:
+        """End what `protect_disk` did."""
+        if self._is_protected:
+            self.run("umount", "--lazy", self.disk)
+            self._is_protected = False
 
 
 class Network:
@@ -307,38 +311,33 @@ CPU_GROUPS = (Path("/sys/fs/cgroup/cpu"), Path("/sys/fs/cgroup"))
 """Where version 1 of the kernel's control groups limits processor time, and version 2."""
 
 
-@contextlib.contextmanager
-def _cpu_group(name: str) -> Iterator[Path | None]:
-    """A control group for a host's processes; None where the system has none for us."""
+def _make_cpu_group(name: str, share: float) -> Path | None:
+    """A control group whose processes together get a ``share`` of one core; None where the system has none for us."""
+    quota, period = round(share * 100_000), 100_000
     for root in CPU_GROUPS:
+        for left in root.glob(f"nnjobs-*-{name}"):
+            with contextlib.suppress(OSError):
+                left.rmdir()  # of a test run that was killed: it is empty since its hosts ended
         group = root / f"nnjobs-{os.getpid()}-{name}"
         with contextlib.suppress(OSError):
-            for left in root.glob(f"nnjobs-*-{name}"):
-                with contextlib.suppress(OSError):
-                    left.rmdir()  # of a test run that was killed: empty since its hosts ended
             group.mkdir()
-            if (group / "cpu.cfs_quota_us").exists() or (group / "cpu.max").exists():
-                break
+            if (group / "cpu.max").exists():
+                (group / "cpu.max").write_text(f"{quota} {period}")
+                return group
+            if (group / "cpu.cfs_quota_us").exists():
+                (group / "cpu.cfs_quota_us").write_text(str(quota))
+                return group
             group.rmdir()
-    else:
-        yield None
-        return
-    try:
-        yield group
-    finally:
-        wait_until(lambda: _removed(group), f"{group} is empty", 10.0)
+    return None
+
+
+def _move(processes: Sequence[ProcessInfo], group: Path) -> None:
+    for process in processes:
+        with contextlib.suppress(OSError):
+            (group / "cgroup.procs").write_text(str(process.pid))
 
 
 def _removed(group: Path) -> bool:
     with contextlib.suppress(OSError):
         group.rmdir()
     return not group.exists()
-
-
-def _limit(group: Path, share: float) -> None:
-    period = 100_000
-    quota = round(share * period)
-    if (group / "cpu.max").exists():
-        (group / "cpu.max").write_text(f"{quota} {period}")
-    else:
-        (group / "cpu.cfs_quota_us").write_text(str(quota))

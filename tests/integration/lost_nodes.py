@@ -60,6 +60,7 @@ FAULTS: dict[str, Callable[[HostCluster, Host], object]] = {
     "switched off": lambda cluster, host: host.switch_off(),
     "switched off and on": restart,
     "processes stopped": lambda cluster, host: host.kill(number=SIGSTOP),
+    "slow": lambda cluster, host: host.slow_down(),
     "containers killed": lambda cluster, host: host.kill("container_"),
     "NodeManager killed": lose_nodemanager,
     "DataNode killed": lose_datanode,
