@@ -4,7 +4,8 @@
 
 The workers are a collective job of the local runner that averages weights after every epoch: a round, from the run's
 own record, with its scores taken out. DDP averages gradients over gloo, two processes of one thread each with the same
-batch a process. The runs take turns; each side's median of its epochs but the first counts, and the median of the repeats.
+batch a process. The runs take turns; each side's median of its epochs but the first counts, and the median of the
+repeats.
 """
 
 from __future__ import annotations
