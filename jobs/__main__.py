@@ -67,17 +67,23 @@ def _run(arguments: list[str]) -> int:
     import click  # after the checks of the Python, which must work where nothing is installed
 
     from jobs.commands.cli import cli
-    from jobs.console.output import show_crash, show_error
+    from jobs.console.output import printable, show_crash, show_error
     from jobs.console.progress_display import ProgressDisplay
     from nnlib.core.errors import NnjobsError
     from nnlib.core.notes import listening
     from nnlib.core.progress import progress_shown_by
+    from nnlib.core.waiting import WaitReport, wait_line, waits_reported_to
 
     debug = "--debug" in arguments[:1]
     try:
         _refuse_credentials(arguments)
         notes = listening(lambda text: click.echo(f"note: {text}", err=True))
-        with notes, progress_shown_by(ProgressDisplay(sys.stderr)):
+
+        def show_wait(wait: WaitReport) -> None:
+            if wait.what:
+                click.echo(printable(wait_line(wait)), err=True)
+
+        with notes, waits_reported_to(show_wait), progress_shown_by(ProgressDisplay(sys.stderr)):
             code = cli.main(arguments, prog_name="nnjobs", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except click.ClickException as error:

@@ -14,14 +14,13 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from jobs.collective.status_file import CollectiveStatus, RoundReport, write_status
-from nnlib.core.events import WorkerProgress
 from nnlib.core.layout import ModelState
 from nnlib.run.checkpoint import Checkpoint
 from nnlib.run.round_store import RoundStore
 from nnlib.run.run_events import RoundEvent
 from nnlib.run.spec import JobSpec
 from nnlib.storage.traffic import PROCESS
-from nnlib.training.round_events import phase_seconds, round_done, trials_stopped
+from nnlib.training.round_events import phase_seconds, round_done, trials_stopped, worker_progress
 from nnlib.training.round_observer import RoundTimes
 from nnlib.training.round_result import TrialOutput
 
@@ -164,29 +163,8 @@ class BackgroundCommitter:
             seconds=times.seconds,
             committed=self._committed,
             rounds=tuple(self._reports[-MAX_STATUS_ROUNDS:]),
-            workers=_worker_speeds(self._spec.workers, outputs, times),
+            workers=worker_progress(outputs, times.seconds),
         )
         write_status(self._store.storage, status)
         self._reports = [report for report in self._reports if report.done.round > self._committed]
         self._status_written_at = self._clock()
-
-
-def _worker_speeds(workers: int, outputs: Mapping[int, TrialOutput], times: RoundTimes) -> tuple[WorkerProgress, ...]:
-    """Each worker's training loss, its speed, and how long it waited for others: the round's time less its own
-    work."""
-    speeds = []
-    for worker in range(workers):
-        records = [output.records[worker] for output in outputs.values()]
-        trained = [(record, record.training) for record in records if record.training is not None]
-        busy = sum(sum(record.seconds.values()) for record in records)
-        rows = sum(training.examples * training.passes for _, training in trained)
-        training_seconds = sum(record.seconds["train"] for record, _ in trained)
-        speeds.append(
-            WorkerProgress(
-                worker=worker,
-                loss=sum(training.losses[-1] for _, training in trained) / len(trained) if trained else None,
-                examples_per_second=rows / training_seconds if training_seconds > 0.0 else None,
-                wait=max(0.0, times.seconds - busy),
-            )
-        )
-    return tuple(speeds)

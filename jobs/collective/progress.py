@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
 from jobs.collective.status_file import CollectiveStatus, read_status
 from nnlib.core.errors import NnjobsError
-from nnlib.core.events import Event, GroupProgress, TrialStopped
+from nnlib.core.events import Event, GroupProgress, TrialStopped, WorkerProgress
 from nnlib.run.checkpoint import Checkpoint
 from nnlib.run.round_store import RoundStore
 from nnlib.run.run_events import RunEvent
@@ -31,6 +31,9 @@ class EventSink(Protocol):
 
     def record_event(self, event: RunEvent) -> None:
         """Add an event to the run's journal."""
+
+    def note_group(self, committed: int, workers: Sequence[WorkerProgress]) -> None:
+        """Note for the run's status the newest commit of the job, and what its workers did in the newest round."""
 
     def renew_view(self, store: RoundStore) -> None:
         """Write the view of the committed rounds' metrics anew, if it is old."""
@@ -81,6 +84,7 @@ class ProgressReporter:
             status = read_status(self._store.storage)
             if status is not None:
                 self.generation = status.generation
+                self._events.note_group(status.committed, status.workers)
                 self._report_rounds(status)
                 self._report_workers(status, is_last)
                 self._events.renew_view(self._store)

@@ -19,6 +19,11 @@ COMMANDS = {
     "export": ("jobs.commands.export:export", "Write a trained model as ONNX, npz or safetensors, with a model card."),
     "scale": ("jobs.commands.scale:scale", "Measure the training on 1, 2, 4 ... workers."),
     "simulate": ("jobs.commands.simulate:simulate", "Predict the time on any number of workers."),
+    "status": (
+        "jobs.commands.status:status",
+        "Show how a run is: round, workers, what it waits for.",
+    ),
+    "cancel": ("jobs.commands.cancel:cancel", "End a run, wherever its driver works."),
     "verify": ("jobs.commands.verify:verify", "Check a run against its ledger and recompute its rounds."),
     "data": ("jobs.commands.data:data", "Import, make, show and check datasets."),
     "cluster": ("jobs.commands.cluster:cluster", "Run a single-node Hadoop here, to try jobs on."),

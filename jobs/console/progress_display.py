@@ -78,10 +78,11 @@ def progress_line(progress: Progress, seconds: float) -> str:
         return f"{line} {progress.unit}"
     line += f" of {progress.total:,} {progress.unit}"
     left = seconds * (progress.total - progress.done) / progress.done if progress.done else None
-    return line if left is None else f"{line}, about {_duration(left)} left"
+    return line if left is None else f"{line}, about {duration_text(left)} left"
 
 
-def _duration(seconds: float) -> str:
+def duration_text(seconds: float) -> str:
+    """Return a time for people: "42 s", "7 min", "2.5 h"."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

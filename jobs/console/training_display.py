@@ -17,9 +17,20 @@ from typing import TYPE_CHECKING, Any, Self, TextIO, cast
 
 from jobs.console.output import console_on, is_terminal, printable
 from jobs.console.worker_lines import group_lines
-from nnlib.core.events import Event, GroupProgress, Note, PhaseStarted, RoundDone, RunDone, RunStarted, TrialStopped
+from nnlib.core.events import (
+    Event,
+    GroupProgress,
+    Note,
+    PhaseStarted,
+    RoundDone,
+    RunDone,
+    RunStarted,
+    TrialStopped,
+    Waiting,
+)
 from nnlib.core.metrics import METRICS, is_share
 from nnlib.core.run_result import RunResult
+from nnlib.core.waiting import WaitReport, wait_line
 from nnlib.evaluation.model_selection import choice_text, trial_text
 from nnlib.run.names import run_names
 from nnlib.storage import has_scheme
@@ -106,6 +117,8 @@ class PlainDisplay(Display):
                 self.line("\n".join(group_lines(event)))
             case Note():
                 self.line(note_line(event))
+            case Waiting(what=what) if what:
+                self.line(waiting_line(event))
             case RunDone():
                 self.line("\n".join(summary_lines(event.result, self.started)))
 
@@ -117,6 +130,7 @@ class LiveDisplay(Display):
         super().__init__(stream)
         self.console = console or console_on(self.stream)
         self._progress: Progress | None = None
+        self._facts = "starting"
 
     def __exit__(self, *exception: object) -> None:
         self._stop()
@@ -131,6 +145,8 @@ class LiveDisplay(Display):
                     self.line(event.text)
                 else:
                     self._progress.update(self._progress.tasks[0].id, facts=event.text)
+            case Waiting():
+                self._show_wait(event)
             case RoundDone():
                 self._advance(event)
             case TrialStopped():
@@ -166,7 +182,7 @@ class LiveDisplay(Display):
         # By epochs, for the number of rounds may not be known.
         position = f"round {event.first_round}{_of(event.rounds)}"
         self._progress.add_task(
-            "", total=event.epochs, completed=event.first_epoch, position=position, facts="starting"
+            "", total=event.epochs, completed=event.first_epoch, position=position, facts=self._facts
         )
 
     def _advance(self, event: RoundDone) -> None:
@@ -178,8 +194,17 @@ class LiveDisplay(Display):
         facts = round_facts(event)
         while len(facts) > 1 and len("  ".join(facts)) > room:
             facts.pop()
-        task = self._progress.tasks[0].id
-        self._progress.update(task, completed=event.epoch, position=position, facts="  ".join(facts))
+        task, self._facts = self._progress.tasks[0].id, "  ".join(facts)
+        self._progress.update(task, completed=event.epoch, position=position, facts=self._facts)
+
+    def _show_wait(self, event: Waiting) -> None:
+        """Show a wait in the place of the round's numbers, or as a line where there is no progress line yet."""
+        if self._progress is None or not self._progress.tasks:
+            if event.what:
+                self.line(waiting_line(event), "dim")
+            return
+        facts = self._facts if event.is_over else event.what
+        self._progress.update(self._progress.tasks[0].id, facts=facts)
 
     def _stop(self) -> None:
         if self._progress is not None:
@@ -252,6 +277,11 @@ def stopped_line(event: TrialStopped) -> str:
 def note_line(event: Note) -> str:
     """Return a note, with its level unless that is ``info``."""
     return event.text if event.level == "info" else f"{event.level}: {event.text}"
+
+
+def waiting_line(event: Waiting) -> str:
+    """Return what a run waits for, and for how long it has."""
+    return wait_line(WaitReport(event.what, event.seconds, event.is_over))
 
 
 def final_line(result: RunResult) -> str:

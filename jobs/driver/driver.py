@@ -27,15 +27,27 @@ from jobs.driver.run_setup import (
     warm_start,
     with_targets_of,
 )
+from jobs.driver.status_keeper import StatusKeeper
 from jobs.mapreduce.launcher import TASK_MODULES, RoundLauncher, model_files
 from jobs.runners.local.chaos import Chaos
 from nnlib.config.identity import epochs_may_grow
 from nnlib.config.schema import Config
 from nnlib.core.arrays import Vector
 from nnlib.core.errors import ConfigError, MismatchError
-from nnlib.core.events import Event, Listener, Note, PhaseStarted, RunDone, RunStarted, ignore
+from nnlib.core.events import (
+    Event,
+    Listener,
+    Note,
+    PhaseStarted,
+    RunDone,
+    RunStarted,
+    Waiting,
+    WorkerProgress,
+    ignore,
+)
 from nnlib.core.numerics import blas_threads
 from nnlib.core.run_result import RunResult
+from nnlib.core.waiting import waits_reported_to
 from nnlib.run.checkpoint import Checkpoint
 from nnlib.run.directory import EVENTS, GROUP, LOG, METRICS_VIEW, RunDirectory
 from nnlib.run.final_result import FinalResult
@@ -49,7 +61,7 @@ from nnlib.run.spec import JobSpec
 from nnlib.storage.traffic import PROCESS
 from nnlib.tracking import tracked
 from nnlib.training.advance import advance, epochs_left
-from nnlib.training.round_events import phase_seconds, round_done, trials_stopped
+from nnlib.training.round_events import phase_seconds, round_done, trials_stopped, worker_progress
 from nnlib.training.round_result import TrialOutput
 
 
@@ -82,6 +94,7 @@ def train(
             stack.enter_context(RunLock(run.storage))
             run.storage.sweep()
             spec, plans = reopen(run, config)
+            is_new = False
         else:
             refuse_overlap_of_run(config, start_from)
             spec, plans = prepare(with_targets_of(config, start_from), listen, chaos)
@@ -91,8 +104,11 @@ def train(
             run = claim(config, stack)
             create_run(run, spec, states, parent)
             new.directory = run
-        driver = Driver(run, listen)
+            is_new = True
+        keeper = stack.enter_context(StatusKeeper(run.storage, spec.config, is_new=is_new))
+        driver = Driver(run, listen, keeper)
         stack.callback(driver.close)
+        stack.enter_context(waits_reported_to(lambda wait: driver.notify(Waiting(*wait))))
         site = stack.enter_context(
             RoundLauncher(
                 spec,
@@ -104,6 +120,7 @@ def train(
                 modules=_task_modules(config),
             )
         )
+        keeper.attach(site.session)
         return driver.run_to_end(site, started)
 
 
@@ -119,9 +136,10 @@ def _task_modules(config: Config) -> Sequence[str]:
 class Driver:
     """Drives one run: keeps its journals and notifies its listener of what happens."""
 
-    def __init__(self, run: RunDirectory, listen: Listener) -> None:
+    def __init__(self, run: RunDirectory, listen: Listener, keeper: StatusKeeper) -> None:
+        """``keeper`` shows the run's status; it and ``listen`` get every event."""
         self.directory = run
-        self._listen = listen
+        self._listen, self._keeper = listen, keeper
         self._log = Journal(run.storage, LOG)
         self._events = Journal(run.storage, EVENTS)
         self._viewed = time.monotonic()
@@ -132,7 +150,9 @@ class Driver:
     def notify(self, event: Event) -> None:
         """Pass an event on, and keep a line of it in the run's log. Called from any thread."""
         with self._notifying:
-            self._log.line(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {event}")
+            if not isinstance(event, Waiting) or event.what:
+                self._log.line(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {event}")
+            self._keeper(event)
             self._listen(event)
 
     def record_event(self, event: RunEvent) -> None:
@@ -140,6 +160,11 @@ class Driver:
         thread."""
         with self._notifying:
             self._events.record(event)
+
+    def note_group(self, committed: int, workers: Sequence[WorkerProgress]) -> None:
+        """Note for the run's status what a collective job reports: its newest commit, and its workers."""
+        self._keeper.note_commit(committed)
+        self._keeper.note_workers(workers)
 
     def close(self) -> None:
         """Write what the journals still hold."""
@@ -183,6 +208,7 @@ class Driver:
 
     def _round(self, site: RoundLauncher, store: RoundStore, before: Checkpoint, epochs: range) -> Checkpoint:
         """One round: job, outer step, commit."""
+        self._keeper.cancellation.require_none()
         began = time.monotonic()
         active = [index for index, trial in enumerate(before.trials) if trial.status == "active"]
         outputs = site.run("train", before.round, active, *model_files(store, before), epochs=epochs)
@@ -195,6 +221,8 @@ class Driver:
         _prune(store, site.spec, checkpoint)
         seconds = time.monotonic() - began
         self._record(checkpoint.round, outputs, seconds, job_seconds, site.shuffled_bytes(active))
+        self._keeper.note_commit(checkpoint.round)
+        self._keeper.note_workers(worker_progress(outputs, job_seconds))
         self.notify(round_done(site.spec.config, checkpoint.metrics, seconds))
         self.renew_view(store)
         return checkpoint

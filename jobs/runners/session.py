@@ -93,6 +93,21 @@ class Session(ABC):
         """Seconds that may pass until a cluster has noticed that a machine is lost, and starts its tasks elsewhere."""
         return 0.0
 
+    @property
+    def job(self) -> str | None:
+        """The name of the job that runs now, such as "train 3"; None if none does, or it is not known."""
+        return None
+
+    @property
+    def application(self) -> str | None:
+        """The name by which a cluster knows the job that runs now."""
+        return None
+
+    @property
+    def task_folder(self) -> str | None:
+        """The folder of this machine where the running tasks write their messages, if they run here."""
+        return None
+
     def summary(self) -> str | None:
         """Return a line for people about what the session did besides running its jobs; None if it did nothing."""
         return None

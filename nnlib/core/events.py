@@ -83,13 +83,14 @@ class Note:
 
 @dataclass(frozen=True)
 class WorkerProgress:
-    """One worker of a collective job in a round: its training loss, its speed, and the seconds of the round that it
-    waited for others."""
+    """One worker in a round: its training loss, its speed, the seconds of the round that it waited for others, and the
+    node that it ran on ("": not known)."""
 
     worker: int
     loss: float | None
     examples_per_second: float | None
     wait: float
+    host: str = ""
 
 
 @dataclass(frozen=True)
@@ -102,13 +103,23 @@ class GroupProgress:
 
 
 @dataclass(frozen=True)
+class Waiting:
+    """The driver has waited for something for ``seconds``, and still does unless ``is_over``. ``what`` is "" where only
+    the end of a wait is reported, and needs no line."""
+
+    what: str
+    seconds: float
+    is_over: bool = False
+
+
+@dataclass(frozen=True)
 class RunDone:
     """The run is finished and its final models are scored."""
 
     result: RunResult
 
 
-Event = RunStarted | PhaseStarted | RoundDone | TrialStopped | GroupProgress | Note | RunDone
+Event = RunStarted | PhaseStarted | RoundDone | TrialStopped | GroupProgress | Note | Waiting | RunDone
 Listener = Callable[[Event], None]
 
 

@@ -3,7 +3,8 @@
 ``config.yaml`` (resolved, with versions), ``spec.json`` (what every task reads: config, dataset manifest, trials with
 their splits and scaling), ``rounds/`` (see `nnlib.run.round_store`), ``final/`` (the models that are kept and their
 scores), ``metrics.jsonl`` (a view made from the rounds), ``events.jsonl`` and ``log`` (attempts, hosts, times: never
-hashed). It is its owner's alone, for a log may quote what data and machines say; `nnlib.export` makes files to share.
+hashed), ``status.json`` (what the driver does), ``cancel/`` (requests to end it), ``task-logs/``. It is its owner's
+alone, for a log may quote what data and machines say; `nnlib.export` makes files to share.
 """
 
 from __future__ import annotations
@@ -31,12 +32,20 @@ SPEC = "spec.json"
 METRICS_VIEW = "metrics.jsonl"
 EVENTS = "events.jsonl"
 LOG = "log"
+STATUS = "status.json"
+"""What the driver does now, or how it ended (`nnlib.run.driver_status`)."""
+CANCEL = "cancel"
+"""Folder of requests to end a driver, one by the name of its lease (`nnlib.run.cancel_request`)."""
+TASK_LOGS = "task-logs"
+"""Folder of what tasks on the driver's machine wrote, by worker (`nnlib.run.task_logs`)."""
 GROUP = "collective"
 """What a running collective job leaves for its driver, and its workers for each other; gone when it ends."""
 FINAL_MODEL = "final/model.safetensors"
 FINAL_METRICS = "final/metrics.json"
 
-CONTENT = frozenset((CONFIG, SPEC, METRICS_VIEW, EVENTS, LOG, GROUP, ROUNDS, FINAL_MODEL.partition("/")[0]))
+CONTENT = frozenset(
+    (CONFIG, SPEC, METRICS_VIEW, EVENTS, LOG, STATUS, CANCEL, TASK_LOGS, GROUP, ROUNDS, FINAL_MODEL.partition("/")[0])
+)
 """The names of all that is directly in a run directory, but for the lock."""
 
 
@@ -92,7 +101,7 @@ class RunDirectory:
         """Delete a run that has no round yet, whose data or configuration turned out to be wrong: what is mended is
         another run. Other files of its directory stay."""
         if self.storage.names(ROUNDS) == ["000000"]:
-            for name in (SPEC, CONFIG, ROUNDS, EVENTS, LOG, FOLDER):
+            for name in (SPEC, CONFIG, ROUNDS, EVENTS, LOG, STATUS, CANCEL, TASK_LOGS, FOLDER):
                 self.storage.delete(name)
             if not self.storage.names():
                 self.storage.delete("")

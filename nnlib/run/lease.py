@@ -7,7 +7,7 @@ Clocks only decide when a dead driver's run may go on: if a stale driver wakes u
 from __future__ import annotations
 
 from nnlib.storage import Storage, lease
-from nnlib.storage.lease import LEASE_SECONDS, Lease, LeaseKind, lease_numbers
+from nnlib.storage.lease import LEASE_SECONDS, Holder, Lease, LeaseKind, lease_numbers, newest_holder
 
 FOLDER = "lock"
 
@@ -31,6 +31,12 @@ class RunLock(Lease):
 def current_lease(storage: Storage) -> str:
     """The name of the newest lease, for `is_held`; called by its holder."""
     return lease_numbers(storage, _KIND.prefix)[-1]
+
+
+def driver_of(storage: Storage) -> Holder | None:
+    """Return the driver that holds the lock, or held it last; None if the run has never had one. Raises as
+    `nnlib.storage.lease.newest_holder` does."""
+    return newest_holder(storage, _KIND.prefix)
 
 
 def is_held(storage: Storage, name: str) -> bool:

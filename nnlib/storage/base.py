@@ -45,6 +45,10 @@ class Storage(ABC):
     """Files that grow (logs, views) are rewritten at most this often: there is no append."""
     journal_growth = 0.0
     """Fraction by which they must have grown since, so that a long run does not send all of them in every round."""
+    poll_seconds = 1.0
+    """How often it may be asked, all the time, for a file that is to appear."""
+    status_seconds = 2.0
+    """How often a small file that shows what a process does may be written, all the time."""
     journal_latest_seconds = 600.0
     """What is new is written after this time, however little it is."""
 

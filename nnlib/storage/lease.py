@@ -152,6 +152,38 @@ class Lease:
         return found is not None and (found["host"], found["process"], found["since"]) == own
 
 
+@dataclass(frozen=True)
+class Holder:
+    """Who holds a lease, or held it last: the lease's file, host and process, since when (seconds since 1970).
+    ``until`` is when the lease expires unless it is renewed; ``is_released``: the holder ended in order."""
+
+    name: str
+    host: str
+    process: int
+    since: float
+    until: float
+    is_alive: bool
+    is_released: bool
+
+
+def newest_holder(storage: Storage, prefix: str) -> Holder | None:
+    """Return the holder of the newest lease with a prefix; None if there has never been one. Raises `MismatchError`
+    for a file that is no lease."""
+    numbers = lease_numbers(storage, prefix)
+    record = _read(storage, prefix + numbers[-1]) if numbers else None
+    if record is None:
+        return None
+    return Holder(
+        name=numbers[-1],
+        host=str(record["host"]),
+        process=int(record["process"]),
+        since=float(record["since"]),
+        until=float(record["until"]),
+        is_alive=_is_alive(record),
+        is_released=bool(record["released"]),
+    )
+
+
 def is_held(storage: Storage, name: str, prefix: str) -> bool:
     """Return whether a lease, by its file's name, is still the newest one and its holder lives."""
     numbers = lease_numbers(storage, prefix)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from nnlib.config.schema import Config
-from nnlib.core.events import RoundDone, TrialStopped
+from nnlib.core.events import RoundDone, TrialStopped, WorkerProgress
 from nnlib.run.checkpoint import Checkpoint
 from nnlib.run.round_length import round_count
 from nnlib.run.round_metrics import RoundMetrics
@@ -53,6 +53,28 @@ def phase_seconds(outputs: Mapping[int, TrialOutput]) -> dict[str, float]:
             for phase, spent in record.seconds.items():
                 phases[phase] = phases.get(phase, 0.0) + spent
     return {phase: round(spent, 4) for phase, spent in phases.items()}
+
+
+def worker_progress(outputs: Mapping[int, TrialOutput], seconds: float) -> tuple[WorkerProgress, ...]:
+    """Return what each worker that answered did in a round of so many ``seconds``: its training loss, its speed, and
+    how long it waited for others (the round's time less its own work), in the order of the workers."""
+    progress = []
+    for worker in sorted(set[int]().union(*(output.records for output in outputs.values()))):
+        records = [output.records[worker] for output in outputs.values() if worker in output.records]
+        trained = [(record, record.training) for record in records if record.training is not None]
+        busy = sum(sum(record.seconds.values()) for record in records)
+        rows = sum(training.examples * training.passes for _, training in trained)
+        training_seconds = sum(record.seconds["train"] for record, _ in trained)
+        progress.append(
+            WorkerProgress(
+                worker=worker,
+                loss=sum(training.losses[-1] for _, training in trained) / len(trained) if trained else None,
+                examples_per_second=rows / training_seconds if training_seconds > 0.0 else None,
+                wait=max(0.0, seconds - busy),
+                host=records[0].host,
+            )
+        )
+    return tuple(progress)
 
 
 def mean(values: Sequence[float | None]) -> float | None:

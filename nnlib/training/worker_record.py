@@ -34,7 +34,7 @@ class WorkerRecord:
 
     ``numerics`` is the fingerprint of its numpy and BLAS kernels. ``test`` and ``validation`` score the model that the
     round starts from on the worker's held-out rows. ``training`` is None where it only scored or ``diverged``.
-    ``seconds`` are by phase: read, score, train; {} where nothing was trained.
+    ``seconds`` are by phase: read, score, train; {} where nothing was trained. ``host`` is the machine that it ran on.
     """
 
     numerics: str
@@ -43,6 +43,7 @@ class WorkerRecord:
     training: TrainingRecord | None = None
     diverged: NnjobsError | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
+    host: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as JSON-able data."""
@@ -59,6 +60,8 @@ class WorkerRecord:
             data["diverged"] = self.diverged.to_record()
         if self.seconds:
             data["seconds"] = dict(self.seconds)
+        if self.host:
+            data["host"] = self.host
         return data
 
     @classmethod
@@ -75,6 +78,7 @@ class WorkerRecord:
                 training=training,
                 diverged=from_record(data["diverged"]) if "diverged" in data else None,
                 seconds=data.get("seconds", {}),
+                host=data.get("host", ""),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise MismatchError(f"a worker's record lacks or garbles {error}") from error

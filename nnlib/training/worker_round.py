@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -90,4 +91,4 @@ def score_record(work: WorkerTrial, model: ModelState, detailed: Sequence[str] =
                 split=trial.split,
             )
         scores[name] = score
-    return WorkerRecord(numerics.fingerprint(), scores["test"], scores["validation"])
+    return WorkerRecord(numerics.fingerprint(), scores["test"], scores["validation"], host=platform.node())

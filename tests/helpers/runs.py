@@ -15,8 +15,8 @@ def deterministic_files(run: Path) -> dict[str, str]:
         str(path.relative_to(run)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(run.rglob("*"))
         if path.is_file()
-        and path.name not in ("log", "events.jsonl", "config.yaml", "spec.json")
-        and path.parent.name != "lock"
+        and path.name not in ("log", "events.jsonl", "status.json", "config.yaml", "spec.json")
+        and path.parent.name not in ("lock", "cancel", "task-logs")
     }
 
 

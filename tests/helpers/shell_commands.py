@@ -34,7 +34,7 @@ def _call(line: str, *varying: str) -> Call:
     return Call(tuple(line.split()), varying)
 
 
-RUN = ("*/events.jsonl", "*/log", "*/lock/*")
+RUN = ("*/events.jsonl", "*/log", "*/status.json", "*/lock/*")
 """Files of a run that hold times."""
 
 CALLS = {
@@ -54,6 +54,9 @@ CALLS = {
     "export": _call("export base --format npz -o model.npz --json", "*.card.*"),
     "scale": _call("scale c.yaml --workers 1,2 -o scaled --json", *RUN, "*.json", "*.png"),
     "simulate": _call("simulate c.yaml --workers 1,2 --seconds 1 --json"),
+    "status": _call("status base --json"),
+    "status of a folder without a run": _call("status ds"),
+    "cancel": _call("cancel base --json"),
     "verify": _call("verify base --json"),
     "data import": _call("data import rows.csv -o imported --label label --shards 2"),
     "data import by processes": _call("data import rows.csv -o imported --label label --shards 2 -r local"),

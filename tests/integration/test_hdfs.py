@@ -72,7 +72,7 @@ def files_of(place: Storage, under: str = "") -> dict[str, bytes]:
     if not names and under:
         return {under: place.read(under)}
     for name in names:
-        if name not in ("log", "events.jsonl", "config.yaml", "spec.json", "lock"):
+        if name not in ("log", "events.jsonl", "status.json", "config.yaml", "spec.json", "lock"):
             found |= files_of(place, posixpath.join(under, name))
     return found
 

@@ -28,6 +28,9 @@ SMALL_BYTES = 4 << 20
 READ_AHEAD_BYTES = 4 << 20
 """Two calls fetch this much; reading on by single MiBs would take thrice as long."""
 
+SLOW_POLL_SECONDS = 30.0
+"""`Storage.poll_seconds` of a client whose calls take a second of a processor."""
+
 UPLOADS = 8
 """Files uploaded at once. Closing a file often takes 400 ms, in which a DataNode only waits for its next heartbeat."""
 
@@ -38,6 +41,8 @@ class HdfsStorage(Storage):
     is_remote = True
     journal_seconds = 30.0
     journal_growth = 0.125
+    poll_seconds = 2.0
+    status_seconds = 5.0
 
     def __init__(self, address: str, *, private: bool = False, client: HdfsClient | None = None) -> None:
         hdfs, self._path = locate(address)
@@ -46,6 +51,8 @@ class HdfsStorage(Storage):
         self._made = not private
         self._hdfs = hdfs
         self._shared_client = client or client_of(hdfs)
+        if not self._shared_client.ranged:  # `hadoop fs`: every call starts a JVM
+            self.poll_seconds, self.status_seconds = SLOW_POLL_SECONDS, SLOW_POLL_SECONDS
         self.traffic = Traffic(PROCESS)
 
     def location(self) -> tuple[str, tuple[str, ...]]:
