@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from jobs.collective.gang_state import GangState
 from jobs.collective.job_folder import GIVEN_UP, LOST_PREFIX, GangFailure, JobFolder, LossReport
 from jobs.collective.progress import EventSink
 from jobs.mapreduce.launcher import RoundLauncher
@@ -40,7 +41,10 @@ class FailureDetector:
         make_keys(self._folder.files)
         self._losses = LossReports(self._folder)
         self._deadline: float | None = None
+        self._gang = GangState(self._folder, launcher.spec.workers)
         self.error: JobError | None = None
+        self.missing = ""
+        """For whom the group waits, in words; "" where it is complete."""
 
     def check(self) -> None:
         """Act on what the tasks have reported since the last call. Raises `StorageError`; the next call makes up for
@@ -48,6 +52,7 @@ class FailureDetector:
         names = self._folder.names()
         if self.error is None:
             self._require_gang(names)
+        self.missing = self._gang.text(names)
         for lost in self._losses.confirm(names):
             self._events.record_event(WorkerLostEvent(lost.worker, lost.generation, lost.why))
             self._events.notify(

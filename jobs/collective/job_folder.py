@@ -104,9 +104,17 @@ class JobFolder:
         """Record a task under its member's random name."""
         self._create(_task_file(incarnation), task.to_json())
 
+    def task(self, generation: int, worker: int) -> TaskRecord | None:
+        """Return a worker's task in a generation; None if it is not known."""
+        incarnation = self.incarnation(generation, worker)
+        try:
+            return TaskRecord.from_json(json.loads(self.files.read(_task_file(str(incarnation)))))
+        except (StorageError, ValueError, KeyError, TypeError):
+            return None
+
     def attempt(self, generation: int, worker: int) -> str | None:
         """Return the attempt of a worker's task in a generation; None if it is not known."""
-        task = self._task(generation, worker)
+        task = self.task(generation, worker)
         return None if task is None else task.attempt
 
     def incarnation(self, generation: int, worker: int) -> str | None:
@@ -158,20 +166,12 @@ class JobFolder:
 
     def host(self, generation: int, worker: int) -> str | None:
         """Return the host of a worker's task in a generation; None if it is not known."""
-        task = self._task(generation, worker)
+        task = self.task(generation, worker)
         return None if task is None else task.host
 
     def _last_host(self, worker: int, generation: int) -> str:
         host = self.host(generation, worker)
         return "" if host is None else f" on {host}"
-
-    def _task(self, generation: int, worker: int) -> TaskRecord | None:
-        """The record of a worker's task in a generation."""
-        incarnation = self.incarnation(generation, worker)
-        try:
-            return TaskRecord.from_json(json.loads(self.files.read(_task_file(str(incarnation)))))
-        except (StorageError, ValueError, KeyError, TypeError):
-            return None
 
     def _create(self, name: str, data: Mapping[str, Any]) -> None:
         self.files.create(name, json.dumps(data).encode() + b"\n")

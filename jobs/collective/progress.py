@@ -11,6 +11,7 @@ from typing import Protocol
 from jobs.collective.status_file import CollectiveStatus, read_status
 from nnlib.core.errors import NnjobsError
 from nnlib.core.events import Event, GroupProgress, TrialStopped, WorkerProgress
+from nnlib.core.waiting import Wait, waiting_for
 from nnlib.run.checkpoint import Checkpoint
 from nnlib.run.round_store import RoundStore
 from nnlib.run.run_events import RunEvent
@@ -49,10 +50,13 @@ class ProgressReporter:
         store: RoundStore,
         start: Checkpoint,
         check_failures: Callable[[], None] | None,
+        missing: Callable[[], str] = lambda: "",
     ) -> None:
         """``check_failures`` is called at every poll; None for a group in one process. The workers of such a group
-        take turns, so their waiting times mean nothing and are not reported."""
+        take turns, so their waiting times mean nothing and are not reported. ``missing`` says for whom the group waits,
+        "" where it is complete."""
         self._events, self._spec, self._store, self._check_failures = events, spec, store, check_failures
+        self._missing, self._shown_missing = missing, ""
         self.generation = 1
         """How many times the group has been formed, as far as is known."""
         self._reported = start.round
@@ -62,19 +66,30 @@ class ProgressReporter:
     @contextmanager
     def polling(self) -> Iterator[None]:
         """Poll in a thread while the block runs, and once when it has ended."""
-        thread = threading.Thread(target=self._poll_until_stopped, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            self._stopped.set()
-            thread.join()
-            self.poll(is_last=True)
+        with waiting_for("") as wait:
+            thread = threading.Thread(target=self._poll_until_stopped, args=(wait,), daemon=True)
+            thread.start()
+            try:
+                yield
+            finally:
+                self._stopped.set()
+                thread.join()
+                self.poll(is_last=True)
 
-    def _poll_until_stopped(self) -> None:
+    def _poll_until_stopped(self, wait: Wait) -> None:
         is_remote = self._store.storage.is_remote
         while not self._stopped.wait(2 * POLL_SECONDS if is_remote else POLL_SECONDS):
+            before = self._reported
             self.poll()
+            self._show(wait, is_new_round=self._reported != before)
+
+    def _show(self, wait: Wait, *, is_new_round: bool) -> None:
+        """Say what the group does: it waits for workers, or trains a round that takes long."""
+        missing = self._missing()
+        text = f"the group of workers: {missing}" if missing else f"round {self._reported + 1} is being trained"
+        if is_new_round or bool(missing) != bool(self._shown_missing):
+            wait.restart(text)
+        wait.what, self._shown_missing = text, missing
 
     def poll(self, *, is_last: bool = False) -> None:
         """Report what is new. Errors of the storage are ignored: the next call makes up for them."""

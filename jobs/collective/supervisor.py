@@ -42,7 +42,11 @@ def run_collective(
         from jobs.collective.failure_detector import FailureDetector
 
         detector = FailureDetector(events, launcher, run, files.folder)
-    progress = ProgressReporter(events, spec, store, start, None if detector is None else detector.check)
+    if detector is None:
+        progress = ProgressReporter(events, spec, store, start, None)
+    else:
+        found = detector
+        progress = ProgressReporter(events, spec, store, start, found.check, lambda: found.missing)
     was_undisturbed = False
     try:
         with progress.polling():

@@ -13,6 +13,7 @@ from jobs.runners.mrjob_options import mrjob_options, run_mrjob
 from jobs.runners.request import JobRequest
 from jobs.runners.session import MachineSession, SessionOptions
 from jobs.runners.task_job import TaskJob
+from nnlib.core.waiting import waiting_for
 
 
 class InlineSession(MachineSession):
@@ -52,7 +53,11 @@ class InlineRunner(InlineMRJobRunner):  # type: ignore[misc]
         if self.request.is_collective:  # one task is the whole group
             self._output = output_of(job, job.run_mapper, plan)
             return
-        mapped = [line for worker in plan for line in output_of(job, job.run_mapper, [worker])]
+        mapped = []
+        with waiting_for("") as wait:
+            for number, worker in enumerate(plan):
+                wait.what = f"{self.request.name}: task {number + 1} of {len(plan)}"
+                mapped += output_of(job, job.run_mapper, [worker])
         if not self.request.reducers:
             self._output = mapped
             return

@@ -45,7 +45,7 @@ class GangError(JobError):
         self.seconds = seconds
         super().__init__(
             f"{len(present)} of {len(present) + len(missing)} workers came within {seconds:g} s: "
-            f"{_join_numbers(self.present)}; missing {_join_numbers(self.missing)}",
+            f"{numbers_text(self.present)}; missing {numbers_text(self.missing)}",
             hint="are there fewer slots than workers? lower workers, wait longer (sync.gang_timeout_seconds), "
             "or use sync.mode: rounds",
         )
@@ -230,8 +230,8 @@ def member_file(generation: int, worker: int) -> str:
     return f"generation-{generation:06d}-worker-{worker:06d}.json"
 
 
-def _join_numbers(workers: Sequence[int]) -> str:
-    """Numbers in a sentence, consecutive ones as a range: 0-3, 5."""
+def numbers_text(workers: Sequence[int]) -> str:
+    """Return ascending numbers for a sentence, consecutive ones as a range: 0-3, 5."""
     runs: list[list[int]] = []
     for worker in workers:
         if runs and worker == runs[-1][1] + 1:

@@ -13,6 +13,7 @@ from jobs.runners.hadoop.known_failures import KNOWN, Known
 from jobs.runners.hadoop.submission import Submission
 from jobs.runners.hadoop.yarn_rest import application, fetch, fetch_entries, redirected
 from nnlib.core.errors import JobError
+from nnlib.core.waiting import waiting_for
 
 LOG_BYTES = 64 << 10
 LOG_LINES = 12
@@ -37,9 +38,11 @@ def explain(submission: Submission, yarn: str, environment: Mapping[str, str]) -
     text = "\n".join(submission.lines)
     log = ""
     if submission.application and submission.web:
-        failed = _failed_attempt(submission)
+        with waiting_for(f"asking YARN why {submission.application} failed"):
+            failed = _failed_attempt(submission)
         where |= {"task": failed.task, "attempt": failed.attempt, "node": failed.node}
-        log = _log(submission.application, failed, yarn, environment)
+        with waiting_for(f"fetching the log of {failed.container or 'the failed task'}"):
+            log = _log(submission.application, failed, yarn, environment)
         text += f"\n{failed.diagnostics}"
         if workers := WORKING_ON.findall(log):
             where["worker"] = int(workers[-1])

@@ -22,6 +22,7 @@ from jobs.runners.hadoop.yarn_rest import (
     user,
 )
 from nnlib.core.errors import NnjobsError
+from nnlib.core.waiting import waiting_for
 from nnlib.storage import has_scheme, storage
 from nnlib.storage.hdfs.hadoop_config import properties
 
@@ -45,7 +46,11 @@ def kill_application(name: str, web: str | None, yarn: str, environment: Mapping
 
     ``web`` is the resource manager's address, if the client printed it; ``yarn`` is the program.
     """
-    web = web or resource_manager()
+    with waiting_for(f"ending {name}"):
+        return _kill_application(name, web or resource_manager(), yarn, environment)
+
+
+def _kill_application(name: str, web: str | None, yarn: str, environment: Mapping[str, str]) -> bool:
     nodes = nodes_of(name, web)
     taken = web is not None and _kill_by_http(f"{web}/ws/v1/cluster/apps/{name}/state?user.name={user()}")
     if not taken and not _run_quietly([yarn, "application", "-kill", name], environment):

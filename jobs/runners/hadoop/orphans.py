@@ -13,12 +13,13 @@ import platform
 import re
 import secrets
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from jobs.runners.hadoop.kill import kill_application
 from jobs.runners.hadoop.yarn_rest import program
 from nnlib.core.events import Note
 from nnlib.core.scratch import folder_prefix, is_abandoned
+from nnlib.core.waiting import waiting_for
 from nnlib.storage import Storage, has_scheme
 
 ALIVE = "NEW,NEW_SAVING,SUBMITTED,ACCEPTED,RUNNING"
@@ -84,6 +85,11 @@ def _end_applications(tag: str, notify: Callable[[Note], None]) -> tuple[list[st
 
 
 def _yarn(*arguments: str) -> str:
+    with waiting_for("looking for what a killed driver left on the cluster (yarn application -list)"):
+        return _output_of(arguments)
+
+
+def _output_of(arguments: Sequence[str]) -> str:
     done = subprocess.run(
         [program("yarn"), "application", *arguments],
         env=os.environ,

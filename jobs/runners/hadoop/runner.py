@@ -19,6 +19,7 @@ from mrjob.fs.local import LocalFilesystem
 from mrjob.hadoop import HadoopJobRunner
 
 from jobs.runners.hadoop.diagnosis import explain
+from jobs.runners.hadoop.job_watch import watched
 from jobs.runners.hadoop.kill import delete_staged, kill_application
 from jobs.runners.hadoop.mrjob_filesystem import StorageFilesystem
 from jobs.runners.hadoop.node_watch import NodeWatch
@@ -116,7 +117,7 @@ class HadoopRunner(HadoopJobRunner):  # type: ignore[misc]
         environment = client_environment(self.job.settings.jvm_options)
         name, submission = self.job.request.name, self.job.submission
         try:
-            with self.job.watch.watching(submission):
+            with self.job.watch.watching(submission), watched(self.job.request, submission):
                 status = submit(self._args_for_step(0), environment, yarn, submission)
         finally:
             if submission.state is State.LEFT:

@@ -43,6 +43,7 @@ class HadoopSession(Session):
         self._nodes_are_known = self._settings.preflight == "off"
         self._watch = NodeWatch(lambda: self._cluster, options.notify)
         self._submission: Submission | None = None
+        self._running: str | None = None
         self._arrangement = ""
         self._lines: Sequence[str] = ()
         self._plans = 0
@@ -106,11 +107,14 @@ class HadoopSession(Session):
             record=self._record,
             watch=self._watch,
         )
-        self._submission = job.submission
+        self._submission, self._running = job.submission, request.name
         arguments = self._arguments(request)
         options = mrjob_options(request, self._folder, self._runtime.blas_threads)
         options |= self._staging.options(self._plan_of(request.lines), arguments)
-        return list(run_mrjob(HadoopRunner.for_job(job, options), request))
+        try:
+            return list(run_mrjob(HadoopRunner.for_job(job, options), request))
+        finally:
+            self._running = None
 
     def _fits_into_master(self, job: JobRequest) -> bool:
         """Whether the job's tasks are to run in the container of its master (uber mode)."""
@@ -197,6 +201,14 @@ class HadoopSession(Session):
             submission.state = State.ENDED
             if submission.application is not None:
                 kill_application(submission.application, submission.web, program("yarn"), os.environ)
+
+    @property
+    def job(self) -> str | None:
+        return self._running
+
+    @property
+    def application(self) -> str | None:
+        return None if self._running is None or self._submission is None else self._submission.application
 
     @property
     def queued(self) -> bool:

@@ -81,7 +81,10 @@ class LocalRunner(LocalMRJobRunner):  # type: ignore[misc]
 
     def _run_multiple(self, funcs: Iterable[Callable[[], None]], num_processes: int | None = None) -> None:
         """Run tasks in threads that wait for processes: forking this process, as mrjob does, is unsafe with threads."""
-        self.pool.run_all(funcs, at_once=len(self.request.lines) if self.request.is_collective else None)
+        if self.request.is_collective:
+            self.pool.run_all(funcs, at_once=len(self.request.lines))
+        else:
+            self.pool.run_all(funcs, what=self.request.name)
 
     def _parse_task_counters(self, task_type: str, step_num: int) -> None:
         """Do nothing: our tasks print no counters."""

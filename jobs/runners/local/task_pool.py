@@ -30,6 +30,7 @@ from jobs.runners.local.attempt import (
 from jobs.runners.local.chaos import Chaos, Faults, cut, shuffle_lines
 from jobs.runners.output_trailer import unseal
 from nnlib.core.errors import JobError
+from nnlib.core.waiting import waiting_for
 from nnlib.run.run_events import AttemptFailedEvent, FaultEvent, RunEvent
 
 FAULTS = {
@@ -82,19 +83,29 @@ class TaskPool:
         self._stopping = threading.Event()
         self._usual_seconds: dict[str, float] = {}
 
-    def run_all(self, functions: Iterable[Callable[[], None]], *, at_once: int | None = None) -> None:
+    def run_all(self, functions: Iterable[Callable[[], None]], *, at_once: int | None = None, what: str = "") -> None:
         """Call functions that call `run`, in threads; the first failure, or an interrupt, ends all their processes.
 
         ``at_once`` is the number of tasks that run at once, however few the cores, because they wait for each other.
+        ``what`` names the job for people, who are told how many of its tasks are done ("": they need not know).
         Raises the first failure.
         """
         self._stopping.clear()
         slots = at_once or self._cores
         self._slots = threading.BoundedSemaphore(slots)
         futures: list[Future[None]] = []
-        with ThreadPoolExecutor(slots) as threads:
+        with ThreadPoolExecutor(slots) as threads, waiting_for("") as shown:
+
+            def show(_: object = None) -> None:
+                if what:
+                    done = sum(future.done() for future in futures)
+                    shown.what = f"{what}: {done} of {len(futures)} tasks done"
+
             try:
                 futures += [threads.submit(function) for function in functions]
+                show()
+                for future in futures:
+                    future.add_done_callback(show)
                 wait(futures, return_when=FIRST_EXCEPTION)
             finally:
                 threads.shutdown(wait=False, cancel_futures=True)

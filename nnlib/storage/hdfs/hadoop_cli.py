@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from nnlib.core.errors import StorageError, UsageError
+from nnlib.core.waiting import waiting_for
 from nnlib.storage.hdfs.client import AlreadyThereError, FileStatus, NotThereError
 from nnlib.storage.hdfs.hadoop_config import HdfsAddress
 from nnlib.storage.hdfs.rename_replace import ReplaceByRenames
@@ -88,7 +89,8 @@ class HadoopCommand(ReplaceByRenames):
         if not isinstance(send, bytes):
             send.seek(0)
             source = {"stdin": send}
-        done = _finished([self._program, "fs", *words], self._environment, source)
+        with waiting_for(f"hadoop fs {arguments[0]} has not ended ({paths[0]})", reports_end=True):
+            done = _finished([self._program, "fs", *words], self._environment, source)
         if done.returncode != 0:
             raise _explained(done.stderr.decode("utf-8", "replace"), paths[0])
         return done.stdout

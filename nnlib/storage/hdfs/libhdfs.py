@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from nnlib.core.errors import StorageError, UsageError
+from nnlib.core.waiting import waiting_for
 from nnlib.storage.hdfs.client import AlreadyThereError, FileStatus, NotThereError
 from nnlib.storage.hdfs.hadoop_cli import find_hadoop
 from nnlib.storage.hdfs.hadoop_config import HdfsAddress
@@ -101,7 +102,8 @@ class LibHdfs(ReplaceByRenames):
     @staticmethod
     def _done(path: str, call: Any, *arguments: Any) -> Any:
         try:
-            return call(*arguments)
+            with waiting_for(f"HDFS has not answered libhdfs ({path})", reports_end=True):
+                return call(*arguments)
         except FileNotFoundError as error:
             raise NotThereError("no such file or directory", file=path) from error
         except OSError as error:

@@ -22,6 +22,7 @@ from urllib.parse import quote
 import requests
 
 from nnlib.core.errors import StorageError, UsageError
+from nnlib.core.waiting import Wait, waiting_for
 from nnlib.storage.backoff import Backoff
 from nnlib.storage.hdfs.avoided_datanodes import AvoidedDataNodes
 from nnlib.storage.hdfs.client import FileStatus, HdfsClient, NotThereError
@@ -175,6 +176,13 @@ class WebHdfs(HdfsClient):
             variable="NNJOBS_HDFS_WAIT",
             check="hdfs dfsadmin -report",
         )
+        with waiting_for(f"HDFS at {self._hdfs.authority} has not answered ({path})", reports_end=True) as shown:
+            return self._until_done(attempt, path, backoff, shown, repeatable=repeatable)
+
+    def _until_done(
+        self, attempt: Callable[[str], Result], path: str, backoff: Backoff, shown: Wait, *, repeatable: bool
+    ) -> Result:
+        """Attempt a call until it succeeds, or is not to be repeated any more; ``shown`` says what it waits for."""
         short = 0
         while True:
             active = self._active
@@ -192,12 +200,14 @@ class WebHdfs(HdfsClient):
                         hint=f"a block may be damaged or lost: hdfs fsck {path} -files -blocks",
                         file=path,
                     ) from error
+                shown.what = f"HDFS at {self._hdfs.authority}: {error} ({path})"
                 backoff.wait(str(error))
             except TransientError as error:
                 if error.ask_another:
                     with self._lock:
                         if self._active == active:
                             self._active = (active + 1) % len(self._hdfs.urls)
+                shown.what = f"HDFS at {self._hdfs.authority}: {error} ({path})"
                 backoff.wait(str(error), at_once=error.at_once or (error.ask_another and self._active != 0))
 
     def _send(
