@@ -106,8 +106,8 @@ def test_too_few_slots_are_reported_in_time(
 ) -> None:
     run_all = TaskPool.run_all
 
-    def fewer(self: TaskPool, functions: Any, *, at_once: int | None = None) -> None:
-        run_all(self, functions, at_once=slots if at_once else None)
+    def fewer(self: TaskPool, functions: Any, *, at_once: int | None = None, what: str = "") -> None:
+        run_all(self, functions, at_once=slots if at_once else None, what=what)
 
     monkeypatch.setattr(TaskPool, "run_all", fewer)
     few = {"sync__gang_timeout_seconds": 0.5}
