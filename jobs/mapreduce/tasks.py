@@ -20,6 +20,7 @@ from nnlib.aggregation.drift import drift_rows
 from nnlib.core.arrays import Vector
 from nnlib.core.errors import MismatchError, NnjobsError
 from nnlib.core.layout import BLOCK, ModelState
+from nnlib.data.decoded_cache import decoded_cache
 from nnlib.data.shard_cache import shard_cache
 from nnlib.data.worker_data import WorkerData
 from nnlib.run.spec import JobSpec, Trial, WorkerPlan, arrays_to_json, partial_layout
@@ -114,6 +115,7 @@ def _scale(spec: JobSpec, plan: WorkerPlan, active: Sequence[int], models: Model
         memory_bytes=memory,
         extra_columns=spec.extra_columns,
         cache=shard_cache(spec.config.runtime),
+        decoded=decoded_cache(spec.config.runtime),
     ) as data:
         for index in active:
             for shard in plan.shards:

@@ -33,6 +33,7 @@ NOT_MATHEMATICS = (
     "runtime.memory_mb",
     "runtime.cache_mb",
     "runtime.cache_dir",
+    "runtime.decoded_mb",
     "runtime.retries",
     "runtime.task_timeout_seconds",
     "runtime.numerics",

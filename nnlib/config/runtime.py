@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from nnlib.config.section import Count, PositiveInt, Section
+from nnlib.config.section import Count, PositiveInt, Section, since
 
 
 class Hadoop(Section):
@@ -66,6 +66,12 @@ class Runtime(Section):
     )
     cache_dir: str | None = Field(
         None, description="the folder for them; default: YARN's local directories, else the temporary folder"
+    )
+    decoded_mb: Count | None = Field(
+        None,
+        description="MB of decoded rows that a node keeps for all workers, rounds and runs; 0: none; default: a "
+        "quarter of the free disk, at most as much as there is memory",
+        json_schema_extra=since("0.2", before=0),
     )
     retries: Count = Field(3, description="times a failed task is tried again")
     task_timeout_seconds: Annotated[float, Field(gt=0.0, le=1e9)] | None = Field(

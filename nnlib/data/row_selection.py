@@ -1,6 +1,6 @@
-"""Select rows of some shards: from memory, or from files that are read again for every use.
+"""Select rows of some shards: from memory, from mapped files, or from files that are read again for every use.
 
-Both yield the same rows in the same order.
+All yield the same rows in the same order.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from nnlib.core.arrays import Array, BoolArray, IntArray
 from nnlib.core.seeds import UInt64, row_hash
 from nnlib.data.batches import SelectedRows
-from nnlib.data.decoded_rows import Block, ShardRows, aligned_matrix
+from nnlib.data.decoded_rows import Block, RowGroupRange, ShardRows, aligned_matrix
 from nnlib.data.sampling import Key, Window, sample_mask, sample_size
 from nnlib.data.shard_reader import RowGroup, RowLabels
 from nnlib.data.split.rank_selection import EVERYTHING, RankSelector, before
@@ -44,7 +44,7 @@ class HeldRows:
             return self
         chosen = sample_mask(self._block.row[self._positions], fraction, key)
         sizes = [int(np.count_nonzero(chosen[a:b])) for a, b in pairwise(self._starts)]
-        return HeldRows(self._block, self._x, self._positions[chosen], sizes)
+        return self._of(self._positions[chosen], sizes)
 
     def in_stored_order(self) -> Iterator[SelectedRows]:
         """Yield all rows in storage order."""
@@ -59,8 +59,58 @@ class HeldRows:
             ]
             yield self._at(np.concatenate(pieces)[window.permutation])
 
+    def _of(self, positions: IntArray, sizes: Sequence[int]) -> HeldRows:
+        return HeldRows(self._block, self._x, positions, sizes)
+
     def _at(self, positions: IntArray) -> SelectedRows:
         return SelectedRows(self._x, positions, self._block.y[positions], self._block.row[positions])
+
+
+class MappedRows(HeldRows):
+    """Selected rows of a block whose features are mapped, as ``pieces``: one matrix for each of its row groups.
+
+    ``groups``: the row groups that rows were selected from, in storage order.
+    """
+
+    def __init__(
+        self,
+        block: Block,
+        pieces: tuple[Array, ...],
+        groups: Sequence[RowGroupRange],
+        positions: IntArray,
+        sizes: Sequence[int],
+    ) -> None:
+        super().__init__(block, pieces[0], positions, sizes)
+        self._pieces, self._groups = pieces, groups
+        self._piece_of = {group.start: piece for group, piece in zip(block.groups, pieces, strict=True)}
+
+    def in_stored_order(self) -> Iterator[SelectedRows]:
+        """Yield all rows in storage order."""
+        for number, group in enumerate(self._groups):
+            positions = self._positions[self._starts[number] : self._starts[number + 1]]
+            x = self._piece_of[group.start]
+            yield SelectedRows(x, positions - group.start, self._block.y[positions], self._block.row[positions])
+
+    def in_order(self, order: Iterator[Window]) -> Iterator[SelectedRows]:
+        """Yield the rows of each window of ``order`` in turn, permuted within it."""
+        x: Array | None = None
+        for window in order:
+            if x is None:  # the first window is the largest
+                x = aligned_matrix(len(window.permutation), self._x.shape[1], self._x.dtype)
+            filled = 0
+            pieces = []
+            for number, start, stop in window.pieces:
+                first, group = self._starts[number], self._groups[number]
+                positions = self._positions[first + start : first + stop]
+                into = x[filled : filled + len(positions)]
+                self._piece_of[group.start].take(positions - group.start, 0, into, "clip")
+                pieces.append(positions)
+                filled += len(positions)
+            permuted = np.concatenate(pieces)[window.permutation]
+            yield SelectedRows(x, window.permutation, self._block.y[permuted], self._block.row[permuted])
+
+    def _of(self, positions: IntArray, sizes: Sequence[int]) -> MappedRows:
+        return MappedRows(self._block, self._pieces, self._groups, positions, sizes)
 
 
 class FileRows:
@@ -146,5 +196,8 @@ def select_rows(
     positions = [np.zeros(0, np.int64)]
     for group, labels in zip(rows.groups_of(shards), rows.labels(shards), strict=True):
         positions.append(group.start + np.flatnonzero(row_filter(labels)))
-    sizes = [len(chosen) for chosen in positions[1:]]
-    return HeldRows(rows.block, rows.block.x if converted is None else converted, np.concatenate(positions), sizes)
+    sizes, chosen = [len(one) for one in positions[1:]], np.concatenate(positions)
+    x = rows.block.x if converted is None else converted
+    if isinstance(x, tuple):
+        return MappedRows(rows.block, x, rows.groups_of(shards), chosen, sizes)
+    return HeldRows(rows.block, x, chosen, sizes)

@@ -12,8 +12,8 @@ import fcntl
 import hashlib
 import logging
 import os
-import re
 import secrets
+import stat
 import tempfile
 import time
 from collections.abc import Iterator
@@ -24,6 +24,7 @@ from typing import BinaryIO
 from nnlib.config.schema import Runtime
 from nnlib.core.liveness import heartbeat
 from nnlib.data.dataset import Shard
+from nnlib.data.node_folder import node_folder
 from nnlib.storage import TEMPORARY, Storage
 
 DEFAULT_MB = 4096
@@ -131,7 +132,7 @@ class ShardCache:
             if path.name.endswith(TEMPORARY):
                 if time.time() - status.st_mtime > ABANDONED_SECONDS:
                     path.unlink(missing_ok=True)
-            elif not path.name.startswith("."):
+            elif not path.name.startswith(".") and stat.S_ISREG(status.st_mode):
                 entries.append((status.st_atime_ns, status.st_size, path))
         total = sum(size for _, size, _ in entries)
         for _, size, path in sorted(entries):
@@ -147,16 +148,9 @@ def shard_cache(runtime: Runtime) -> ShardCache:
 
 
 def default_folder() -> Path:
-    """Return the folder that all tasks of this user on this node use.
-
-    In a YARN container it is in the user's part of the node's local folders, which outlives the job; elsewhere it is in
-    the system's folder for temporary files.
-    """
-    for folder in os.environ.get("LOCAL_DIRS", "").split(","):  # YARN: .../usercache/USER/appcache/APPLICATION
-        user = re.fullmatch(r"(.*/usercache/[^/]+)/appcache/[^/]+/?", folder.strip())
-        if user is not None and os.access(user[1], os.W_OK):
-            return Path(user[1], "nnjobs-shards")
-    shared = Path(tempfile.gettempdir(), f"nnjobs-shards-{os.getuid()}")
-    if shared.exists() and shared.stat().st_uid != os.getuid():  # another user made it and could read our data
+    """Return the folder that all tasks of this user on this node use: see `nnlib.data.node_folder.node_folder`. Where
+    another user made it, and could read our data, it is a new one."""
+    folder = node_folder("nnjobs-shards")
+    if folder.exists() and folder.stat().st_uid != os.getuid():
         return Path(tempfile.mkdtemp(prefix="nnjobs-shards-"))
-    return shared
+    return folder

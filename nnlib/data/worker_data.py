@@ -17,6 +17,7 @@ from nnlib.core.arrays import Array, BoolArray
 from nnlib.core.errors import ConfigError
 from nnlib.data.batches import CHUNK_ROWS, SCORE_ROWS, Batch, SelectedRows, join_batches
 from nnlib.data.dataset import Dataset
+from nnlib.data.decoded_cache import DecodedCache
 from nnlib.data.decoded_rows import ShardRows
 from nnlib.data.feature_converter import Converter
 from nnlib.data.row_selection import FileRows, HeldRows, RowFilter, select_rows
@@ -32,8 +33,8 @@ class WorkerData:
 
     ``train_shards``: the shards it trains on, those assigned to it or, with shared streams, all. ``score_shards``:
     those assigned to it. ``memory_bytes`` bounds decoded rows. ``extra_columns``: the columns that split rules read
-    (`SplitRule.columns`). ``cache``: a cache of shards that are not on this machine. Raises `MismatchError` and
-    `DataError` if a shard is not what the manifest says.
+    (`SplitRule.columns`). ``cache``: a cache of shards that are not on this machine. ``decoded``: the node's decoded
+    rows. Raises `MismatchError` and `DataError` if a shard is not what the manifest says.
     """
 
     def __init__(
@@ -45,12 +46,15 @@ class WorkerData:
         memory_bytes: int,
         extra_columns: Sequence[str] = (),
         cache: ShardCache | None = None,
+        decoded: DecodedCache | None = None,
     ) -> None:
         self.dataset = dataset
         self.train_shards = tuple(sorted(set(train_shards)))
         self.score_shards = tuple(sorted(set(score_shards)))
         shards = (*self.train_shards, *self.score_shards)
-        self.rows = ShardRows(dataset, shards, memory_bytes=memory_bytes, extra_columns=extra_columns, cache=cache)
+        self.rows = ShardRows(
+            dataset, shards, memory_bytes=memory_bytes, extra_columns=extra_columns, cache=cache, decoded=decoded
+        )
 
     def close(self) -> None:
         """Close the files, if any are open."""

@@ -12,6 +12,7 @@ from nnlib.core import numerics
 from nnlib.core.errors import DivergedError, MismatchError
 from nnlib.core.layout import ModelState
 from nnlib.core.metrics import METRICS
+from nnlib.data.decoded_cache import decoded_cache
 from nnlib.data.shard_cache import shard_cache
 from nnlib.data.split.rule import TEST, VALIDATION
 from nnlib.data.worker_data import WorkerData
@@ -36,6 +37,7 @@ def worker_data(spec: JobSpec, plan: WorkerPlan) -> WorkerData:
         memory_bytes=spec.config.runtime.memory_mb << 20,
         extra_columns=spec.extra_columns,
         cache=shard_cache(spec.config.runtime),
+        decoded=decoded_cache(spec.config.runtime),
     )
 
 

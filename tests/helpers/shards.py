@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from nnlib.data.dataset import MANIFEST, Dataset, Shard, shard_name
+from nnlib.data.dataset import FEATURE_TYPES, MANIFEST, Dataset, Shard, shard_name
 from nnlib.data.encoding import vector_encoding
 
 
@@ -40,7 +40,7 @@ def write_dataset(
     written = []
     for index in range(shards):
         pick = list(range(index, len(x), shards))
-        stored = pa.float32() if dtype == "float32" else pa.uint8()
+        stored = FEATURE_TYPES[dtype]  # type: ignore[index]
         if isinstance(x, np.ndarray):
             flat = np.ascontiguousarray(x[pick]).astype(dtype).reshape(-1)
             lists = pa.FixedSizeListArray.from_arrays(pa.array(flat, stored), features)

@@ -46,7 +46,7 @@ def test_rows_are_decoded_once_a_process(dataset: Dataset, monkeypatch: pytest.M
 
 def test_held_rows_lie_in_storage_order_and_cannot_be_written(dataset: Dataset) -> None:
     rows = ShardRows(dataset, [2, 0], memory_bytes=LARGE)
-    assert rows.block is not None
+    assert rows.block is not None and isinstance(rows.block.x, np.ndarray)
     assert rows.block.row.tolist() == [*range(0, ROWS, 3), *range(2, ROWS, 3)]
     assert [group.shard for group in rows.groups] == [0] * 4 + [2] * 4
     assert [group.number for group in rows.groups_of([2])] == [0, 1, 2, 3]
