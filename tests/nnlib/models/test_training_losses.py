@@ -45,7 +45,7 @@ class Case:
         self.outputs = 1 if output == "linear" else 3
         task: LearningTask = "regression" if output == "linear" else "classification"
         config = model_section(hidden=[5, 4], activation="tanh", dtype="float64", init="xavier")
-        model = build_model(config, features=4, outputs=self.outputs, task=task)
+        model = build_model(config, shape=(4,), outputs=self.outputs, task=task)
         assert isinstance(model, MLP)
         rng = np.random.default_rng(8)
         self.layout = model.layout
