@@ -133,8 +133,7 @@ class CollectiveWorker:
         newest = self._store.newest() if group.worker == 0 else None
         answers = group.exchange([[json.dumps(newest).encode()]] * group.workers)
         checkpoint = self._store.load(json.loads(bytes(answers[0][0])))
-        if self._spec.config.sync.error_feedback:
-            checkpoint.residuals = self._store.residuals(checkpoint.round)
+        checkpoint.kept = self._store.kept(checkpoint.round)
         with ExitStack() as stack:
             committer = None
             if group.worker == 0:

@@ -28,7 +28,7 @@ from nnlib.data.shard_reader import ShardReader
 from nnlib.run.checkpoint import Checkpoint
 from nnlib.run.directory import FINAL_METRICS, RunDirectory, final_bytes
 from nnlib.run.ledger import LedgerLine, canonical, digest, first_facts
-from nnlib.run.manifest import LEDGER, MODEL, RESIDUALS, STATE
+from nnlib.run.manifest import KEPT, LEDGER, MODEL, STATE
 from nnlib.run.planner import make_spec
 from nnlib.run.round_length import drained_round, epochs_after, round_count
 from nnlib.run.round_metrics import RoundMetrics
@@ -190,7 +190,7 @@ def _replay(
         _verify_start(run, spec, store, scratch, result)
     current: tuple[RoundStore, Checkpoint] | None = None
     lacking = {round_ for round_ in store.rounds()[1:] if LedgerLine.parse(store.log.ledger(round_)).lacks_workers}
-    together = spec.config.sync.every == "batch" or spec.config.sync.error_feedback or spec.config.sync.overlap
+    together = _needs_group(spec)
     for target in [round_ for round_ in wanted if round_ > 0]:
         if current is not None and current[1].round >= target:  # on the way to the end of an overlap
             _compare(store, scratch, target, result)
@@ -198,7 +198,7 @@ def _replay(
         if current is None:
             base = max(round_ for round_ in store.rounds() if round_ < target and store.has_model(round_))
             current = (store, store.load(base))
-            current[1].residuals = store.residuals(base)
+            current[1].kept = store.kept(base)
         if between := sorted(lacking & set(range(current[1].round + 1, target + 1))):
             result.notes.append(
                 f"round {target} was not recomputed: workers were missing (a quorum) from round "
@@ -227,11 +227,18 @@ def _replay(
         _verify_final(run, site, store, last, result)
 
 
+def _needs_group(spec: JobSpec) -> bool:
+    """Whether a worker's round depends on more than the model that it starts from."""
+    sync, trials = spec.config.sync, map(spec.settings, spec.trials)
+    keeps = any(settings.train.optimizer_state == "keep" for settings in trials)
+    return bool(sync.every == "batch" or sync.error_feedback or sync.overlap or keeps)
+
+
 def _replay_together(
     spec: JobSpec, plans: Sequence[WorkerPlan], start: Checkpoint, target: int, scratch: RoundStore
 ) -> Checkpoint:
-    """Rounds whose workers average at every step, or keep what rounding took or what is not averaged yet, can only be
-    trained by a group: one in this process."""
+    """Rounds whose workers average at every step, or keep something for themselves (what rounding took, an optimizer's
+    state, what is not averaged yet), can only be trained by a group: one in this process."""
     reached: list[Checkpoint] = []
 
     class Committing:
@@ -265,9 +272,9 @@ def _compare(store: RoundStore, scratch: RoundStore, round_: int, result: Verifi
     differing = [name for name in sorted({*ours, *theirs}) if ours.get(name) != theirs.get(name)]
     if lines[0] != lines[1]:
         differing.append(LEDGER)
-    if store.log.commit_of(round_) == round_:  # residuals are in no line, for rounds within spans have none
-        kept = [each.log.manifest(round_).files.get(RESIDUALS) for each in (scratch, store)]
-        differing += [RESIDUALS] if kept[0] != kept[1] else []
+    if store.log.commit_of(round_) == round_:  # what workers keep is in no line, for rounds within spans have none
+        files = [each.log.manifest(round_).files for each in (scratch, store)]
+        differing += [name for name in KEPT if files[0].get(name) != files[1].get(name)]
     if differing:
         result.problems.append(f"round {round_}: recomputing gives another {', '.join(differing)}")
     result.recomputed.append(round_)

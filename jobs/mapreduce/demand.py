@@ -5,7 +5,8 @@ from __future__ import annotations
 from jobs.mapreduce.tasks import REDUCER_BYTES, slice_elements
 from jobs.runners.request import TaskDemand
 from nnlib.config.kinds import MODELS
-from nnlib.run.spec import JobSpec, partial_layout
+from nnlib.config.schema import Train
+from nnlib.run.spec import JobSpec, kept_optimizer_size, partial_layout
 
 MB = 1 << 20
 
@@ -19,22 +20,28 @@ def task_demand(spec: JobSpec) -> TaskDemand:
     """Return what a task of one worker needs.
 
     A map task holds its rows (``runtime.memory_mb``, once as stored and once converted), the models of all trials, of
-    one trial the weights, gradient, optimizer state and outgoing text (about 8 vectors), and the activations of a
-    batch. A reduce task holds the partials of one slice, and the models. Either imports what
-    the models' kinds need.
+    one trial the weights, gradient, optimizer state and outgoing text (about 8 vectors), and the activations of the
+    rows that are computed at once. Where optimizers' states are kept, worker 0 holds all of them, and once more as the
+    bytes of a commit. A reduce task holds the partials of one slice, and the models. Either imports what the models'
+    kinds need.
     """
     layouts = [partial_layout(spec, trial) for trial in spec.trials]
     vectors = sum(layout.nbytes for layout in layouts)
     largest = max(layout.nbytes for layout in layouts)
     activations = max(
-        spec.model(trial).activation_bytes(spec.settings(trial).train.batch_size) for trial in spec.trials
+        spec.model(trial).activation_bytes(_rows_at_once(spec.settings(trial).train)) for trial in spec.trials
     )
+    kept = sum(kept_optimizer_size(spec, trial) * spec.model(trial).layout.itemsize for trial in spec.trials)
     line = 2 * 8 * max(part.stop - part.start for layout in layouts for _, part in layout.slices(slice_elements(spec)))
     rows = min(2 * spec.config.runtime.memory_mb * MB, 3 * _dataset_bytes(spec))
-    mapper = vectors + 8 * largest + activations + rows
+    mapper = vectors + 8 * largest + activations + rows + 2 * spec.workers * kept
     reducer = vectors + min(2 * REDUCER_BYTES, 3 * spec.workers * line)
     imported = max(MODELS.of(spec.settings(trial).model).memory_mb for trial in spec.trials)
     return TaskDemand(memory_mb=-(-max(mapper, reducer) // MB) + imported, line_bytes=line)
+
+
+def _rows_at_once(train: Train) -> int:
+    return train.batch_size if train.micro_batch is None else train.micro_batch
 
 
 def _dataset_bytes(spec: JobSpec) -> int:

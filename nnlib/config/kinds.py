@@ -40,6 +40,14 @@ class Kind:
 
 
 @dataclass(frozen=True)
+class ModelKind(Kind):
+    """A kind of model."""
+
+    precisions: tuple[str, ...] = ("float32",)
+    """The values of ``train.precision`` that it can be trained with; float32 means as ``model.dtype`` says."""
+
+
+@dataclass(frozen=True)
 class OptimizerKind(Kind):
     """A kind of local optimizer."""
 
@@ -114,14 +122,19 @@ class Kinds(Mapping[str, K], Generic[K]):
         return [name for name, kind in self._kinds.items() if option in kind.options.model_fields]
 
 
-MODELS: Kinds[Kind] = Kinds(
+MODELS: Kinds[ModelKind] = Kinds(
     "model",
     "model",
     "kind",
     {
-        "mlp": Kind("nnlib.models.mlp:build", options.MLPOptions, "a multi-layer perceptron"),
-        "torch": Kind(
-            "nnlib.torch.model:build", options.TorchOptions, "a torch module (extra: torch)", ("torch",), 450
+        "mlp": ModelKind("nnlib.models.mlp:build", options.MLPOptions, "a multi-layer perceptron"),
+        "torch": ModelKind(
+            "nnlib.torch.model:build",
+            options.TorchOptions,
+            "a torch module (extra: torch)",
+            distributions=("torch",),
+            memory_mb=450,
+            precisions=("float32", "bfloat16"),
         ),
     },
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from nnlib.config.section import Count, Fraction, PositiveInt, Section, since
 
@@ -108,7 +108,25 @@ class ScheduleOptions(Section):
     """Options of every schedule; also the options of one that reads no others."""
 
     kind: str = Field("constant", description="how lr changes over the epochs")
+    by: Literal["epoch", "step"] = Field(
+        "epoch",
+        description="epoch: lr changes between epochs; step: with every step, smoothly",
+        json_schema_extra=since("0.2", before="epoch"),
+    )
     warmup_epochs: Count = Field(0, description="epochs of linear warm-up before the schedule")
+    warmup_steps: Count = Field(
+        0,
+        description="by step: steps of linear warm-up, on each worker, in place of warmup_epochs",
+        json_schema_extra=since("0.2", before=0),
+    )
+
+    @model_validator(mode="after")
+    def _warms_up_once(self) -> ScheduleOptions:
+        if self.warmup_steps and self.by != "step":
+            raise ValueError("warmup_steps needs by: step")
+        if self.warmup_steps and self.warmup_epochs:
+            raise ValueError("warmup_epochs and warmup_steps exclude each other: set one of them")
+        return self
 
 
 class StepOptions(ScheduleOptions):

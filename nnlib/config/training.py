@@ -65,6 +65,39 @@ class _Training(Section):
     epochs_per_round: Literal["auto"] | PositiveInt = Field(
         5, description="local epochs between two averagings; auto: few at first, more as workers drift apart less"
     )
+    micro_batch: PositiveInt | None = Field(
+        None,
+        description="rows that are computed at once: a step adds up the gradients of its parts, to use less memory; "
+        "default: all rows of a step",
+        json_schema_extra=since("0.2", before=None),
+    )
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32",
+        description="of products in training; float32: as model.dtype says; bfloat16: rounded for speed, not for all "
+        "kinds of models",
+        json_schema_extra=since("0.2", before="float32"),
+    )
+    loss: Literal["auto", "huber"] = Field(
+        "auto",
+        description="of training; auto: by model.output; huber (of a numeric target): squares of small errors, "
+        "absolute values of large ones",
+        json_schema_extra=since("0.2", before="auto"),
+    )
+    huber_delta: Annotated[float, Field(gt=0.0)] = Field(
+        1.0,
+        description="huber: error above which it is linear; of targets as they are scaled for training",
+        json_schema_extra=since("0.2", before=1.0),
+    )
+    label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
+        0.0,
+        description="with a softmax: part of each label that is spread evenly over all classes, in training",
+        json_schema_extra=since("0.2", before=0.0),
+    )
+    clip_norm: Annotated[float, Field(gt=0.0)] | None = Field(
+        None,
+        description="a gradient whose norm is greater is scaled to this norm, before the L2 term is added",
+        json_schema_extra=since("0.2", before=None),
+    )
     l2: Annotated[float, Field(ge=0.0)] = Field(
         0.0, description="lambda: adds lambda/(2m) * sum of squared weights, m = training rows in the objective"
     )
@@ -77,7 +110,10 @@ class _Training(Section):
     class_weights: Literal["none", "balanced"] | dict[str, Annotated[float, Field(gt=0.0)]] = Field(
         "none", description="weight of each class in the loss; balanced: rows / (classes * rows of the class)"
     )
-    optimizer_state: Literal["reset", "average"] = Field("reset", description="what a round does to optimizer state")
+    optimizer_state: Literal["reset", "average", "keep"] = Field(
+        "reset",
+        description="what a round does to optimizer state; keep (collective): each worker goes on with its own",
+    )
     stop: Stop | None = Field(None, description="early stopping by the validation rows")
     keep: Literal["last", "best"] = Field(
         "last", description="best: the round with the least validation loss, or the best `train.stop.metric`"

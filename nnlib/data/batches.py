@@ -29,6 +29,11 @@ class Batch(NamedTuple):
     y: Array
     row: IntArray
 
+    def parts(self, rows: int) -> Iterator[Batch]:
+        """Cut the batch into batches of ``rows`` rows on the same memory; the last has what is left."""
+        for start in range(0, len(self.y), rows):
+            yield Batch(*(array[start : start + rows] for array in self))
+
 
 class SelectedRows(NamedTuple):
     """The n rows at ``positions``, shape (n,), of ``x``, shape (m, features), with their ``y`` and ``row`` ids, shape

@@ -9,7 +9,7 @@ from nnlib.config.schema import Model as ModelConfig
 from nnlib.core.errors import ConfigError
 from nnlib.models.protocol import BoundModel, LearningTask, Model
 
-__all__ = ["BoundModel", "LearningTask", "Model", "ModelFactory", "build_model"]
+__all__ = ["BoundModel", "LearningTask", "Model", "ModelFactory", "build_model", "output_of"]
 
 
 class ModelFactory(Protocol):
@@ -30,10 +30,16 @@ def build_model(config: ModelConfig, *, shape: tuple[int, ...], outputs: int, ta
     Raises `ConfigError` for a kind that does not exist and an output that does not fit the task.
     """
     factory: ModelFactory = MODELS.of(config).load()
+    return factory(config, shape=shape, outputs=outputs, loss=output_of(config, task))
+
+
+def output_of(config: ModelConfig, task: LearningTask) -> str:
+    """Return what ``model.output`` means for a task: the loss of the model, a key of
+    `nnlib.models.functions.LOSSES`. Raises `ConfigError` where it does not fit."""
     fitting = _OUTPUTS[task]
     loss = fitting[0] if config.output == "auto" else config.output
     if loss not in fitting:
         raise ConfigError(
             f"{loss} does not fit {task}", key="model.output", hint=f"auto, or one of {', '.join(fitting)}"
         )
-    return factory(config, shape=shape, outputs=outputs, loss=loss)
+    return loss

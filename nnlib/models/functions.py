@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -112,6 +113,10 @@ class Loss(Protocol):
     def losses(z: Float64, y: Array) -> Float64:
         """Compute the loss of each row, a new array (b,)."""
         ...
+
+
+LossFactory = Callable[[int, int, str], Loss]
+"""Makes a loss for a number of rows, a number of outputs and a dtype."""
 
 
 class Softmax:

@@ -18,7 +18,7 @@ from nnlib.config.section import options_of
 from nnlib.core.arrays import Array, Vector
 from nnlib.core.entries import Entry, parameter
 from nnlib.core.layout import Layout, aligned_empty
-from nnlib.models.functions import ACTIVATIONS, LOSSES
+from nnlib.models.functions import ACTIVATIONS, LOSSES, LossFactory
 from nnlib.models.init import INITIALISERS
 
 
@@ -54,9 +54,11 @@ class MLP:
         """See `nnlib.models.protocol.Model.activation_bytes`: three float64 values for each unit but the outputs."""
         return 8 * 3 * rows * sum(self.widths[:-1])
 
-    def bind(self, flat: Array, gradient: Array | None, max_rows: int) -> BoundMLP:
-        """See `nnlib.models.protocol.Model.bind`."""
-        return BoundMLP(self, flat, gradient, max_rows)
+    def bind(
+        self, flat: Array, gradient: Array | None, max_rows: int, training_loss: LossFactory | None = None
+    ) -> BoundMLP:
+        """See `nnlib.models.protocol.NumpyModel.bind`."""
+        return BoundMLP(self, flat, gradient, max_rows, training_loss or LOSSES[self.loss])
 
 
 def build(config: ModelConfig, *, shape: tuple[int, ...], outputs: int, loss: str) -> MLP:
@@ -69,19 +71,19 @@ def build(config: ModelConfig, *, shape: tuple[int, ...], outputs: int, loss: st
 class _Pass:
     """The buffers cut to one number of rows: cut once, for cutting costs as much as a small layer's arithmetic."""
 
-    def __init__(self, model: MLP, buffers: list[Array], deltas: list[Array], rows: int) -> None:
+    def __init__(self, model: MLP, loss: LossFactory, buffers: list[Array], deltas: list[Array], rows: int) -> None:
         dtype = model.layout.dtype
         self.layers = [buffer[:rows] for buffer in buffers]
         self.transposed = [layer.T for layer in self.layers]
         self.deltas = [buffer[:rows] for buffer in deltas]
         self.activations = [ACTIVATIONS[model.activation](rows, width, dtype) for width in model.widths[1:-1]]
-        self.loss = LOSSES[model.loss](rows, model.widths[-1], dtype)
+        self.loss = loss(rows, model.widths[-1], dtype)
 
 
 class BoundMLP:
     """An `MLP` on its numbers. See `nnlib.models.protocol.BoundModel`."""
 
-    def __init__(self, model: MLP, flat: Array, gradient: Array | None, max_rows: int) -> None:
+    def __init__(self, model: MLP, flat: Array, gradient: Array | None, max_rows: int, loss: LossFactory) -> None:
         layout, depth = model.layout, len(model.widths) - 1
         values = layout.views(flat)
         self.weights = [values[f"layer{index}.weight"] for index in range(depth)]
@@ -89,7 +91,7 @@ class BoundMLP:
         slopes = {} if gradient is None else layout.views(gradient)
         self._weight_slopes = [slopes[f"layer{index}.weight"] for index in range(depth)] if slopes else []
         self._bias_slopes = [slopes[f"layer{index}.bias"] for index in range(depth)] if slopes else []
-        self._model = model
+        self._model, self._loss = model, loss
         self._max_rows = max_rows
         self._buffers = [self._buffer(width, layout) for width in model.widths[1:]]
         self._deltas = [self._buffer(width, layout) for width in model.widths[1:-1]] if slopes else []
@@ -103,7 +105,7 @@ class BoundMLP:
         if work is None:
             if rows > self._max_rows:
                 raise ValueError(f"{rows} rows, but the model is bound for at most {self._max_rows}")
-            work = self._passes[rows] = _Pass(self._model, self._buffers, self._deltas, rows)
+            work = self._passes[rows] = _Pass(self._model, self._loss, self._buffers, self._deltas, rows)
         return work
 
     def _forward(self, x: Array, work: _Pass) -> Array:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from nnlib.core.arrays import Array, Vector
 from nnlib.core.layout import Layout
+from nnlib.models.functions import LossFactory
 
 LearningTask = Literal["classification", "regression"]
 
@@ -73,6 +74,16 @@ class Model(Protocol):
 class NumpyModel(Model, Protocol):
     """A model that `nnlib.training.numpy_learner` computes, in place on flat vectors of the host."""
 
-    def bind(self, flat: Array, gradient: Array | None, max_rows: int) -> BoundModel:
-        """Tie the model to ``flat`` and ``gradient`` (both (layout.size,)), used in place; None for scoring alone."""
+    @property
+    def loss(self) -> str:
+        """The loss of its outputs: a key of `nnlib.models.functions.LOSSES`."""
+        ...
+
+    def bind(
+        self, flat: Array, gradient: Array | None, max_rows: int, training_loss: LossFactory | None = None
+    ) -> BoundModel:
+        """Tie the model to ``flat`` and ``gradient`` (both (layout.size,)), used in place; None for scoring alone.
+
+        ``training_loss``: what `BoundModel.loss_and_gradient` computes, where that is not the plain loss.
+        """
         ...

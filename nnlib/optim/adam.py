@@ -55,8 +55,11 @@ class Adam(BlockedOptimizer):
 
 
 class AdamW(Adam):
-    """Adam with decoupled weight decay (Loshchilov and Hutter 2019, algorithm 2, as PyTorch takes it): before Adam's
-    step, w *= 1 - lr weight_decay for the arrays that `train.decay` names. `train.l2` is a term of the loss besides."""
+    """Adam with decoupled weight decay (Loshchilov and Hutter 2019, algorithm 2, as PyTorch takes it).
+
+    Before Adam's step, w *= 1 - lr weight_decay for the arrays that `train.decay` names. The L2 term (`train.l2`) is in
+    the gradient.
+    """
 
     vectors = ("adamw.m", "adamw.v")
     scalars = ("adamw.t",)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from nnlib.core.arrays import Array, Vector
 from nnlib.core.errors import MismatchError
 from nnlib.core.layout import Layout, ModelState
 from nnlib.run.ledger import Facts, canonical
-from nnlib.run.manifest import BEST, METRICS, MODEL, RESIDUALS, STATE, TRIALS
+from nnlib.run.manifest import BEST, METRICS, MODEL, OPTIMIZERS, RESIDUALS, STATE, TRIALS
 from nnlib.run.model_file import named_arrays, pack, parse_json, read_model, unpack
 from nnlib.run.round_metrics import RoundMetrics
 
@@ -62,13 +62,24 @@ class TrialState:
         return cls(model.vector, optimizer, outer, buffers=model.buffers, best_value=best, **facts)
 
 
+class KeptState(NamedTuple):
+    """What all workers keep for themselves from round to round, by trial.
+
+    ``residuals``: what rounding took from their partials (error feedback), shape (workers, size of a partial);
+    ``optimizers``: their local optimizers' state (`train.optimizer_state: keep`), shape (workers, size of the state).
+    """
+
+    residuals: dict[int, Array]
+    optimizers: dict[int, Array]
+
+
 @dataclass
 class Checkpoint:
     """All trials after ``round`` rounds, the metrics of the job that led here, and the facts for the ledger.
 
     ``line`` is the round's line of the ledger, known once it is committed, deferred or loaded. ``best`` has, by trial,
-    the model of a best round whose own commit does not keep it. ``residuals`` has, by trial, what error feedback keeps
-    of all workers, shape (workers, size of a partial): only where it is about to be committed, or was asked for.
+    the model of a best round whose own commit does not keep it. ``kept`` is what the workers keep for themselves: only
+    where it is about to be committed, or was asked for.
     """
 
     round: int
@@ -77,7 +88,7 @@ class Checkpoint:
     facts: Facts | None = None
     line: bytes | None = None
     best: dict[int, ModelState] = field(default_factory=dict)
-    residuals: dict[int, Vector] = field(default_factory=dict)
+    kept: KeptState = field(default_factory=lambda: KeptState({}, {}))
 
     @property
     def active(self) -> list[int]:
@@ -109,8 +120,9 @@ def commit_files(checkpoint: Checkpoint, layouts: Sequence[Layout]) -> dict[str,
     files = {}
     if checkpoint.best:
         files[BEST] = pack(_named(checkpoint.best, layouts))
-    if checkpoint.residuals:
-        files[RESIDUALS] = pack({str(index): rows for index, rows in checkpoint.residuals.items()})
+    for name, kept in ((RESIDUALS, checkpoint.kept.residuals), (OPTIMIZERS, checkpoint.kept.optimizers)):
+        if kept:
+            files[name] = pack({str(index): rows for index, rows in kept.items()})
     return files
 
 

@@ -20,10 +20,13 @@ METRICS = "metrics.json"
 LEDGER = "ledger.json"
 BEST = "best.safetensors"
 RESIDUALS = "residuals.safetensors"
+OPTIMIZERS = "optimizers.safetensors"
 ALWAYS = {MODEL, TRIALS, METRICS, LEDGER}
 """Files that every commit has; those of `SOME` only some."""
-SOME = {STATE, BEST, RESIDUALS}
-MODELS = (MODEL, STATE, BEST, RESIDUALS)
+KEPT = (RESIDUALS, OPTIMIZERS)
+"""What each worker keeps for itself from round to round."""
+SOME = {STATE, BEST, *KEPT}
+MODELS = (MODEL, STATE, BEST, *KEPT)
 """What pruning deletes, in this order."""
 
 

@@ -22,6 +22,8 @@ from nnlib.data.spelling import UNKNOWN, NameIndex
 from nnlib.data.split.counts import SplitCounts, count_parts
 from nnlib.data.split.fitting import fit_split_rules
 from nnlib.data.target_scaling import TargetScaler, fit_target_scalers
+from nnlib.models import output_of
+from nnlib.models.training_losses import training_loss
 from nnlib.run.spec import JobSpec, Trial, WorkerPlan, assign_shards
 
 
@@ -76,6 +78,7 @@ def make_spec(config: Config, dataset: Dataset) -> tuple[JobSpec, list[WorkerPla
                 )
             )
     spec = JobSpec(config, dataset, tuple(trials))
+    _check_loss(spec)
     _check_stop(spec)
     _check_augmentation(spec)
     _check_memory(spec)
@@ -98,6 +101,13 @@ def _target_scaling(config: Config, dataset: Dataset) -> Literal["none", "standa
             "the targets are classes: only numbers can be scaled", hint="auto or none", key="data.target_scale"
         )
     return kind
+
+
+def _check_loss(spec: JobSpec) -> None:
+    """Refuse losses of training that do not fit the dataset's task."""
+    for trial in spec.trials:
+        settings = spec.settings(trial)
+        training_loss(settings.train, output_of(settings.model, spec.dataset.task))
 
 
 def _check_stop(spec: JobSpec) -> None:

@@ -11,8 +11,9 @@ One commit may end a span of rounds (a long-lived job does not write every one o
 the state after round 100 and, line by line, the metrics and the ledger of the rounds since the commit before; its
 manifest names the ``first`` of them. The lines are those that a commit a round would have written. The models of
 trials' best rounds that fell within spans are in ``best.safetensors``. With error feedback ``residuals.safetensors``
-has what rounding took from each worker's partials. Rounds within spans keep none, so no line of the ledger hashes it:
-what the next rounds make of it is hashed.
+has what rounding took from each worker's partials, with `train.optimizer_state: keep` ``optimizers.safetensors`` has
+each worker's optimizer state. Rounds within spans keep neither, so no line of the ledger hashes them: what the next
+rounds make of them is hashed.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nnlib.core.arrays import Vector
+from nnlib.core.arrays import Array
 from nnlib.core.errors import MismatchError, StorageError
 from nnlib.core.layout import Layout, ModelState
-from nnlib.run.checkpoint import Checkpoint, commit_files, read_best, read_trials, round_files
+from nnlib.run.checkpoint import Checkpoint, KeptState, commit_files, read_best, read_trials, round_files
 from nnlib.run.commit_log import CommitLog
 from nnlib.run.ledger import canonical, digest, ledger_line
-from nnlib.run.manifest import BEST, LEDGER, MANIFEST, METRICS, MODEL, RESIDUALS, STATE, TRIALS, Manifest, round_path
+from nnlib.run.manifest import BEST, KEPT, LEDGER, MANIFEST, METRICS, MODEL, STATE, TRIALS, Manifest, round_path
 from nnlib.run.model_file import unpack
 from nnlib.run.retention import Retention
 from nnlib.storage import Storage
@@ -98,13 +99,15 @@ class RoundStore:
         best = read_best(files[BEST], self.layouts, folder) if BEST in files else {}
         return Checkpoint(round_, trials, self.log.metrics(round_), line=self.log.ledger(round_), best=best)
 
-    def residuals(self, round_: int) -> dict[int, Vector]:
-        """Read `Checkpoint.residuals` of a commit; {} if it has none. Apart from `load`: only workers need them, and
-        there may be many."""
+    def kept(self, round_: int) -> KeptState:
+        """Read `Checkpoint.kept` of a commit. Apart from `load`: only workers need it, and it may be large."""
         manifest = self.log.manifest(round_)
-        if RESIDUALS not in manifest.files:
+        return KeptState(*(self._kept(round_, name, manifest) for name in KEPT))
+
+    def _kept(self, round_: int, file: str, manifest: Manifest) -> dict[int, Array]:
+        if file not in manifest.files:
             return {}
-        arrays = unpack(self.log.read(round_, RESIDUALS, manifest), round_path(round_, RESIDUALS))
+        arrays = unpack(self.log.read(round_, file, manifest), round_path(round_, file))
         return {int(name): rows for name, rows in arrays.items()}
 
     def model(self, trial: int, round_: int) -> ModelState:

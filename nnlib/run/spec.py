@@ -227,10 +227,19 @@ def assign_shards(shard_rows: Sequence[int], workers: int) -> list[WorkerPlan]:
 def partial_layout(spec: JobSpec, trial: Trial) -> Layout:
     """The layout of what travels: the model's parameters and, if averaged, the local optimizer's state."""
     config, model = spec.settings(trial), spec.model(trial)
-    if config.train.optimizer_state == "reset":
+    if config.train.optimizer_state != "average":
         return model.layout
     optimizer = build_optimizer(config.train, model.layout)
     return model.layout if optimizer.minimizes else model.layout.extended(optimizer.state_arrays)
+
+
+def kept_optimizer_size(spec: JobSpec, trial: Trial) -> int:
+    """Elements of the local optimizer's state, where each worker keeps its own; else 0."""
+    config = spec.settings(trial)
+    if config.train.optimizer_state != "keep":
+        return 0
+    optimizer = build_optimizer(config.train, spec.model(trial).layout)
+    return 0 if optimizer.minimizes else optimizer.state.size
 
 
 def initial_vector(spec: JobSpec, trial: Trial) -> npt.NDArray[Any]:

@@ -19,7 +19,7 @@ from nnlib.training.contribution import (
     combine_buffers,
     exchange_reports,
 )
-from nnlib.training.local_result import LocalResult, RoundStart
+from nnlib.training.local_result import LocalResult
 from nnlib.training.synchronous_sgd import no_gradient, steps_of_epoch, training_by_steps
 from nnlib.training.worker import LocalWorker
 from nnlib.training.worker_record import WorkerRecord, WorkerReport
@@ -93,7 +93,8 @@ class _GradientSteps:
     def __init__(self, worker: LocalWorker, index: int, before: Checkpoint, epochs: range) -> None:
         self._worker, self._index = worker, index
         self._state = before.trials[index]
-        self._start = RoundStart(worker.start_model(index, self._state), before.round, epochs)
+        model = worker.start_model(index, self._state)
+        self._start = worker.round_start(index, model, before.round, epochs)
         self._training: Generator[Partial, Vector | None, LocalResult] | None = None
         self._record: WorkerRecord | None = None
         self._seconds = {"score": 0.0, "train": 0.0}
@@ -122,6 +123,7 @@ class _GradientSteps:
             self._training.send(self.mean)
         except StopIteration as end:
             result: LocalResult = end.value
+            self._worker.keep(self._index, result)
             return replace(record, training=training_record(result)), result
         except DivergedError as error:
             return replace(record, diverged=error), None

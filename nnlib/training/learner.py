@@ -91,6 +91,11 @@ class Learner(Protocol):
         """Copy the model, with an averaged optimizer state, into new vectors of `TrainingSetup.layout`."""
         ...
 
+    def optimizer_state(self) -> Vector:
+        """Copy the local optimizer's state into a new vector, which `load` takes over behind the weights; shape (0,)
+        where it has none."""
+        ...
+
     def score(self, batch: Batch, score: Score) -> None:
         """Score rows and add what they count to ``score``; outputs stay here. Not finite is no error."""
         ...

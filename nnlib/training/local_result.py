@@ -22,13 +22,22 @@ class RoundStart(NamedTuple):
 
     ``model``: its vector has shape (partial_layout.size,). ``round`` only names the round in messages. ``epochs``: the
     global epochs to train (see `nnlib.run.round_length`). ``residual``: what rounding took from the worker's partials
-    before, of the vector's shape and dtype; None without error feedback.
+    before, of the vector's shape and dtype; None without error feedback. ``optimizer``: the state of the worker's
+    optimizer, shape (0,) before the first round; None where it is not kept.
     """
 
     model: ModelState
     round: int
     epochs: range
     residual: npt.NDArray[Any] | None = None
+    optimizer: npt.NDArray[Any] | None = None
+
+    @property
+    def loaded(self) -> ModelState:
+        """What the learner loads: the model, behind its weights the state of the optimizer."""
+        if self.optimizer is None or not self.optimizer.size:
+            return self.model
+        return self.model._replace(vector=np.concatenate([self.model.vector, self.optimizer]))
 
 
 @dataclass(frozen=True)
@@ -37,7 +46,8 @@ class LocalResult:
     together where the optimizer minimizes).
 
     With a ``sync.precision`` the partial is what ``delta`` makes of the round's start; with error feedback the next
-    round starts with ``residual``. ``buffers``: the model's, which travel exactly.
+    round starts with ``residual``. ``buffers``: the model's, which travel exactly. ``optimizer``: the state of the
+    worker's optimizer, where it keeps that.
     """
 
     partial: Partial
@@ -47,16 +57,18 @@ class LocalResult:
     delta: Delta | None = None
     residual: npt.NDArray[Any] | None = None
     buffers: tuple[npt.NDArray[Any], ...] = ()
+    optimizer: npt.NDArray[Any] | None = None
 
 
 def local_result(
-    work: WorkerTrial, start: RoundStart, state: ModelState, rows: int, losses: Sequence[float], evaluations: int = 0
+    work: WorkerTrial, start: RoundStart, rows: int, losses: Sequence[float], evaluations: int = 0
 ) -> LocalResult:
-    """Make a worker's result of the learner's ``state`` after a round on ``rows`` rows; with ``sync.precision`` round
-    its difference from the start.
+    """Make a worker's result of its learner's state after a round on ``rows`` rows; with ``sync.precision`` round its
+    difference from the start.
 
     Raises `DivergedError` if a loss or a number of the state is not finite.
     """
+    state = work.learner.state()
     weights = state.vector
     segments = zip(work.layout.segments, (weights, *state.buffers), strict=True)
     computed = [vector for segment, vector in segments if segment.rule != "keep"]
@@ -70,5 +82,6 @@ def local_result(
         else:
             delta, residual = Delta.with_feedback(weights, start.model.vector, precision, residual)
         weights = delta.restored(start.model.vector)
+    optimizer = None if start.optimizer is None else work.learner.optimizer_state()
     partial = Partial(work.worker, rows, weights, work.layout.fingerprint)
-    return LocalResult(partial, tuple(losses), rows, evaluations, delta, residual, state.buffers)
+    return LocalResult(partial, tuple(losses), rows, evaluations, delta, residual, state.buffers, optimizer)

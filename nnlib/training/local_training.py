@@ -28,7 +28,7 @@ def local_training(work: WorkerTrial, start: RoundStart) -> Generator[LocalResul
     while start.epochs:
         report_activity(phase="train", trial=work.trial.index, round=start.round, epoch=start.epochs.start)
         batches = work.draw_batches(start.epochs.start)
-        learner.load(start.model)
+        learner.load(start.loaded)
         losses, evaluations = [], 0
         if learner.trains_whole_rounds:
             loss, evaluations = learner.train(batches, start.epochs)
@@ -42,4 +42,4 @@ def local_training(work: WorkerTrial, start: RoundStart) -> Generator[LocalResul
                     )
                 losses.append(loss)
                 report_activity(epoch=epoch, loss=loss)
-        start = yield local_result(work, start, learner.state(), batches.rows, losses, evaluations)
+        start = yield local_result(work, start, batches.rows, losses, evaluations)

@@ -10,12 +10,14 @@ import numpy.typing as npt
 
 from nnlib.config.kinds import OPTIMIZERS
 from nnlib.core.arrays import Array, Vector
+from nnlib.core.exact_sum import exact_sum
 from nnlib.core.layout import ModelState, aligned_empty
 from nnlib.data.batches import Batch
 from nnlib.models.protocol import BoundModel, Model, NumpyModel
+from nnlib.models.training_losses import training_loss
 from nnlib.optim import BatchOptimizer, StepOptimizer, build_optimizer
-from nnlib.optim.schedules import learning_rate
 from nnlib.training.learner import Trained, TrainingSetup
+from nnlib.training.optimizer_steps import OptimizerSteps
 from nnlib.training.round_batches import RoundBatches
 from nnlib.training.scores import Score
 
@@ -61,6 +63,10 @@ class NumpyLearner:
         """See `nnlib.training.learner.Learner.state`."""
         return ModelState(self.flat.copy())
 
+    def optimizer_state(self) -> Vector:
+        """See `nnlib.training.learner.Learner.optimizer_state`."""
+        return np.empty(0, self.layout.dtype)
+
     def score(self, batch: Batch, score: Score) -> None:
         """See `nnlib.training.learner.Learner.score`."""
         with np.errstate(all="ignore"):  # a model that diverged scores NaN
@@ -87,6 +93,7 @@ class _TrainingLearner(NumpyLearner):
         super().__init__(model)
         self._setup = setup
         self._decay = setup.decay
+        self._loss = training_loss(setup.config.train, model.loss)
         self._gradient = np.empty(0, model.layout.dtype)
         self._training: BoundModel | None = None
         self._training_rows = 0
@@ -102,7 +109,8 @@ class _TrainingLearner(NumpyLearner):
         if self._training is None or rows > self._training_rows:
             if not self._gradient.size:
                 self._gradient = aligned_empty(self.layout.size, self.layout.dtype)
-            self._training, self._training_rows = self._model.bind(self.flat, self._gradient, rows), rows
+            self._training = self._model.bind(self.flat, self._gradient, rows, self._loss)
+            self._training_rows = rows
         row_weights = None if self._class_weights is None else self._class_weights[batch.y]
         return self._training.loss_and_gradient(batch.x, batch.y, row_weights)
 
@@ -114,55 +122,61 @@ class SteppingLearner(_TrainingLearner):
 
     def __init__(self, model: NumpyModel, setup: TrainingSetup, optimizer: StepOptimizer) -> None:
         super().__init__(model, setup)
-        self._optimizer = optimizer
-        self._loaded_state: Vector | None = None
-        """The optimizer's state to begin with; empty: a fresh one; None: that which it has."""
+        self._steps = OptimizerSteps(setup, optimizer)
+        self._total = np.empty(0, model.layout.dtype)
 
     def load(self, state: ModelState) -> None:
         super().load(state)
-        self._loaded_state = state.vector[self.layout.size :].copy()
+        self._steps.load(state.vector[self.layout.size :])
 
     def train(self, batches: RoundBatches, epochs: range) -> Trained:
-        self._restore_optimizer()
         (epoch,) = epochs
-        rate, decay, optimizer = learning_rate(self._setup.config.train, epoch), self._decay, self._optimizer
-        total = 0.0
+        steps, total = batches.steps, 0.0
         with np.errstate(all="ignore"):  # divergence shows in the loss and the weights
-            for batch in batches.epoch(epoch):
-                total += self._loss_and_gradient(batch) * len(batch.y)
-                optimizer.step(self.flat, self._gradient, rate, decay)
+            for step, batch in enumerate(batches.epoch(epoch)):
+                total += self._step_gradient(batch) * len(batch.y)
+                self._steps.take(self.flat, self._gradient, self._steps.rate(epoch, step, steps))
         return Trained(total / batches.rows)
 
     def gradient(self, batch: Batch, epoch: int, step: int) -> tuple[float, Vector]:
         """See `nnlib.training.learner.GradientLearner.gradient`."""
         with np.errstate(all="ignore"):
-            loss = self._loss_and_gradient(batch)
+            loss = self._step_gradient(batch)
         return loss, self._gradient
 
     def apply(self, mean: Vector, lr: float) -> None:
         """See `nnlib.training.learner.GradientLearner.apply`."""
-        self._restore_optimizer()
         if not self._gradient.size:  # a worker without rows in the first step
             self._gradient = aligned_empty(self.layout.size, self.layout.dtype)
         self._gradient[:] = mean
         with np.errstate(all="ignore"):
-            self._optimizer.step(self.flat, self._gradient, lr, self._decay)
+            self._steps.take(self.flat, self._gradient, lr)
 
     def state(self) -> ModelState:
         if self._setup.layout.size == self.layout.size:
             return super().state()
-        self._restore_optimizer()
-        return ModelState(np.concatenate([self.flat, self._optimizer.state]))
+        return ModelState(np.concatenate([self.flat, self._steps.state()]))
 
-    def _restore_optimizer(self) -> None:
-        """Begin with the state that was loaded. Late, for scoring needs none."""
-        if self._loaded_state is None:
-            return
-        if self._loaded_state.size:
-            self._optimizer.state[:] = self._loaded_state
-        else:
-            self._optimizer.reset()
-        self._loaded_state = None
+    def optimizer_state(self) -> Vector:
+        return self._steps.state()
+
+    def _step_gradient(self, batch: Batch) -> float:
+        """The mean loss over the rows of a step, computed `train.micro_batch` rows at once; its gradient goes into
+        ``_gradient``."""
+        rows, part_rows = len(batch.y), self._setup.config.train.micro_batch
+        if part_rows is None or rows <= part_rows:
+            return self._loss_and_gradient(batch)
+        if not self._total.size:
+            self._total = aligned_empty(self.layout.size, self.layout.dtype)
+        self._total.fill(0.0)
+        losses = []
+        for part in batch.parts(part_rows):
+            fraction = len(part.y) / rows
+            losses.append(fraction * self._loss_and_gradient(part))
+            np.multiply(self._gradient, fraction, out=self._gradient)
+            np.add(self._total, self._gradient, out=self._total)
+        self._gradient[:] = self._total
+        return exact_sum(losses)
 
 
 class MinimizingLearner(_TrainingLearner):

@@ -47,6 +47,11 @@ class RoundBatches:
         """Rows in the sample."""
         return self._sample.rows
 
+    @property
+    def steps(self) -> int:
+        """Mini-batches of an epoch."""
+        return -(-self.rows // self._config.train.batch_size)
+
     def epoch(self, epoch: int) -> Iterator[Batch]:
         """Mini-batches of ``train.batch_size`` rows in the order of global epoch ``epoch``; the last has what is
         left."""

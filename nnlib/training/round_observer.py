@@ -12,7 +12,7 @@ from nnlib.core.errors import NnjobsError
 from nnlib.run.checkpoint import Checkpoint
 from nnlib.training.advance import epochs_left
 from nnlib.training.contribution import AveragedRound, exchange_reports, raise_worker_error
-from nnlib.training.round_outputs import gather_residuals
+from nnlib.training.round_outputs import gather_kept
 from nnlib.training.round_result import TrialOutput
 from nnlib.training.worker import LocalWorker
 from nnlib.training.worker_record import WorkerReport
@@ -73,7 +73,7 @@ class RoundPublisher:
         last = not epochs_left(self._worker.spec, after)
         commit = averaged.is_commit_due or last
         if commit:
-            after.residuals = gather_residuals(self._worker, self._group, after)
+            after.kept = gather_kept(self._worker, self._group, after)
         now, sent = time.perf_counter(), self._group.sent_bytes
         times = RoundTimes(now - self._since, averaged.waited, sent - self._sent)
         self._since, self._sent = now, sent

@@ -12,7 +12,7 @@ from nnlib.aggregation.drift import DriftSummary, drift_rows, drift_summary
 from nnlib.collective.communicator import Communicator
 from nnlib.core.arrays import Vector
 from nnlib.core.errors import JobError
-from nnlib.run.checkpoint import Checkpoint
+from nnlib.run.checkpoint import Checkpoint, KeptState
 from nnlib.training.contribution import AveragedRound, WorkerFailedError, encode_message, raise_worker_error
 from nnlib.training.round_result import TrialOutput, check_records
 from nnlib.training.worker import LocalWorker
@@ -43,21 +43,24 @@ def collect_outputs(
     return outputs, averaged._replace(waited=averaged.waited + time.perf_counter() - began)
 
 
-def gather_residuals(worker: LocalWorker, group: Communicator, after: Checkpoint) -> dict[int, Vector]:
-    """Gather `Checkpoint.residuals` of the trials that go on at worker 0: by trial, shape (workers, size). The other
-    workers send theirs and get {}."""
-    residuals = [worker.residuals[index] for index in after.active if worker.residuals]
-    if not residuals:
-        return {}
+def gather_kept(worker: LocalWorker, group: Communicator, after: Checkpoint) -> KeptState:
+    """Gather `Checkpoint.kept` of the trials that go on at worker 0. The other workers send theirs and get nothing."""
+    sources = KeptState(worker.residuals, worker.optimizers)
+    names = [(kind, index) for kind in KeptState._fields for index in after.active if index in getattr(sources, kind)]
+    mine = [getattr(sources, kind)[index] for kind, index in names]
+    kept = KeptState({}, {})
+    if not mine:
+        return kept
     if group.worker != 0:
-        group.send(0, residuals)
-        return {}
-    rows = {0: residuals}
+        group.send(0, mine)
+        return kept
+    rows = {0: mine}
     while expected := set(range(group.workers)) - set(rows):
         peer, frames = group.receive(expected)
-        rows[peer] = [np.frombuffer(frame, mine.dtype) for frame, mine in zip(frames, residuals, strict=True)]
-    ordered = [rows[peer] for peer in range(group.workers)]
-    return {index: np.stack(each) for index, each in zip(after.active, zip(*ordered, strict=True), strict=True)}
+        rows[peer] = [np.frombuffer(frame, own.dtype) for frame, own in zip(frames, mine, strict=True)]
+    for position, (kind, index) in enumerate(names):
+        getattr(kept, kind)[index] = np.stack([rows[peer][position] for peer in range(group.workers)])
+    return kept
 
 
 def _exchange_drift(

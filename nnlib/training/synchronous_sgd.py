@@ -49,13 +49,12 @@ def training_by_steps(work: WorkerTrial, start: RoundStart) -> Generator[Partial
     learner = gradient_learner(work.learner)
     report_activity(phase="train", trial=work.trial.index, round=start.round, epoch=start.epochs.start)
     rows = work.draw_batches(start.epochs.start)
-    learner.load(start.model)
+    learner.load(start.loaded)
     nothing = no_gradient(work.spec, work.trial, work.worker)
     steps = steps_of_epoch(work.spec, work.trial)
     failure: DivergedError | None = None
     losses = []
     for epoch in start.epochs:
-        rate = learning_rate(work.config.train, epoch)
         batches = rows.epoch(epoch)
         total = 0.0
         for step in range(steps):
@@ -75,10 +74,10 @@ def training_by_steps(work: WorkerTrial, start: RoundStart) -> Generator[Partial
                     )
             mean = yield partial
             if mean is not None:
-                learner.apply(mean, rate)
+                learner.apply(mean, learning_rate(work.config.train, epoch, step, steps))
             heartbeat()
         losses.append(total / rows.rows)
         report_activity(epoch=epoch, loss=losses[-1])
     if failure is not None:
         raise failure
-    return local_result(work, start, learner.state(), rows.rows, losses)
+    return local_result(work, start, rows.rows, losses)

@@ -51,6 +51,10 @@ class TargetLearner:
         """See `nnlib.training.learner.Learner.state`."""
         return self._learner.state()
 
+    def optimizer_state(self) -> Vector:
+        """See `nnlib.training.learner.Learner.optimizer_state`."""
+        return self._learner.optimizer_state()
+
     def score(self, batch: Batch, score: Score) -> None:
         """See `nnlib.training.learner.Learner.score`."""
         with np.errstate(all="ignore"):  # a model that diverged scores NaN

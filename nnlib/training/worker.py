@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 
 import numpy as np
 
 from nnlib.aggregation.average import Partial
-from nnlib.core.arrays import Vector
+from nnlib.core.arrays import Array, Vector
 from nnlib.core.errors import MismatchError, NnjobsError
 from nnlib.core.layout import ModelState
 from nnlib.data.worker_data import WorkerData
 from nnlib.run.checkpoint import Checkpoint, TrialState
-from nnlib.run.spec import JobSpec, WorkerPlan, partial_layout
+from nnlib.run.spec import JobSpec, WorkerPlan, kept_optimizer_size, partial_layout
 from nnlib.training.build_learner import build_learner
 from nnlib.training.learner import TrainingSetup
 from nnlib.training.local_result import LocalResult, RoundStart
@@ -42,6 +42,8 @@ class LocalWorker:
         self._training: dict[int, Generator[LocalResult, RoundStart, None]] = {}
         self.residuals: dict[int, Vector] = {}
         """By trial, what rounding took from this worker's last partial; empty without error feedback."""
+        self.optimizers: dict[int, Vector] = {}
+        """By trial, the state of this worker's optimizer, where it keeps that; shape (0,) before the first round."""
 
     def __enter__(self) -> LocalWorker:
         return self
@@ -73,25 +75,38 @@ class LocalWorker:
     def restart(self, checkpoint: Checkpoint) -> None:
         """Forget the running training: the next round starts from ``checkpoint``.
 
-        Raises `MismatchError` where it lacks this worker's residuals.
+        Raises `MismatchError` where it lacks what this worker keeps for itself.
         """
         self._training.clear()
         self.residuals.clear()
-        if self.spec.config.sync.error_feedback:
-            for index in checkpoint.active:
-                self.residuals[index] = self._residual(index, checkpoint)
+        self.optimizers.clear()
+        for index in checkpoint.active:
+            trial = self.spec.trials[index]
+            layout, size = partial_layout(self.spec, trial), kept_optimizer_size(self.spec, trial)
+            if self.spec.config.sync.error_feedback:
+                self.residuals[index] = np.zeros(layout.size, layout.dtype)
+            if size:
+                self.optimizers[index] = np.empty(0, layout.dtype)
+            if checkpoint.round == 0:
+                continue
+            if self.spec.config.sync.error_feedback:
+                expected = "residuals", layout.size, layout.dtype
+                self.residuals[index] = self._kept(checkpoint, checkpoint.kept.residuals, index, *expected)
+            if size:
+                expected = "optimizers' states", size, layout.dtype
+                self.optimizers[index] = self._kept(checkpoint, checkpoint.kept.optimizers, index, *expected)
 
-    def _residual(self, index: int, checkpoint: Checkpoint) -> Vector:
-        layout = partial_layout(self.spec, self.spec.trials[index])
-        if checkpoint.round == 0:
-            return np.zeros(layout.size, layout.dtype)
-        rows = checkpoint.residuals.get(index)
-        if rows is None or rows.shape != (self.spec.workers, layout.size) or rows.dtype != layout.dtype:
+    def _kept(
+        self, checkpoint: Checkpoint, kept: Mapping[int, Array], index: int, what: str, size: int, dtype: str
+    ) -> Vector:
+        """This worker's row of what all workers have kept for a trial."""
+        rows = kept.get(index)
+        if rows is None or rows.shape != (self.spec.workers, size) or rows.dtype != dtype:
             raise MismatchError(
-                f"round {checkpoint.round} does not have the residuals of {self.spec.workers} workers", trial=index
+                f"round {checkpoint.round} does not have the {what} of {self.spec.workers} workers", trial=index
             )
-        residual: Vector = rows[self.number].copy()
-        return residual
+        row: Vector = rows[self.number].copy()
+        return row
 
     def run_round(
         self, index: int, state: TrialState, round_: int, epochs: range
@@ -102,15 +117,25 @@ class LocalWorker:
 
     def train(self, index: int, model: ModelState, round_: int, epochs: range) -> LocalResult:
         """Train a trial from ``model``. Raises `DivergedError`."""
-        start = RoundStart(model, round_, epochs, self.residuals.get(index))
+        start = self.round_start(index, model, round_, epochs)
         if index in self._training:
             result = self._training[index].send(start)
         else:
             fresh = local_training(self.trial(index), start)
             self._training[index], result = fresh, next(fresh)
+        self.keep(index, result)
+        return result
+
+    def round_start(self, index: int, model: ModelState, round_: int, epochs: range) -> RoundStart:
+        """Make what a trial's round starts from: ``model``, and what this worker has kept."""
+        return RoundStart(model, round_, epochs, self.residuals.get(index), self.optimizers.get(index))
+
+    def keep(self, index: int, result: LocalResult) -> None:
+        """Keep of a trial's result what this worker alone goes on with."""
         if result.residual is not None:
             self.residuals[index] = result.residual
-        return result
+        if result.optimizer is not None:
+            self.optimizers[index] = result.optimizer
 
     def score(self, index: int, state: TrialState) -> WorkerRecord:
         """Score a trial's model in detail on this worker's held-out rows, as for a final result: see

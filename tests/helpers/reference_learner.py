@@ -17,7 +17,7 @@ import numpy as np
 from nnlib.config import kinds
 from nnlib.config.options import MLPOptions
 
-LINE = kinds.Kind("reference_learner:build_model", MLPOptions, "a perceptron in plain Python")
+LINE = kinds.ModelKind("reference_learner:build_model", MLPOptions, "a perceptron in plain Python")
 """What registers the kind: the line that a new kind adds to `nnlib.config.kinds.MODELS`."""
 
 Matrix = list[list[float]]
@@ -96,6 +96,9 @@ class ReferenceLearner:
         if self.setup.layout.size > len(numbers):
             numbers += self._flat("speeds")
         return ModelState(np.array(numbers, np.float64))
+
+    def optimizer_state(self) -> Any:
+        return np.array(self._flat("speeds"), np.float64)
 
     def _flat(self, name: str) -> list[float]:
         return [number for layer in self.layers for row in getattr(layer, name) for number in row]

@@ -18,7 +18,7 @@ from shards import write_dataset
 import nnlib
 from jobs.driver import driver
 from jobs.driver.verification import verify
-from nnlib.config.kinds import MODELS, Kind
+from nnlib.config.kinds import MODELS, ModelKind
 from nnlib.config.schema import Config
 from nnlib.core.errors import MismatchError, UsageError
 from nnlib.core.run_result import RunResult
@@ -50,7 +50,7 @@ MODES: dict[str, dict[str, Any]] = {
 def buffered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Perceptrons have buffers in these tests: the table's line names another factory."""
     monkeypatch.setitem(
-        MODELS._kinds, "mlp", Kind(f"{buffered_model.__name__}:build", MODELS["mlp"].options, "with buffers")
+        MODELS._kinds, "mlp", ModelKind(f"{buffered_model.__name__}:build", MODELS["mlp"].options, "with buffers")
     )
     yield
 

@@ -220,13 +220,25 @@ def test_a_resolved_file_can_be_trained_again_and_names_its_versions(tmp_path: P
 
 
 UNREAD = {
-    "train: {optimizer: adam, momentum: 0.5}": ("train.momentum", "the optimizer adam", "momentum and nesterov do"),
-    "train: {momentum: 0.9, optimizer: sgd}": ("train.momentum", "the optimizer sgd", "momentum and nesterov do"),
-    "train: {beta1: 0.8}": ("train.beta1", "the optimizer momentum", "adam does"),
-    "train: {optimizer: cg, lr: 0.1}": ("train.lr", "the optimizer cg", "sgd, momentum, nesterov and adam do"),
+    "train: {optimizer: adam, momentum: 0.5}": (
+        "train.momentum",
+        "the optimizer adam",
+        "momentum, nesterov and rmsprop do",
+    ),
+    "train: {momentum: 0.9, optimizer: sgd}": (
+        "train.momentum",
+        "the optimizer sgd",
+        "momentum, nesterov and rmsprop do",
+    ),
+    "train: {beta1: 0.8}": ("train.beta1", "the optimizer momentum", "adam and adamw do"),
+    "train: {optimizer: cg, lr: 0.1}": (
+        "train.lr",
+        "the optimizer cg",
+        "sgd, momentum, nesterov, adam, adamw and rmsprop do",
+    ),
     "train: {schedule: {gamma: 0.5}}": ("train.schedule.gamma", "the schedule constant", "step, exponential and"),
     "sync: {outer: {momentum: 0.5}}": ("sync.outer.momentum", "the outer step mean", "momentum and nesterov do"),
-    "sweep: {train.beta1: [0.8, 0.9]}": ("sweep.train.beta1", "the optimizer momentum", "adam does"),
+    "sweep: {train.beta1: [0.8, 0.9]}": ("sweep.train.beta1", "the optimizer momentum", "adam and adamw do"),
     "sweep: {train.optimizer: [sgd, adam]}\ntrain: {momentum: 0.5}": (
         *("train.momentum", "the optimizers adam and sgd do not read this key"),
     ),

@@ -37,6 +37,48 @@ def test_every_kind_has_its_function_and_its_table() -> None:
     assert all(callable(kind.load()) for kind in SCHEDULES.values())
 
 
+STEPS: list[tuple[dict[str, Any], list[float]]] = [
+    ({"kind": "constant"}, [8] * 6),
+    ({"kind": "constant", "warmup_epochs": 1}, [2, 4, 6, 8, 8, 8]),
+    ({"kind": "constant", "warmup_steps": 1}, [4, 8, 8, 8, 8, 8]),
+    ({"kind": "step", "step_epochs": 1, "gamma": 0.5}, [8, 8, 8, 4, 4, 4]),
+    ({"kind": "exponential", "gamma": 0.125}, [8, 4, 2, 1, 0.5, 0.25]),
+    ({"kind": "cosine"}, [4 + 4 * math.cos(math.pi * step / 5) for step in range(6)]),
+    ({"kind": "cosine", "final": 0.5, "warmup_steps": 3}, [2, 4, 6, 8, 6, 4]),
+    ({"kind": "inverse", "gamma": 1.0}, [8, 6, 4.8, 4, 24 / 7, 3]),
+]
+"""Two epochs of three steps."""
+
+
+@pytest.mark.parametrize(("schedule", "expected"), STEPS)
+def test_table_by_step(schedule: dict[str, Any], expected: list[float]) -> None:
+    train = train_section(lr=8.0, epochs=2, schedule=schedule_section(by="step", **schedule))
+    walked = [learning_rate(train, epoch, step, 3) for epoch in range(2) for step in range(3)]
+    assert walked == pytest.approx(expected, rel=1e-12, abs=1e-12)
+    assert [learning_rate(train, at // 3, at % 3, 3) for at in (5, 0, 3)] == [walked[at] for at in (5, 0, 3)]
+
+
+@pytest.mark.parametrize(("schedule", "_"), TABLES)
+def test_by_epoch_all_steps_have_the_rate_of_the_epoch(schedule: dict[str, Any], _: Any) -> None:
+    train = train_section(lr=8.0, epochs=5, schedule=schedule_section(**schedule))
+    for epoch in range(5):
+        assert {learning_rate(train, epoch, step, 7) for step in range(7)} == {learning_rate(train, epoch)}
+
+
+@pytest.mark.parametrize("kind", [kind for kind in SCHEDULES if kind != "cosine"])
+def test_workers_with_more_steps_have_the_same_rate_when_an_epoch_begins(kind: str) -> None:
+    train = train_section(lr=8.0, epochs=4, schedule=schedule_section(kind=kind, by="step"))
+    for epoch in range(4):
+        assert len({learning_rate(train, epoch, 0, steps) for steps in (1, 10, 1000)}) == 1
+
+
+def test_a_cosine_by_step_ends_with_the_last_step_of_each_worker() -> None:
+    train = train_section(lr=8.0, epochs=4, schedule=schedule_section(kind="cosine", by="step", final=0.25))
+    for steps in (1, 10, 1000):
+        assert learning_rate(train, 0, 0, steps) == 8.0
+        assert learning_rate(train, 3, steps - 1, steps) == pytest.approx(2.0, rel=1e-12)
+
+
 def test_cosine_of_one_epoch_and_beyond_the_last() -> None:
     cosine = schedule_section(kind="cosine", final=0.25)
     assert learning_rate(train_section(lr=8.0, epochs=1, schedule=cosine), 0) == 8.0

@@ -60,7 +60,7 @@ def test_it_does_what_is_said_of_it(blobs: str, tmp_path: Path) -> None:
         weights = average.finish()
         store = rounds_of(tmp_path / "run")
         assert store.load(round_ + 1).trials[0].weights.tobytes() == weights.tobytes()
-        assert store.residuals(round_ + 1)[0].tobytes() == taken.tobytes()
+        assert store.kept(round_ + 1).residuals[0].tobytes() == taken.tobytes()
 
 
 @pytest.mark.parametrize("workers", [1, 2, 4])
