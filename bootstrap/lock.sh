@@ -3,7 +3,7 @@
 #
 #   bootstrap/lock.sh [uv options]     --upgrade takes the newest versions; else what is locked stays if it still fits
 #
-# requirements.lock         to run nnjobs, with all that it can use (extras digits, export, report, sklearn, tensorboard)
+# requirements.lock         to run nnjobs, with all that it can use (its extras but mlflow, torch and those of tests)
 # requirements-test.lock    to test it: that, MLflow, and the test and lint tools
 # requirements-torch.lock   to test it against torch, too, which weighs gigabytes
 # requirements-uv.lock      uv itself, which installs the others
@@ -21,7 +21,7 @@ lock() {
         --custom-compile-command bootstrap/lock.sh --output-file "$file"
 }
 
-run=("$@" --extra digits --extra export --extra report --extra sklearn --extra tensorboard)
+run=("$@" --extra digits --extra export --extra images --extra report --extra sklearn --extra tensorboard)
 test=("${run[@]}" --extra mlflow --extra test --extra lint)
 build='setuptools >= 70.1'
 lock requirements.lock setup.cfg - "${run[@]}" <<<"$build"

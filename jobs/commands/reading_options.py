@@ -40,6 +40,11 @@ def reading_options(*format_names: str) -> Callable[[Command], Command]:
                      help="What means a missing value, or none. [default: empty, NA, NaN, null, ? and the like]"),
         click.option("--index", type=click.Choice(["auto", "keep"]),
                      help="Columns that only number the rows: leave them out, or keep them. [default: auto]"),
+        click.option("--mode", type=click.Choice(["grey", "rgb"]),
+                     help="Images: what they become. [default: grey if all are]"),
+        click.option("--resize", metavar="HxW", help="Images: resize to this height and width. [default: as they are]"),
+        click.option("--channels", type=click.Choice(["first", "last"]),
+                     help="Arrays of images: where a row has its channels. [default: by the sides]"),
     )  # fmt: skip
 
     def add(command: Command) -> Command:
@@ -56,6 +61,9 @@ def reading_options(*format_names: str) -> Callable[[Command], Command]:
             comment: str | None,
             null_values: str | None,
             index: str | None,
+            mode: str | None,
+            resize: str | None,
+            channels: str | None,
             **others: Any,
         ) -> None:
             chosen = {
@@ -69,6 +77,9 @@ def reading_options(*format_names: str) -> Callable[[Command], Command]:
                 "comment": comment,
                 "null_values": None if null_values is None else split_null_values(null_values),
                 "index": index,
+                "mode": mode,
+                "resize": None if resize is None else _size(resize),
+                "channels": channels,
             }
             given = {name: value for name, value in chosen.items() if value is not None}
             command(*arguments, reading=given, **others)
@@ -83,6 +94,14 @@ def reading_options(*format_names: str) -> Callable[[Command], Command]:
 def split_null_values(text: str) -> tuple[str, ...]:
     """Return the marks of ``--null-values``: those between commas; ``none`` alone means that there are none."""
     return () if text == "none" else tuple(dict.fromkeys(mark.strip() for mark in text.split(",")))
+
+
+def _size(text: str) -> tuple[int, int]:
+    """Return the height and width of ``--resize``. Raises `UsageError` for another text."""
+    sides = text.lower().split("x")
+    if len(sides) != 2 or not all(side.isascii() and side.isdigit() and 0 < int(side) <= 16_384 for side in sides):
+        raise UsageError(f"--resize {text}: write height and width like 32x32")
+    return int(sides[0]), int(sides[1])
 
 
 def _mark(option: str, text: str | None) -> str | None:

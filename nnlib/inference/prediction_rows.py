@@ -44,8 +44,9 @@ def source_rows(
     ``keep`` names columns to read as well. ``reading``: options for raw files that go before those stored with the
     dataset. Raises `UsageError` where there is no such column.
     """
+    trained_on = model.spec.dataset
     if isinstance(source, str):
-        for raw in read_raw_rows(source, model.spec.dataset.encoding, reading, keep):
+        for raw in read_raw_rows(source, trained_on.encoding, reading, keep, trained_on.shape):
             yield Rows(np.arange(raw.row, raw.row + len(raw.x)), raw.stored, raw.y, raw.kept, raw.unknown)
         return
     matching = DatasetMatching.of(model, source)

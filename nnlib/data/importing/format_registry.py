@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,6 +41,7 @@ class InputFormat:
     - ``magic``: a regular expression for the first `MAGIC_BYTES` bytes of a file whose name says nothing, decompressed.
       Bytes are matched as Latin-1 characters.
     - ``takes_folders``: a folder of such files is one table, in which other files (a log, a licence) may lie, too.
+    - ``is_tree``: a folder is opened as a whole, by its path: where a file lies says what it is.
     - ``columns_in``: where a job finds the columns of a file that is not on this machine: in a copy of its beginning
       (``start``), or the function reads at any address (``anywhere``). None: jobs cannot import the format, because its
       files belong together or are not read from front to end.
@@ -49,6 +51,7 @@ class InputFormat:
     name: str
     magic: str = _NEVER
     takes_folders: bool = False
+    is_tree: bool = False
     columns_in: Literal["start", "anywhere"] | None = None
 
     def open(self, files: Sequence[str], options: ReadOptions) -> list[Table]:
@@ -85,6 +88,12 @@ FORMATS: dict[str, InputFormat] = {
     ),
     "svmlight": InputFormat(
         f"{_HERE}.svmlight:open_svmlight", r"\.(svmlight|libsvm|svm)(\.(gz|bz2|zst|xz))?$", _SVMLIGHT
+    ),
+    "images": InputFormat(
+        f"{_HERE}.images:open_images",
+        r"\.(png|jpe?g|bmp|gif|webp|tiff?|p[bgpn]m|tar(\.(gz|bz2|zst|xz))?|tgz|tbz2|txz)$",
+        r"\x89PNG\r\n|\xff\xd8\xff",
+        is_tree=True,
     ),
 }
 """Name -> format. Files are recognized by the first one that fits."""
@@ -172,7 +181,19 @@ def open_as(format_: str, files: Sequence[str], options: ReadOptions) -> list[Ta
 
 def _files_of(source: str, format_: str | None) -> list[str]:
     """Return the source, or the files of a folder whose format is read file by file."""
-    return files_of_one_format(source, files_within(source), format_) if Path(source).is_dir() else [source]
+    if not Path(source).is_dir() or (format_ is not None and FORMATS[format_].is_tree):
+        return [source]
+    files = files_within(source)
+    return [source] if format_ is None and is_tree(files) else files_of_one_format(source, files, format_)
+
+
+def is_tree(files: Sequence[str]) -> bool:
+    """Return whether the files of a folder make it one that is opened as a whole: most are images, and none of another
+    format, unless they may be words about them (``README.txt``)."""
+    formats = Counter(format_of_name(file.rpartition("/")[2]) for file in files)
+    trees = sum(count for name, count in formats.items() if name is not None and FORMATS[name].is_tree)
+    others = {name for name in formats if name is not None and not FORMATS[name].is_tree}
+    return trees > len(files) / 2 and others <= {"csv"}
 
 
 def files_of_one_format(folder: str, files: Sequence[str], format_: str | None) -> list[str]:
@@ -181,6 +202,8 @@ def files_of_one_format(folder: str, files: Sequence[str], format_: str | None) 
     ``format_``: the one that the user names. Raises `DataError` for a folder of several formats.
     """
     formats = {file: format_ or format_of_name(file.rpartition("/")[2]) for file in files}
+    if any(name is not None and not FORMATS[name].is_tree for name in formats.values()):  # else pictures of the data
+        formats = {file: None if name is not None and FORMATS[name].is_tree else name for file, name in formats.items()}
     known = sorted({name for name in formats.values() if name is not None})
     others = [file for file, name in formats.items() if name is None]
     if len(known) > 1 or (known and others and not FORMATS[known[0]].takes_folders):
@@ -198,6 +221,8 @@ def detect_format(source: str, usual: str | None = None) -> str:
 
     Raises `DataError` if it cannot be recognized.
     """
+    if Path(source).is_dir():
+        return next(name for name, format_ in FORMATS.items() if format_.is_tree)
     by_name = format_of_name(Path(source).name)
     if by_name is not None and by_name != "csv":
         return by_name
@@ -223,7 +248,9 @@ def format_of_content(file: str) -> str | None:
 
     head = decompressed_head(file, MAGIC_BYTES)
     if compression_of(head) == "zip":
-        inside = {format_of_name(name) for name in zip_members(file)}
-        return "npz" if "npy" in inside else "csv" if "csv" in inside else None
+        members = zip_members(file)
+        inside = {format_of_name(name) for name in members}
+        known = "npz" if "npy" in inside else "csv" if "csv" in inside else None
+        return "images" if is_tree(members) else known
     text = head.decode("latin-1")
     return next((name for name, format_ in FORMATS.items() if re.match(format_.magic, text)), None)

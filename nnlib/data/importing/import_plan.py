@@ -194,7 +194,9 @@ def _stored_reading(table: Table, choice: ColumnChoice) -> ReadOptions | None:
         return None
     used = (*(column.name for column in choice.features), choice.label)
     columns = table.columns if table.columns != used else ()
-    return replace(table.reading, features=(), label=None, likely_features=(), likely_label=None, columns=columns)
+    return replace(
+        table.reading, features=(), label=None, likely_features=(), likely_label=None, columns=columns, row_shape=()
+    )
 
 
 def _shape(options: ImportOptions, encoding: Encoding, table: Table) -> tuple[int, ...]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from nnlib.core.errors import DataError, StorageError
 from nnlib.core.liveness import heartbeat
 from nnlib.data.importing.compression import compression_of
+from nnlib.data.importing.format_registry import is_tree
 from nnlib.data.importing.hive_partitions import partition_folders
 from nnlib.data.importing.source_files import expand_patterns, files_within
 from nnlib.storage import LocalStorage, Storage, file_at, has_scheme
@@ -28,10 +29,10 @@ def local_copies(sources: Sequence[str]) -> Iterator[list[str]]:
     """Return local paths of sources at any address, in order, for the block; copies are deleted when it ends.
 
     A folder on another machine stands for its files, sorted by name, without hidden and marker files (``.name``,
-    ``_SUCCESS``); a pattern in the last part of an address for what it names. A pipe (``<(zcat rows.csv.gz)``,
-    ``/dev/stdin``) is copied, too, for formats read a file more than once. Copies lie in the system's folder for
-    temporary files. A `DataError` that the block raises names the address, not the copy. Raises `DataError` for a
-    source that is missing and `StorageError` if it cannot be copied.
+    ``_SUCCESS``), or for a copy of the whole folder, if its files are images; a pattern in the last part of an address
+    for what it names. A pipe (``<(zcat rows.csv.gz)``, ``/dev/stdin``) is copied, too, for formats read a file more
+    than once. Copies lie in the system's folder for temporary files. A `DataError` that the block raises names the
+    address, not the copy. Raises `DataError` for a source that is missing and `StorageError` if it cannot be copied.
     """
     if not any(has_scheme(source) or is_pipe(source) for source in sources):
         yield list(sources)
@@ -95,8 +96,9 @@ def _named(origins: Mapping[str, str]) -> Iterator[None]:
     try:
         yield
     except DataError as error:
-        if error.where.get("file") in origins:
-            error.where["file"] = origins[error.where["file"]]
+        for path, address in origins.items():
+            if (file := str(error.where.get("file"))) == path or file.startswith((f"{path}/", f"{path}:")):
+                error.where["file"] = address + file.removeprefix(path)
         raise
 
 
@@ -116,11 +118,16 @@ def _copied(source: str, folder: Path) -> Iterator[tuple[str, str]]:
         yield str(path), source
         return
     base = source.rstrip("/").removesuffix(name)
-    for file in files_within(source):
+    inside = files_within(source)
+    as_tree = is_tree(inside) and inside != [source]
+    for file in inside:
         within = file.removeprefix(base)
         path = folder / partition_folders(base) / within
         _copy(files, within, path)
-        yield str(path), file
+        if not as_tree:
+            yield str(path), file
+    if as_tree:
+        yield str(folder / partition_folders(base) / name), source.rstrip("/")
 
 
 def _copy(files: Storage, name: str, path: Path) -> None:

@@ -53,20 +53,26 @@ class RawRows:
 
 
 def read_raw_rows(
-    source: str | Sequence[str], encoding: Encoding, changes: ReadingChanges | None = None, keep: Sequence[str] = ()
+    source: str | Sequence[str],
+    encoding: Encoding,
+    changes: ReadingChanges | None = None,
+    keep: Sequence[str] = (),
+    shape: tuple[int, ...] = (),
 ) -> Iterator[RawRows]:
     """Yield the rows of files of any known format, encoded by ``encoding``, about 4 MiB at a time.
 
     Files are read as those of the dataset were (``encoding.reading``), but for ``changes``, the options that the user
     gives. ``keep`` names columns to return as well (or has their numbers, as the options of an import). Columns must
-    have the names they had when the dataset was imported, or none; see `nnlib.data.importing.column_matching`. Raises
+    have the names they had when the dataset was imported, or none; see `nnlib.data.importing.column_matching`.
+    ``shape``: of a row, which images must have; () where it does not matter. What a format itself has to name rows by
+    (the files of images) is kept, too. Raises
     `DataError` for missing columns and for categories that ``encoding`` does not have (`Encoding.unknown_category`),
     `UsageError` for columns to keep that are not there.
     """
     sources = [source] if isinstance(source, str) else list(source)
     with local_copies(sources) as paths:
         start = 0
-        for table in _open_for(paths, encoding, changes or {}):
+        for table in _open_for(paths, encoding, changes or {}, shape):
             kept = _kept(table, keep)
             first = start
             for raw in matched_rows(table, match_columns(table, encoding, kept), kept):
@@ -114,14 +120,14 @@ def _kept_values(column: Column, name: str, origin: RowOrigin) -> pa.Array:
 
 def _kept(table: Table, keep: Sequence[str]) -> list[str]:
     """Return the names of the columns to keep. Raises `UsageError` for one that is not there, or is a vector."""
-    names = list(dict.fromkeys(table.column(name, "--id") for name in keep))
+    names = list(dict.fromkeys([*table.key, *(table.column(name, "--id") for name in keep)]))
     for name in names:
         if name in table.shapes:
             raise UsageError(f"--id {name}: the column is a vector", file=table.file)
     return names
 
 
-def _open_for(paths: Sequence[str], encoding: Encoding, changes: ReadingChanges) -> list[Table]:
+def _open_for(paths: Sequence[str], encoding: Encoding, changes: ReadingChanges, shape: tuple[int, ...]) -> list[Table]:
     """Open files as the dataset's files were opened, but for ``changes``."""
     likely = tuple(column.name for column in encoding.columns)
     stored = encoding.reading or ReadOptions(null_values=EARLIER)
@@ -132,6 +138,7 @@ def _open_for(paths: Sequence[str], encoding: Encoding, changes: ReadingChanges)
         likely_features=likely,
         likely_label=encoding.label,
         feature_count=encoding.features,
+        row_shape=shape,
     )
     options = options.changed(changes)
     if "format" not in changes:

@@ -30,6 +30,9 @@ class ReadOptions:
     - ``first_index``: of svmlight files, 0 or 1, the index of the first feature; ``feature_count``: the features that a
       model wants, where the file does not say how many it has
     - ``partitions``: in the options of a dataset, the columns that stood in the names of folders (``year=2024``)
+    - ``mode``, of images: ``grey`` or ``rgb``; None: grey if all are; ``resize``: (height, width) that they get
+    - ``channels``: whether arrays of images have their channels ``first`` or ``last`` in a row
+    - ``row_shape``: the shape of the rows that a model wants
     - ``folder``: where the files of a built-in dataset are that comes as files; None: where they usually are
     - ``features`` and ``label``: the arrays or columns that the user names
     - ``likely_features`` and ``likely_label``: names to look for before the usual ones, where the user names none
@@ -54,6 +57,10 @@ class ReadOptions:
     feature_count: int | None = None
     partitions: tuple[str, ...] = ()
     folder: str | None = None
+    mode: Literal["grey", "rgb"] | None = None
+    resize: tuple[int, int] | None = None
+    channels: Literal["first", "last"] | None = None
+    row_shape: tuple[int, ...] = ()
 
     def changed(self: _Options, changes: ReadingChanges | None) -> _Options:
         """Return the options with those of ``changes`` in place of theirs."""

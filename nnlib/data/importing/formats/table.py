@@ -41,6 +41,7 @@ class Table:
     - ``rows``: their number, None if it is not known before they are read
     - ``reading``: how it is read, as far as the format found out; it reads other files of the same kind alike
     - ``index``: the columns that only number the rows, which are no features
+    - ``key``: columns that say which row is which, to stand beside predictions
     """
 
     file: str
@@ -54,6 +55,7 @@ class Table:
     rows: int | None = None
     reading: ReadOptions | None = None
     index: tuple[str, ...] = ()
+    key: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.columns) > MOST_COLUMNS:
