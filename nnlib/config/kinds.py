@@ -8,6 +8,7 @@ named as text ("module:name") and imported when it is first used, so reading a c
 from __future__ import annotations
 
 import importlib
+import platform
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,10 +30,23 @@ class Kind:
     """The keys it reads, besides those that every kind of its section has."""
     about: str
     """What it is, in a few words, for the reference of all keys."""
+    package: str | None = None
+    """The package that its code needs and that is no part of a plain installation; an extra of nnjobs has its name."""
+    has_parts: bool = False
+    """Whether its models need more than their configuration: see `nnlib.models.parts`."""
 
     def load(self) -> Any:
-        """Import and return the factory."""
-        return load_named(self.factory)
+        """Import and return the factory. Raises `ConfigError` where the kind's package is not installed."""
+        try:
+            return load_named(self.factory)
+        except ModuleNotFoundError as error:
+            if self.package is None or (error.name or "").partition(".")[0] != self.package:
+                raise
+            raise ConfigError(
+                f"this kind of model needs the package {self.package}, which is not installed on {platform.node()}",
+                hint=f"pip install 'nnjobs[{self.package}]'; on a cluster the tasks' environment must have it",
+                key="model.kind",
+            ) from error
 
 
 @dataclass(frozen=True)
@@ -116,7 +130,7 @@ MODELS: Kinds[Kind] = Kinds(
     "kind",
     {
         "mlp": Kind("nnlib.models.mlp:build", options.MLPOptions, "a multi-layer perceptron"),
-        "torch": Kind("nnlib.torch.model:build", options.TorchOptions, "a torch module (extra: torch)"),
+        "torch": Kind("nnlib.torch.model:build", options.TorchOptions, "a torch module (extra: torch)", "torch", True),
     },
 )
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Protocol
 
 from nnlib.config.kinds import MODELS
 from nnlib.config.schema import Model as ModelConfig
 from nnlib.core.errors import ConfigError
+from nnlib.models.parts import ModelParts
 from nnlib.models.protocol import BoundModel, LearningTask, Model
 
-__all__ = ["BoundModel", "LearningTask", "Model", "ModelFactory", "build_model"]
+__all__ = ["BoundModel", "LearningTask", "Model", "ModelFactory", "ModelParts", "build_model"]
 
 
 class ModelFactory(Protocol):
-    """What a line of `nnlib.config.kinds.MODELS` names."""
+    """What a line of `nnlib.config.kinds.MODELS` names. Factories of kinds with parts take ``parts``, too."""
 
     def __call__(self, config: ModelConfig, *, shape: tuple[int, ...], outputs: int, loss: str) -> Model:
         """Build the model of a section; ``config`` has the options of the kind, ``shape`` is that of a row."""
@@ -24,16 +26,28 @@ _OUTPUTS: dict[LearningTask, tuple[str, ...]] = {"classification": ("softmax", "
 """The outputs that fit a task; the first is what ``auto`` means."""
 
 
-def build_model(config: ModelConfig, *, shape: tuple[int, ...], outputs: int, task: LearningTask) -> Model:
-    """Build the model that a section describes. ``shape``: of a row; ``outputs``: classes, or 1 for regression.
+def build_model(
+    config: ModelConfig,
+    *,
+    shape: tuple[int, ...],
+    outputs: int,
+    task: LearningTask,
+    parts: ModelParts | None = None,
+) -> Model:
+    """Build the model that a section describes. ``shape``: of a row; ``outputs``: classes, or 1 for regression;
+    ``parts``: what the model needs besides, where its kind has parts.
 
-    Raises `ConfigError` for a kind that does not exist and an output that does not fit the task.
+    Raises `ConfigError` for a kind that does not exist, one whose package is not installed, and an output that does not
+    fit the task.
     """
-    factory: ModelFactory = MODELS.of(config).load()
+    kind = MODELS.of(config)
+    factory: ModelFactory = kind.load()
     fitting = _OUTPUTS[task]
     loss = fitting[0] if config.output == "auto" else config.output
     if loss not in fitting:
         raise ConfigError(
             f"{loss} does not fit {task}", key="model.output", hint=f"auto, or one of {', '.join(fitting)}"
         )
+    if kind.has_parts and parts is not None:
+        factory = partial(factory, parts=parts)
     return factory(config, shape=shape, outputs=outputs, loss=loss)
