@@ -15,10 +15,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 
-from nnlib.config.options import TorchOptions
+from nnlib.config.options import TorchOptions, torch_options
 from nnlib.config.schema import Config
 from nnlib.config.sweep import applied, combinations
-from nnlib.core.errors import ConfigError, StorageError
+from nnlib.core.errors import ConfigError, MismatchError, StorageError
 from nnlib.storage import file_at, has_scheme
 from nnlib.storage.addresses import absolute_path
 
@@ -39,14 +39,14 @@ def names_code(factory: str) -> bool:
 
 def model_sections(config: Config) -> list[TorchOptions]:
     """Return the model section of each combination of the sweep, where it is a torch module's."""
-    if not isinstance(config.model, TorchOptions) and "model.kind" not in config.sweep:
+    if torch_options(config.model) is None and "model.kind" not in config.sweep:
         return []
     plain = {**config.model_dump(mode="json"), "sweep": {}}
     sections = [
         config.model if not overrides else Config.model_validate(applied(plain, overrides)).model
         for overrides in combinations({key: values for key, values in config.sweep.items() if key.startswith("model.")})
     ]
-    return [section for section in sections if isinstance(section, TorchOptions)]
+    return [options for section in sections if (options := torch_options(section)) is not None]
 
 
 def with_hashes(config: Config, *, files: str = "", weights: str = "") -> Config:
@@ -61,8 +61,8 @@ def with_hashes(config: Config, *, files: str = "", weights: str = "") -> Config
         ConfigError: a file is missing, too large or no Python, a module is not installed, or a hash that the
             configuration names already is another one.
     """
-    options = config.model
-    if not isinstance(options, TorchOptions):
+    options = torch_options(config.model)
+    if options is None:
         return config
     sections = model_sections(config)
     factories = {section.factory for section in sections if names_code(section.factory)}
@@ -77,7 +77,7 @@ def with_hashes(config: Config, *, files: str = "", weights: str = "") -> Config
     changes: dict[str, object] = {"files": addresses}
     if options.weights is not None:
         changes[WEIGHTS] = _absolute(options.weights, weights)
-        hashes[WEIGHTS] = _hash_of_file(str(changes[WEIGHTS]))
+        hashes[WEIGHTS] = hash_of_file(str(changes[WEIGHTS]))
     for name, wanted in options.sha256.items():
         if hashes.get(name) != wanted:
             raise ConfigError(
@@ -85,7 +85,7 @@ def with_hashes(config: Config, *, files: str = "", weights: str = "") -> Config
                 hint="bring that file back, or leave model.sha256 out",
                 key="model.sha256",
             )
-    return config.model_copy(update={"model": options.model_copy(update={**changes, "sha256": hashes})})
+    return config.model_copy(update={"model": config.model.model_copy(update={**changes, "sha256": hashes})})
 
 
 def read_sources(config: Config) -> dict[str, str]:
@@ -93,8 +93,8 @@ def read_sources(config: Config) -> dict[str, str]:
 
     Raises `ConfigError` where one is missing, or is not the one of ``model.sha256`` any more.
     """
-    options = config.model
-    if not isinstance(options, TorchOptions) or not options.files:
+    options = torch_options(config.model)
+    if options is None or not options.files:
         return {}
     sources = _read_files([_absolute(file, "") for file in options.files])
     for name, data in sources.items():
@@ -106,6 +106,24 @@ def read_sources(config: Config) -> dict[str, str]:
                 file=name,
             )
     return {name: data.decode() for name, data in sources.items()}
+
+
+def check_sources(config: Config, sources: Mapping[str, str]) -> None:
+    """Raise `MismatchError` unless ``sources`` are the files whose SHA-256 a configuration names, no more and no
+    fewer."""
+    options = torch_options(config.model)
+    hashes = {} if options is None else options.sha256
+    wanted = {name: hashes[name] for name in code_names(hashes)}
+    found = {name: hash_of(text.encode()) for name, text in sources.items()}
+    for name in sorted(wanted.keys() | found.keys()):
+        if wanted.get(name) != found.get(name):
+            raise MismatchError(
+                "this file of the run's code was altered: its SHA-256 is not the one of its configuration"
+                if name in found
+                else "this file of the run's code is missing",
+                hint="bring back a copy of it",
+                file=name,
+            )
 
 
 def factory_module(factory: str) -> str:
@@ -135,6 +153,18 @@ def code_names(hashes: Mapping[str, str]) -> list[str]:
 def hash_of(data: bytes) -> str:
     """Return the SHA-256 of bytes, in hexadecimal."""
     return hashlib.sha256(data).hexdigest()
+
+
+def hash_of_file(address: str) -> str:
+    """Return the SHA-256 of a file. Raises `ConfigError` where there is none, `StorageError` if it cannot be read."""
+    digest = hashlib.sha256()
+    folder, name = file_at(address)
+    if not folder.exists(name):
+        raise ConfigError("there is no such file", key="model.from", file=address)
+    with folder.open(name) as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def installed_source(module: str) -> bytes:
@@ -229,14 +259,3 @@ def _check_syntax(address: str, name: str, data: bytes) -> None:
         line = f"line {error.lineno}: " if isinstance(error, SyntaxError) and error.lineno else ""
         what = error.msg if isinstance(error, SyntaxError) else str(error)
         raise ConfigError(f"{line}no Python of this version: {what}", key="model.files", file=address) from None
-
-
-def _hash_of_file(address: str) -> str:
-    digest = hashlib.sha256()
-    folder, name = file_at(address)
-    if not folder.exists(name):
-        raise ConfigError("there is no such file", key="model.from", file=address)
-    with folder.open(name) as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

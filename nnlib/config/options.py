@@ -39,8 +39,8 @@ class TorchOptions(ModelOptions):
     """Options of a torch module."""
 
     factory: str = Field(
-        description="what makes the module: torch-mlp, simple-nn, simple-cnn or resnet-small, or module:function of one "
-        "of `files` or of an installed package",
+        description="what makes the module: torch-mlp, simple-nn, simple-cnn or resnet-small, or module:function of "
+        "one of `files` or of an installed package",
         json_schema_extra=since("0.2", before=None),
     )
     arguments: dict[str, Any] = Field(
@@ -77,6 +77,11 @@ class TorchOptions(ModelOptions):
         return value
 
 
+def torch_options(section: Section) -> TorchOptions | None:
+    """Return a section `model` as that of a torch module; None if it is another kind's."""
+    return section if isinstance(section, TorchOptions) else None
+
+
 if not TYPE_CHECKING:
     TorchOptions = create_model(
         "TorchOptions",
@@ -88,8 +93,8 @@ if not TYPE_CHECKING:
                 str | None,
                 Field(
                     None,
-                    description="a safetensors file with the first parameters, frozen ones and buffers; relative to the "
-                    "configuration file",
+                    description="a safetensors file with the first parameters, frozen ones and buffers; relative to "
+                    "the configuration file",
                     json_schema_extra=since("0.2", before=None),
                 ),
             )

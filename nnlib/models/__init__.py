@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Protocol
 
 from nnlib.config.kinds import MODELS
@@ -15,10 +14,20 @@ __all__ = ["BoundModel", "LearningTask", "Model", "ModelFactory", "ModelParts", 
 
 
 class ModelFactory(Protocol):
-    """What a line of `nnlib.config.kinds.MODELS` names. Factories of kinds with parts take ``parts``, too."""
+    """What a line of `nnlib.config.kinds.MODELS` names."""
 
     def __call__(self, config: ModelConfig, *, shape: tuple[int, ...], outputs: int, loss: str) -> Model:
         """Build the model of a section; ``config`` has the options of the kind, ``shape`` is that of a row."""
+        ...
+
+
+class PartedModelFactory(Protocol):
+    """What such a line names for a kind that has parts."""
+
+    def __call__(
+        self, config: ModelConfig, *, shape: tuple[int, ...], outputs: int, loss: str, parts: ModelParts
+    ) -> Model:
+        """Build the model of a section, with its parts."""
         ...
 
 
@@ -41,13 +50,15 @@ def build_model(
     fit the task.
     """
     kind = MODELS.of(config)
-    factory: ModelFactory = kind.load()
+    factory = kind.load()
     fitting = _OUTPUTS[task]
     loss = fitting[0] if config.output == "auto" else config.output
     if loss not in fitting:
         raise ConfigError(
             f"{loss} does not fit {task}", key="model.output", hint=f"auto, or one of {', '.join(fitting)}"
         )
-    if kind.has_parts and parts is not None:
-        factory = partial(factory, parts=parts)
-    return factory(config, shape=shape, outputs=outputs, loss=loss)
+    if kind.has_parts:
+        with_parts: PartedModelFactory = factory
+        return with_parts(config, shape=shape, outputs=outputs, loss=loss, parts=parts or ModelParts())
+    plain: ModelFactory = factory
+    return plain(config, shape=shape, outputs=outputs, loss=loss)

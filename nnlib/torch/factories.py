@@ -48,8 +48,8 @@ def factory_named(name: str, parts: ModelParts, hashes: Mapping[str, str]) -> Mo
                 key="model.factory",
                 hint=f"one of {', '.join(ZOO)}, or module:function with its file in model.files",
             )
-        factory: ModuleFactory = load_named(ZOO[name])
-        return factory
+        from_zoo: ModuleFactory = load_named(ZOO[name])
+        return from_zoo
     if parts.admit is not None:
         parts.admit()
     module = factory_module(name)
@@ -67,7 +67,8 @@ def factory_named(name: str, parts: ModelParts, hashes: Mapping[str, str]) -> Mo
         ) from None
     if not callable(found):
         raise ConfigError(f"{name} is {type(found).__name__}, not a function", key="model.factory")
-    return found
+    factory: ModuleFactory = found
+    return factory
 
 
 def call_factory(

@@ -123,7 +123,7 @@ def _explained(error: BaseException, file: str) -> ConfigError:
     if isinstance(error, ModuleNotFoundError):
         return ConfigError(
             f"imports {error.name or error}, which is neither among model.files nor installed here{line_of(error)}",
-            hint="add its file to model.files, or install the package; on a cluster the tasks' environment must have it",
+            hint="add its file to model.files, or install the package (on a cluster in the tasks' environment)",
             key="model.files",
             file=file,
         )
