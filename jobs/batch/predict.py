@@ -24,6 +24,7 @@ from nnlib.inference.prediction_parts import SUMMARY, PartRecord, Prediction, pa
 from nnlib.inference.prediction_rows import DatasetMatching, check_kept
 from nnlib.inference.prediction_settings import USUAL, PredictionSettings
 from nnlib.inference.trained_model import TrainedModel
+from nnlib.run.frozen import FROZEN
 from nnlib.run.ledger import canonical
 from nnlib.run.spec import WorkerPlan
 from nnlib.storage import file_at, storage
@@ -121,6 +122,8 @@ def _make(
     facts, weights = prediction.to_files()
     files = {"--spec": ("predict.json", facts), "--model": ("model.safetensors", weights)}
     packed = MODELS.of(spec.settings(model.trial).model).distributions
+    if (frozen := spec.frozen_bytes()) is not None:
+        files["--frozen"] = (FROZEN, frozen)
     with MapLauncher(
         runtime, spec.config.name, dataset.address, files, note, PredictJob.__module__, packed
     ) as launcher:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from jobs.batch.map_job import MapJob
@@ -26,6 +27,7 @@ class PredictJob(MapJob):
     def add_task_args(self) -> None:
         super().add_task_args()
         self.add_file_arg("--model")
+        self.add_file_arg("--frozen", default=None)
 
     def work(self, line: str) -> Iterator[Line]:
         prediction = self._prediction()
@@ -41,10 +43,17 @@ class PredictJob(MapJob):
     def _prediction(self) -> Prediction:
         facts = Path(self.options.spec).read_bytes()
         if facts not in _predictions:
-            folder, name = file_at(self.options.model)
+            model, frozen = self.options.model, self.options.frozen
             _predictions.clear()
-            _predictions[facts] = Prediction.from_files(facts, folder.read(name), self.options.model)
+            _predictions[facts] = Prediction.from_files(
+                facts, _read(model), model, None if frozen is None else partial(_read, frozen)
+            )
         return _predictions[facts]
+
+
+def _read(address: str) -> bytes:
+    folder, name = file_at(address)
+    return folder.read(name)
 
 
 if __name__ == "__main__":

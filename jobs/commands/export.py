@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from jobs.commands.options import json_option, trial_option
+from jobs.commands.options import json_option, trial_option, trust_option
 from jobs.console.output import print_json
 from jobs.console.training_display import shown_path
 from nnlib.export import EXPORTERS
@@ -16,6 +16,7 @@ from nnlib.export import export as export_model
 @click.option("--format", "format_", type=click.Choice(list(EXPORTERS)), required=True, help="The format of the file.")
 @click.option("-o", "--output", metavar="URI", help="The file to write. [default: RUN's name and the format's suffix]")
 @trial_option
+@trust_option
 @json_option
 def export(run: str, format_: str, output: str | None, trial: int, as_json: bool) -> None:
     """Write the model of RUN as a file for other programs, and a model card next to it.

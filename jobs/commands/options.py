@@ -28,6 +28,27 @@ trial_option = click.option(
     "--trial", type=click.IntRange(min=0), default=0, show_default=True, help="Which of the run's models."
 )
 
+_trust_flag = click.option(
+    "--trust-code", is_flag=True, help="Run the code that a run brings, now and later: read it first, as in RUN/code."
+)
+
+
+def trust_option(command: Command) -> Command:
+    """Add ``--trust-code`` to a command that opens runs: with it code is trusted that was not trusted here before."""
+
+    @functools.wraps(command)
+    def with_trust(*arguments: Any, trust_code: bool, **others: Any) -> None:
+        if not trust_code:
+            command(*arguments, **others)
+            return
+        from nnlib.config.code_trust import trusting_code  # late: --help needs no schema
+
+        with trusting_code():
+            command(*arguments, **others)
+
+    return _trust_flag(with_trust)
+
+
 _python_bin_option = click.option(
     "--python-bin", metavar="COMMAND", help="hadoop: run the nodes' own Python instead of a packed environment."
 )

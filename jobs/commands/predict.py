@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jobs.commands.names import split_names
-from jobs.commands.options import JobOptions, job_options, json_option, trial_option
+from jobs.commands.options import JobOptions, job_options, json_option, trial_option, trust_option
 from jobs.commands.reading_options import reading_options
 from jobs.console.output import print_json
 from jobs.console.training_display import metrics_text, score_text, shown_path
@@ -59,6 +59,7 @@ if TYPE_CHECKING:
 @reading_options("--input-format")
 @click.option("--tasks", type=click.IntRange(min=1), help="With -r: map tasks. [default: by the shards' size]")
 @job_options
+@trust_option
 @json_option
 def predict(
     run: str,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from jobs.commands.options import json_option
+from jobs.commands.options import json_option, trust_option
 from jobs.console.output import print_json
 from jobs.console.training_display import shown_path
 from nnlib.report import write_report
@@ -15,6 +15,7 @@ from nnlib.report import write_report
 @click.option(
     "-o", "--output", metavar="PATH", help="The page, or a directory for it. [default: RUN, or . for several runs]"
 )
+@trust_option
 @json_option
 def report(runs: tuple[str, ...], output: str | None, as_json: bool) -> None:
     """Write a page, report.html, about RUN or about several runs compared. Its figures are also files in figures/.

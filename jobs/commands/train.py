@@ -9,9 +9,10 @@ from typing import NoReturn
 
 import click
 
-from jobs.commands.options import configuration_options, json_option
+from jobs.commands.options import configuration_options, json_option, trust_option
 from jobs.console.output import print_json
 from jobs.console.training_display import Display, display, resume_line
+from nnlib.config.code_trust import trust_code_of
 from nnlib.config.load import load_config
 from nnlib.config.render import from_resolved, to_yaml
 from nnlib.config.schema import Config
@@ -31,6 +32,7 @@ from nnlib.core.run_result import RunResult
     metavar="FAULT=P,...",
     help="Kill, delay, cut ... local tasks on purpose, with these probabilities; the result must not change.",
 )
+@trust_option
 @json_option
 @click.option("--quiet", "-q", is_flag=True, help="Show only the final line.")
 @click.option("--dry-run", is_flag=True, help="Print the resolved configuration and train nothing.")
@@ -58,6 +60,8 @@ def train(
         print_json(config.model_dump(mode="json")) if as_json else click.echo(to_yaml(config), nl=False)
         return
     _refuse_configuration_in_run(config_path, config)
+    if config_path is not None:
+        trust_code_of(config)  # to train a configuration is to run the code that it names
     # Output of libraries or of the user's model must not mix with our JSON on standard output.
     with display(sys.stderr, quiet=quiet) as screen, contextlib.redirect_stdout(sys.stderr):
         result = _train(config, resume, start_from, chaos, screen)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from jobs.commands.options import json_option, runner_option
+from jobs.commands.options import json_option, runner_option, trust_option
 from jobs.console.output import print_json
 from nnlib.core.errors import MismatchError
 from nnlib.core.events import Event, Note
@@ -15,6 +15,7 @@ from nnlib.core.events import Event, Note
 @click.option("--round", "round_", type=click.IntRange(min=0), help="Recompute this round. [default: the last one]")
 @click.option("--all", "every", is_flag=True, help="Recompute every round, from the seeds on.")
 @runner_option("the run's own")
+@trust_option
 @json_option
 def verify(run: str, round_: int | None, every: bool, runner: str | None, as_json: bool) -> None:
     """Check RUN against its ledger, and recompute its rounds to the same bits.

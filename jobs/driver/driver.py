@@ -30,6 +30,8 @@ from jobs.driver.run_setup import (
 from jobs.driver.status_keeper import StatusKeeper
 from jobs.mapreduce.launcher import TASK_MODULES, RoundLauncher, model_files
 from jobs.runners.local.chaos import Chaos
+from nnlib.config.code_files import with_hashes
+from nnlib.config.code_trust import trust_code_of
 from nnlib.config.identity import epochs_may_grow
 from nnlib.config.schema import Config
 from nnlib.core.arrays import Vector
@@ -57,7 +59,7 @@ from nnlib.run.metrics_view import metrics_lines, view_text
 from nnlib.run.round_length import round_count
 from nnlib.run.round_store import RoundStore
 from nnlib.run.run_events import RoundEvent, RunEvent, StartEvent
-from nnlib.run.spec import JobSpec
+from nnlib.run.spec import JobSpec, initial_frozen, with_frozen
 from nnlib.storage.traffic import PROCESS
 from nnlib.tracking import tracked
 from nnlib.training.advance import advance, epochs_left
@@ -97,9 +99,13 @@ def train(
             is_new = False
         else:
             refuse_overlap_of_run(config, start_from)
+            config = with_hashes(config)
+            trust_code_of(config)
             spec, plans = prepare(with_targets_of(config, start_from), listen, chaos)
             states = initial_states(spec)
-            parent = None if start_from is None else warm_start(spec, states, start_from)
+            frozen = [initial_frozen(spec, trial) for trial in spec.trials]
+            parent = None if start_from is None else warm_start(spec, states, frozen, start_from)
+            spec = with_frozen(spec, frozen)
             spec = with_round_cost(spec, plans, states, listen)
             run = claim(config, stack)
             create_run(run, spec, states, parent)

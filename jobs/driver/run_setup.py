@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from types import TracebackType
@@ -15,7 +15,7 @@ from jobs.mapreduce.launcher import RoundLauncher
 from jobs.runners.local.chaos import Chaos
 from nnlib.config.identity import resume_problems, with_measured
 from nnlib.config.schema import Config
-from nnlib.core.arrays import Vector
+from nnlib.core.arrays import Array, Vector
 from nnlib.core.errors import ConfigError, DataError, MismatchError, StorageError, UsageError
 from nnlib.core.events import Listener, PhaseStarted
 from nnlib.core.notes import note
@@ -23,7 +23,8 @@ from nnlib.data.dataset import Dataset
 from nnlib.data.scaling import FeatureStats, Scaler
 from nnlib.optim import build_outer
 from nnlib.run.checkpoint import Checkpoint, TrialState
-from nnlib.run.directory import RunDirectory
+from nnlib.run.directory import CODE, RunDirectory
+from nnlib.run.frozen import FROZEN
 from nnlib.run.lease import RunLock
 from nnlib.run.ledger import Origin, RunOrigin, WeightsOrigin, digest, first_facts
 from nnlib.run.manifest import ROUNDS
@@ -106,7 +107,8 @@ class NewRun:
 
 def create_run(run: RunDirectory, spec: JobSpec, states: list[TrialState], parent: Origin | None) -> None:
     """Commit round 0, and then the spec: with it the run exists."""
-    run.storage.delete(ROUNDS)  # of a start that was killed before there was a spec
+    for name in (ROUNDS, CODE, FROZEN):
+        run.storage.delete(name)  # of a start that was killed before there was a spec
     run.storage.sweep()
     run.rounds(spec).commit(Checkpoint(0, states, RoundMetrics(0), first_facts(spec, parent)))
     run.write_spec(spec)
@@ -162,18 +164,26 @@ def fit_scaling(spec: JobSpec, plans: Sequence[WorkerPlan], listen: Listener, ch
     return replace(spec, trials=tuple(trials))
 
 
-def warm_start(spec: JobSpec, states: Sequence[TrialState], start: str | Sequence[Vector]) -> Origin:
+def warm_start(
+    spec: JobSpec,
+    states: Sequence[TrialState],
+    frozen: list[dict[str, Array]],
+    start: str | Sequence[Vector],
+) -> Origin:
     """Put weights into ``states``: flat vectors, one a trial, or another run's (``RUN``: its final models,
-    ``RUN@N``: those of round N), trial by trial with the same split. Returns their origin, for the ledger."""
+    ``RUN@N``: those of round N), trial by trial with the same split. ``frozen`` are the parameters of each trial that
+    are not trained; another run's replace them. Returns their origin, for the ledger."""
     if isinstance(start, str):
-        return _start_from_run(spec, states, start)
+        return _start_from_run(spec, states, frozen, start)
     for state, trial, vector in zip(states, spec.trials, start, strict=True):
         spec.model(trial).layout.check(vector)
         state.weights = vector.copy()
     return WeightsOrigin(tuple(digest(vector.astype(vector.dtype.newbyteorder("<")).tobytes()) for vector in start))
 
 
-def _start_from_run(spec: JobSpec, states: Sequence[TrialState], address: str) -> RunOrigin:
+def _start_from_run(
+    spec: JobSpec, states: Sequence[TrialState], frozen: list[dict[str, Array]], address: str
+) -> RunOrigin:
     parent_address, number = _parent(address)
     parent = RunDirectory.open(parent_address)
     old = parent.spec()
@@ -201,9 +211,17 @@ def _start_from_run(spec: JobSpec, states: Sequence[TrialState], address: str) -
         layout = spec.model(trial).layout
         if old.model(old.trials[index]).layout != layout:
             raise ConfigError("that run's model has another shape or dtype", run=parent.address, key="model")
+        before = old.frozen_arrays(old.trials[index])
+        if _shapes(before) != _shapes(frozen[trial.index]):
+            raise ConfigError("that run's model has other frozen parameters", run=parent.address, key="model")
         state.weights, state.buffers = models[index]
+        frozen[trial.index] = before
     check_parent_data(old.dataset, spec.dataset, parent.address)
     return RunOrigin(round_, checkpoint is None, digest(store.log.ledger(round_)))
+
+
+def _shapes(arrays: Mapping[str, Array]) -> dict[str, tuple[tuple[int, ...], str]]:
+    return {name: (array.shape, str(array.dtype)) for name, array in arrays.items()}
 
 
 def with_targets_of(config: Config, start: str | Sequence[Vector] | None) -> Config:

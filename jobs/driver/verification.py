@@ -17,6 +17,9 @@ from jobs.driver.run_setup import initial_states
 from jobs.mapreduce.launcher import RoundLauncher, model_files
 from nnlib.collective.communicator import Communicator
 from nnlib.collective.in_process import InProcessGroup
+from nnlib.config.code_files import WEIGHTS, hash_of_file
+from nnlib.config.options import torch_options
+from nnlib.config.schema import Config
 from nnlib.core import numerics
 from nnlib.core.errors import ConfigError, DataError, DivergedError, NnjobsError
 from nnlib.core.events import Listener, Note, ignore
@@ -27,13 +30,14 @@ from nnlib.data.dataset import Dataset
 from nnlib.data.shard_reader import ShardReader
 from nnlib.run.checkpoint import Checkpoint
 from nnlib.run.directory import FINAL_METRICS, RunDirectory, final_bytes
+from nnlib.run.frozen import FROZEN
 from nnlib.run.ledger import LedgerLine, canonical, digest, first_facts
 from nnlib.run.manifest import KEPT, LEDGER, MODEL, STATE
 from nnlib.run.planner import make_spec
 from nnlib.run.round_length import drained_round, epochs_after, round_count
 from nnlib.run.round_metrics import RoundMetrics
 from nnlib.run.round_store import RoundStore
-from nnlib.run.spec import JobSpec, Trial, WorkerPlan, assign_shards
+from nnlib.run.spec import JobSpec, Trial, WorkerPlan, assign_shards, initial_frozen, with_frozen
 from nnlib.storage import LocalStorage
 from nnlib.training.advance import advance
 from nnlib.training.collective_training import train_together
@@ -89,6 +93,7 @@ def verify(
     result = Verification(run.address, committed[-1])
     _check_files(store, committed, result)
     _check_chain(spec, store, committed, result)
+    _check_frozen(spec, result)
     _check_data(spec, result)
     if result.problems:
         result.notes.append("no round was recomputed: its files or its data are not what they were")
@@ -146,6 +151,8 @@ def _check_chain(spec: JobSpec, store: RoundStore, committed: Sequence[int], res
             for key in ("seed", "splits", "folds", "trials", "shards") if round_ == 0 else ():
                 if facts[key] != facts_of_spec[key]:
                     result.problems.append(f"ledger line 0: {key} are not those of spec.json")
+            if round_ == 0 and facts.get("frozen") != facts_of_spec.get("frozen"):
+                result.problems.append("ledger line 0: the frozen parameters are not those of spec.json")
             stored, within = store.log.hashes(round_), store.log.commit_of(round_) != round_
             for name, expected in parsed.files.items():
                 if stored.get(name) != expected and not (within and name not in stored):
@@ -155,6 +162,14 @@ def _check_chain(spec: JobSpec, store: RoundStore, committed: Sequence[int], res
             return
         previous = line
     result.ledger = None if previous is None else digest(previous)
+
+
+def _check_frozen(spec: JobSpec, result: Verification) -> None:
+    """The parameters that no round trains must be the file that the spec and the ledger name."""
+    try:
+        spec.frozen_arrays(spec.trials[0])
+    except NnjobsError as error:
+        result.problems.append(str(error).splitlines()[0])
 
 
 def _check_data(spec: JobSpec, result: Verification) -> None:
@@ -285,18 +300,35 @@ def _verify_start(
 ) -> None:
     """Round 0: the splits from the labels, the first weights from the seeds (or a note, after a warm start)."""
     dataset = Dataset.open(spec.dataset.address)
-    verify_trials(make_spec(spec.config, dataset)[0].trials, spec.trials, result)
+    verify_trials(make_spec(spec.config, dataset, spec.sources)[0].trials, spec.trials, result)
     if LedgerLine.parse(store.log.ledger(0)).has_origin:
         result.notes.append(
             "round 0 got its weights from elsewhere (train --from, or a program): only their hash was checked"
         )
         return
+    if (address := _missing_weights(spec.config)) is not None:
+        result.notes.append(f"round 0 got its weights from {address}, which is not here: only their hash was checked")
+        return
     scratch.commit(Checkpoint(0, initial_states(spec), RoundMetrics(0), first_facts(spec, None)))
+    again = with_frozen(spec, [initial_frozen(spec, trial) for trial in spec.trials])
+    if again.frozen != spec.frozen:
+        result.problems.append(f"round 0: the seeds give another {FROZEN}")
     ours_files, theirs_files = (each.log.manifest(0).files for each in (scratch, store))
     for name in (MODEL, STATE):
         if ours_files.get(name) != theirs_files.get(name):
             result.problems.append(f"round 0: the seeds give another {name}")
     result.recomputed.append(0)
+
+
+def _missing_weights(config: Config) -> str | None:
+    """The address of the first weights, where the file is not here any more, or another one is."""
+    options = torch_options(config.model)
+    if options is None or options.weights is None:
+        return None
+    try:
+        return None if hash_of_file(options.weights) == options.sha256.get(WEIGHTS) else options.weights
+    except NnjobsError:
+        return options.weights
 
 
 def verify_trials(ours: Sequence[Trial], theirs: Sequence[Trial], result: Verification) -> None:

@@ -22,6 +22,7 @@ from nnlib.core.errors import ConfigError, JobError
 from nnlib.core.events import Note
 from nnlib.core.layout import LayoutSlice
 from nnlib.run.checkpoint import Checkpoint
+from nnlib.run.frozen import FROZEN
 from nnlib.run.ledger import canonical
 from nnlib.run.manifest import MODEL, STATE, round_path
 from nnlib.run.round_store import RoundStore
@@ -74,6 +75,8 @@ class RoundLauncher:
         )
         try:
             self._spec_file = self.session.put("spec.json", canonical(for_tasks.to_json()))
+            frozen = spec.frozen_bytes()
+            self._frozen_file = None if frozen is None else self.session.put(FROZEN, frozen)
         except BaseException:
             self.session.close()
             raise
@@ -120,7 +123,7 @@ class RoundLauncher:
             round_,
             active,
             lines=self._lines,
-            files={"--spec": self._spec_file, "--model": model, "--state": state},
+            files={"--spec": self._spec_file, "--frozen": self._frozen_file, "--model": model, "--state": state},
             demand=self._demand,
             work=self._work,
             epochs=epochs,

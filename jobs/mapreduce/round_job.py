@@ -10,6 +10,8 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,7 @@ class RoundJob(TaskJob):
     def add_task_args(self) -> None:
         super().add_task_args()
         self.add_file_arg("--model", default=None)
+        self.add_file_arg("--frozen", default=None)
         self.add_file_arg("--state", default=None)
         self.add_passthru_arg("--round", type=int, default=0)
         self.add_passthru_arg("--epochs", type=_epochs, default=range(0))
@@ -74,7 +77,10 @@ class RoundJob(TaskJob):
         text = Path(self.options.spec).read_bytes()
         if text not in _specs:
             _specs.clear()
-            _specs[text] = JobSpec.from_json(json.loads(text))
+            spec = JobSpec.from_json(json.loads(text))
+            if (frozen := self.options.frozen) is not None:
+                spec = replace(spec, frozen_file=partial(_read, frozen))
+            _specs[text] = spec
         return _specs[text]
 
     def _models(self, spec: JobSpec) -> Models:

@@ -18,6 +18,8 @@ NOT_MATHEMATICS = (
     "run_dir",
     "reducers",
     "data.path",  # the dataset's fingerprint stands for it
+    "model.files",  # model.sha256 stands for what is in them
+    "model.from",  # likewise
     "sync.mode",
     "sync.slice_elements",
     "sync.min_workers",  # changes bits only where workers are missing, which the ledger records
@@ -163,8 +165,8 @@ def _is_other(key: str) -> bool:
 def _flat(values: dict[str, Any], above: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in values.items():
-        # Class weights are one value: the labels below are not keys of the configuration.
-        if isinstance(value, dict) and f"{above}{key}" != "train.class_weights":
+        # Class weights are one value, arguments another: what is below is not a key of the configuration.
+        if isinstance(value, dict) and f"{above}{key}" not in ("train.class_weights", "model.arguments"):
             flat |= _flat(value, f"{above}{key}.")
         else:
             flat[f"{above}{key}"] = value

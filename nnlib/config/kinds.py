@@ -8,6 +8,7 @@ named as text ("module:name") and imported when it is first used, so reading a c
 from __future__ import annotations
 
 import importlib
+import platform
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -30,13 +31,24 @@ class Kind:
     about: str
     """What it is, in a few words, for the reference of all keys."""
     distributions: tuple[str, ...] = ()
-    """Distributions that its code imports and that not every task needs: they are packed for nodes that train it."""
+    """Distributions that its code imports and that are no part of a plain installation: an extra of nnjobs has the
+    name of the first. They are packed for nodes that train it."""
     memory_mb: int = 0
     """Memory that a process takes by importing them."""
 
     def load(self) -> Any:
-        """Import and return the factory."""
-        return load_named(self.factory)
+        """Import and return the factory. Raises `ConfigError` where a distribution of it is not installed."""
+        try:
+            return load_named(self.factory)
+        except ModuleNotFoundError as error:
+            package = (error.name or "").partition(".")[0]
+            if package not in self.distributions:
+                raise
+            raise ConfigError(
+                f"this kind of model needs the package {package}, which is not installed on {platform.node()}",
+                hint=f"pip install 'nnjobs[{self.distributions[0]}]'; on a cluster the tasks' environment must have it",
+                key="model.kind",
+            ) from error
 
 
 @dataclass(frozen=True)
@@ -45,6 +57,8 @@ class ModelKind(Kind):
 
     precisions: tuple[str, ...] = ("float32",)
     """The values of ``train.precision`` that it can be trained with; float32 means as ``model.dtype`` says."""
+    has_parts: bool = False
+    """Whether its models need more than their configuration: see `nnlib.models.parts`."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +149,7 @@ MODELS: Kinds[ModelKind] = Kinds(
             distributions=("torch",),
             memory_mb=450,
             precisions=("float32", "bfloat16"),
+            has_parts=True,
         ),
     },
 )

@@ -9,8 +9,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from nnlib.config.code_files import model_sections, with_hashes
+from nnlib.config.code_trust import require_trusted
 from nnlib.config.document import MAX_BYTES, Document, Path, read_document
 from nnlib.config.explain import Problem, dotted, explained, key_path, near, shown
+from nnlib.config.options import torch_options
 from nnlib.config.runners import RUNNERS
 from nnlib.config.schema import Config, stored_config
 from nnlib.config.tagged import unknown_name
@@ -36,13 +39,16 @@ def load_config(path: str | os.PathLike[str] | None, overrides: Sequence[str] = 
         return parse_config("", "", overrides)
     address = os.fspath(path)
     data = _read_address(address) if has_scheme(address) else _read_file(pathlib.Path(path))
-    return parse_config(_text(data, address), address, overrides)
+    return parse_config(_text(data, address), address, overrides, asks_trust=True)
 
 
-def parse_config(text: str, source: str, overrides: Sequence[str] = (), *, every_option: bool = False) -> Config:
+def parse_config(
+    text: str, source: str, overrides: Sequence[str] = (), *, every_option: bool = False, asks_trust: bool = False
+) -> Config:
     """Make a `Config` of a text, as `load_config` does of a file; ``source`` names it in messages.
 
     ``every_option``: accept options that the chosen kinds do not read, as in a file that an earlier version resolved.
+    ``asks_trust``: refuse the configuration of a run (``config.yaml``) whose code is not trusted here.
     """
     document = read_document(text, source)
     if document.value is None:
@@ -57,7 +63,11 @@ def parse_config(text: str, source: str, overrides: Sequence[str] = (), *, every
     for override in overrides:
         _apply(override, document)
     unread = unread_options(document, kinds, every_option=every_option or is_resolved)
-    return _validated(document, source, unread, is_resolved)
+    config = _validated(document, source, unread, is_resolved)
+    if is_resolved and asks_trust:
+        for options in model_sections(config):
+            require_trusted(options, source)
+    return config
 
 
 def _read_address(address: str) -> bytes:
@@ -149,7 +159,22 @@ def _validated(document: Document, source: str, unread: Sequence[Problem], is_re
             if not is_resolved:
                 _refuse_empty(address, key, document, source)
     data = config.data.model_copy(update={"path": _absolute(config.data.path)})
-    return config.model_copy(update={"data": data})
+    return _with_files(config.model_copy(update={"data": data}), document, source, is_resolved)
+
+
+def _with_files(config: Config, document: Document, source: str, is_resolved: bool) -> Config:
+    """The configuration with the hashes of the files that its model names. What the file says of them is relative to
+    its folder, what an override says to the current one. A resolved file has the hashes already."""
+    folder = source.rpartition("/")[0] if "/" in source else ""
+    bases = {}
+    for key in ("factory", "files", "from"):
+        by_command = any(("model", key)[:end] in document.overridden for end in (1, 2))
+        bases[key] = None if by_command else folder
+    if is_resolved and None not in bases.values():
+        return config
+    if is_resolved and torch_options(config.model) is not None:
+        config = config.model_copy(update={"model": config.model.model_copy(update={"sha256": {}})})
+    return with_hashes(config, files=bases["files"] or "", weights=bases["from"] or "")
 
 
 def _refuse_empty(address: str, key: str, document: Document, source: str) -> None:

@@ -6,9 +6,10 @@ options, `nnlib.config.tagged` joins them with the keys that every kind of a sec
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+import json
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, create_model, field_validator, model_validator
 
 from nnlib.config.section import Count, Fraction, PositiveInt, Section, since
 
@@ -37,8 +38,68 @@ class MLPOptions(ModelOptions):
 class TorchOptions(ModelOptions):
     """Options of a torch module."""
 
-    factory: str = Field(description="what makes the module: torch-mlp, simple-nn, simple-cnn or resnet-small")
-    arguments: dict[str, Any] = Field({}, description="keyword arguments of the factory, as JSON")
+    factory: str = Field(
+        description="what makes the module: torch-mlp, simple-nn, simple-cnn or resnet-small, or module:function of "
+        "one of `files` or of an installed package",
+        json_schema_extra=since("0.2", before=None),
+    )
+    arguments: dict[str, Any] = Field(
+        {}, description="keyword arguments of the factory", json_schema_extra=since("0.2", before={})
+    )
+    files: list[str] = Field(
+        [],
+        max_length=64,
+        description="Python files of the factory and of what it imports, each a module of its name; relative to the "
+        "configuration file. They run with your rights: see SECURITY.md",
+        json_schema_extra=since("0.2", before=[]),
+    )
+    sha256: dict[str, str] = Field(
+        {},
+        description="filled in: SHA-256 of the files, of the installed module that `factory` names, and of `from`",
+        json_schema_extra=since("0.2", before={}),
+    )
+
+    @property
+    def weights(self) -> str | None:
+        """The key ``from``, a word that Python keeps for itself: the address of the first weights."""
+        address: str | None = getattr(self, "from")
+        return address
+
+    @field_validator("arguments")
+    @classmethod
+    def _is_json(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if reserved := value.keys() & {"shape", "outputs"}:
+            raise ValueError(f"{' and '.join(sorted(reserved))} come from the dataset: leave them out")
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ValueError(f"must be what JSON can hold: {error}") from None
+        return value
+
+
+def torch_options(section: Section) -> TorchOptions | None:
+    """Return a section `model` as that of a torch module; None if it is another kind's."""
+    return section if isinstance(section, TorchOptions) else None
+
+
+if not TYPE_CHECKING:
+    TorchOptions = create_model(
+        "TorchOptions",
+        __base__=TorchOptions,
+        __module__=__name__,
+        __doc__=TorchOptions.__doc__,
+        **{
+            "from": (
+                str | None,
+                Field(
+                    None,
+                    description="a safetensors file with the first parameters, frozen ones and buffers; relative to "
+                    "the configuration file",
+                    json_schema_extra=since("0.2", before=None),
+                ),
+            )
+        },
+    )
 
 
 # --- optimizers: section `train`

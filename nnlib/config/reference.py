@@ -114,7 +114,16 @@ def _values(annotation: Any) -> str:
         return f"{_values(arguments[0])}: {_values(arguments[1])}"
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return "section"
-    return {int: "whole number", float: "number", str: "text", bool: "true, false"}.get(annotation, str(annotation))
+    return _WORDS.get(annotation, str(annotation))
+
+
+_WORDS: Mapping[Any, str] = {
+    int: "whole number",
+    float: "number",
+    str: "text",
+    bool: "true, false",
+    Any: "anything that JSON has",
+}
 
 
 def _shown(value: Any) -> str:

@@ -17,8 +17,11 @@ SWEPT = (
     "sync.weighting",
 )
 """Keys (or sections) that trials of one run may differ in."""
-SHARED = ("train.epochs", "train.epochs_per_round", "train.stop", "train.keep")
-"""Keys under them that they may not: they decide when the run's jobs start and end."""
+SHARED = (
+    *("train.epochs", "train.epochs_per_round", "train.stop", "train.keep"),  # when the run's jobs start and end
+    *("model.files", "model.from", "model.sha256"),  # the files of the run
+)
+"""Keys under them that they may not."""
 
 
 def sweepable(key: str) -> bool:

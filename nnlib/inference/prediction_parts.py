@@ -8,7 +8,8 @@ written under another name and renamed, so a part that exists is whole.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import pyarrow.parquet as pq
@@ -84,6 +85,7 @@ class Prediction:
             "weights": model_digest([model.state]),
             "model": stable_values(model.spec.settings(model.trial))["model"],
             "scaler": stored["scaler"],
+            **({} if model.spec.frozen is None else {"frozen": model.spec.frozen.to_json()}),
             **({"target": stored["target"]} if "target" in stored else {}),
             "x": [trained_on.x_dtype, trained_on.x_scale, trained_on.x_offset],
             "classes": list(trained_on.classes),
@@ -163,7 +165,8 @@ class Prediction:
         return self.content
 
     def to_files(self) -> tuple[bytes, bytes]:
-        """Write what tasks read: all but the model's numbers, as JSON, and the numbers. `from_files` is the inverse."""
+        """Write what tasks read: all but the model's numbers, as JSON, and the numbers. `from_files` is the inverse.
+        Frozen parameters are in a file of their own: `JobSpec.frozen_bytes`."""
         trial, spec = self.model.trial, self.model.spec
         facts = {
             "format_version": FORMAT_VERSION,
@@ -176,10 +179,12 @@ class Prediction:
         return canonical(facts), pack(named_arrays(trial.index, self.model.state, spec.model(trial).layout))
 
     @classmethod
-    def from_files(cls, facts: bytes, weights: bytes, file: str) -> Prediction:
-        """Read what `to_files` wrote. ``file`` names the weights in errors."""
+    def from_files(
+        cls, facts: bytes, weights: bytes, file: str, frozen: Callable[[], bytes] | None = None
+    ) -> Prediction:
+        """Read what `to_files` wrote. ``file`` names the weights in errors; ``frozen`` reads the frozen parameters."""
         data = json.loads(facts)
-        spec = JobSpec.from_json(data["run"])
+        spec = replace(JobSpec.from_json(data["run"]), frozen_file=frozen)
         trial = spec.trials[data["trial"]]
         state = read_model(trial.index, unpack(weights, file), spec.model(trial).layout, file)
         state.vector.flags.writeable = False

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from nnlib.config.code_trust import trusting_code
 from nnlib.core.arrays import Array
 from nnlib.core.errors import UsageError
 from nnlib.core.layout import ModelState
@@ -36,11 +37,17 @@ class TrainedModel:
         return ModelState(self.weights, self.buffers)
 
     @classmethod
-    def load(cls, run: str, *, trial: int = 0) -> TrainedModel:
+    def load(cls, run: str, *, trial: int = 0, trust_code: bool = False) -> TrainedModel:
         """Load the final model of a run, or that of its newest round if it is not finished.
 
-        Raises `UsageError` if there is no run or no such trial.
+        ``trust_code``: see `nnlib.load`. Raises `UsageError` if there is no run or no such trial, and for code that is
+        not trusted.
         """
+        with trusting_code(trust_code):
+            return cls._load(run, trial)
+
+    @classmethod
+    def _load(cls, run: str, trial: int) -> TrainedModel:
         directory = RunDirectory.open(run)
         spec = directory.spec()
         if not 0 <= trial < len(spec.trials):

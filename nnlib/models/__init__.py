@@ -7,9 +7,10 @@ from typing import Protocol
 from nnlib.config.kinds import MODELS
 from nnlib.config.schema import Model as ModelConfig
 from nnlib.core.errors import ConfigError
+from nnlib.models.parts import ModelParts
 from nnlib.models.protocol import BoundModel, LearningTask, Model
 
-__all__ = ["BoundModel", "LearningTask", "Model", "ModelFactory", "build_model", "output_of"]
+__all__ = ["BoundModel", "LearningTask", "Model", "ModelFactory", "ModelParts", "build_model", "output_of"]
 
 
 class ModelFactory(Protocol):
@@ -20,17 +21,41 @@ class ModelFactory(Protocol):
         ...
 
 
+class PartedModelFactory(Protocol):
+    """What such a line names for a kind that has parts."""
+
+    def __call__(
+        self, config: ModelConfig, *, shape: tuple[int, ...], outputs: int, loss: str, parts: ModelParts
+    ) -> Model:
+        """Build the model of a section, with its parts."""
+        ...
+
+
 _OUTPUTS: dict[LearningTask, tuple[str, ...]] = {"classification": ("softmax", "sigmoid"), "regression": ("linear",)}
 """The outputs that fit a task; the first is what ``auto`` means."""
 
 
-def build_model(config: ModelConfig, *, shape: tuple[int, ...], outputs: int, task: LearningTask) -> Model:
-    """Build the model that a section describes. ``shape``: of a row; ``outputs``: classes, or 1 for regression.
+def build_model(
+    config: ModelConfig,
+    *,
+    shape: tuple[int, ...],
+    outputs: int,
+    task: LearningTask,
+    parts: ModelParts | None = None,
+) -> Model:
+    """Build the model that a section describes. ``shape``: of a row; ``outputs``: classes, or 1 for regression;
+    ``parts``: what the model needs besides, where its kind has parts.
 
-    Raises `ConfigError` for a kind that does not exist and an output that does not fit the task.
+    Raises `ConfigError` for a kind that does not exist, one whose package is not installed, and an output that does not
+    fit the task.
     """
-    factory: ModelFactory = MODELS.of(config).load()
-    return factory(config, shape=shape, outputs=outputs, loss=output_of(config, task))
+    kind = MODELS.of(config)
+    factory, loss = kind.load(), output_of(config, task)
+    if kind.has_parts:
+        with_parts: PartedModelFactory = factory
+        return with_parts(config, shape=shape, outputs=outputs, loss=loss, parts=parts or ModelParts())
+    plain: ModelFactory = factory
+    return plain(config, shape=shape, outputs=outputs, loss=loss)
 
 
 def output_of(config: ModelConfig, task: LearningTask) -> str:

@@ -71,6 +71,15 @@ class Model(Protocol):
         ...
 
 
+class PartedModel(Model, Protocol):
+    """A model of a kind that has parts: see `nnlib.models.parts`."""
+
+    def initial_frozen(self, rng: np.random.Generator) -> dict[str, Array]:
+        """Make the parameters that are not trained, by name; {} if there are none. ``rng`` begins where that of
+        `initial` began."""
+        ...
+
+
 class NumpyModel(Model, Protocol):
     """A model that `nnlib.training.numpy_learner` computes, in place on flat vectors of the host."""
 

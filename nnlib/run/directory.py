@@ -10,14 +10,20 @@ alone, for a log may quote what data and machines say; `nnlib.export` makes file
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 
 from nnlib import FORMAT_VERSION
+from nnlib.config.code_files import code_names
+from nnlib.config.code_trust import codes_of, require_trusted
+from nnlib.config.options import torch_options
 from nnlib.config.render import from_resolved, to_yaml
-from nnlib.config.schema import Config
+from nnlib.config.schema import Config, stored_config
 from nnlib.core.arrays import Vector
 from nnlib.core.errors import MismatchError, UsageError
 from nnlib.core.layout import ModelState
 from nnlib.run.final_result import REMAKE, FinalResult
+from nnlib.run.frozen import FROZEN
 from nnlib.run.lease import FOLDER, was_locked
 from nnlib.run.ledger import canonical
 from nnlib.run.manifest import ROUNDS
@@ -29,6 +35,8 @@ from nnlib.storage import Storage, storage
 
 CONFIG = "config.yaml"
 SPEC = "spec.json"
+CODE = "code"
+"""The folder of the files of ``model.files``, by name."""
 METRICS_VIEW = "metrics.jsonl"
 EVENTS = "events.jsonl"
 LOG = "log"
@@ -44,7 +52,10 @@ FINAL_MODEL = "final/model.safetensors"
 FINAL_METRICS = "final/metrics.json"
 
 CONTENT = frozenset(
-    (CONFIG, SPEC, METRICS_VIEW, EVENTS, LOG, STATUS, CANCEL, TASK_LOGS, GROUP, ROUNDS, FINAL_MODEL.partition("/")[0])
+    (
+        *(CONFIG, SPEC, CODE, FROZEN, METRICS_VIEW, EVENTS, LOG, STATUS, CANCEL, TASK_LOGS, GROUP, ROUNDS),
+        FINAL_MODEL.partition("/")[0],
+    )
 )
 """The names of all that is directly in a run directory, but for the lock."""
 
@@ -93,15 +104,20 @@ class RunDirectory:
         return self.storage.exists(SPEC)
 
     def write_spec(self, spec: JobSpec) -> None:
-        """Store what every task reads; the spec last, because with it the run exists."""
+        """Store what every task reads, and the code and frozen parameters of its models; the spec last, because with it
+        the run exists."""
+        for name, text in spec.sources.items():
+            self.storage.write(f"{CODE}/{name}", text.encode())
+        if not self.storage.exists(FROZEN) and (frozen := spec.frozen_bytes()) is not None:
+            self.storage.write(FROZEN, frozen)
         self.storage.write(CONFIG, to_yaml(spec.config).encode())
-        self.storage.write(SPEC, canonical(spec.to_json()))
+        self.storage.write(SPEC, canonical(spec.to_json(sources=False)))
 
     def abandon(self) -> None:
         """Delete a run that has no round yet, whose data or configuration turned out to be wrong: what is mended is
         another run. Other files of its directory stay."""
         if self.storage.names(ROUNDS) == ["000000"]:
-            for name in (SPEC, CONFIG, ROUNDS, EVENTS, LOG, STATUS, CANCEL, TASK_LOGS, FOLDER):
+            for name in (SPEC, CONFIG, CODE, FROZEN, ROUNDS, EVENTS, LOG, STATUS, CANCEL, TASK_LOGS, FOLDER):
                 self.storage.delete(name)
             if not self.storage.names():
                 self.storage.delete("")
@@ -111,7 +127,11 @@ class RunDirectory:
         return from_resolved(self.storage.read(CONFIG).decode(), f"{self.address}/{CONFIG}")
 
     def spec(self) -> JobSpec:
-        """Read the spec. Raises `MismatchError` where it is damaged, or of another format."""
+        """Read the spec. Raises `MismatchError` where it, or code that the run brings, is damaged or of another format.
+
+        No code is imported now, but when one of the spec's models is asked for; that raises `UsageError` for code that
+        is not trusted here (`nnlib.config.code_trust`).
+        """
         file = f"{self.address}/{SPEC}"
         data = parse_json(self.storage.read(SPEC), file)
         if data.get("format_version") != FORMAT_VERSION:
@@ -121,18 +141,41 @@ class RunDirectory:
                 file=file,
             )
         try:
-            spec = JobSpec.from_json(data)
-            self.rounds(spec)  # every trial's settings and model
+            spec = JobSpec.from_json(data | self._sources(stored_config(data["config"])))
+            brings_code = bool(spec.sources) or bool(codes_of(spec.config))
+            for trial in spec.trials:
+                spec.settings(trial)
+                if not brings_code:
+                    spec.model(trial)
             canonical(spec.to_json())  # what cannot be written again (infinite numbers) cannot be gone on with
-            return spec
+            return replace(
+                spec,
+                frozen_file=lambda: self.storage.read(FROZEN),
+                admit=partial(require_trusted, origin=self.address),
+            )
         except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
             raise MismatchError(
                 f"lacks or garbles {error}", hint="the file was altered or damaged", file=file
             ) from error
 
+    def _sources(self, config: Config) -> dict[str, dict[str, str]]:
+        """The run's code as `JobSpec.from_json` takes it. Raises `MismatchError` where a file is missing or no text."""
+        options = torch_options(config.model)
+        names = [] if options is None else code_names(options.sha256)
+        sources = {}
+        for name in names:
+            file = f"{self.address}/{CODE}/{name}"
+            if not self.storage.exists(f"{CODE}/{name}"):
+                raise MismatchError("this file of the run's code is missing", hint="bring back a copy of it", file=file)
+            try:
+                sources[name] = self.storage.read(f"{CODE}/{name}").decode()
+            except UnicodeDecodeError as error:
+                raise MismatchError("altered or damaged", hint="bring back a copy of it", file=file) from error
+        return {"sources": sources} if sources else {}
+
     def rounds(self, spec: JobSpec) -> RoundStore:
         """Return the store of the rounds of this run, whose spec is ``spec``."""
-        return RoundStore(self.storage, [spec.model(trial).layout for trial in spec.trials])
+        return RoundStore(self.storage, spec.layouts)
 
     def finish(self, result: FinalResult, arrays: Mapping[str, Vector]) -> None:
         """Store the kept models (arrays by name), then their scores: a run is finished when ``final/metrics.json`` is

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nnlib import FORMAT_VERSION
+from nnlib.run.frozen import FrozenFacts
 from nnlib.run.round_length import drained_round
 from nnlib.run.round_metrics import RoundMetrics, TrialMetrics
 from nnlib.run.spec import JobSpec
@@ -64,7 +65,8 @@ Origin = WeightsOrigin | RunOrigin
 @dataclass(frozen=True)
 class FirstFacts:
     """What the line of round 0 says: what the run is made of. ``trials`` is a hash of their plan, ``shards`` has the
-    SHA-256 of each; ``parent`` is where the weights come from, None where the seeds decide them."""
+    SHA-256 of each; ``parent`` is where the weights come from, None where the seeds decide them; ``frozen`` are the
+    parameters that no round trains, None if there are none."""
 
     run: RunIdentity
     seed: int
@@ -73,6 +75,7 @@ class FirstFacts:
     trials: str
     shards: Mapping[str, str]
     parent: Origin | None = None
+    frozen: FrozenFacts | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the facts as JSON-able data."""
@@ -87,6 +90,7 @@ class FirstFacts:
             "trials": self.trials,
             "shards": dict(self.shards),
             "parent": None if self.parent is None else self.parent.to_json(),
+            **({} if self.frozen is None else {"frozen": self.frozen.to_json()}),
         }
 
 
@@ -220,6 +224,7 @@ def first_facts(spec: JobSpec, parent: Origin | None) -> FirstFacts:
         trials=digest(canonical({"trials": [trial.to_json() for trial in spec.trials]})),
         shards={shard.name: shard.sha256 for shard in spec.dataset.shards},
         parent=parent,
+        frozen=spec.frozen,
     )
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 
+from nnlib.config.code_files import read_sources
 from nnlib.config.schema import Config
 from nnlib.config.sweep import applied, combinations
 from nnlib.core.errors import ConfigError
@@ -27,12 +28,15 @@ from nnlib.models.training_losses import training_loss
 from nnlib.run.spec import JobSpec, Trial, WorkerPlan, assign_shards
 
 
-def make_spec(config: Config, dataset: Dataset) -> tuple[JobSpec, list[WorkerPlan]]:
+def make_spec(
+    config: Config, dataset: Dataset, sources: Mapping[str, str] | None = None
+) -> tuple[JobSpec, list[WorkerPlan]]:
     """The job spec (scaling not yet fitted) and a line of the plan per worker.
 
     Reads the labels of the dataset three times (two to find the splits, one to count), a fourth time to scale targets;
-    never its features. ``data.target_scale: auto`` becomes what it means for the dataset. Raises `ConfigError` where a
-    worker would have nothing to train on.
+    never its features. ``data.target_scale: auto`` becomes what it means for the dataset. ``sources`` are the texts of
+    the model's code; None: they are read from ``model.files``. Raises `ConfigError` where a worker would have nothing
+    to train on.
     """
     config = with_target_scale(config, dataset)
     plans = assign_shards([shard.rows for shard in dataset.shards], config.workers)
@@ -77,7 +81,7 @@ def make_spec(config: Config, dataset: Dataset) -> tuple[JobSpec, list[WorkerPla
                     target=target,
                 )
             )
-    spec = JobSpec(config, dataset, tuple(trials))
+    spec = JobSpec(config, dataset, tuple(trials), read_sources(config) if sources is None else sources)
     _check_loss(spec)
     _check_stop(spec)
     _check_augmentation(spec)

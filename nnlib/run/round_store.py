@@ -18,8 +18,9 @@ rounds make of them is hashed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from nnlib.core.arrays import Array
@@ -37,12 +38,19 @@ from nnlib.storage import Storage
 class RoundStore:
     """Writes and loads the rounds of one run directory. ``log`` reads their metrics and their ledger."""
 
-    def __init__(self, storage: Storage, layouts: Sequence[Layout]) -> None:
+    def __init__(self, storage: Storage, layouts: Sequence[Layout] | Callable[[], Sequence[Layout]]) -> None:
+        """``layouts``: of each trial's model; a function is called when a model is read or written first: metrics and
+        ledger need none."""
         self.storage = storage
-        self.layouts = list(layouts)
+        self._layouts = layouts
         self.log = CommitLog(storage)
         self._retention = Retention(storage, self.log)
         self._deferred: list[tuple[int, bytes, bytes]] = []  # (round, metrics, ledger) of rounds not yet committed
+
+    @cached_property
+    def layouts(self) -> Sequence[Layout]:
+        """The layout of each trial's model."""
+        return self._layouts() if callable(self._layouts) else self._layouts
 
     def defer(self, checkpoint: Checkpoint, before: Checkpoint) -> None:
         """Chain the round that follows ``before``, but leave its writing to the next `commit`, which will not hold its

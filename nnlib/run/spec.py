@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from nnlib import FORMAT_VERSION
+from nnlib.config.code_files import check_sources
 from nnlib.config.identity import config_hash
+from nnlib.config.kinds import MODELS
+from nnlib.config.options import TorchOptions, torch_options
 from nnlib.config.schema import Config, stored_config
 from nnlib.config.sweep import applied
 from nnlib.core.arrays import Vector
@@ -28,9 +31,10 @@ from nnlib.data.dataset import Dataset
 from nnlib.data.scaling import Scaler
 from nnlib.data.split.rule import SplitRule
 from nnlib.data.target_scaling import TargetScaler
-from nnlib.models import build_model
-from nnlib.models.protocol import Model
+from nnlib.models import ModelParts, build_model
+from nnlib.models.protocol import Model, PartedModel
 from nnlib.optim import build_optimizer
+from nnlib.run.frozen import FrozenFacts, frozen_of, pack_frozen, unpack_frozen
 
 
 @dataclass(frozen=True)
@@ -127,6 +131,15 @@ class JobSpec:
     config: Config
     dataset: Dataset
     trials: tuple[Trial, ...]
+    sources: Mapping[str, str] = field(default_factory=dict)
+    """The texts of the files of ``model.files`` by name."""
+    frozen: FrozenFacts | None = None
+    """The parameters that no worker trains; None if there are none, or none yet."""
+    frozen_file: Callable[[], bytes] | None = field(default=None, compare=False, repr=False)
+    """Reads the file of the frozen parameters."""
+    admit: Callable[[TorchOptions], None] | None = field(default=None, compare=False, repr=False)
+    """Called before the code of a model is imported; raises where it is not trusted. None: whoever made this spec runs
+    the code, or has asked."""
 
     @property
     def workers(self) -> int:
@@ -143,8 +156,39 @@ class JobSpec:
         if trial.index not in self._models:
             outputs = len(self.dataset.classes) if self.dataset.task == "classification" else 1
             settings, shape = self.settings(trial).model, self.dataset.shape
-            self._models[trial.index] = build_model(settings, shape=shape, outputs=outputs, task=self.dataset.task)
+            self._models[trial.index] = build_model(
+                settings, shape=shape, outputs=outputs, task=self.dataset.task, parts=self._parts(trial)
+            )
         return self._models[trial.index]
+
+    def layouts(self) -> list[Layout]:
+        """Return the layout of each trial's model."""
+        return [self.model(trial).layout for trial in self.trials]
+
+    def _parts(self, trial: Trial) -> ModelParts:
+        options = torch_options(self.settings(trial).model)
+        admit = None if self.admit is None or options is None else partial(self.admit, options)
+        frozen = None if self.frozen is None else partial(self.frozen_arrays, trial)
+        return ModelParts(self.sources, admit, frozen)
+
+    def frozen_arrays(self, trial: Trial) -> dict[str, npt.NDArray[Any]]:
+        """Return the frozen parameters of a trial's model by name; read only, they are all trials' that share them.
+
+        Raises `MismatchError` where the file is not the one that the run began with.
+        """
+        if self.frozen is None:
+            return {}
+        return frozen_of(self.frozen, trial.index, self._all_frozen)
+
+    def frozen_bytes(self) -> bytes | None:
+        """Read the file of the frozen parameters, as it is stored; None if there are none."""
+        return None if self.frozen is None or self.frozen_file is None else self.frozen_file()
+
+    @cached_property
+    def _all_frozen(self) -> dict[str, npt.NDArray[Any]]:
+        if self.frozen is None or self.frozen_file is None:
+            raise ValueError("the file of the frozen parameters was not passed on")
+        return unpack_frozen(self.frozen, self.frozen_file())
 
     @cached_property
     def _models(self) -> dict[int, Model]:
@@ -176,10 +220,12 @@ class JobSpec:
         split = self.config.split
         return tuple(name for name in (split.column, split.group) if name is not None)
 
-    def to_json(self) -> dict[str, Any]:
-        """Return it as JSON-able data."""
+    def to_json(self, *, sources: bool = True) -> dict[str, Any]:
+        """Return it as JSON-able data; without ``sources`` for a run directory, which keeps them as files."""
         return {
             "format_version": FORMAT_VERSION,
+            **({"sources": dict(self.sources)} if sources and self.sources else {}),
+            **({} if self.frozen is None else {"frozen": self.frozen.to_json()}),
             "config": self.config.model_dump(mode="json"),
             "dataset": {"address": self.dataset.address, "manifest": self.dataset.to_json()},
             "trials": [trial.to_json() for trial in self.trials],
@@ -190,7 +236,12 @@ class JobSpec:
         """Read what `to_json` wrote. Raises `ValueError` or `KeyError` where its parts do not fit together."""
         dataset = Dataset.from_json(data["dataset"]["address"], data["dataset"]["manifest"])
         trials = tuple(Trial.from_json(trial) for trial in data["trials"])
-        spec = cls(stored_config(data["config"]), dataset, trials)
+        config, sources = stored_config(data["config"]), dict(data.get("sources", {}))
+        frozen = FrozenFacts.from_json(data["frozen"]) if "frozen" in data else None
+        spec = cls(config, dataset, trials, sources, frozen)
+        check_sources(config, sources)
+        if frozen is not None and len(frozen.sets) != len(trials):
+            raise ValueError(f"frozen parameters of {len(frozen.sets)} trials")
         width = dataset.features
         for index, trial in enumerate(trials):
             counts = (trial.train_rows, trial.validation_rows, trial.test_rows)
@@ -250,6 +301,22 @@ def initial_vector(spec: JobSpec, trial: Trial) -> npt.NDArray[Any]:
 def initial_buffers(spec: JobSpec, trial: Trial) -> tuple[Vector, ...]:
     """The buffers a trial starts from: decided by what decides `initial_vector`."""
     return spec.model(trial).initial_buffers(_initial_generator(spec, trial))
+
+
+def initial_frozen(spec: JobSpec, trial: Trial) -> dict[str, npt.NDArray[Any]]:
+    """The frozen parameters a trial starts and stays with: decided by what decides `initial_vector`."""
+    if not MODELS.of(spec.settings(trial).model).has_parts:
+        return {}
+    return cast(PartedModel, spec.model(trial)).initial_frozen(_initial_generator(spec, trial))
+
+
+def with_frozen(spec: JobSpec, trials: Sequence[Mapping[str, npt.NDArray[Any]]]) -> JobSpec:
+    """The spec with the frozen parameters of each trial, by name."""
+    frozen = pack_frozen(trials)
+    if frozen is None:
+        return spec
+    facts, data = frozen
+    return replace(spec, frozen=facts, frozen_file=lambda: data)
 
 
 def _initial_generator(spec: JobSpec, trial: Trial) -> np.random.Generator:

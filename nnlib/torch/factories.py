@@ -1,4 +1,4 @@
-"""Factories of modules by name: what `model.factory` may say.
+"""Factories of modules: what `model.factory` may say.
 
 A factory is a function ``factory(**arguments, shape=, outputs=)`` that returns a `torch.nn.Module`. ``shape`` is that
 of a row as the module gets it: (features,), or (channels, height, width). The module maps a batch (b, *shape) to
@@ -7,13 +7,22 @@ of a row as the module gets it: (features,), or (channels, height, width). The m
 
 from __future__ import annotations
 
+import importlib
+import platform
+import sys
 from collections.abc import Callable, Mapping
+from functools import reduce
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from torch import nn
 
-from nnlib.core.errors import ConfigError
+from nnlib.config.code_files import SUFFIX, factory_module, hash_of, installed_source, names_code
+from nnlib.core.errors import ConfigError, MismatchError
 from nnlib.core.named_object import load_named
+from nnlib.models.parts import ModelParts
+from nnlib.torch.user_code import import_file, line_of
 
 ModuleFactory = Callable[..., nn.Module]
 
@@ -26,11 +35,39 @@ ZOO: Mapping[str, str] = {
 """Name -> "module:function" of a factory that comes with nnjobs. A new one is one file and one line."""
 
 
-def factory_named(name: str) -> ModuleFactory:
-    """Return the factory of this name. Raises `ConfigError` if there is none."""
-    if name not in ZOO:
-        raise ConfigError(f"there is no factory {name!r}", key="model.factory", hint=f"one of {', '.join(ZOO)}")
-    factory: ModuleFactory = load_named(ZOO[name])
+def factory_named(name: str, parts: ModelParts, hashes: Mapping[str, str]) -> ModuleFactory:
+    """Return the factory of a name of `ZOO`, or of ``module:function``, whose module is imported now.
+
+    ``hashes`` are the SHA-256 of the code by name, as `nnlib.config.code_files` fills them in. Raises `ConfigError`
+    where there is no such factory, and what ``parts.admit`` raises before any code is imported.
+    """
+    if not names_code(name):
+        if name not in ZOO:
+            raise ConfigError(
+                f"there is no factory {name!r}",
+                key="model.factory",
+                hint=f"one of {', '.join(ZOO)}, or module:function with its file in model.files",
+            )
+        from_zoo: ModuleFactory = load_named(ZOO[name])
+        return from_zoo
+    if parts.admit is not None:
+        parts.admit()
+    module = factory_module(name)
+    is_own = f"{module}{SUFFIX}" in parts.sources
+    imported = import_file(parts.sources, module) if is_own else _import_installed(module, hashes)
+    path = name.partition(":")[2]
+    try:
+        found: Any = reduce(getattr, path.split("."), imported)
+    except AttributeError:
+        functions = sorted(each for each, value in vars(imported).items() if _is_function_of(value, imported))
+        raise ConfigError(
+            f"{module} has no {path}",
+            hint=f"its functions are {', '.join(functions[:10])}" if functions else None,
+            key="model.factory",
+        ) from None
+    if not callable(found):
+        raise ConfigError(f"{name} is {type(found).__name__}, not a function", key="model.factory")
+    factory: ModuleFactory = found
     return factory
 
 
@@ -43,10 +80,12 @@ def call_factory(
     """
     try:
         module: object = factory(**arguments, shape=shape, outputs=outputs)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
+        if isinstance(error, ConfigError):  # of a file that it imports late
+            raise
         text = " ".join(str(error).split())[:300]
         raise ConfigError(
-            f"factory {name} raised {type(error).__name__}: {text}{_line_of(error)}", key="model.factory"
+            f"factory {name} raised {type(error).__name__}: {text}{line_of(error)}", key="model.factory"
         ) from error
     if not isinstance(module, nn.Module):
         raise ConfigError(
@@ -55,9 +94,32 @@ def call_factory(
     return module
 
 
-def _line_of(error: BaseException) -> str:
-    """Where an error was raised, for a message."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return "" if trace is None else f" ({trace.tb_frame.f_code.co_filename}:{trace.tb_lineno})"
+def _is_function_of(value: object, module: ModuleType) -> bool:
+    return callable(value) and getattr(value, "__module__", None) == module.__name__
+
+
+def _import_installed(module: str, hashes: Mapping[str, str]) -> ModuleType:
+    """Import an installed module whose source is the recorded one. Raises `ConfigError` and `MismatchError`."""
+    if module not in hashes:
+        raise ConfigError(
+            f"the hash of {module} is not known",
+            hint="set model.kind to torch in the configuration itself, not only in its sweep",
+            key="model.sha256",
+        )
+    if hash_of(installed_source(module)) != hashes[module]:
+        raise MismatchError(
+            f"the module {module} on {platform.node()} is not the one that this run was made with",
+            hint="install the version that the run began with, or train a new run",
+            key="model.factory",
+        )
+    try:
+        imported = importlib.import_module(module)
+    except (Exception, SystemExit) as error:
+        text = " ".join(str(error).split())[:300]
+        raise ConfigError(
+            f"importing {module} raised {type(error).__name__}: {text}{line_of(error)}", key="model.factory"
+        ) from error
+    file = getattr(sys.modules[module], "__file__", None)
+    if file is None or hash_of(Path(file).read_bytes()) != hashes[module]:
+        raise MismatchError(f"the module {module} was loaded from elsewhere: {file}", key="model.factory")
+    return imported

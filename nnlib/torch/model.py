@@ -5,22 +5,31 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
+from nnlib.config.code_files import WEIGHTS, names_code
 from nnlib.config.options import TorchOptions
 from nnlib.config.schema import Model as ModelConfig
 from nnlib.config.section import options_of
 from nnlib.core.arrays import Array, Vector
 from nnlib.core.errors import ConfigError
 from nnlib.core.layout import Layout, aligned_empty
+from nnlib.models.parts import ModelParts
 from nnlib.torch.binding import read_buffers, read_parameters
 from nnlib.torch.factories import call_factory, factory_named
-from nnlib.torch.module_layout import layout_of
-from nnlib.torch.random_state import restored_random_state
+from nnlib.torch.first_weights import fill_module
+from nnlib.torch.frozen import fill_frozen, read_frozen
+from nnlib.torch.module_checks import check_device, check_numbers, check_types
+from nnlib.torch.module_layout import FrozenEntry, ModuleContents, contents_of
+from nnlib.torch.random_state import restored_random_state, seeded_randomness
+
+NO_PARTS = ModelParts()
+NOTHING: Mapping[str, str] = MappingProxyType({})
 
 PROBE_ROWS = 2
 """Rows of the batch that shows a module's output and memory; BatchNorm needs more than one."""
@@ -32,31 +41,62 @@ class TorchModel:
     learner = "nnlib.torch.learner:build"
 
     def __init__(
-        self, factory: str, arguments: Mapping[str, Any], *, shape: tuple[int, ...], outputs: int, loss: str, dtype: str
+        self,
+        factory: str,
+        arguments: Mapping[str, Any],
+        *,
+        shape: tuple[int, ...],
+        outputs: int,
+        loss: str,
+        dtype: str,
+        parts: ModelParts = NO_PARTS,
+        hashes: Mapping[str, str] = NOTHING,
+        weights: str | None = None,
     ) -> None:
-        """``shape``: of a row as the module gets it. ``loss``: softmax, sigmoid or linear."""
+        """``shape``: of a row as the module gets it. ``loss``: softmax, sigmoid or linear. ``hashes``: SHA-256 of code
+        and first weights by name, as `nnlib.config.code_files` fills them in. ``weights``: the address of the first
+        weights."""
         self.shape, self.outputs, self.loss, self.dtype = shape, outputs, loss, dtype
         self._name, self._arguments = factory, dict(arguments)
+        self._parts, self._hashes, self._weights = parts, hashes, weights
+        self._spare: nn.Module | None = None
+
+    @property
+    def layout(self) -> Layout:
+        """See `nnlib.models.protocol.Model.layout`."""
+        return self._contents.layout
+
+    @property
+    def frozen(self) -> Mapping[str, FrozenEntry]:
+        """The parameters that are not trained, by name: they are no part of the layout."""
+        return self._contents.frozen
 
     @cached_property
-    def layout(self) -> Layout:
-        """See `nnlib.models.protocol.Model.layout`. The module is built without numbers where it can be."""
-        return layout_of(self._build_without_numbers(), self.dtype)
+    def _contents(self) -> ModuleContents:
+        """What is in the module. One of the zoo is built without numbers; a user's may keep tensors from one call to
+        the next, so it is built whole, and that module is the next one to be used."""
+        if not names_code(self._name):
+            with torch.device("meta"):
+                return contents_of(self._call(), self.dtype)
+        module = self._drawn_from(0)
+        contents = contents_of(module, self.dtype)
+        self._spare = module
+        return contents
 
-    def build_module(self, seed: int = 0) -> nn.Module:
-        """Build the module on the CPU, its numbers drawn from ``seed``; torch's own generator stays where it is.
+    def build_module(self) -> nn.Module:
+        """Build the module on the CPU with the frozen parameters of the run; the numbers of the layout are to be loaded
+        into it.
 
-        Raises `ConfigError` for a factory that does not work and for other arrays than in `layout`.
+        Raises `ConfigError` for a factory that does not work and for other arrays than in `layout`, `MismatchError`
+        where the frozen parameters do not fit.
         """
-        with restored_random_state():
-            torch.default_generator.manual_seed(seed)
-            module = self._call()
-        if "layout" in self.__dict__ and layout_of(module, self.dtype).fingerprint != self.layout.fingerprint:
-            raise ConfigError(
-                f"factory {self._name} made other parameters or buffers when it was called again",
-                hint="names and shapes must depend on its arguments alone",
-                key="model.factory",
-            )
+        contents = self._contents
+        module = self._taken()
+        self._check_contents(module)
+        if contents.frozen:
+            if self._parts.frozen is None:
+                raise ValueError("built without the frozen parameters of the run: this model can only start one")
+            fill_frozen(module, self._parts.frozen())
         return module
 
     def initial(self, rng: np.random.Generator) -> Array:
@@ -64,7 +104,7 @@ class TorchModel:
 
         Raises `ConfigError` for a module whose output has not the shape (rows, outputs).
         """
-        module = self._drawn(rng)
+        module = self._first(rng)
         self._check_output(module)
         flat = aligned_empty(self.layout.size, self.layout.dtype)
         read_parameters(module, self.layout, flat)
@@ -72,7 +112,11 @@ class TorchModel:
 
     def initial_buffers(self, rng: np.random.Generator) -> tuple[Vector, ...]:
         """See `nnlib.models.protocol.Model.initial_buffers`."""
-        return read_buffers(self._drawn(rng), self.layout)
+        return read_buffers(self._first(rng), self.layout)
+
+    def initial_frozen(self, rng: np.random.Generator) -> dict[str, Array]:
+        """See `nnlib.models.protocol.PartedModel.initial_frozen`."""
+        return read_frozen(self._first(rng)) if self.frozen else {}
 
     def activation_bytes(self, rows: int) -> int:
         """See `nnlib.models.protocol.Model.activation_bytes`: what a forward pass keeps for the backward pass, as
@@ -88,26 +132,47 @@ class TorchModel:
             sizes[storage.data_ptr()] = storage.nbytes()
             return tensor
 
-        module = self.build_module()
+        module = self._taken()
         own = {tensor.untyped_storage().data_ptr() for tensor in (*module.parameters(), *module.buffers())}
         with restored_random_state(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             _ = self._forward(module.train())
         return sum(size for pointer, size in sizes.items() if pointer not in own)
 
-    def _drawn(self, rng: np.random.Generator) -> nn.Module:
-        return self.build_module(int(rng.integers(2**63)))
+    def _first(self, rng: np.random.Generator) -> nn.Module:
+        """The module with the numbers that a run starts from."""
+        module = self._drawn_from(int(rng.integers(2**63)))
+        self._check_contents(module)
+        if self._weights is not None:
+            fill_module(module, self._weights, self._hashes[WEIGHTS])
+        check_numbers(module)
+        return module
+
+    def _taken(self) -> nn.Module:
+        """A module whose numbers mean nothing, for one use."""
+        module, self._spare = self._spare, None
+        return self._drawn_from(0) if module is None else module
+
+    def _drawn_from(self, seed: int) -> nn.Module:
+        """The module on the CPU, its numbers drawn from ``seed``; the generators of the user's program stay where they
+        are."""
+        factory_named(self._name, self._parts, self._hashes)  # what the import of code draws is no part of the module
+        with seeded_randomness(seed):
+            return self._call()
 
     def _call(self) -> nn.Module:
-        module = call_factory(factory_named(self._name), self._name, self._arguments, self.shape, self.outputs)
+        factory = factory_named(self._name, self._parts, self._hashes)
+        module = call_factory(factory, self._name, self._arguments, self.shape, self.outputs)
+        check_types(module)
         return module.to(getattr(torch, self.dtype))
 
-    def _build_without_numbers(self) -> nn.Module:
-        """Build the module on torch's meta device; with its numbers where its factory needs them."""
-        try:
-            with torch.device("meta"):
-                return self._call()
-        except (ConfigError, NotImplementedError, RuntimeError):
-            return self.build_module()
+    def _check_contents(self, module: nn.Module) -> None:
+        check_device(module)
+        if contents_of(module, self.dtype) != self._contents:
+            raise ConfigError(
+                f"factory {self._name} made other parameters or buffers when it was called again",
+                hint="names and shapes must depend on its arguments alone",
+                key="model.factory",
+            )
 
     def _forward(self, module: nn.Module) -> torch.Tensor:
         x = torch.zeros((PROBE_ROWS, *self.shape), dtype=getattr(torch, self.dtype))
@@ -134,8 +199,20 @@ class TorchModel:
             self._forward(module.eval())
 
 
-def build(config: ModelConfig, *, shape: tuple[int, ...], outputs: int, loss: str) -> TorchModel:
+def build(
+    config: ModelConfig, *, shape: tuple[int, ...], outputs: int, loss: str, parts: ModelParts = NO_PARTS
+) -> TorchModel:
     """Build the model of ``model.kind: torch``. A row of two dimensions is an image of one channel."""
     options = options_of(config, TorchOptions)
     row = (1, *shape) if len(shape) == 2 else shape
-    return TorchModel(options.factory, options.arguments, shape=row, outputs=outputs, loss=loss, dtype=config.dtype)
+    return TorchModel(
+        options.factory,
+        options.arguments,
+        shape=row,
+        outputs=outputs,
+        loss=loss,
+        dtype=config.dtype,
+        parts=parts,
+        hashes=options.sha256,
+        weights=options.weights,
+    )

@@ -8,7 +8,8 @@ Parameters that need no gradient (frozen) are no part of the layout.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -19,6 +20,30 @@ from nnlib.core.layout import Layout
 
 COUNTER = "num_batches_tracked"
 """How torch names the counter of a normalization layer."""
+
+
+@dataclass(frozen=True)
+class FrozenEntry:
+    """A parameter that is not trained: its shape and the name of its type."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class ModuleContents:
+    """What is in a module: the layout of its numbers, and its frozen parameters by name."""
+
+    layout: Layout
+    frozen: Mapping[str, FrozenEntry]
+
+
+def contents_of(module: nn.Module, dtype: str) -> ModuleContents:
+    """Return what is in a module. Raises as `layout_of` does."""
+    frozen = {
+        name: FrozenEntry(tuple(tensor.shape), dtype_name(tensor)) for name, tensor in frozen_parameters(module).items()
+    }
+    return ModuleContents(layout_of(module, dtype), frozen)
 
 
 def layout_of(module: nn.Module, dtype: str) -> Layout:

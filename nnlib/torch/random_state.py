@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 
 
@@ -16,3 +18,19 @@ def restored_random_state() -> Iterator[None]:
         yield
     finally:
         torch.default_generator.set_state(state)
+
+
+@contextmanager
+def seeded_randomness(seed: int) -> Iterator[None]:
+    """Let a block draw from ``seed``: by torch, by `random` and by numpy's old global generator. After it all three are
+    where they were."""
+    python, old = random.getstate(), np.random.get_state()
+    with restored_random_state():
+        torch.default_generator.manual_seed(seed)
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(old)

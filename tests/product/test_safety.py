@@ -44,11 +44,15 @@ ONLY_IN = {
     "marshal": {"jobs.runners.hadoop.pack"},
     "builtins.compile": {"jobs.runners.hadoop.pack"},
     "xml": {"nnlib.storage.hdfs.hadoop_config"},  # the administrator's own files
-    "safetensors": {"nnlib.run.model_file", "nnlib.export.safetensors_file"},
+    "safetensors": {"nnlib.run.model_file", "nnlib.export.safetensors_file", "nnlib.torch.first_weights"},
+    "safetensors.torch": {"nnlib.torch.first_weights"},
     "importlib.import_module": {
         *("jobs.runners.mrjob_compat", "jobs.commands.doctor", "jobs.runners.local.fork_server"),
         *("nnlib.config.kinds", "nnlib.core.named_object", "nnlib.export", "nnlib.storage.hdfs.webhdfs"),
+        "nnlib.torch.factories",  # a user's own, once it is trusted
     },
+    "importlib.__import__": {"nnlib.torch.user_code"},  # likewise
+    "importlib.abc.InspectLoader": {"nnlib.torch.user_code"},
     "safetensors.numpy.load": {"nnlib.run.model_file"},
 }
 """Powers that one place holds: modules, and functions by their full names."""
@@ -56,7 +60,12 @@ YAML = re.compile(
     r"yaml\.(parse|dump|SafeDumper|SafeLoader|CSafeLoader|(Scalar|Sequence)Node|(Marked)?YAMLError|\w+Event)"
 )
 STARTERS = {f"subprocess.{name}" for name in ("run", "call", "check_call", "check_output", "Popen")}
-READERS = {"safetensors.safe_open", "safetensors.deserialize", "safetensors.numpy.load_file", "safetensors.torch"}
+READERS = {
+    "safetensors.safe_open",
+    "safetensors.deserialize",
+    "safetensors.numpy.load_file",
+    "safetensors.torch.load_file",
+}
 
 
 def findings(tree: ast.Module, module: str) -> Iterator[str]:
