@@ -17,7 +17,6 @@ from jobs.driver.run_setup import initial_states
 from jobs.mapreduce.launcher import RoundLauncher, model_files
 from nnlib.collective.communicator import Communicator
 from nnlib.collective.in_process import InProcessGroup
-from nnlib.core import numerics
 from nnlib.core.errors import ConfigError, DataError, DivergedError, NnjobsError
 from nnlib.core.events import Listener, Note, ignore
 from nnlib.core.numerics import blas_threads
@@ -38,7 +37,7 @@ from nnlib.storage import LocalStorage
 from nnlib.training.advance import advance
 from nnlib.training.collective_training import train_together
 from nnlib.training.contribution import WorkerFailedError
-from nnlib.training.worker import LocalWorker
+from nnlib.training.worker import LocalWorker, numerics_here
 
 
 @dataclass
@@ -95,7 +94,7 @@ def verify(
         return result
     with ExitStack() as stack:
         stack.enter_context(blas_threads(spec.config.runtime.blas_threads))  # they decide which kernel this is, too
-        if not _same_kernel(store, committed, result):
+        if not _same_kernel(spec, store, committed, result):
             return result
         wanted = committed if every else [committed[-1] if round_ is None else round_]
         try:
@@ -165,15 +164,16 @@ def _check_data(spec: JobSpec, result: Verification) -> None:
             result.problems.append(str(error).splitlines()[0])
 
 
-def _same_kernel(store: RoundStore, committed: Sequence[int], result: Verification) -> bool:
+def _same_kernel(spec: JobSpec, store: RoundStore, committed: Sequence[int], result: Verification) -> bool:
     """Whether this machine computes the bits that the run's workers computed."""
-    here = numerics.fingerprint()
+    here = numerics_here(spec)
     kernels = {kernel for round_ in committed[1:] for kernel in LedgerLine.parse(store.log.ledger(round_)).numerics}
-    if kernels <= {here}:
+    if kernels <= here:
         return True
     result.notes.append(
-        f"other kernel: the run was computed with numerics {', '.join(sorted(kernels))}, this machine has {here}; "
-        "files and chain are whole, but its rounds can only be recomputed with the same numpy and BLAS kernel"
+        f"other kernel: the run was computed with numerics {', '.join(sorted(kernels))}, this machine has "
+        f"{', '.join(sorted(here))}; files and chain are whole, but its rounds can only be recomputed with the same "
+        "numpy, BLAS and torch kernels"
     )
     return False
 

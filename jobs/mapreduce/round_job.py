@@ -21,6 +21,7 @@ from nnlib.core.layout import ModelState
 from nnlib.run.model_file import read_model, unpack
 from nnlib.run.spec import JobSpec, WorkerPlan, partial_layout
 from nnlib.storage import file_at
+from nnlib.training.worker import numerics_here
 
 _specs: dict[bytes, JobSpec] = {}
 """The last spec read in this process: inline, every task of every round reads the same one."""
@@ -59,7 +60,7 @@ class RoundJob(TaskJob):
         """What the task's node is like."""
         from jobs.runners.node_check import node_line  # late: only a cluster's tasks are asked
 
-        yield node_line(plan.worker)
+        yield node_line(plan.worker, numerics_here(self._spec()))
 
     def reducer(self, key: bytes, values: Iterator[bytes]) -> Iterator[Line]:
         """Yield the average of one slice; ``values`` are the workers' partials of it."""

@@ -22,6 +22,7 @@ from nnlib.models.protocol import Model
 from nnlib.optim import StepOptimizer, build_optimizer
 from nnlib.optim.schedules import learning_rate
 from nnlib.torch.binding import BoundModule
+from nnlib.torch.fingerprint import fingerprint
 from nnlib.torch.losses import mean_loss
 from nnlib.torch.model import TorchModel
 from nnlib.torch.random_state import restored_random_state
@@ -62,6 +63,10 @@ class TorchLearner:
         if self._bound is None:
             self._bound = BoundModule(self.model.build_module(), self.layout)
         return self._bound
+
+    def numerics(self) -> str:
+        """See `nnlib.training.learner.Learner.numerics`."""
+        return fingerprint()
 
     def prepare(self) -> None:
         """See `nnlib.training.learner.Learner.prepare`: torch is imported with this module."""
