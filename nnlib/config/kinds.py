@@ -41,6 +41,8 @@ class ModelKind(Kind):
 
     precisions: tuple[str, ...] = ("float32",)
     """The values of ``train.precision`` that it can be trained with; float32 means as ``model.dtype`` says."""
+    uses_devices: bool = False
+    """Whether devices other than the CPU can compute it (``runtime.device``)."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +131,7 @@ MODELS: Kinds[ModelKind] = Kinds(
             options.TorchOptions,
             "a torch module (extra: torch)",
             precisions=("float32", "bfloat16"),
+            uses_devices=True,
         ),
     },
 )
