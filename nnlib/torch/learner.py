@@ -6,27 +6,30 @@ step: a retried task, another runner or an interleaved group draws the same.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 
 from nnlib.core.arrays import Array, Vector
 from nnlib.core.errors import ConfigError
+from nnlib.core.exact_sum import exact_sum
 from nnlib.core.layout import ModelState
 from nnlib.core.seeds import Purpose, hash_key, row_hash
 from nnlib.data.batches import Batch
 from nnlib.models.functions import LOSSES
 from nnlib.models.protocol import Model
 from nnlib.optim import StepOptimizer, build_optimizer
-from nnlib.optim.schedules import learning_rate
 from nnlib.torch.binding import BoundModule
 from nnlib.torch.fingerprint import fingerprint
-from nnlib.torch.losses import mean_loss
+from nnlib.torch.losses import TrainingLoss
 from nnlib.torch.model import TorchModel
 from nnlib.torch.random_state import restored_random_state
 from nnlib.training.learner import Trained, TrainingSetup
+from nnlib.training.optimizer_steps import OptimizerSteps
 from nnlib.training.round_batches import RoundBatches
 from nnlib.training.scores import Score
 
@@ -83,6 +86,10 @@ class TorchLearner:
         """See `nnlib.training.learner.Learner.state`."""
         return ModelState(self.bound.flat.copy(), self.bound.buffers())
 
+    def optimizer_state(self) -> Vector:
+        """See `nnlib.training.learner.Learner.optimizer_state`."""
+        return np.empty(0, self.layout.dtype)
+
     def score(self, batch: Batch, score: Score) -> None:
         """See `nnlib.training.learner.Learner.score`."""
         with np.errstate(all="ignore"):  # a model that diverged scores NaN
@@ -124,10 +131,8 @@ class TrainingTorchLearner(TorchLearner):
 
     def __init__(self, model: TorchModel, setup: TrainingSetup, optimizer: StepOptimizer) -> None:
         super().__init__(model)
-        self._setup, self._optimizer = setup, optimizer
-        self._decay = setup.decay
-        self._loaded_state: Vector | None = None
-        """The optimizer's state to begin with; empty: a fresh one; None: that which it has."""
+        self._setup, self._steps = setup, OptimizerSteps(setup, optimizer)
+        self._loss = TrainingLoss(setup.config.train, model.loss)
         self._loaded_buffers: tuple[Vector, ...] = ()
         weights = setup.trial.class_weights
         self._class_weights = None if weights is None else torch.tensor(weights, dtype=getattr(torch, model.dtype))
@@ -135,18 +140,16 @@ class TrainingTorchLearner(TorchLearner):
 
     def load(self, state: ModelState) -> None:
         super().load(state)
-        self._loaded_state = state.vector[self.layout.size :].copy()
+        self._steps.load(state.vector[self.layout.size :])
         self._loaded_buffers = state.buffers
 
     def train(self, batches: RoundBatches, epochs: range) -> Trained:
         (epoch,) = epochs
-        self._restore_optimizer()
-        rate = learning_rate(self._setup.config.train, epoch)
-        total = 0.0
+        steps, total = batches.steps, 0.0
         with restored_random_state(), np.errstate(all="ignore"):  # divergence shows in the loss and the weights
             for step, batch in enumerate(batches.epoch(epoch)):
                 total += self._loss_and_gradient(batch, epoch, step) * len(batch.y)
-                self._optimizer.step(self.bound.flat, self.bound.gradient, rate, self._decay)
+                self._steps.take(self.bound.flat, self.bound.gradient, self._steps.rate(epoch, step, steps))
         return Trained(total / batches.rows)
 
     def gradient(self, batch: Batch, epoch: int, step: int) -> tuple[float, Vector]:
@@ -157,11 +160,10 @@ class TrainingTorchLearner(TorchLearner):
 
     def apply(self, mean: Vector, lr: float) -> None:
         """See `nnlib.training.learner.GradientLearner.apply`."""
-        self._restore_optimizer()
         self._bind_gradient()
         self.bound.gradient[:] = mean
         with np.errstate(all="ignore"):
-            self._optimizer.step(self.bound.flat, self.bound.gradient, lr, self._decay)
+            self._steps.take(self.bound.flat, self.bound.gradient, lr)
 
     def state(self) -> ModelState:
         """See `nnlib.training.learner.Learner.state`. Raises `ConfigError` where training changed a buffer that is not
@@ -170,20 +172,36 @@ class TrainingTorchLearner(TorchLearner):
         self._check_kept_buffers(buffers)
         if self._setup.layout.size == self.layout.size:
             return ModelState(self.bound.flat.copy(), buffers)
-        self._restore_optimizer()
-        return ModelState(np.concatenate([self.bound.flat, self._optimizer.state]), buffers)
+        return ModelState(np.concatenate([self.bound.flat, self._steps.state()]), buffers)
+
+    def optimizer_state(self) -> Vector:
+        return self._steps.state()
 
     def _loss_and_gradient(self, batch: Batch, epoch: int, step: int) -> float:
-        """The mean loss over a batch; its gradient goes into the bound gradient vector."""
+        """The mean loss over the rows of a step, computed `train.micro_batch` rows at once; its gradient goes into the
+        bound gradient vector."""
         self._bind_gradient()
         self.bound.gradient.fill(0.0)
         torch.default_generator.manual_seed(self._seed(epoch, step))
-        z = self.bound.module.train()(self._rows(batch.x))
-        y = torch.from_numpy(batch.y)
+        rows, module = len(batch.y), self.bound.module.train()
+        parts = batch.parts(self._setup.config.train.micro_batch or rows)
+        return exact_sum([self._add_gradient(module, part, rows) for part in parts])
+
+    def _add_gradient(self, module: nn.Module, part: Batch, rows: int) -> float:
+        """Add to the bound gradient what a part of a step of ``rows`` rows contributes; its part of the mean loss."""
+        with self._precision():
+            z = module(self._rows(part.x)).to(getattr(torch, self.model.dtype))
+        y = torch.from_numpy(part.y)
         weights = None if self._class_weights is None else self._class_weights[y]
-        loss = mean_loss(self.model.loss, z, y, weights, len(batch.y))
+        loss = self._loss.mean(z, y, weights, rows)
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.item()
+
+    def _precision(self) -> AbstractContextManager[object]:
+        """The precision of a forward pass, whose backward pass has the same."""
+        if self._setup.config.train.precision == "float32":
+            return nullcontext()
+        return torch.autocast("cpu", torch.bfloat16)
 
     def _bind_gradient(self) -> None:
         if not self.bound.gradient.size:
@@ -197,16 +215,6 @@ class TrainingTorchLearner(TorchLearner):
             key = hash_key(config.seed, Purpose.MODULE, split=trial.split, fold=trial.fold, epoch=epoch, worker=worker)
             self._keys = {epoch: key}
         return int(row_hash(np.array([step]), self._keys[epoch])[0])
-
-    def _restore_optimizer(self) -> None:
-        """Begin with the state that was loaded. Late, for scoring needs none."""
-        if self._loaded_state is None:
-            return
-        if self._loaded_state.size:
-            self._optimizer.state[:] = self._loaded_state
-        else:
-            self._optimizer.reset()
-        self._loaded_state = None
 
     def _check_kept_buffers(self, buffers: tuple[Vector, ...]) -> None:
         for segment, before, after in zip(self.layout.buffers, self._loaded_buffers, buffers, strict=True):
