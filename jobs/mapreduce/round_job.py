@@ -18,6 +18,7 @@ from jobs.mapreduce.tasks import Models, map_task, reduce_task
 from jobs.runners.lines import Line
 from jobs.runners.task_job import TaskJob
 from nnlib.core.layout import ModelState
+from nnlib.core.numerics import use_threads
 from nnlib.run.model_file import read_model, unpack
 from nnlib.run.spec import JobSpec, WorkerPlan, partial_layout
 from nnlib.storage import file_at
@@ -76,6 +77,7 @@ class RoundJob(TaskJob):
         if text not in _specs:
             _specs.clear()
             _specs[text] = JobSpec.from_json(json.loads(text))
+        use_threads(_specs[text].config.runtime.blas_threads)
         return _specs[text]
 
     def _models(self, spec: JobSpec) -> Models:

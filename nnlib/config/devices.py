@@ -32,7 +32,7 @@ class DeviceName(NamedTuple):
     """What a value of `runtime.device` means: the kind, and the number of the one device that is wanted, if any."""
 
     kind: str
-    index: int | None = None
+    number: int | None = None
 
 
 def parse_device(text: str) -> DeviceName:

@@ -54,6 +54,15 @@ def follow_blas_threads(read: Callable[[], int], write: Callable[[int], object])
         write(_running[-1])
 
 
+def use_threads(count: int) -> None:
+    """Give the libraries that follow `blas_threads` this many threads from now on, where no block says otherwise: for
+    tasks, whose BLAS has its number from the environment. (torch would take MKL's idea of it, which is less.)"""
+    if not _running:
+        _running.append(count)
+        for follower in _followers:
+            follower.write(count)
+
+
 @contextmanager
 def blas_threads(count: int) -> Iterator[None]:
     """Run the block with this many threads of BLAS, and of the libraries that follow it: how a product is cut decides
@@ -61,7 +70,7 @@ def blas_threads(count: int) -> Iterator[None]:
     from threadpoolctl import threadpool_limits  # late: a scan of the loaded libraries, 5 ms
 
     with threadpool_limits(limits=count, user_api="blas"):
-        if not _running:
+        if not _running:  # else a block around this one has done it
             for follower in _followers:
                 follower.own = follower.read()
         _running.append(count)

@@ -31,7 +31,7 @@ class CudaTable:
 
     def is_initialised(self) -> bool:
         """See `nnlib.torch.devices.DeviceTable.is_initialised`."""
-        return torch.cuda.is_initialized()
+        return bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
 
     def torch_device(self, index: int) -> torch.device:
         """See `nnlib.torch.devices.DeviceTable.torch_device`."""
@@ -41,7 +41,8 @@ class CudaTable:
         """See `nnlib.torch.devices.DeviceTable.facts`."""
         self._initialise()
         free, total = torch.cuda.mem_get_info(index)
-        libraries = f"driver {_driver()}, CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}"
+        cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+        libraries = f"driver {_driver()}, CUDA {torch.version.cuda}, cuDNN {cudnn}"
         return DeviceFacts(torch.cuda.get_device_name(index), total, free, libraries)
 
     @contextmanager
@@ -84,7 +85,7 @@ class CudaTable:
         torch.cuda.set_rng_state(state, index)
 
     def send(self, index: int, array: Array) -> torch.Tensor:
-        """See `nnlib.torch.devices.DeviceTable.send`: through pinned memory, which torch keeps until the copy is made."""
+        """See `nnlib.torch.devices.DeviceTable.send`: by pinned memory, which torch keeps until the copy is made."""
         self._initialise()
         pinned = torch.empty(array.shape, dtype=torch.from_numpy(array[:0]).dtype, pin_memory=True)
         pinned.numpy()[...] = array
@@ -102,7 +103,7 @@ class CudaTable:
     def _initialise(self) -> None:
         """Set what must be set before the first use."""
         os.environ.setdefault(WORKSPACE, FIXED_WORKSPACE)
-        torch.cuda.init()
+        torch.cuda.init()  # type: ignore[no-untyped-call]
 
 
 def _driver() -> str:

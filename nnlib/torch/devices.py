@@ -98,7 +98,7 @@ class Device:
         return f"{self.kind}:{self.index}"
 
     @property
-    def torch(self) -> torch.device:
+    def handle(self) -> torch.device:
         """How torch calls the device."""
         return self.table.torch_device(self.index)
 

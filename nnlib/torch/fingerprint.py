@@ -14,6 +14,7 @@ import torch
 from torch.nn import functional
 
 from nnlib.core import numerics
+from nnlib.torch.devices import Device
 
 FORMATS = (torch.contiguous_format, torch.channels_last)
 
@@ -22,6 +23,22 @@ def fingerprint() -> str:
     """Return 16 hex digits over what torch computes on the CPU and over `nnlib.core.numerics.fingerprint`: optimizers
     and scores are numpy's."""
     return _combined(numerics.fingerprint(), torch.get_num_threads())
+
+
+def device_fingerprint(device: Device, *, strict: bool) -> str:
+    """Return the kind of a device and 16 hex digits over what it computes, what it is, and its driver and libraries:
+    equal bits are promised where all of these are equal. ``strict`` as in `nnlib.torch.devices.Device.computing`."""
+    return _of_device(device, strict, numerics.fingerprint())
+
+
+@lru_cache(maxsize=16)
+def _of_device(device: Device, strict: bool, of_numpy: str) -> str:
+    facts = device.table.facts(device.index)
+    digest = hashlib.sha256(f"{of_numpy}/{facts.name}/{facts.versions}/{torch.__version__}".encode())
+    with device.computing(strict=strict):
+        for tensor in probe(device.handle):
+            digest.update(tensor.numpy().tobytes())
+    return f"{device.kind}-{digest.hexdigest()[:16]}"
 
 
 @lru_cache(maxsize=4)
