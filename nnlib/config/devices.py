@@ -56,3 +56,11 @@ def count_devices(kind: str) -> int:
     if importlib.util.find_spec("torch") is None:
         return 0
     return int(load_named(DEVICES[kind].table).count())
+
+
+def count_used_devices(name: str) -> int:
+    """Count the devices of this machine that tasks share where `runtime.device` is ``name``; 0: the CPU computes."""
+    kind, number = parse_device(name)
+    if kind in (AUTO, CPU):
+        return 0
+    return count_devices(kind) if number is None else 1
