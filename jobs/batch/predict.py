@@ -150,7 +150,8 @@ def _summarize(
     kernels = sorted({part.numerics for part in parts})
     if len(kernels) > 1 and runtime.numerics == "strict":
         raise JobError(
-            f"parts were computed with different bits (numerics {', '.join(kernels)}): other numpy or BLAS kernels",
+            f"parts were computed with different bits (numerics {', '.join(kernels)}): other numpy, BLAS or torch "
+            "kernels",
             hint="delete the folder and use equal machines and packages, or set runtime.numerics to loose",
             output=prediction.output,
         )

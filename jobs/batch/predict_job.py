@@ -13,6 +13,7 @@ from pathlib import Path
 from jobs.batch.map_job import MapJob
 from jobs.runners.lines import Line, encode_record
 from nnlib.core.liveness import report_activity
+from nnlib.core.numerics import use_threads
 from nnlib.inference.prediction_parts import Prediction
 from nnlib.run.spec import WorkerPlan
 from nnlib.storage import file_at
@@ -48,6 +49,7 @@ class PredictJob(MapJob):
             _predictions[facts] = Prediction.from_files(
                 facts, _read(model), model, None if frozen is None else partial(_read, frozen)
             )
+        use_threads(_predictions[facts].model.spec.config.runtime.blas_threads)
         return _predictions[facts]
 
 

@@ -19,6 +19,7 @@ from jobs.collective.member_task import run_member_task
 from jobs.mapreduce.counters import count_mapped
 from jobs.mapreduce.round_job import RoundJob
 from jobs.runners.lines import Line
+from nnlib.core.numerics import blas_threads
 from nnlib.run.spec import WorkerPlan
 from nnlib.training.worker import prepare_learners
 
@@ -47,7 +48,8 @@ class CollectiveJob(RoundJob):
         if self.options.phase != "preflight":
             import jobs.collective.membership  # noqa: F401  (once, for all)
 
-            prepare_learners(self._spec())
+            with blas_threads(1):  # a process forked after a computation by several threads waits for them forever
+                prepare_learners(self._spec())
         try:
             fork_workers(lines, self._work, self.stdout)
         except WorkerEndedError as ended:

@@ -15,6 +15,7 @@ from typing import BinaryIO
 
 from jobs.runners.forked_child import die_with, end_with
 from jobs.runners.local.attempt import signal_name
+from nnlib.core.forks import fork
 
 Work = Callable[[bytes, BinaryIO], None]
 """Processes one line of a task's input and writes its output to the file."""
@@ -45,7 +46,7 @@ def fork_workers(lines: Sequence[bytes], work: Work, output: BinaryIO) -> None:
         outputs = [stack.enter_context(tempfile.TemporaryFile(dir=".")) for _ in lines]
         try:
             for index, line in enumerate(lines):
-                process = os.fork()
+                process = fork()
                 if process == 0:
                     die_with(parent)
                     end_with(partial(_run, work, line, outputs[index]))

@@ -31,6 +31,7 @@ COMMANDS = {
         "jobs.commands.doctor:doctor",
         "Check this machine: what works, what is missing and what it would enable.",
     ),
+    "devices": ("jobs.commands.devices:devices", "Show what can compute torch modules here: the processor, GPUs."),
     "pack": ("jobs.commands.pack:pack", "Pack the environment that tasks on a cluster run in."),
     "completion": ("jobs.commands.cli:completion", "Print the completion script of a shell."),
 }

@@ -151,14 +151,14 @@ def _extras() -> Iterator[Check]:
 
 
 def _torch() -> Iterator[Check]:
-    need = "the tests, which compare our gradients with torch's"
+    need = "models of kind torch: any module, on the processor or a GPU"
     if importlib.util.find_spec("torch") is None:
-        yield Check("torch", "missing", "not installed", need, _pip("torch"))
+        yield Check("torch", "missing", "not installed", need, _pip('"nnjobs[torch]"'))
         return
     # In another process: importing torch takes seconds and can fail in the linker, where no exception can be caught.
-    code = "import torch; print(torch.__version__, 'CUDA' if torch.cuda.is_available() else 'without CUDA')"
+    code = "from jobs.commands.devices import *; print('; '.join(device_lines(describe_devices())[1:]))"
     worked, text = output_of([sys.executable, "-c", code])
-    yield Check("torch", "ok" if worked else "broken", text, need, "" if worked else _pip("torch"))
+    yield Check("torch", "ok" if worked else "broken", text, need, "" if worked else _pip('"nnjobs[torch]"'))
 
 
 def _java() -> Iterator[Check]:

@@ -10,6 +10,7 @@ from types import TracebackType
 
 import numpy as np
 
+from jobs.driver.device import with_device
 from jobs.driver.parent_data import check_parent_data
 from jobs.mapreduce.launcher import RoundLauncher
 from jobs.runners.local.chaos import Chaos
@@ -37,6 +38,7 @@ from nnlib.storage.outputs import refuse_overlap
 def prepare(config: Config, listen: Listener, chaos: Chaos | None = None) -> tuple[JobSpec, list[WorkerPlan]]:
     """The spec of a new run, with its splits made and its feature scaling fitted. Writes nothing."""
     dataset = Dataset.open(config.data.path)
+    config = with_device(config)
     listen(PhaseStarted("split", "finding the splits"))
     spec, plans = make_spec(config, dataset)
     if any(spec.settings(trial).data.scale != "none" for trial in spec.trials):
@@ -117,7 +119,7 @@ def create_run(run: RunDirectory, spec: JobSpec, states: list[TrialState], paren
 def reopen(run: RunDirectory, config: Config) -> tuple[JobSpec, list[WorkerPlan]]:
     """An existing run, under a configuration that may differ only in what does not touch its mathematics."""
     spec = run.spec()
-    config = with_measured(spec.config, config)
+    config = with_device(with_measured(spec.config, config))
     problems = resume_problems(spec.config, config)
     if problems:
         raise ConfigError(

@@ -6,6 +6,7 @@ shards the ones it was trained on; does replaying a round from the nearest kept 
 
 from __future__ import annotations
 
+import platform
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -18,9 +19,10 @@ from jobs.mapreduce.launcher import RoundLauncher, model_files
 from nnlib.collective.communicator import Communicator
 from nnlib.collective.in_process import InProcessGroup
 from nnlib.config.code_files import WEIGHTS, hash_of_file
+from nnlib.config.devices import AUTO, CPU, count_devices, parse_device
+from nnlib.config.identity import device_hashes
 from nnlib.config.options import torch_options
 from nnlib.config.schema import Config
-from nnlib.core import numerics
 from nnlib.core.errors import ConfigError, DataError, DivergedError, NnjobsError
 from nnlib.core.events import Listener, Note, ignore
 from nnlib.core.numerics import blas_threads
@@ -42,7 +44,7 @@ from nnlib.storage import LocalStorage
 from nnlib.training.advance import advance
 from nnlib.training.collective_training import train_together
 from nnlib.training.contribution import WorkerFailedError
-from nnlib.training.worker import LocalWorker
+from nnlib.training.worker import LocalWorker, numerics_here
 
 
 @dataclass
@@ -100,7 +102,7 @@ def verify(
         return result
     with ExitStack() as stack:
         stack.enter_context(blas_threads(spec.config.runtime.blas_threads))  # they decide which kernel this is, too
-        if not _same_kernel(store, committed, result):
+        if not _same_device(spec, result) or not _same_kernel(spec, store, committed, result):
             return result
         wanted = committed if every else [committed[-1] if round_ is None else round_]
         try:
@@ -136,6 +138,7 @@ def _check_chain(spec: JobSpec, store: RoundStore, committed: Sequence[int], res
     """Each line must name the hash of the line before, the run's facts, and its round's files."""
     previous: bytes | None = None
     facts_of_spec = first_facts(spec, None).to_json()
+    hashes = device_hashes(spec.config, spec.dataset.fingerprint)
     for round_ in committed:
         try:
             line = store.log.ledger(round_)
@@ -146,7 +149,7 @@ def _check_chain(spec: JobSpec, store: RoundStore, committed: Sequence[int], res
                     f"ledger line {round_} is not chained to line {round_ - 1}: one of them was altered"
                 )
             for key in ("config", "dataset", "workers"):
-                if facts[key] != facts_of_spec[key]:
+                if facts[key] != facts_of_spec[key] and not (key == "config" and facts[key] in hashes):
                     result.problems.append(f"ledger line {round_}: {key} is not the run's (spec.json)")
             for key in ("seed", "splits", "folds", "trials", "shards") if round_ == 0 else ():
                 if facts[key] != facts_of_spec[key]:
@@ -180,15 +183,28 @@ def _check_data(spec: JobSpec, result: Verification) -> None:
             result.problems.append(str(error).splitlines()[0])
 
 
-def _same_kernel(store: RoundStore, committed: Sequence[int], result: Verification) -> bool:
-    """Whether this machine computes the bits that the run's workers computed."""
-    here = numerics.fingerprint()
-    kernels = {kernel for round_ in committed[1:] for kernel in LedgerLine.parse(store.log.ledger(round_)).numerics}
-    if kernels <= {here}:
+def _same_device(spec: JobSpec, result: Verification) -> bool:
+    """Whether this machine has the device that the run was computed on."""
+    kind, index = parse_device(spec.config.runtime.device)
+    if kind in (AUTO, CPU) or count_devices(kind) > (index or 0):
         return True
     result.notes.append(
-        f"other kernel: the run was computed with numerics {', '.join(sorted(kernels))}, this machine has {here}; "
-        "files and chain are whole, but its rounds can only be recomputed with the same numpy and BLAS kernel"
+        f"other device: the run was computed on {spec.config.runtime.device}, which {platform.node()} does not have; "
+        "files and chain are whole, but its rounds can only be recomputed on such a device"
+    )
+    return False
+
+
+def _same_kernel(spec: JobSpec, store: RoundStore, committed: Sequence[int], result: Verification) -> bool:
+    """Whether this machine computes the bits that the run's workers computed."""
+    here = numerics_here(spec)
+    kernels = {kernel for round_ in committed[1:] for kernel in LedgerLine.parse(store.log.ledger(round_)).numerics}
+    if kernels <= here:
+        return True
+    result.notes.append(
+        f"other kernel: the run was computed with numerics {', '.join(sorted(kernels))}, this machine has "
+        f"{', '.join(sorted(here))}; files and chain are whole, but its rounds can only be recomputed with the same "
+        "numpy, BLAS and torch kernels"
     )
     return False
 

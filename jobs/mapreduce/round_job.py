@@ -20,9 +20,11 @@ from jobs.mapreduce.tasks import Models, map_task, reduce_task
 from jobs.runners.lines import Line
 from jobs.runners.task_job import TaskJob
 from nnlib.core.layout import ModelState
+from nnlib.core.numerics import use_threads
 from nnlib.run.model_file import read_model, unpack
 from nnlib.run.spec import JobSpec, WorkerPlan, partial_layout
 from nnlib.storage import file_at
+from nnlib.training.worker import numerics_here
 
 _specs: dict[bytes, JobSpec] = {}
 """The last spec read in this process: inline, every task of every round reads the same one."""
@@ -62,7 +64,7 @@ class RoundJob(TaskJob):
         """What the task's node is like."""
         from jobs.runners.node_check import node_line  # late: only a cluster's tasks are asked
 
-        yield node_line(plan.worker)
+        yield node_line(plan.worker, numerics_here(self._spec()))
 
     def reducer(self, key: bytes, values: Iterator[bytes]) -> Iterator[Line]:
         """Yield the average of one slice; ``values`` are the workers' partials of it."""
@@ -81,6 +83,7 @@ class RoundJob(TaskJob):
             if (frozen := self.options.frozen) is not None:
                 spec = replace(spec, frozen_file=partial(_read, frozen))
             _specs[text] = spec
+        use_threads(_specs[text].config.runtime.blas_threads)
         return _specs[text]
 
     def _models(self, spec: JobSpec) -> Models:

@@ -15,7 +15,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from jobs.runners.lines import Line, decode_record, encode_record
-from nnlib.core import numerics
 from nnlib.core.errors import JobError
 from nnlib.core.machine import free_memory_mb
 
@@ -53,8 +52,9 @@ NODE_KEY = b"!node"
 """Key of the lines that report on a node; like errors', they sort before all slices."""
 
 
-def node_line(worker: int) -> Line:
-    """Return the line that reports on this task's node: names, versions, cores, free memory, numerics."""
+def node_line(worker: int, numerics: Iterable[str]) -> Line:
+    """Return the line that reports on this task's node: names, versions, cores, free memory, and the ``numerics`` of
+    the learners that the run has (`nnlib.training.learner.Learner.numerics`)."""
     import numpy
     import pyarrow
 
@@ -65,7 +65,7 @@ def node_line(worker: int) -> Line:
         "pyarrow": pyarrow.__version__,
         "cores": os.cpu_count(),
         "free_mb": free_memory_mb(),
-        "numerics": numerics.fingerprint(),
+        "numerics": "+".join(sorted(numerics)),
         "started": round(time.time(), 3),
         "executable": sys.executable,
     }

@@ -9,6 +9,7 @@ import hashlib
 import json
 from typing import Any
 
+from nnlib.config.devices import AUTO, CPU, DEVICES, parse_device
 from nnlib.config.earlier import stable_values
 from nnlib.config.kinds import SCHEDULES, TABLES
 from nnlib.config.schema import Config
@@ -32,6 +33,7 @@ NOT_MATHEMATICS = (
     "tracking",
     "runtime.runner",
     "runtime.cores",
+    "runtime.workers_per_gpu",
     "runtime.memory_mb",
     "runtime.cache_mb",
     "runtime.cache_dir",
@@ -93,8 +95,10 @@ def resume_problems(old: Config, new: Config) -> list[str]:
         f"{key} was {json.dumps(before.get(key))}, is {json.dumps(after.get(key))}: another run (train --from goes on "
         "from this one's model)"
         for key in differences(old, new)
-        if key != "train.epochs"
+        if key not in ("train.epochs", "runtime.device")
     ]
+    if (problem := _device_problem(old, new)) is not None:
+        problems.append(problem)
     was, now = old.train.epochs, new.train.epochs
     if now < was:
         problems.append(f"train.epochs was {was}, is {now}: it may only grow")
@@ -113,9 +117,27 @@ def resume_problems(old: Config, new: Config) -> list[str]:
     return problems
 
 
+def _device_problem(old: Config, new: Config) -> str | None:
+    """Why a run cannot go on with another device; None if it can."""
+    was, now = (parse_device(config.runtime.device).kind for config in (old, new))
+    if was == now or new.runtime.numerics == "loose":
+        return None
+    return f"runtime.device was {was}, is {now}: it computes other bits (runtime.numerics: loose allows them)"
+
+
+def device_hashes(config: Config, dataset_fingerprint: str) -> set[str]:
+    """Return the hashes (`config_hash`) that the rounds of one run may have: with ``runtime.numerics: loose`` a run may
+    go on with another device, which is a part of the mathematics."""
+    kinds = (CPU, *DEVICES) if config.runtime.numerics == "loose" else (config.runtime.device,)
+    runtimes = [config.runtime.model_copy(update={"device": kind}) for kind in kinds]
+    return {config_hash(config.model_copy(update={"runtime": each}), dataset_fingerprint) for each in runtimes}
+
+
 def with_measured(old: Config, new: Config) -> Config:
     """Return ``new`` with what the run that it resumes (of configuration ``old``) found out at its start: how it scales
-    targets, and what a round costs."""
+    targets, what computes its modules (unless ``runtime.numerics: loose`` lets that change), and what a round costs."""
+    if new.runtime.device == AUTO and new.runtime.numerics == "strict":
+        new = new.model_copy(update={"runtime": new.runtime.model_copy(update={"device": old.runtime.device})})
     if new.data.target_scale == "auto":
         new = new.model_copy(update={"data": new.data.model_copy(update={"target_scale": old.data.target_scale})})
     if new.train.epochs_per_round != "auto" or new.sync.round_cost is not None:
@@ -155,6 +177,10 @@ def _deciding(config: Config) -> dict[str, Any]:
         del keys["sync.overlap_drain"]  # likewise
     if config.data.target_scale == "auto":
         keys.pop("data.target_scale", None)  # a run has what it means for its dataset
+    if "runtime.device" in keys:
+        keys["runtime.device"] = parse_device(config.runtime.device).kind  # equal devices compute equal bits
+    if config.runtime.device == AUTO:
+        del keys["runtime.device"]  # a run has what it means where it was started
     return keys
 
 

@@ -59,6 +59,8 @@ class ModelKind(Kind):
     """The values of ``train.precision`` that it can be trained with; float32 means as ``model.dtype`` says."""
     has_parts: bool = False
     """Whether its models need more than their configuration: see `nnlib.models.parts`."""
+    uses_devices: bool = False
+    """Whether devices other than the CPU can compute it (``runtime.device``)."""
 
 
 @dataclass(frozen=True)
@@ -150,6 +152,7 @@ MODELS: Kinds[ModelKind] = Kinds(
             memory_mb=450,
             precisions=("float32", "bfloat16"),
             has_parts=True,
+            uses_devices=True,
         ),
     },
 )

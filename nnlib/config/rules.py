@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from nnlib.config.devices import AUTO, CPU
 from nnlib.config.kinds import MODELS, OPTIMIZERS
+from nnlib.config.runtime import Runtime
 from nnlib.config.training import Model, Train
 
 
@@ -53,3 +55,14 @@ def _check_precision(model: Model, train: Train) -> None:
         )
     if train.precision != "float32" and model.dtype != "float32":
         raise ValueError(f"train.precision: {train.precision} needs model.dtype: float32, not {model.dtype}")
+
+
+def check_device(model: Model, runtime: Runtime) -> None:
+    """Raise `ValueError` for a device that cannot compute ``model``, and for GPUs of containers that nothing uses."""
+    if runtime.device not in (AUTO, CPU) and not MODELS.of(model).uses_devices:
+        raise ValueError(f"runtime.device: {runtime.device} is not for model.kind: {model.kind}: the CPU computes it")
+    if runtime.hadoop.gpus and (runtime.device == CPU or not MODELS.of(model).uses_devices):
+        raise ValueError(
+            f"runtime.hadoop.gpus is {runtime.hadoop.gpus}, but the CPU computes the model: set it to 0, or "
+            "runtime.device to cuda"
+        )

@@ -1,12 +1,13 @@
 """The sections of a configuration that say where and how a run is done: they never change its bits, but for
-``runtime.blas_threads``."""
+``runtime.blas_threads`` and ``runtime.device``."""
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from nnlib.config.devices import parse_device
 from nnlib.config.section import Count, PositiveInt, Section, since
 
 
@@ -23,6 +24,11 @@ class Hadoop(Section):
         None, description="memory of a task's container; default: by model, batch and runtime.memory_mb"
     )
     vcores: PositiveInt | None = Field(None, description="cores of a task's container; default: runtime.blas_threads")
+    gpus: Count = Field(
+        0,
+        description="GPUs of a map task's container (YARN's yarn.io/gpu); runtime.device: auto is then cuda",
+        json_schema_extra=since("0.2", before=0),
+    )
     workers_per_task: PositiveInt | Literal["auto"] = Field(
         "auto",
         description="collective mode: workers that share a container, a process each; auto: all workers of a "
@@ -60,6 +66,17 @@ class Runtime(Section):
     )
     cores: PositiveInt | None = Field(None, description="local: tasks at once; default: all cores")
     blas_threads: PositiveInt = Field(1, description="threads of one task's BLAS; part of the mathematics")
+    device: str = Field(
+        "auto",
+        description="what computes torch modules: cpu, cuda, cuda:N or mps; auto: cuda or mps where there is one, else "
+        "cpu; on a cluster cuda where runtime.hadoop.gpus asks for GPUs; each kind computes other bits",
+        json_schema_extra=since("0.2", before="cpu"),
+    )
+    workers_per_gpu: PositiveInt = Field(
+        1,
+        description="local: workers that one device computes for at once",
+        json_schema_extra=since("0.2", before=1),
+    )
     memory_mb: PositiveInt = Field(256, description="a task keeps decoded rows up to this size, else re-reads them")
     cache_mb: Count = Field(
         4096, description="MB of shards of a dataset in HDFS that a node keeps on its own disk; 0: none"
@@ -80,9 +97,15 @@ class Runtime(Section):
         "again; default: no limit (local), 600 (hadoop)",
     )
     numerics: Literal["strict", "loose"] = Field(
-        "strict", description="strict refuses workers whose BLAS computes other bits"
+        "strict", description="strict refuses workers whose libraries or devices compute other bits"
     )
     hadoop: Hadoop = Hadoop()
+
+    @field_validator("device")
+    @classmethod
+    def _known_device(cls, value: str) -> str:
+        parse_device(value)
+        return value
 
 
 class Evaluate(Section):

@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from nnlib.config.earlier import missing_keys
 from nnlib.config.kinds import OPTIMIZERS
-from nnlib.config.rules import check_training
+from nnlib.config.rules import check_device, check_training
 from nnlib.config.runtime import Evaluate, Hadoop, Runtime, Tracking
 from nnlib.config.section import Fraction, PositiveInt, Section, Seed, since
 from nnlib.config.sweep import applied, combinations, sweepable
@@ -274,6 +274,7 @@ class Config(Section):
     @model_validator(mode="after")
     def _consistent(self) -> Config:
         check_training(self.model, self.train, self.sync.mode, self.sync.gang_fallback)
+        check_device(self.model, self.runtime)
         needs = "train.stop" if self.train.stop else "train.keep: best" if self.train.keep == "best" else None
         if needs and self.split.validation <= 0.0 and self.split.column is None:
             raise ValueError(f"{needs} needs validation rows: set split.validation (0.1, say)")

@@ -43,3 +43,18 @@ def memory_bytes() -> int | None:
         except (OSError, ValueError):  # no such controller, or "max"
             continue
     return min(limits, default=None)
+
+
+FEATURES = ("avx2", "fma", "avx512f", "avx512_bf16", "amx_bf16", "amx_int8", "amx_tile", "asimd", "sve", "bf16")
+"""Features of processors that decide which kernels torch and BLAS take, as Linux names them."""
+
+
+def processor_features() -> list[str]:
+    """List those of `FEATURES` that the processor has; [] where the system does not report them."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
+    of_processor = (line.partition(":")[2] for line in lines if line.startswith(("flags", "Features")))
+    flags = next(of_processor, "").split()
+    return [feature for feature in FEATURES if feature in flags]

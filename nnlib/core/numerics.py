@@ -7,7 +7,7 @@ mixed unless `runtime.numerics: loose`, and a replay elsewhere is reported as "a
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
@@ -31,10 +31,54 @@ def fingerprint() -> str:
     return digest.hexdigest()[:16]
 
 
+class _Follower:
+    """A library with threads of its own, whose number follows `blas_threads`."""
+
+    def __init__(self, read: Callable[[], int], write: Callable[[int], object]) -> None:
+        self.read, self.write = read, write
+        self.own = read()
+
+
+_followers: list[_Follower] = []
+_running: list[int] = []
+"""The numbers of threads of the blocks of `blas_threads` that run, the innermost last."""
+
+
+def follow_blas_threads(read: Callable[[], int], write: Callable[[int], object]) -> None:
+    """Make another library's number of threads follow `blas_threads`, also in a block that runs already.
+
+    ``read`` returns the library's number, ``write`` sets it. After the outermost block it is what it was before.
+    """
+    _followers.append(_Follower(read, write))
+    if _running:
+        write(_running[-1])
+
+
+def use_threads(count: int) -> None:
+    """Give the libraries that follow `blas_threads` this many threads from now on, where no block says otherwise: for
+    tasks, whose BLAS has its number from the environment. (torch would take MKL's idea of it, which is less.)"""
+    if not _running:
+        _running.append(count)
+        for follower in _followers:
+            follower.write(count)
+
+
 @contextmanager
 def blas_threads(count: int) -> Iterator[None]:
-    """Run the block with this many BLAS threads: how a product is cut decides its last bits."""
+    """Run the block with this many threads of BLAS, and of the libraries that follow it: how a product is cut decides
+    its last bits."""
     from threadpoolctl import threadpool_limits  # late: a scan of the loaded libraries, 5 ms
 
     with threadpool_limits(limits=count, user_api="blas"):
-        yield
+        if not _running:  # else a block around this one has done it
+            for follower in _followers:
+                follower.own = follower.read()
+        _running.append(count)
+        for follower in _followers:
+            follower.write(count)
+        try:
+            yield
+        finally:
+            _running.pop()
+            for follower in _followers:
+                follower.write(_running[-1] if _running else follower.own)

@@ -55,6 +55,11 @@ class PredictionWriter:
         self.remarks = Remarks()
         self.rows = 0
 
+    @property
+    def numerics(self) -> str:
+        """The fingerprint of the bits that the model's learner computes here."""
+        return self._predictor.numerics()
+
     def __enter__(self) -> PredictionWriter:
         return self
 

@@ -16,7 +16,6 @@ import pyarrow.parquet as pq
 
 from nnlib import FORMAT_VERSION
 from nnlib.config.earlier import stable_values
-from nnlib.core import numerics
 from nnlib.core.errors import MismatchError
 from nnlib.data.arrow import READ_ERRORS
 from nnlib.data.dataset import Dataset
@@ -109,7 +108,7 @@ class Prediction:
                     "format_version": FORMAT_VERSION,
                     "prediction": self.identity,
                     "shard": self.dataset.shards[shard].sha256,
-                    "numerics": numerics.fingerprint(),
+                    "numerics": writer.numerics,
                     "rows": writer.rows,
                     "score": writer.score.to_json(),
                     **writer.remarks.to_json(),

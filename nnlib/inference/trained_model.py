@@ -129,6 +129,10 @@ class Predictor:
         self._convert = Converter(scale, offset, model.trial.scaler, model.weights.dtype, is_wide=self._is_wide)
         self._learner = load_learner(model.spec.model(model.trial), model.state, model.trial.target)
 
+    def numerics(self) -> str:
+        """Return the fingerprint of the bits that the learner computes here."""
+        return self._learner.numerics()
+
     def outputs(self, x: Array) -> Array:
         """Compute the outputs, shape (n, outputs), of at most `CHUNK_ROWS` rows (n, features). A copy."""
         return self._learner.outputs(self._converted(x)).copy()

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
 from nnlib.config.options import AdamOptions, AdamWOptions
 from nnlib.config.schema import Train
 from nnlib.config.section import options_of
@@ -31,27 +29,28 @@ class Adam(BlockedOptimizer):
         self._root = 1.0
 
     def _begin(self, lr: float) -> None:
-        self.state[-1] += 1.0
-        t = float(self.state[-1])
+        self.counts[0] += 1.0
+        t = float(self.counts[0])
         self._rate = lr / (1.0 - self._beta1**t)
         self._root = math.sqrt(1.0 - self._beta2**t)
 
     def _update(self, block: Block, lr: float) -> None:
+        ops = self._ops
         gradient, scratch = block.gradient, block.scratch
         m, v = block.states
-        np.multiply(m, self._beta1, out=m)
-        np.multiply(gradient, 1.0 - self._beta1, out=scratch)
-        np.add(m, scratch, out=m)
-        np.multiply(v, self._beta2, out=v)
-        np.multiply(gradient, gradient, out=gradient)
-        np.multiply(gradient, 1.0 - self._beta2, out=gradient)
-        np.add(v, gradient, out=v)
-        np.sqrt(v, out=scratch)
-        np.divide(scratch, self._root, out=scratch)
-        np.add(scratch, self._epsilon, out=scratch)
-        np.divide(m, scratch, out=scratch)
-        np.multiply(scratch, self._rate, out=scratch)
-        np.subtract(block.flat, scratch, out=block.flat)
+        ops.multiply(m, self._beta1, out=m)
+        ops.multiply(gradient, 1.0 - self._beta1, out=scratch)
+        ops.add(m, scratch, out=m)
+        ops.multiply(v, self._beta2, out=v)
+        ops.multiply(gradient, gradient, out=gradient)
+        ops.multiply(gradient, 1.0 - self._beta2, out=gradient)
+        ops.add(v, gradient, out=v)
+        ops.sqrt(v, out=scratch)
+        ops.divide(scratch, self._root, out=scratch)
+        ops.add(scratch, self._epsilon, out=scratch)
+        ops.divide(m, scratch, out=scratch)
+        ops.multiply(scratch, self._rate, out=scratch)
+        ops.subtract(block.flat, scratch, out=block.flat)
 
 
 class AdamW(Adam):
@@ -69,6 +68,7 @@ class AdamW(Adam):
         self._weight_decay = options_of(train, AdamWOptions).weight_decay
 
     def _update(self, block: Block, lr: float) -> None:
+        ops = self._ops
         for weights, _, _ in block.decayed:
-            np.multiply(weights, 1.0 - lr * self._weight_decay, out=weights)
+            ops.multiply(weights, 1.0 - lr * self._weight_decay, out=weights)
         super()._update(block, lr)

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-import numpy as np
-
 from nnlib.config.schema import Train
 from nnlib.core.arrays import Array
 from nnlib.core.entries import Entry, optimizer_state
 from nnlib.core.layout import Layout, aligned_empty
+from nnlib.optim.operations import NumpyOperations, Operations
 
 BLOCK_ELEMENTS = 65_536
 
@@ -51,17 +50,29 @@ class BlockedOptimizer:
             *(optimizer_state(name, (1,)) for name in self.scalars),
         ]
         self.state = aligned_empty(layout.size * len(self.vectors) + len(self.scalars), layout.dtype)
+        self.counts: Array = self.state[layout.size * len(self.vectors) :]
+        """The state numbers, on the host."""
+        self._ops: Operations = NumpyOperations()
         self._bound: tuple[Array, Array] | None = None
         self._blocks: list[Block] = []
         self.reset()
 
+    def compute_by(self, operations: Operations) -> None:
+        """Compute by other operations from now on, on vectors that they understand, in one block. Afterwards ``state``
+        is such a vector, without the state numbers; those are ``counts``."""
+        self._ops, self._block_elements, self._bound = operations, max(self._layout.size, 1), None
+        self.counts = self.counts.copy()
+        self.state = operations.empty(self._layout.size * len(self.vectors), self._layout.dtype)
+        self.reset()
+
     def reset(self) -> None:
         """See `nnlib.optim.protocol.StepOptimizer.reset`."""
-        self.state.fill(0.0)
+        self.state[:] = 0.0
+        self.counts[:] = 0.0
 
     def _bind(self, flat: Array, gradient: Array) -> None:
         size, step = self._layout.size, self._block_elements
-        scratch = aligned_empty(min(step, size), self._layout.dtype)
+        scratch = self._ops.empty(min(step, size), self._layout.dtype)
         self._blocks = []
         for start in range(0, size, step):
             stop = min(start + step, size)
@@ -85,8 +96,8 @@ class BlockedOptimizer:
         for block in self._blocks:
             if decay:
                 for weights, slope, scratch in block.decayed:
-                    np.multiply(weights, decay, out=scratch)
-                    np.add(slope, scratch, out=slope)
+                    self._ops.multiply(weights, decay, out=scratch)
+                    self._ops.add(slope, scratch, out=slope)
             self._update(block, lr)
 
     def _begin(self, lr: float) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from nnlib.config.options import RMSpropOptions
 from nnlib.config.schema import Train
 from nnlib.config.section import options_of
@@ -27,33 +25,35 @@ class RMSprop(BlockedOptimizer):
         super().__init__(train, layout, block_elements)
 
     def _update(self, block: Block, lr: float) -> None:
+        ops = self._ops
         gradient, scratch, squares = block.gradient, block.scratch, block.states[0]
-        np.multiply(squares, self._alpha, out=squares)
-        np.multiply(gradient, gradient, out=scratch)
-        np.multiply(scratch, 1.0 - self._alpha, out=scratch)
-        np.add(squares, scratch, out=squares)
+        ops.multiply(squares, self._alpha, out=squares)
+        ops.multiply(gradient, gradient, out=scratch)
+        ops.multiply(scratch, 1.0 - self._alpha, out=scratch)
+        ops.add(squares, scratch, out=squares)
         if self._centered:
             self._variance(block)
-            np.sqrt(scratch, out=scratch)
+            ops.sqrt(scratch, out=scratch)
         else:
-            np.sqrt(squares, out=scratch)
-        np.add(scratch, self._epsilon, out=scratch)
-        np.divide(gradient, scratch, out=gradient)
+            ops.sqrt(squares, out=scratch)
+        ops.add(scratch, self._epsilon, out=scratch)
+        ops.divide(gradient, scratch, out=gradient)
         if self._momentum > 0.0:
             velocity = block.states[-1]
-            np.multiply(velocity, self._momentum, out=velocity)
-            np.add(velocity, gradient, out=velocity)
-            np.multiply(velocity, lr, out=gradient)
+            ops.multiply(velocity, self._momentum, out=velocity)
+            ops.add(velocity, gradient, out=velocity)
+            ops.multiply(velocity, lr, out=gradient)
         else:
-            np.multiply(gradient, lr, out=gradient)
-        np.subtract(block.flat, gradient, out=block.flat)
+            ops.multiply(gradient, lr, out=gradient)
+        ops.subtract(block.flat, gradient, out=block.flat)
 
     def _variance(self, block: Block) -> None:
         """Update a; write s - a^2 into scratch."""
+        ops = self._ops
         squares, mean = block.states[:2]
-        np.multiply(mean, self._alpha, out=mean)
-        np.multiply(block.gradient, 1.0 - self._alpha, out=block.scratch)
-        np.add(mean, block.scratch, out=mean)
-        np.multiply(mean, mean, out=block.scratch)
-        np.subtract(squares, block.scratch, out=block.scratch)
-        np.maximum(block.scratch, 0.0, out=block.scratch)
+        ops.multiply(mean, self._alpha, out=mean)
+        ops.multiply(block.gradient, 1.0 - self._alpha, out=block.scratch)
+        ops.add(mean, block.scratch, out=mean)
+        ops.multiply(mean, mean, out=block.scratch)
+        ops.subtract(squares, block.scratch, out=block.scratch)
+        ops.maximum(block.scratch, 0.0, out=block.scratch)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from nnlib.config.options import MomentumOptions
 from nnlib.config.schema import Train
 from nnlib.config.section import options_of
@@ -15,8 +13,9 @@ class SGD(BlockedOptimizer):
     """w -= lr g."""
 
     def _update(self, block: Block, lr: float) -> None:
-        np.multiply(block.gradient, lr, out=block.gradient)
-        np.subtract(block.flat, block.gradient, out=block.flat)
+        ops = self._ops
+        ops.multiply(block.gradient, lr, out=block.gradient)
+        ops.subtract(block.flat, block.gradient, out=block.flat)
 
 
 class Momentum(BlockedOptimizer):
@@ -29,11 +28,12 @@ class Momentum(BlockedOptimizer):
         self._momentum = options_of(train, MomentumOptions).momentum
 
     def _update(self, block: Block, lr: float) -> None:
+        ops = self._ops
         velocity = block.states[0]
-        np.multiply(velocity, self._momentum, out=velocity)
-        np.add(velocity, block.gradient, out=velocity)
-        np.multiply(velocity, lr, out=block.gradient)
-        np.subtract(block.flat, block.gradient, out=block.flat)
+        ops.multiply(velocity, self._momentum, out=velocity)
+        ops.add(velocity, block.gradient, out=velocity)
+        ops.multiply(velocity, lr, out=block.gradient)
+        ops.subtract(block.flat, block.gradient, out=block.flat)
 
 
 class Nesterov(Momentum):
@@ -42,10 +42,11 @@ class Nesterov(Momentum):
     vectors = ("nesterov.velocity",)
 
     def _update(self, block: Block, lr: float) -> None:
+        ops = self._ops
         velocity = block.states[0]
-        np.multiply(velocity, self._momentum, out=velocity)
-        np.add(velocity, block.gradient, out=velocity)
-        np.multiply(velocity, self._momentum, out=block.scratch)
-        np.add(block.gradient, block.scratch, out=block.gradient)
-        np.multiply(block.gradient, lr, out=block.gradient)
-        np.subtract(block.flat, block.gradient, out=block.flat)
+        ops.multiply(velocity, self._momentum, out=velocity)
+        ops.add(velocity, block.gradient, out=velocity)
+        ops.multiply(velocity, self._momentum, out=block.scratch)
+        ops.add(block.gradient, block.scratch, out=block.gradient)
+        ops.multiply(block.gradient, lr, out=block.gradient)
+        ops.subtract(block.flat, block.gradient, out=block.flat)

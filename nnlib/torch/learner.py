@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from nnlib.config.runners import runner_named
 from nnlib.core.arrays import Array, Vector
 from nnlib.core.errors import ConfigError
 from nnlib.core.exact_sum import exact_sum
@@ -24,6 +25,8 @@ from nnlib.models.functions import LOSSES
 from nnlib.models.protocol import Model
 from nnlib.optim import StepOptimizer, build_optimizer
 from nnlib.torch.binding import BoundModule
+from nnlib.torch.devices import deal_device
+from nnlib.torch.fingerprint import fingerprint
 from nnlib.torch.losses import TrainingLoss
 from nnlib.torch.model import TorchModel
 from nnlib.torch.random_state import restored_random_state
@@ -46,7 +49,13 @@ def build(model: Model, setup: TrainingSetup | None) -> TorchLearner:
         raise ConfigError(
             f"{setup.config.train.optimizer} does not train torch models", key="train.optimizer", hint="adam, say"
         )
-    return TrainingTorchLearner(model, setup, optimizer)
+    runtime = setup.config.runtime
+    one_for_all = runner_named(runtime.runner).in_one_process
+    if (device := deal_device(runtime.device, setup.worker, one_for_all=one_for_all)) is None:
+        return TrainingTorchLearner(model, setup, optimizer)
+    from nnlib.torch.device_learner import DeviceLearner  # late: it extends a class of this module
+
+    return DeviceLearner(model, setup, optimizer, device)
 
 
 class TorchLearner:
@@ -65,6 +74,10 @@ class TorchLearner:
         if self._bound is None:
             self._bound = BoundModule(self.model.build_module(), self.layout)
         return self._bound
+
+    def numerics(self) -> str:
+        """See `nnlib.training.learner.Learner.numerics`."""
+        return fingerprint()
 
     def prepare(self) -> None:
         """See `nnlib.training.learner.Learner.prepare`: torch is imported with this module."""

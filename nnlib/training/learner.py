@@ -69,6 +69,11 @@ class Learner(Protocol):
         """Whether this is a `GradientLearner` too: its steps can be taken on a mean gradient."""
         ...
 
+    def numerics(self) -> str:
+        """Return the fingerprint of the bits that the libraries behind this learner compute here: see
+        `nnlib.core.numerics.fingerprint`."""
+        ...
+
     def prepare(self) -> None:
         """Import what training needs. May be called early, in another thread, while the worker waits for others."""
         ...

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nnlib.config.kinds import OPTIMIZERS
+from nnlib.core import numerics
 from nnlib.core.arrays import Array, Vector
 from nnlib.core.exact_sum import exact_sum
 from nnlib.core.layout import ModelState, aligned_empty
@@ -45,6 +46,10 @@ class NumpyLearner:
         self._model = model
         self._scoring: BoundModel | None = None
         self._scoring_rows = 0
+
+    def numerics(self) -> str:
+        """See `nnlib.training.learner.Learner.numerics`."""
+        return numerics.fingerprint()
 
     def prepare(self) -> None:
         """See `nnlib.training.learner.Learner.prepare`."""

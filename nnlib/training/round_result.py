@@ -81,7 +81,6 @@ class TrialOutput:
 def check_records(spec: JobSpec, outputs: Mapping[int, TrialOutput]) -> None:
     """Check that every worker has reported (or a quorum, the same ones in every trial and slice), and all with the same
     numerics. Raises `JobError`."""
-    kernels = set()
     answered = {frozenset(output.records) for output in outputs.values()}
     for index, output in outputs.items():
         missing = output.missing(spec)
@@ -90,9 +89,10 @@ def check_records(spec: JobSpec, outputs: Mapping[int, TrialOutput]) -> None:
         for part, rows in output.drift_blocks.items():
             if output.diverged is None and set(rows) != set(output.records):
                 raise JobError(f"slice {part} was averaged over other workers than those that answered", trial=index)
-        kernels |= {record.numerics for record in output.records.values()}
-    if len(kernels) > 1 and spec.config.runtime.numerics == "strict":
-        raise JobError(
-            f"workers compute different bits (numerics {', '.join(sorted(kernels))}): other numpy or BLAS kernels",
-            hint="use equal machines and packages, or set runtime.numerics to loose to give up equal bits",
-        )
+        kernels = {record.numerics for record in output.records.values()}  # a trial's: others may have other models
+        if len(kernels) > 1 and spec.config.runtime.numerics == "strict":
+            raise JobError(
+                f"workers compute different bits (numerics {', '.join(sorted(kernels))}): other numpy, BLAS or torch "
+                "kernels",
+                hint="use equal machines and packages, or set runtime.numerics to loose to give up equal bits",
+            )

@@ -34,6 +34,10 @@ class TargetLearner:
         """See `nnlib.training.learner.Learner.averages_gradients`."""
         return self._learner.averages_gradients
 
+    def numerics(self) -> str:
+        """See `nnlib.training.learner.Learner.numerics`."""
+        return self._learner.numerics()
+
     def prepare(self) -> None:
         """See `nnlib.training.learner.Learner.prepare`."""
         self._learner.prepare()

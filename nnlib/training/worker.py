@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from nnlib.data.worker_data import WorkerData
 from nnlib.run.checkpoint import Checkpoint, TrialState
 from nnlib.run.spec import JobSpec, WorkerPlan, kept_optimizer_size, partial_layout
 from nnlib.training.build_learner import build_learner
-from nnlib.training.learner import TrainingSetup
+from nnlib.training.learner import Learner, TrainingSetup
 from nnlib.training.local_result import LocalResult, RoundStart
 from nnlib.training.local_training import local_training
 from nnlib.training.worker_record import WorkerRecord
@@ -26,9 +26,20 @@ from nnlib.training.worker_trial import WorkerTrial
 
 def prepare_learners(spec: JobSpec) -> None:
     """Import what the trials' learners need, before they need it: a process that forks its workers does so once."""
+    for learner in _learners(spec):
+        learner.prepare()
+
+
+def numerics_here(spec: JobSpec) -> set[str]:
+    """Return the fingerprints of the bits that the trials' learners compute in this process."""
+    return {learner.numerics() for learner in _learners(spec)}
+
+
+def _learners(spec: JobSpec) -> Iterator[Learner]:
+    """A learner of each trial, without numbers."""
     for trial in spec.trials:
         setup = TrainingSetup(spec.settings(trial), trial, 0, partial_layout(spec, trial))
-        build_learner(spec.model(trial), setup).prepare()
+        yield build_learner(spec.model(trial), setup)
 
 
 class LocalWorker:

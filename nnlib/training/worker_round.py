@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from nnlib.config.schema import Config
-from nnlib.core import numerics
 from nnlib.core.errors import DivergedError, MismatchError
 from nnlib.core.layout import ModelState
 from nnlib.core.metrics import METRICS
@@ -93,4 +92,4 @@ def score_record(work: WorkerTrial, model: ModelState, detailed: Sequence[str] =
                 split=trial.split,
             )
         scores[name] = score
-    return WorkerRecord(numerics.fingerprint(), scores["test"], scores["validation"], host=platform.node())
+    return WorkerRecord(learner.numerics(), scores["test"], scores["validation"], host=platform.node())

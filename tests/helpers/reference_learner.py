@@ -77,6 +77,9 @@ class ReferenceLearner:
         self.model, self.setup = model, setup
         self.layers = [Layer(*pair) for pair in zip(model.widths, model.widths[1:], strict=False)]
 
+    def numerics(self) -> str:
+        return "plain Python"
+
     def prepare(self) -> None:
         """There is nothing to import."""
 

@@ -68,12 +68,14 @@ CALLS = {
     "cluster status": _call("cluster status --dir none"),
     "cluster stop": _call("cluster stop --dir none"),
     "doctor": _call("doctor --json"),
+    "devices": _call("devices --json"),
     "pack": _call("pack -o env.tar.gz"),
     "pack below a file": _call("pack -o rows.csv/env.tar.gz"),
 }
 """Name -> call. Names begin with the command's words; a command may have several calls."""
 
-SLOW = {"evaluate", "report", "scale", "simulate", "doctor", "pack", "data import by processes", "predict by processes"}
+SLOW = {"evaluate", "report", "scale", "simulate", "doctor", "devices", "pack"}
+SLOW |= {"data import by processes", "predict by processes"}
 """Calls that take longer than a second: they are made with ``--full`` only."""
 
 ROWS = 60

@@ -27,6 +27,8 @@ from types import TracebackType
 from typing import IO, Any
 
 from jobs.runners.forked_child import die_with, end_with
+from nnlib.core.errors import JobError
+from nnlib.core.forks import fork
 from nnlib.core.standard_streams import open_missing_descriptors
 
 DEAD = -int(signal.SIGKILL)
@@ -205,8 +207,8 @@ def _obey(request: dict[str, Any], children: dict[int, int]) -> None:
         return
     server = os.getpid()
     try:
-        process = os.fork()
-    except OSError as error:
+        process = fork()
+    except (OSError, JobError) as error:
         Path(request["files"][2]).write_text(f"cannot start a process: {error}\n", encoding="utf-8")
         _answer(request["id"], os.EX_OSERR)
         return

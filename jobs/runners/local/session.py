@@ -19,6 +19,7 @@ from jobs.runners.mrjob_options import mrjob_options, run_mrjob
 from jobs.runners.request import JobRequest
 from jobs.runners.session import MachineSession, SessionOptions
 from jobs.runners.task_environment import task_environment
+from nnlib.config.devices import count_used_devices
 from nnlib.core.events import Note
 from nnlib.core.scratch import write_file
 
@@ -40,6 +41,8 @@ class LocalSession(MachineSession):
             self._pool = TaskPool(
                 process_starter(runtime.blas_threads, stack, options.modules),
                 cores=self.slots,
+                devices=count_used_devices(runtime.device),
+                workers_per_device=runtime.workers_per_gpu,
                 retries=runtime.retries,
                 timeout_seconds=runtime.task_timeout_seconds,
                 chaos=options.chaos,

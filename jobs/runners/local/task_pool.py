@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
 from jobs.runners.local.attempt import (
@@ -57,6 +58,7 @@ class _StoppedError(Exception):
 class TaskPool:
     """Runs tasks as processes, at most ``cores`` at once, and runs those that fail up to ``retries`` times again.
 
+    Worker k uses device k modulo ``devices`` (0: none), and at most ``workers_per_device`` of a device's run at once.
     ``warn`` takes a line for people, ``record`` the run's events; both are called by one thread at a time.
     ``injected`` counts the faults of ``chaos`` by kind.
     """
@@ -69,6 +71,8 @@ class TaskPool:
         retries: int = 0,
         timeout_seconds: float | None = None,
         chaos: Chaos | None = None,
+        devices: int = 0,
+        workers_per_device: int = 1,
         warn: Callable[[str], None] = lambda text: None,
         record: Callable[[RunEvent], None] = lambda event: None,
     ) -> None:
@@ -78,6 +82,7 @@ class TaskPool:
         self._warn, self._record = warn, record
         self._reporting = threading.Lock()
         self._slots = threading.BoundedSemaphore(cores)
+        self._rooms = [threading.BoundedSemaphore(workers_per_device) for _ in range(devices)]
         self._running: dict[Process, tuple[str, int]] = {}
         self._changing = threading.Lock()
         self._stopping = threading.Event()
@@ -170,6 +175,7 @@ class TaskPool:
         if attempt.faults.delay:
             self._stopping.wait(attempt.faults.delay)
         with (
+            self._room_of(task),
             self._slots,
             task.input.open("rb") as stdin,
             attempt.output.open("wb") as stdout,
@@ -200,6 +206,10 @@ class TaskPool:
                 attempt.failure = "left an output that is not whole"
         if attempt.failure is not None:
             attempt.output.unlink()
+
+    def _room_of(self, task: Task) -> AbstractContextManager[object]:
+        """Room on the device that a task uses. It is waited for before a slot, so that a task that waits has none."""
+        return self._rooms[task.number % len(self._rooms)] if self._rooms and task.kind == "worker" else nullcontext()
 
     def _outcome(self, process: Process, task: Task, faults: Faults) -> str | None:
         """Wait for a process; return None if it ended well, else why its output cannot be used."""
