@@ -70,6 +70,12 @@ class Model(Protocol):
         layout."""
         ...
 
+    @property
+    def row_operations(self) -> float:
+        """Estimate the floating-point operations (a multiplication and an addition are two) of training on one row:
+        forward, gradient by weights, gradient by inputs. A prediction takes a third of them."""
+        ...
+
 
 class PartedModel(Model, Protocol):
     """A model of a kind that has parts: see `nnlib.models.parts`."""

@@ -86,6 +86,10 @@ class TorchLearner:
         """See `nnlib.training.learner.Learner.load`."""
         self.bound.load(state.vector, state.buffers)
 
+    def trained_module(self) -> nn.Module:
+        """Return the module with the numbers that were loaded, in evaluation mode."""
+        return self.bound.module.eval()
+
     def train(self, batches: RoundBatches, epochs: range) -> Trained:
         """See `nnlib.training.learner.Learner.train`."""
         raise ValueError("built without a training setup: this learner can only score")
