@@ -20,7 +20,7 @@ import statistics  # noqa: E402
 import sys  # noqa: E402
 import tempfile  # noqa: E402
 import time  # noqa: E402
-from collections.abc import Callable  # noqa: E402
+from collections.abc import Callable, Sequence  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
@@ -34,6 +34,7 @@ from nnlib.collective.allreduce import Operand, all_reduce  # noqa: E402
 from nnlib.collective.communicator import Communicator  # noqa: E402
 from nnlib.collective.curve_keys import make_keys, read_keys  # noqa: E402
 from nnlib.collective.join import join  # noqa: E402
+from nnlib.collective.network import LOOPBACK  # noqa: E402
 from nnlib.collective.rendezvous import Rendezvous  # noqa: E402
 from nnlib.storage import LocalStorage  # noqa: E402
 
@@ -44,11 +45,13 @@ SENT_AT_MOST = 1.01
 """Bytes that a rank sends, by twice those of the vector: (workers - 1) / workers of that, and a little JSON."""
 
 
-def communicator(folder: str, worker: int, workers: int, *, encrypted: bool) -> Communicator:
+def communicator(
+    folder: str, worker: int, workers: int, *, encrypted: bool, addresses: Sequence[str] = (LOOPBACK,)
+) -> Communicator:
     storage = LocalStorage(folder, private=True)
     keys = read_keys(storage) if encrypted else None
     meeting = Rendezvous(LocalStorage(f"{folder}/{encrypted}"), job="benchmark", worker=worker, workers=workers)
-    return join(meeting, keys, timeout_seconds=60.0)
+    return join(meeting, keys, addresses=addresses, timeout_seconds=60.0)
 
 
 def ours(group: Communicator, size: int) -> Callable[[], None]:

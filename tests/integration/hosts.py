@@ -277,6 +277,27 @@ class Network:
     def connect(self, host: Host) -> None:
         """Switch a host on and plug it into the switch."""
         host.switch_on()
+        self._link(host)
+
+    @contextlib.contextmanager
+    def slow_links(self, seconds: float, loss: float = 0.0) -> Iterator[None]:
+        """Within it, what hosts send comes so much later, or is lost with a probability (`relay`)."""
+        links = [f"{host.name}:{host.pid}:{host.address}" for host in self.hosts.values() if host.is_on]
+        command = [sys.executable, "-S", str(Path(__file__).with_name("relay.py"))]
+        command += [str(seconds), str(loss), str(self.switch.pid), *links]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True) as relay:
+            try:
+                assert relay.stdout is not None
+                assert relay.stdout.readline() == "ready\n", "the relay did not start"
+                yield
+            finally:
+                relay.kill()
+                relay.wait()
+                for host in self.hosts.values():
+                    if host.is_on:
+                        self._link(host)
+
+    def _link(self, host: Host) -> None:
         here = ("type", "veth", "peer", "name", host.name, "netns", str(self.switch.pid))
         # Made from outside: each side's namespace is named by a process in it.
         subprocess.run(["ip", "link", "add", "eth0", "netns", str(host.pid), *here], check=True)
