@@ -57,6 +57,7 @@ class _StoppedError(Exception):
 class TaskPool:
     """Runs tasks as processes, at most ``cores`` at once, and runs those that fail up to ``retries`` times again.
 
+    ``keep`` takes what an attempt (its number from 0) of a task has written to standard error, from any thread.
     ``warn`` takes a line for people, ``record`` the run's events; both are called by one thread at a time.
     ``injected`` counts the faults of ``chaos`` by kind.
     """
@@ -69,13 +70,14 @@ class TaskPool:
         retries: int = 0,
         timeout_seconds: float | None = None,
         chaos: Chaos | None = None,
+        keep: Callable[[Task, int, bytes], None] = lambda task, number, messages: None,
         warn: Callable[[str], None] = lambda text: None,
         record: Callable[[RunEvent], None] = lambda event: None,
     ) -> None:
         self.chaos, self._chaos = chaos, chaos or Chaos()
         self.injected: Counter[str] = Counter()
         self._start, self._cores, self._retries, self._timeout = start, cores, retries, timeout_seconds
-        self._warn, self._record = warn, record
+        self._keep, self._warn, self._record = keep, warn, record
         self._reporting = threading.Lock()
         self._slots = threading.BoundedSemaphore(cores)
         self._running: dict[Process, tuple[str, int]] = {}
@@ -191,6 +193,8 @@ class TaskPool:
                 finally:
                     with self._changing:
                         del self._running[process]
+                    if attempt.messages.stat().st_size:
+                        self._keep(task, attempt.number, attempt.messages.read_bytes())
         if self._stopping.is_set():
             raise _StoppedError
         if attempt.failure is None:
