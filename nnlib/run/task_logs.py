@@ -71,7 +71,7 @@ def read_task_log(run: Storage, worker: int) -> str:
 def parts_of(text: str, job: str) -> str:
     """Return those parts of a worker's messages whose titles begin with the name of a job, such as "train 3"."""
     heads = list(_HEADER.finditer(text))
-    ends = [*(head.start() for head in heads[1:]), len(text)]
+    ends = [head.start() for head in heads[1:]] + [len(text)] * bool(heads)
     return "".join(text[head.start() : end] for head, end in zip(heads, ends, strict=True) if _is_of(head[1], job))
 
 

@@ -51,7 +51,7 @@ def find_log(request: LogRequest) -> WorkerLog:
 def part_of(log: str, worker: int) -> str:
     """Return the parts of a task's log that are about a worker: the workers of one task write one after the other."""
     marks = list(WORKING_ON.finditer(log))
-    ends = [*(mark.start() for mark in marks[1:]), len(log)]
+    ends = [mark.start() for mark in marks[1:]] + [len(log)] * bool(marks)
     return "".join(log[mark.start() : end] for mark, end in zip(marks, ends, strict=True) if int(mark[1]) == worker)
 
 
@@ -64,9 +64,9 @@ def _application_of(request: LogRequest) -> str:
     names = [job.application for job in jobs if job.application and request.job in (None, job.job)]
     if names:
         return names[-1]
-    what = "no job of this run" if request.job is None else f"the job {request.job}"
+    what = "no job" if request.job is None else f"no job {request.job}"
     raise JobError(
-        f"{what} is in its events: it has not begun, or the driver was killed before it was noted",
+        f"the run's events have {what}: it has not begun, or the driver was killed before it was noted",
         hint="yarn application -list -appStates ALL shows what ran",
         run=request.run.address,
     )

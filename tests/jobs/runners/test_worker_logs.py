@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-import sys
+import platform
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,12 @@ from shards import write_dataset
 from jobs.__main__ import main
 from jobs.driver import driver
 from jobs.runners.hadoop.worker_logs import part_of
+from jobs.runners.worker_logs import LogRequest, find_worker_log
 from nnlib.core.errors import JobError
+from nnlib.run.directory import RunDirectory
+from nnlib.run.run_state import RunState
+from nnlib.run.task_logs import TaskLogs
+from nnlib.storage import storage
 
 __all__ = ["hadoop_home", "yarn"]
 
@@ -72,26 +79,39 @@ def test_what_is_wrong_is_said(finished: Path, capsys: pytest.CaptureFixture[str
     assert "the runner inline runs all workers in the process of the driver" in capsys.readouterr().err
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only there tasks inherit what the test has changed")
-def test_a_local_worker_that_writes_something(
-    dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A task that fails for good has written why; what it wrote is there after the run."""
+def test_a_local_worker(dataset: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "run"
-    changes = {"workers": 2, "runtime__runner": "local", "runtime__retries": 1, "runtime__task_timeout_seconds": 60.0}
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setattr("jobs.mapreduce.round_job.__name__", "jobs.mapreduce.round_job")
-    driver.train(config(dataset, run, **changes))
+    driver.train(config(dataset, run, workers=2, train__epochs=4, runtime__runner="local"))
     capsys.readouterr()
     assert main(["logs", str(run), "--worker", "1"]) == 4
     assert "worker 1 has written nothing" in capsys.readouterr().err
-    (run / "task-logs").mkdir()
     kept = "== train 0, attempt 1 ==\nfirst\n== train 1, attempt 1 ==\nsecond\n"
-    (run / "task-logs" / "worker-000001.log").write_text(kept)
+    logs = TaskLogs(storage(str(run)))
+    logs.add(1, "train 0, attempt 1", b"first\n")
+    logs.add(1, "train 1, attempt 1", b"second\n")
+    logs.flush()
     assert main(["logs", str(run), "--worker", "1"]) == 0
     assert capsys.readouterr().out == kept
     assert main(["logs", str(run), "--worker", "1", "--round", "2"]) == 0
     assert capsys.readouterr().out == "== train 1, attempt 1 ==\nsecond\n"
+
+
+def test_a_local_worker_that_runs(finished: Path, tmp_path: Path) -> None:
+    """What the running attempt has written so far is read where the driver works, and nowhere else."""
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    attempt = tmp_path / "scratch" / "job" / "step" / "0000" / "mapper" / "00001" / "attempt-0-0"
+    attempt.mkdir(parents=True)
+    (attempt / "stderr").write_text("so far\n")
+    state = RunState(str(run), "running", runner="local", worker_count=2, round=1, job="train 1", host=platform.node())
+    state = replace(state, task_folder=str(tmp_path / "scratch"))
+    directory = RunDirectory.open(str(run))
+    assert find_worker_log(LogRequest(directory, state, 1)).text == "so far\n"
+    assert find_worker_log(LogRequest(directory, state, 1, 2)).text == "so far\n"
+    with pytest.raises(JobError, match="worker 1 has written nothing in round 1"):
+        find_worker_log(LogRequest(directory, state, 1, 1))
+    with pytest.raises(JobError, match="worker 1 runs on elsewhere: what a running task writes is only seen there"):
+        find_worker_log(LogRequest(directory, replace(state, host="elsewhere"), 1))
 
 
 def played(host: str, base: str) -> dict[str, Any]:
@@ -130,7 +150,7 @@ def test_a_worker_of_an_ended_job(
     said = capsys.readouterr()
     assert said.out == "nnjobs: worker 1 on w1\none\n" and "from a0 in c0" in said.err
     assert main(["logs", str(run), "--worker", "1", "--round", "1"]) == 4
-    assert "the job train 0 is in its events: it has not begun" in capsys.readouterr().err.replace("not in", "in")
+    assert "the run's events have no job train 0: it has not begun" in capsys.readouterr().err
 
     whole = on_cluster(finished, tmp_path / "group", "collective", {"job": "collective 0", "application": APPLICATION})
     assert main(["logs", str(whole), "--worker", "0", "--round", "2"]) == 0
@@ -149,4 +169,3 @@ def test_part_of_a_log() -> None:
     assert part_of(log, 0) == "nnjobs: worker 0 on a\nx\nnnjobs: worker 0 on a\nz\n"
     assert part_of(log, 1) == "nnjobs: worker 1 on a\ny\n"
     assert part_of(log, 7) == ""
-    assert issubclass(JobError, Exception)
