@@ -23,6 +23,7 @@ COMMANDS = {
         "jobs.commands.status:status",
         "Show how a run is: round, workers, what it waits for.",
     ),
+    "logs": ("jobs.commands.logs:logs", "Print the log of a run, or of one of its workers, wherever it lies."),
     "cancel": ("jobs.commands.cancel:cancel", "End a run, wherever its driver works."),
     "verify": ("jobs.commands.verify:verify", "Check a run against its ledger and recompute its rounds."),
     "data": ("jobs.commands.data:data", "Import, make, show and check datasets."),

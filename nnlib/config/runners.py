@@ -16,10 +16,12 @@ class Runner(NamedTuple):
     ``session`` is ``module:class`` of its `jobs.runners.session.Session`, imported when the runner is used.
     ``in_one_process``: all tasks run in the driver's process, one after the other, and a collective job is one task.
     ``is_remote``: tasks run on other machines, which see no path of this one. ``takes_chaos``: tasks are processes
-    that ``--chaos`` can harm.
+    that ``--chaos`` can harm. ``logs`` is ``module:function`` of what finds the log of a worker
+    (`jobs.runners.worker_logs.FindLog`).
     """
 
     session: str
+    logs: str = "jobs.runners.worker_logs:refuse_log_of_driver"
     in_one_process: bool = False
     is_remote: bool = False
     takes_chaos: bool = False
@@ -27,8 +29,12 @@ class Runner(NamedTuple):
 
 RUNNERS: dict[str, Runner] = {
     "inline": Runner("jobs.runners.inline:InlineSession", in_one_process=True),
-    "local": Runner("jobs.runners.local.session:LocalSession", takes_chaos=True),
-    "hadoop": Runner("jobs.runners.hadoop.session:HadoopSession", is_remote=True),
+    "local": Runner(
+        "jobs.runners.local.session:LocalSession", "jobs.runners.local.worker_logs:find_log", takes_chaos=True
+    ),
+    "hadoop": Runner(
+        "jobs.runners.hadoop.session:HadoopSession", "jobs.runners.hadoop.worker_logs:find_log", is_remote=True
+    ),
 }
 
 

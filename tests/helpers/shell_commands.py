@@ -56,6 +56,8 @@ CALLS = {
     "simulate": _call("simulate c.yaml --workers 1,2 --seconds 1 --json"),
     "status": _call("status base --json"),
     "status of a folder without a run": _call("status ds"),
+    "logs": _call("logs base"),
+    "logs of a worker that has none": _call("logs base --worker 0"),
     "cancel": _call("cancel base --json"),
     "verify": _call("verify base --json"),
     "data import": _call("data import rows.csv -o imported --label label --shards 2"),

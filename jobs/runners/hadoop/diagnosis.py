@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from jobs.runners.hadoop.container_log import container_log
 from jobs.runners.hadoop.known_failures import KNOWN, Known
 from jobs.runners.hadoop.submission import Submission
-from jobs.runners.hadoop.yarn_rest import application, fetch, fetch_entries, redirected
+from jobs.runners.hadoop.yarn_rest import application, fetch_entries, redirected
 from nnlib.core.errors import JobError
 from nnlib.core.waiting import waiting_for
 
 LOG_BYTES = 64 << 10
 LOG_LINES = 12
 TRACEBACK_LINES = 14
-YARN_SECONDS = 60.0
 HISTORY_SECONDS = 6.0
 """How long to ask the history server about a failed job. Of a job that lived for a second it may never learn."""
 
@@ -120,36 +119,12 @@ def _attempt(submission: Submission) -> tuple[str, dict[str, Any]] | None:
 
 
 def _log(application: str, failed: FailedAttempt, yarn: str, environment: Mapping[str, str]) -> str:
-    """The end of a container's standard error: from its node while it has it, then from the history server, else by
-    the program ``yarn logs``."""
+    """The end of the failed container's standard error; "" if nobody has it."""
     if failed.container is None:
         return ""
-    addresses = [f"http://{failed.node}/ws/v1/node/containers/{failed.container}/logs/stderr"] if failed.node else []
-    if failed.history:
-        addresses.append(f"{failed.history}/ws/v1/history/containerlogs/{failed.container}/stderr")
-    for address in addresses:
-        data = fetch(address, last_bytes=LOG_BYTES)
-        if data and b"RemoteException" not in data[:200]:
-            return _contents(data.decode("utf-8", "replace"))
-    command = [yarn, "logs", "-applicationId", application, "-containerId", failed.container, "-log_files", "stderr"]
-    try:
-        done = subprocess.run(
-            command,
-            env=dict(environment),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=YARN_SECONDS,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return _contents(done.stdout[-LOG_BYTES:].decode("utf-8", "replace")) if done.returncode == 0 else ""
-
-
-def _contents(text: str) -> str:
-    """The content of a log, without what YARN writes around it."""
-    _, mark, rest = text.partition("LogContents:\n")
-    return re.split(r"^End of LogType:", rest if mark else text, maxsplit=1, flags=re.MULTILINE)[0]
+    return container_log(
+        application, failed.container, failed.node, failed.history, yarn, environment, last_bytes=LOG_BYTES
+    )
 
 
 _REASON = re.compile(r"Job job_\w+ failed with state \w+ due to: (.+)")

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from jobs.runners.lines import Line
-from jobs.runners.local.attempt import StartProcess
+from jobs.runners.local.attempt import StartProcess, Task
 from jobs.runners.local.fork_server import TaskServer
 from jobs.runners.local.runner import LocalRunner
 from jobs.runners.local.task_pool import TaskPool
@@ -22,6 +22,8 @@ from jobs.runners.task_environment import task_environment
 from nnlib.config.devices import count_used_devices
 from nnlib.core.events import Note
 from nnlib.core.scratch import write_file
+from nnlib.run.task_logs import TaskLogs
+from nnlib.storage import storage
 
 
 class LocalSession(MachineSession):
@@ -34,6 +36,8 @@ class LocalSession(MachineSession):
         runtime = options.runtime
         self.slots = runtime.cores or os.cpu_count() or 1
         self._blas_threads = runtime.blas_threads
+        self._logs = None if options.run is None else TaskLogs(storage(options.run, private=True))
+        self._running: str | None = None
         self._lines: Sequence[str] = ()
         self._plan: list[Path] = []
         with ExitStack() as stack:
@@ -46,6 +50,7 @@ class LocalSession(MachineSession):
                 retries=runtime.retries,
                 timeout_seconds=runtime.task_timeout_seconds,
                 chaos=options.chaos,
+                keep=self._keep,
                 warn=lambda text: options.notify(Note(text, "warning")),
                 record=options.record,
             )
@@ -54,7 +59,24 @@ class LocalSession(MachineSession):
     def run(self, job: JobRequest) -> Iterator[Line]:
         options = mrjob_options(job, self.folder, self._blas_threads)
         options["input_paths"] = [glob.escape(str(path)) for path in self._plan_of(job.lines)]
-        return run_mrjob(LocalRunner.for_request(job, options, self._pool), job)
+        self._running = job.name
+        try:
+            yield from run_mrjob(LocalRunner.for_request(job, options, self._pool), job)
+        finally:
+            self._running = None
+
+    @property
+    def job(self) -> str | None:
+        return self._running
+
+    @property
+    def task_folder(self) -> str | None:
+        return str(self.folder)
+
+    def _keep(self, task: Task, number: int, messages: bytes) -> None:
+        """Keep a worker's messages in the run's directory."""
+        if self._logs is not None and task.kind == "worker":
+            self._logs.add(task.number, f"{task.job}, attempt {number + 1}", messages)
 
     def end_task(self, worker: int, attempt: str) -> None:
         self._pool.end(f"worker {worker}", int(attempt))
@@ -63,6 +85,8 @@ class LocalSession(MachineSession):
         return None if self._pool.chaos is None else self._pool.summary()
 
     def close(self) -> None:
+        if self._logs is not None:
+            self._logs.flush()
         self._processes.close()
 
     def _plan_of(self, lines: Sequence[str]) -> list[Path]:

@@ -59,6 +59,7 @@ class TaskPool:
     """Runs tasks as processes, at most ``cores`` at once, and runs those that fail up to ``retries`` times again.
 
     Worker k uses device k modulo ``devices`` (0: none), and at most ``workers_per_device`` of a device's run at once.
+    ``keep`` takes what an attempt (its number from 0) of a task has written to standard error, from any thread.
     ``warn`` takes a line for people, ``record`` the run's events; both are called by one thread at a time.
     ``injected`` counts the faults of ``chaos`` by kind.
     """
@@ -73,13 +74,14 @@ class TaskPool:
         chaos: Chaos | None = None,
         devices: int = 0,
         workers_per_device: int = 1,
+        keep: Callable[[Task, int, bytes], None] = lambda task, number, messages: None,
         warn: Callable[[str], None] = lambda text: None,
         record: Callable[[RunEvent], None] = lambda event: None,
     ) -> None:
         self.chaos, self._chaos = chaos, chaos or Chaos()
         self.injected: Counter[str] = Counter()
         self._start, self._cores, self._retries, self._timeout = start, cores, retries, timeout_seconds
-        self._warn, self._record = warn, record
+        self._keep, self._warn, self._record = keep, warn, record
         self._reporting = threading.Lock()
         self._slots = threading.BoundedSemaphore(cores)
         self._rooms = [threading.BoundedSemaphore(workers_per_device) for _ in range(devices)]
@@ -197,6 +199,8 @@ class TaskPool:
                 finally:
                     with self._changing:
                         del self._running[process]
+                    if attempt.messages.stat().st_size:
+                        self._keep(task, attempt.number, attempt.messages.read_bytes())
         if self._stopping.is_set():
             raise _StoppedError
         if attempt.failure is None:

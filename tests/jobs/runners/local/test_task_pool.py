@@ -122,6 +122,22 @@ def test_a_talkative_failure_is_cut_to_its_last_lines(tmp_path: Path) -> None:
     assert len(text) == 13 and max(map(len, text)) < 250
 
 
+def test_what_attempts_write_is_kept(tmp_path: Path) -> None:
+    """Also of attempts that end well; of those that write nothing there is nothing to keep."""
+    kept: list[tuple[str, int, bytes]] = []
+    body = "sys.stderr.write('try %d\\n' % (number := attempts())); sys.exit(1) if number < 2 else write('done')"
+
+    def keep(task: Task, number: int, messages: bytes) -> None:
+        kept.append((task.name, number, messages))
+
+    Told().pool(retries=1, keep=keep).run(task(tmp_path, body, 4))
+    assert kept == [("worker 4", 0, b"try 1\n"), ("worker 4", 1, b"try 2\n")]
+    kept.clear()
+    (tmp_path / "silent").mkdir()
+    Told().pool(keep=keep).run(task(tmp_path / "silent", "write('done')"))
+    assert kept == []
+
+
 def test_a_task_that_hangs_is_killed_and_tried_again(tmp_path: Path) -> None:
     body = "(shared / str(attempts())).write_text(str(os.getpid()))\nif attempts() == 2: time.sleep(600)\nwrite('late')"
     told, work = Told(), task(tmp_path, body)
