@@ -73,3 +73,9 @@ def devices_here(name: str) -> list[str]:
         return []
     table = load_named(DEVICES[kind].table)
     return [str(table.facts(number).name) for number in range(table.count())]
+
+
+def device_modules(name: str) -> list[str]:
+    """List the modules that computing on the device `runtime.device` names imports; [] for the CPU."""
+    kind, _ = parse_device(name)
+    return [] if kind in (AUTO, CPU) else ["nnlib.torch.device_learner", DEVICES[kind].table.partition(":")[0]]
