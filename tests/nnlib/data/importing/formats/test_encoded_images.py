@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from nnlib.core.errors import DataError
+from nnlib.core.errors import DataError, NnjobsError
 from nnlib.data.dataset import Dataset
 from nnlib.data.importing.import_dataset import import_dataset
 from nnlib.data.importing.import_options import ImportOptions
@@ -95,7 +95,7 @@ def test_several_files_have_one_form(tmp_path: Path) -> None:
 )
 def test_bad_images(tmp_path: Path, images: list[bytes | None], options: dict[str, Any], message: str) -> None:
     pq.write_table(table(images), tmp_path / "in.parquet")
-    with pytest.raises(Exception, match=message) as caught:
+    with pytest.raises(NnjobsError, match=message) as caught:
         import_dataset([str(tmp_path / "in.parquet")], str(tmp_path / "out"), ImportOptions(**options))
     assert caught.value.exit_code in (2, 3)
     assert not (tmp_path / "out").exists()
