@@ -18,6 +18,7 @@ from jobs.runners.hadoop.kill import kill_application
 from jobs.runners.hadoop.submission import Submission
 from jobs.runners.hadoop.yarn_rest import ENDED, application, program
 from jobs.runners.request import JobRequest, TaskDemand
+from nnlib.config.code_trust import codes_of
 from nnlib.config.kinds import MODELS
 from nnlib.config.render import to_yaml
 from nnlib.config.runners import runner_named
@@ -113,6 +114,8 @@ def _readable(config: Config, start_from: str | None) -> Config:
         raise ConfigError("a driver is detached on a cluster only: -r hadoop", key="runtime.runner")
     if properties().get("hadoop.security.authentication") == "kerberos":
         raise UsageError("--detach cannot be used on a cluster with Kerberos: a driver there could submit no jobs")
+    if codes_of(config):
+        raise UsageError("a driver on the cluster does not train models of one's own code: leave out --detach")
     if config.run_dir is None or not is_remote_address(config.run_dir):
         raise ConfigError(
             "the directory of a detached run must be on the cluster", hint="--run-dir hdfs:///...", key="run_dir"
