@@ -23,7 +23,6 @@ from nnlib.core.errors import BusyError, NnjobsError
 from nnlib.core.events import Event
 from nnlib.core.interrupts import WANTED, interrupt
 from nnlib.core.liveness import HEARTBEAT
-from nnlib.core.waiting import waiting_for
 from nnlib.run.detached_driver import write_driver_error
 from nnlib.storage import storage
 
@@ -123,15 +122,15 @@ def _write_event(event: Event) -> None:
 def _with_lease(work: Callable[[], object]) -> None:
     """Call ``work``; where another driver holds the run's lease, wait for its end."""
     deadline = time.monotonic() + LEASE_SECONDS
-    with waiting_for("the lease of an earlier driver of this run"):
-        while True:
-            try:
-                work()
-                return
-            except BusyError:
-                if time.monotonic() > deadline:
-                    raise
-            time.sleep(LEASE_POLL_SECONDS)
+    while True:
+        try:
+            work()
+            return
+        except BusyError as error:
+            if time.monotonic() > deadline:
+                raise
+            print(f"nnjobs: {error.message}; waiting for its end", file=sys.stderr, flush=True)
+        time.sleep(LEASE_POLL_SECONDS)
 
 
 if __name__ == "__main__":
