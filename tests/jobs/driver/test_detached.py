@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 from driver_experiment import blobs, config
-from played_hadoop import APPLICATION, after, hadoop_home, play, said
+from played_hadoop import APPLICATION, Yarn, after, configured, hadoop_home, play, said, yarn
 from runs import deterministic_files
 from shards import write_dataset
 
+from jobs.__main__ import main
 from jobs.driver import driver
 from jobs.driver.detached import _readable, driver_memory
 from jobs.driver.detached_job import NO_CLIENT, DetachedJob, DriverPlan, drive
@@ -36,7 +37,7 @@ from nnlib.run.detached_driver import (
 from nnlib.run.run_state import run_state
 from nnlib.storage import storage
 
-__all__ = ["hadoop_home"]
+__all__ = ["hadoop_home", "yarn"]
 
 RUN = "hdfs://m0:8020/runs/a"
 HADOOP: dict[str, Any] = {"runtime__runner": "hadoop"}
@@ -172,6 +173,40 @@ def test_a_node_without_hadoop_ends_the_attempt(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(SystemExit, match=NO_CLIENT):
         drive(plan(tmp_path, tmp_path), tmp_path / "config.yaml")
     assert [known.lasting for known in KNOWN if known.text.search(NO_CLIENT)] == [True]
+
+
+def test_a_driver_that_is_dead_or_has_not_begun_is_ended_with_its_job(
+    dataset: str,
+    tmp_path: Path,
+    hadoop_home: Path,
+    yarn: tuple[str, type[Yarn]],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """YARN would start another in its place."""
+    host, server = yarn
+    configured(hadoop_home, {"yarn.resourcemanager.webapp.address": host})
+    page = f"/ws/v1/cluster/apps/{APPLICATION}"
+    run = tmp_path / "run"
+    assert main(["cancel", str(run)]) == 2
+    write_detached_driver(storage(str(run)), DetachedDriver(APPLICATION, 5.0))
+    server.answers = {page: {"app": {"state": "ACCEPTED"}}, f"{page}/state": {"state": "KILLED"}}
+    assert main(["cancel", str(run)]) == 0
+    assert f"ended {APPLICATION}, which would have driven this run" in capsys.readouterr().err
+    assert [path.partition("?")[0] for method, path, _ in server.heard if method == "PUT"] == [f"{page}/state"]
+
+    driver.train(config(dataset, run, workers=2, train__epochs=2))
+    (run / "final" / "metrics.json").unlink()
+    facts = {"host": "elsewhere", "process": 7, "started": None, "since": 5.0, "until": 6.0, "released": False}
+    (run / "lock" / "000009.json").write_text(json.dumps(facts))
+    server.answers = {page: [{"app": {"state": "RUNNING"}}, {"app": {"state": "FINISHED"}}]}
+    assert main(["status", str(run), "--follow"]) == 4
+    assert "stopped: its driver (process 7 on elsewhere) is gone" in capsys.readouterr().err
+    server.answers = {page: {"app": {"state": "RUNNING"}}, f"{page}/state": {"state": "KILLED"}}
+    assert main(["cancel", str(run)]) == 0
+    assert f"ended {APPLICATION}" in capsys.readouterr().err
+    server.answers = {page: {"app": {"state": "FINISHED"}}}
+    assert main(["cancel", str(run)]) == 0
+    assert "no driver works on this run (stopped: its driver" in capsys.readouterr().err
 
 
 def test_records(tmp_path: Path) -> None:
