@@ -38,7 +38,7 @@ PARALLEL_READS = 8
 """Parts that are read at once."""
 
 UBER_WORK = 4e9
-"""Multiplications (2 * rows * parameters) that one core does in about the time of starting a container."""
+"""Floating-point operations (of a forward pass) that one core does in about the time of starting a container."""
 
 
 def predict(
@@ -129,14 +129,14 @@ def _make(
         count = min(at_most, len(missing))
         lines = [WorkerPlan(task, tuple(missing[task::count])).to_line() for task in range(count)]
         rows = sum(dataset.shards[shard].rows for shard in missing)
-        layout = spec.model(model.trial).layout
+        shape = spec.model(model.trial)
         group = min(dataset.row_group_rows, max(dataset.shards[shard].rows for shard in missing))
         launcher.run(
             PredictJob,
             "predict",
             lines,
-            memory_mb=-(-(4 * layout.size * layout.itemsize + 24 * group * dataset.features) // (1 << 20)),
-            is_small=2.0 * rows * layout.size <= UBER_WORK,
+            memory_mb=-(-(4 * shape.layout.size * shape.layout.itemsize + 24 * group * dataset.features) // (1 << 20)),
+            is_small=rows * shape.row_operations / 3.0 <= UBER_WORK,
         )
 
 

@@ -10,9 +10,9 @@ from nnlib.run.spec import JobSpec, partial_layout
 MB = 1 << 20
 
 SMALL_WORK = 2e10
-"""Multiplications of a job (6 * rows * parameters * epochs: forward, gradient by weights, gradient by inputs) that
-one core does in less time than a job's containers take to start, twice one after the other: maps, then reduces. That is
-4 to 9 s; the work takes 1 to 2 s at the 10-17 billion a second that small nets were measured at, 10 s at the least."""
+"""Floating-point operations of a job (`nnlib.models.protocol.Model.row_operations` * rows * epochs) that one core does
+in less time than a job's containers take to start, twice one after the other: maps, then reduces. That is 4 to 9 s; the
+work takes 1 to 2 s at the 10-17 billion a second that small nets were measured at, 10 s at the least."""
 
 
 def task_demand(spec: JobSpec) -> TaskDemand:
@@ -44,8 +44,9 @@ def _dataset_bytes(spec: JobSpec) -> int:
 
 
 def epoch_work(spec: JobSpec) -> float:
-    """Return the multiplications of one epoch of one trial, by all workers together (the largest model's)."""
-    size = max(spec.model(trial).layout.size for trial in spec.trials)
+    """Return the floating-point operations of one epoch of one trial, by all workers together (the costliest
+    model's)."""
+    operations = max(spec.model(trial).row_operations for trial in spec.trials)
     rows = sum(shard.rows for shard in spec.dataset.shards)
     copies = spec.workers if spec.config.sampling.streams == "shared" else 1
-    return 6.0 * rows * size * copies
+    return operations * rows * copies

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +18,10 @@ from nnlib.data.feature_converter import Converter
 from nnlib.inference.model_input import model_input
 from nnlib.run.directory import RunDirectory
 from nnlib.run.spec import JobSpec, Trial
-from nnlib.training.build_learner import load_learner
+from nnlib.training.build_learner import build_learner, load_learner
+
+if TYPE_CHECKING:
+    from torch.nn import Module
 
 _INTEGER = re.compile("0|-?[1-9][0-9]{0,19}")
 
@@ -71,6 +76,42 @@ class TrainedModel:
         """Names of the features of a row, in the order that an array has them."""
         return self.spec.dataset.encoding.feature_names
 
+    @cached_property
+    def module(self) -> Module:
+        """The torch module with the trained numbers, on the CPU and in evaluation mode.
+
+        It maps rows as `converted` gives them, in the module's own shape, to logits of the classes or to values of the
+        target as it was scaled for training (``trial.target``)::
+
+            x = torch.from_numpy(model.converted(X)).view(-1, 1, 28, 28)
+            probabilities = torch.softmax(model.module(x), dim=1)
+
+        It is the caller's: what is changed in it does not change `predict`. Raises `AttributeError` for a model that is
+        no torch module.
+        """
+        learner = build_learner(self.spec.model(self.trial))
+        trained_module: Callable[[], Module] | None = getattr(learner, "trained_module", None)
+        if trained_module is None:
+            kind = self.spec.settings(self.trial).model.kind
+            raise AttributeError(
+                f"a model of kind {kind} has no torch module; its arrays: spec.model(trial).layout.split(state)"
+            )
+        learner.load(self.state)
+        return trained_module()
+
+    def converted(self, X: Any) -> Array:
+        """Convert rows as `predict` does before it computes: to shape (n, features) of the model's dtype, by the
+        dataset's scale and offset where it stores small integers, then by the feature scaling fitted in training.
+
+        ``X``: see `predict`.
+        """
+        parts = [np.empty((0, self.features), self.weights.dtype)]
+        predictor: Predictor | None = None
+        for rows in model_input(X, self.spec.dataset):
+            predictor = predictor or Predictor(self, stored=rows.is_stored)
+            parts.append(predictor.converted(rows.x))
+        return np.concatenate(parts)
+
     def predict(self, X: Any) -> Array:
         """Predict classes, shape (n,): integers if every class name is one, else text. Values for regression.
 
@@ -124,15 +165,15 @@ class Predictor:
 
     def outputs(self, x: Array) -> Array:
         """Compute the outputs, shape (n, outputs), of at most `CHUNK_ROWS` rows (n, features). A copy."""
-        return self._learner.outputs(self._converted(x)).copy()
+        return self._learner.outputs(self.converted(x)).copy()
 
     def outputs_and_losses(self, x: Array, y: Array) -> tuple[Array, npt.NDArray[np.float64]]:
         """Compute `outputs` and each row's loss, shape (n,)."""
-        outputs, losses = self._learner.outputs_and_losses(self._converted(x), y)
+        outputs, losses = self._learner.outputs_and_losses(self.converted(x), y)
         return outputs.copy(), losses
 
-    def _converted(self, x: Array) -> Array:
-        """Return the rows as the model takes them: through float32 first, unless its dataset stored float64."""
+    def converted(self, x: Array) -> Array:
+        """Return rows (n, features) as the model takes them: through float32, unless its dataset stored float64."""
         if not self._is_wide and x.dtype.itemsize > 4:
             with np.errstate(over="ignore"):
                 x = x.astype(np.float32)

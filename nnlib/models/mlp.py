@@ -54,6 +54,11 @@ class MLP:
         """See `nnlib.models.protocol.Model.activation_bytes`: three float64 values for each unit but the outputs."""
         return 8 * 3 * rows * sum(self.widths[:-1])
 
+    @property
+    def row_operations(self) -> float:
+        """See `nnlib.models.protocol.Model.row_operations`: each parameter takes part in three products of a row."""
+        return 6.0 * self.layout.size
+
     def bind(self, flat: Array, gradient: Array | None, max_rows: int) -> BoundMLP:
         """See `nnlib.models.protocol.Model.bind`."""
         return BoundMLP(self, flat, gradient, max_rows)

@@ -69,6 +69,12 @@ class Model(Protocol):
         layout."""
         ...
 
+    @property
+    def row_operations(self) -> float:
+        """Estimate the floating-point operations (a multiplication and an addition are two) of training on one row:
+        forward, gradient by weights, gradient by inputs. A prediction takes a third of them."""
+        ...
+
 
 class NumpyModel(Model, Protocol):
     """A model that `nnlib.training.numpy_learner` computes, in place on flat vectors of the host."""

@@ -11,6 +11,7 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 
 from nnlib.core.arrays import Array, Vector
 from nnlib.core.errors import ConfigError
@@ -69,6 +70,10 @@ class TorchLearner:
     def load(self, state: ModelState) -> None:
         """See `nnlib.training.learner.Learner.load`."""
         self.bound.load(state.vector, state.buffers)
+
+    def trained_module(self) -> nn.Module:
+        """Return the module with the numbers that were loaded, in evaluation mode."""
+        return self.bound.module.eval()
 
     def train(self, batches: RoundBatches, epochs: range) -> Trained:
         """See `nnlib.training.learner.Learner.train`."""

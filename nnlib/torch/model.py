@@ -20,6 +20,7 @@ from nnlib.core.layout import Layout, aligned_empty
 from nnlib.torch.binding import read_buffers, read_parameters
 from nnlib.torch.factories import call_factory, factory_named
 from nnlib.torch.module_layout import layout_of
+from nnlib.torch.operations import ForwardOperations
 from nnlib.torch.random_state import restored_random_state
 
 PROBE_ROWS = 2
@@ -78,6 +79,16 @@ class TorchModel:
         """See `nnlib.models.protocol.Model.activation_bytes`: what a forward pass keeps for the backward pass, as
         autograd says it of a small batch, and as much again for its gradients."""
         return math.ceil(2 * self._saved_bytes * rows / PROBE_ROWS)
+
+    @cached_property
+    def row_operations(self) -> float:
+        """See `nnlib.models.protocol.Model.row_operations`: three times those of a forward pass, but no fewer than a
+        perceptron of as many parameters takes."""
+        module = self.build_module().train()
+        counter = ForwardOperations()
+        with restored_random_state(), torch.no_grad(), counter:
+            self._forward(module)
+        return max(3.0 * counter.operations / PROBE_ROWS, 6.0 * self.layout.size)
 
     @cached_property
     def _saved_bytes(self) -> int:

@@ -45,6 +45,10 @@ class ReferenceModel:
     def activation_bytes(self, rows: int) -> int:
         return 32 * rows * sum(self.widths)
 
+    @property
+    def row_operations(self) -> float:
+        return self._drawn.row_operations
+
 
 def build_model(config: Any, *, shape: tuple[int, ...], outputs: int, loss: str) -> ReferenceModel:
     return ReferenceModel(config, shape, outputs, loss)
