@@ -56,8 +56,6 @@ REASONS = {
     "nnlib.config.tagged.tagged_section": DOCUMENT,
     "nnlib.core.errors.NnjobsError.to_record": JSON,
     "nnlib.core.errors.from_record": JSON,
-    "jobs.commands.devices.describe_devices": PRINTED,
-    "jobs.commands.devices.device_lines": PRINTED,
     "nnlib.data.dataset_check.describe": PRINTED,
     "nnlib.export.card.make_card": "the card's own JSON file",
     "nnlib.export.export": PRINTED,
