@@ -27,7 +27,7 @@ class TorchNetwork(ExportedModel):
     ``module`` is the `torch.nn.Module`; ``shape`` is that of a row as it gets it. ``arrays`` are those of the module's
     ``state_dict``, frozen parameters and buffers included; tied ones once, under their first name, and ``tied`` maps
     their other names to it.
-    ``hashes``: SHA-256 of the factory's files by name. ``counts``: how many numbers are trained, frozen, and in buffers.
+    ``hashes``: SHA-256 of the factory's files by name. ``counts``: how many numbers are trained, frozen, in buffers.
     """
 
     module: Any
