@@ -33,6 +33,7 @@ REASONS = {
     "jobs.minicluster.readiness.fetch": FOREIGN,
     "jobs.runners.hadoop.runner.HadoopRunner.for_job": OPTIONS,
     "jobs.runners.hadoop.staging.Staging.options": OPTIONS,
+    "jobs.runners.hadoop.staging.fixed_options": OPTIONS,
     "jobs.runners.hadoop.yarn_rest.application": FOREIGN,
     "jobs.runners.hadoop.yarn_rest.fetch_entries": FOREIGN,
     "jobs.runners.hadoop.yarn_rest.fetch_object": FOREIGN,
