@@ -30,7 +30,7 @@ from jobs.driver.run_setup import (
 from jobs.driver.status_keeper import StatusKeeper
 from jobs.mapreduce.launcher import TASK_MODULES, RoundLauncher, model_files
 from jobs.runners.local.chaos import Chaos
-from nnlib.config.code_files import with_hashes
+from nnlib.config.code_files import with_missing_hashes
 from nnlib.config.code_trust import trust_code_of
 from nnlib.config.identity import epochs_may_grow
 from nnlib.config.schema import Config
@@ -87,6 +87,7 @@ def train(
         raise ConfigError("to resume, say which run", hint="add --run-dir RUN", key="run_dir")
     if chaos is not None:
         chaos.check(config)
+    config = with_missing_hashes(config)
     with ExitStack() as stack:
         stack.enter_context(blas_threads(config.runtime.blas_threads))
         listen = stack.enter_context(tracked(config, listen))
@@ -99,7 +100,6 @@ def train(
             is_new = False
         else:
             refuse_overlap_of_run(config, start_from)
-            config = with_hashes(config)
             trust_code_of(config)
             spec, plans = prepare(with_targets_of(config, start_from), listen, chaos)
             states = initial_states(spec)

@@ -87,6 +87,7 @@ def verify(
     decided: no run, no such round, a storage or a cluster that is away, a runner that cannot read the data."""
     run = RunDirectory.open(address)
     spec = run.spec()
+    spec.admit_code()
     store = run.rounds(spec)
     committed = store.rounds()
     if not committed or (round_ is not None and round_ not in committed):

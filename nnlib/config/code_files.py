@@ -88,6 +88,12 @@ def with_hashes(config: Config, *, files: str = "", weights: str = "") -> Config
     return config.model_copy(update={"model": config.model.model_copy(update={**changes, "sha256": hashes})})
 
 
+def with_missing_hashes(config: Config) -> Config:
+    """Return `with_hashes` of a configuration that was made by a program; one that was read from a file has them."""
+    options = torch_options(config.model)
+    return config if options is None or options.sha256 else with_hashes(config)
+
+
 def read_sources(config: Config) -> dict[str, str]:
     """Read the files of ``model.files``: their text by name.
 

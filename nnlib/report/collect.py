@@ -120,6 +120,7 @@ class RunFacts:
         """Raises `UsageError` if there is no run or nothing of it has been scored."""
         directory = RunDirectory.open(address)
         spec, final = directory.spec(), directory.final()
+        spec.admit_code()
         store = directory.rounds(spec)
         newest, rounds = store.newest(), store.rounds()
         lines = metrics_lines(store, rounds, final)

@@ -165,6 +165,13 @@ class JobSpec:
         """Return the layout of each trial's model."""
         return [self.model(trial).layout for trial in self.trials]
 
+    def admit_code(self) -> None:
+        """Raise `UsageError` now, not when a model is built, where the run brings code that is not trusted here."""
+        for trial in self.trials:
+            options = torch_options(self.settings(trial).model)
+            if self.admit is not None and options is not None:
+                self.admit(options)
+
     def _parts(self, trial: Trial) -> ModelParts:
         options = torch_options(self.settings(trial).model)
         admit = None if self.admit is None or options is None else partial(self.admit, options)

@@ -89,6 +89,7 @@ class DeviceLearner(TrainingTorchLearner):
     def state(self) -> ModelState:
         buffers = self.placed.buffers()
         self._check_kept_buffers(buffers)
+        self.model.check_frozen(self.placed.module)
         vector = self.placed.flat.cpu().numpy().copy()
         if self._setup.layout.size > self.layout.size:
             vector = np.concatenate([vector, self._optimizer_steps.state()])

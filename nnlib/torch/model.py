@@ -107,7 +107,7 @@ class TorchModel:
             changed = changed_frozen(module, self._parts.frozen())
             if changed is not None:
                 raise ConfigError(
-                    f"training changed {changed}, a parameter that needs no gradient: workers would have unlike ones",
+                    f"training changed {changed}, a parameter that needs no gradient: workers would have others",
                     hint="make it a buffer (register_buffer), whose floating values are averaged",
                     key="model.factory",
                 )
