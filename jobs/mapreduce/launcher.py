@@ -16,6 +16,7 @@ from jobs.runners.registry import open_session
 from jobs.runners.request import JobRequest
 from jobs.runners.session import SessionOptions, record_nothing
 from nnlib.aggregation.quantization import encoded_size
+from nnlib.config.devices import device_modules
 from nnlib.config.kinds import MODELS, OPTIMIZERS, SCHEDULES
 from nnlib.config.runners import runner_named
 from nnlib.core.errors import ConfigError, JobError
@@ -183,7 +184,7 @@ def kind_modules(spec: JobSpec) -> list[str]:
 
     A runner that forks its tasks imports them once, before all tasks.
     """
-    modules = {"safetensors.numpy"}
+    modules = {"safetensors.numpy", *device_modules(spec.config.runtime.device)}
     for trial in spec.trials:
         settings = spec.settings(trial)
         optimizer = OPTIMIZERS.of(settings.train)

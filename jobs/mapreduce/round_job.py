@@ -17,8 +17,10 @@ from typing import Any
 
 from jobs.mapreduce.counters import count_mapped, count_reduced
 from jobs.mapreduce.tasks import Models, map_task, reduce_task
-from jobs.runners.lines import Line
+from jobs.runners.lines import ERROR_KEY, Line, encode_record
 from jobs.runners.task_job import TaskJob
+from nnlib.config.devices import devices_here
+from nnlib.core.errors import NnjobsError
 from nnlib.core.layout import ModelState
 from nnlib.core.numerics import use_threads
 from nnlib.run.model_file import read_model, unpack
@@ -64,7 +66,12 @@ class RoundJob(TaskJob):
         """What the task's node is like."""
         from jobs.runners.node_check import node_line  # late: only a cluster's tasks are asked
 
-        yield node_line(plan.worker, numerics_here(self._spec()))
+        spec = self._spec()
+        try:
+            yield node_line(plan.worker, numerics_here(spec), devices_here(spec.config.runtime.device))
+        except NnjobsError as error:  # a device that is not there
+            error.where.setdefault("worker", plan.worker)
+            yield ERROR_KEY, encode_record(plan.worker, error.to_record())
 
     def reducer(self, key: bytes, values: Iterator[bytes]) -> Iterator[Line]:
         """Yield the average of one slice; ``values`` are the workers' partials of it."""

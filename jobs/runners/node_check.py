@@ -11,7 +11,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from jobs.runners.lines import Line, decode_record, encode_record
@@ -52,9 +52,9 @@ NODE_KEY = b"!node"
 """Key of the lines that report on a node; like errors', they sort before all slices."""
 
 
-def node_line(worker: int, numerics: Iterable[str]) -> Line:
+def node_line(worker: int, numerics: Iterable[str], devices: Sequence[str] = ()) -> Line:
     """Return the line that reports on this task's node: names, versions, cores, free memory, and the ``numerics`` of
-    the learners that the run has (`nnlib.training.learner.Learner.numerics`)."""
+    the learners that the run has (`nnlib.training.learner.Learner.numerics`); the names of the ``devices`` it uses."""
     import numpy
     import pyarrow
 
@@ -66,6 +66,7 @@ def node_line(worker: int, numerics: Iterable[str]) -> Line:
         "cores": os.cpu_count(),
         "free_mb": free_memory_mb(),
         "numerics": "+".join(sorted(numerics)),
+        **({"devices": list(devices)} if devices else {}),
         "started": round(time.time(), 3),
         "executable": sys.executable,
     }

@@ -64,3 +64,18 @@ def count_used_devices(name: str) -> int:
     if kind in (AUTO, CPU):
         return 0
     return count_devices(kind) if number is None else 1
+
+
+def devices_here(name: str) -> list[str]:
+    """List what the devices of this machine are that `runtime.device` names; [] for the CPU. Initialises them."""
+    kind, _ = parse_device(name)
+    if kind in (AUTO, CPU):
+        return []
+    table = load_named(DEVICES[kind].table)
+    return [str(table.facts(number).name) for number in range(table.count())]
+
+
+def device_modules(name: str) -> list[str]:
+    """List the modules that computing on the device `runtime.device` names imports; [] for the CPU."""
+    kind, _ = parse_device(name)
+    return [] if kind in (AUTO, CPU) else ["nnlib.torch.device_learner", DEVICES[kind].table.partition(":")[0]]

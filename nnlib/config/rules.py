@@ -66,3 +66,5 @@ def check_device(model: Model, runtime: Runtime) -> None:
             f"runtime.hadoop.gpus is {runtime.hadoop.gpus}, but the CPU computes the model: set it to 0, or "
             "runtime.device to cuda"
         )
+    if runtime.hadoop.gpus and runtime.hadoop.uber == "on":
+        raise ValueError("runtime.hadoop.uber: on runs tasks in the master's container, which has no GPU: use auto")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +15,8 @@ from nnlib.torch.devices import DeviceFacts
 
 LINE = DeviceKind("played_devices:TABLE", "a device that is played on the CPU")
 """What registers the kind: the line that a new kind adds to `nnlib.config.devices.DEVICES`."""
+REGISTERS = "NNJOBS_TESTS_PLAYED_DEVICES"
+"""Environment variable of processes that register the kind when they import this module: the server of local tasks."""
 
 
 class PlayedTable:
@@ -42,12 +45,12 @@ class PlayedTable:
 
     @contextmanager
     def repeatable(self) -> Iterator[None]:
-        before = torch.are_deterministic_algorithms_enabled()
-        torch.use_deterministic_algorithms(True)
+        before = torch.get_deterministic_debug_mode()
+        torch.set_deterministic_debug_mode("error")
         try:
             yield
         finally:
-            torch.use_deterministic_algorithms(before)
+            torch.set_deterministic_debug_mode(before)
 
     @contextmanager
     def exact(self) -> Iterator[None]:
@@ -81,6 +84,5 @@ class PlayedTable:
 TABLE = PlayedTable()
 
 
-def register() -> None:
-    """Make the kind ``played`` known in this process."""
+if REGISTERS in os.environ:
     DEVICES["played"] = LINE

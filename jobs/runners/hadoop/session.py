@@ -14,13 +14,14 @@ from functools import cached_property
 from jobs.runners.hadoop.cluster_settings import ClusterSettings, read_cluster_settings
 from jobs.runners.hadoop.container_sharing import workers_per_task
 from jobs.runners.hadoop.diagnosis import FailedJobError
+from jobs.runners.hadoop.gpus import gpu_properties, require_gpus
 from jobs.runners.hadoop.job_properties import MASTER_HEAP_MB, UBER_MAPS, container, job_properties, require_fit
 from jobs.runners.hadoop.kill import kill_application, kill_attempt
 from jobs.runners.hadoop.node_watch import NodeWatch
 from jobs.runners.hadoop.runner import HadoopJob, HadoopRunner
 from jobs.runners.hadoop.staging import Staging
 from jobs.runners.hadoop.submission import State, Submission
-from jobs.runners.hadoop.yarn_rest import program
+from jobs.runners.hadoop.yarn_rest import program, resource_manager
 from jobs.runners.lines import Line
 from jobs.runners.mrjob_options import mrjob_options, run_mrjob
 from jobs.runners.node_check import NODE_KEY, PREFLIGHT, check_nodes, node_reports
@@ -41,6 +42,7 @@ class HadoopSession(Session):
         self._runtime, self._settings = options.runtime, options.runtime.hadoop
         self._notify, self._record = options.notify, options.record
         self._nodes_are_known = self._settings.preflight == "off"
+        self._gpus_are_known = False
         self._watch = NodeWatch(lambda: self._cluster, options.notify)
         self._submission: Submission | None = None
         self._running: str | None = None
@@ -93,6 +95,9 @@ class HadoopSession(Session):
     def _submit(self, request: JobRequest, in_master: bool) -> list[Line]:
         """Run a job to its end; return its output lines."""
         is_preflight = request.phase == PREFLIGHT
+        if (gpus := self._gpus(request)) and not self._gpus_are_known:
+            require_gpus(gpus, resource_manager())
+            self._gpus_are_known = True
         shared = 1
         if request.is_collective and not is_preflight:
             shared = workers_per_task(self._runtime, request.demand, len(request.lines), self._cluster)
@@ -118,8 +123,8 @@ class HadoopSession(Session):
 
     def _fits_into_master(self, job: JobRequest) -> bool:
         """Whether the job's tasks are to run in the container of its master (uber mode)."""
-        if job.is_collective:
-            return False  # there tasks take turns, but those of a group must run at once
+        if job.is_collective or self._gpus(job):
+            return False  # there tasks take turns, but those of a group must run at once; and a master has no GPU
         if self._settings.uber != "auto":
             return self._settings.uber == "on"
         if job.phase == PREFLIGHT:
@@ -143,6 +148,8 @@ class HadoopSession(Session):
             uber=in_master,
             lines_per_map=tasks if in_master else shared,
         )
+        for name, value in gpu_properties(self._gpus(job)).items():
+            properties.setdefault(name, value)
         if job.is_collective:
             # A second attempt beside the first would take its place in the group, and the group meet anew.
             properties["mapreduce.map.speculative"] = "false"
@@ -150,6 +157,10 @@ class HadoopSession(Session):
             # Rounded up, because Hadoop fails a job with more failures than that; the driver counts who is there.
             properties.setdefault("mapreduce.map.failures.maxpercent", str(-(-100 * job.spare // tasks)))
         return properties
+
+    def _gpus(self, job: JobRequest) -> int:
+        """The GPUs of a map task's container; only tasks of learners use any."""
+        return self._settings.gpus if job.job.reports_node else 0
 
     def _arguments(self, job: JobRequest) -> list[object]:
         """The tasks' arguments; what they read from this machine is staged first."""

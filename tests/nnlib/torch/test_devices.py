@@ -120,6 +120,20 @@ def test_the_bits_are_the_same_in_rounds_and_collective_and_are_verified(
     assert "other device: the run was computed on played" in found.notes[0]
 
 
+def test_local_tasks_take_turns_on_the_devices_to_the_same_bits(
+    data: str, tmp_path: Path, table: PlayedTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(played_devices.REGISTERS, "1")
+    monkeypatch.setenv("PYTHONPATH", str(Path(played_devices.__file__).parent))
+    hashes = {
+        train(data, tmp_path / runner, train__epochs=2, runtime__runner=runner, **PLAYED).model_sha256
+        for runner in ("inline", "local")
+    }
+    assert len(hashes) == 1
+    sent = {index for index, _ in table.sent}
+    assert sent == {0}  # the inline runner's; local tasks' tables are their own
+
+
 def test_rows_are_sent_one_batch_ahead_and_draws_are_seeded_by_the_step(
     data: str, tmp_path: Path, table: PlayedTable, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -297,3 +297,20 @@ def test_reordered_lines_are_the_same_lines(tmp_path: Path) -> None:
     lines = work.output.read_text().splitlines()
     assert lines != sorted(lines, key=int)
     assert sorted(lines, key=int) == [str(number) for number in range(100)]
+
+
+def test_workers_take_turns_on_the_device_that_they_share(tmp_path: Path) -> None:
+    body = """
+mine = shared / f"device-{int(pathlib.Path.cwd().parent.name.split('-')[1]) % 2}"
+mine.mkdir()  # fails where another worker of the device runs
+time.sleep(0.2)
+mine.rmdir()
+"""
+    run_all(Told().pool(cores=4, devices=2), [task(tmp_path, body, number) for number in range(5)])
+    meet = """
+(shared / f"here-{os.getpid()}").touch()
+while len(list(shared.glob("here-*"))) < 2:  # both run at once, or neither ends
+    time.sleep(0.01)
+"""
+    tasks = [task(tmp_path / "two", meet, number) for number in (0, 2)]
+    run_all(Told().pool(cores=4, devices=2, workers_per_device=2), tasks)
