@@ -10,11 +10,11 @@ from jobs.commands.options import json_option
 from jobs.console.output import print_json, printable
 from jobs.console.run_state_lines import headline
 from jobs.console.training_display import resume_line
-from nnlib.core.errors import JobError
+from nnlib.core.errors import JobError, UsageError
 from nnlib.core.waiting import waiting_for
 from nnlib.run.cancel_request import CancelRequest, ask_to_end, read_request
 from nnlib.run.driver_status import FINISHED
-from nnlib.run.run_state import RunState, run_state
+from nnlib.run.run_state import DEAD, RunState, run_state
 from nnlib.storage import storage
 
 WAIT_SECONDS = 120.0
@@ -38,8 +38,15 @@ def cancel(run: str, wait: float, as_json: bool) -> None:
     Its jobs end, committed rounds stay, and `nnjobs train --resume` goes on. The exit code is 0 if no driver works on
     the run any more (or, with --wait 0, if the request is written), 4 if its driver did not answer in time.
     """
-    state = run_state(run)
+    try:
+        state = run_state(run)
+    except UsageError:
+        if _end_detached_driver(run):
+            return  # it had not begun
+        raise
     asked = False
+    if state.state == DEAD and _end_detached_driver(run):
+        state = run_state(run)
     if not state.is_over and state.lease is not None:
         state, asked = _ask(run, state, state.lease, wait)
     if as_json:
@@ -51,6 +58,19 @@ def cancel(run: str, wait: float, as_json: bool) -> None:
     click.echo(printable(text), err=True)
     if state.is_over and state.state != FINISHED:
         click.echo(printable(f"to go on:\n  {resume_line(state.run_dir)}"), err=True)
+
+
+def _end_detached_driver(run: str) -> bool:
+    """End the application of a detached driver that has not begun, or that is dead and would be started again; False if
+    there is none."""
+    from jobs.runners.hadoop.driver_application import end_driver, living_driver  # late: most runs have none
+
+    name = living_driver(storage(run))
+    if name is None:
+        return False
+    end_driver(name)
+    click.echo(f"ended {name}, which would have driven this run", err=True)
+    return True
 
 
 def _ask(run: str, state: RunState, lease: str, wait: float) -> tuple[RunState, bool]:

@@ -10,7 +10,7 @@ from jobs.commands.options import json_option
 from jobs.console.output import print_json, printable
 from jobs.console.run_state_lines import follow_line, state_lines
 from nnlib.core.errors import StorageError
-from nnlib.run.run_state import RunState, follow_key, run_state
+from nnlib.run.run_state import DEAD, RunState, follow_key, run_state
 from nnlib.storage import storage
 
 FOLLOW_SECONDS = 30.0
@@ -41,7 +41,7 @@ def _followed(run: str) -> RunState:
     pause = storage(run).status_seconds
     state = run_state(run)
     shown, shown_at = None, 0.0
-    while not state.is_over:
+    while not state.is_over or _is_started_again(run, state):
         if follow_key(state) != shown or time.monotonic() - shown_at >= FOLLOW_SECONDS:
             shown, shown_at = follow_key(state), time.monotonic()
             click.echo(printable(follow_line(state)), err=True)
@@ -51,3 +51,12 @@ def _followed(run: str) -> RunState:
         except StorageError as error:  # it was there a moment ago
             click.echo(printable(f"cannot read the run's state: {error.message}"), err=True)
     return state
+
+
+def _is_started_again(run: str, state: RunState) -> bool:
+    """Whether a cluster will start another driver in the place of a dead one."""
+    if state.state != DEAD:
+        return False
+    from jobs.runners.hadoop.driver_application import living_driver  # late: most runs have their driver elsewhere
+
+    return living_driver(storage(run)) is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import shlex
 import sys
 from typing import NoReturn
 
@@ -11,13 +12,13 @@ import click
 
 from jobs.commands.options import configuration_options, json_option, trust_option
 from jobs.console.output import print_json
-from jobs.console.training_display import Display, display, resume_line
+from jobs.console.training_display import Display, display, note_line, resume_line
 from nnlib.config.code_trust import trust_code_of
 from nnlib.config.load import load_config
 from nnlib.config.render import from_resolved, to_yaml
 from nnlib.config.schema import Config
 from nnlib.core.errors import DivergedError, JobError, StorageError, UsageError
-from nnlib.core.events import RunDone
+from nnlib.core.events import Note, RunDone
 from nnlib.core.run_result import RunResult
 
 
@@ -33,6 +34,11 @@ from nnlib.core.run_result import RunResult
     help="Kill, delay, cut ... local tasks on purpose, with these probabilities; the result must not change.",
 )
 @trust_option
+@click.option(
+    "--detach",
+    is_flag=True,
+    help="hadoop: let a job of the cluster drive the run, and return when that has begun (--run-dir hdfs://...).",
+)
 @json_option
 @click.option("--quiet", "-q", is_flag=True, help="Show only the final line.")
 @click.option("--dry-run", is_flag=True, help="Print the resolved configuration and train nothing.")
@@ -43,6 +49,7 @@ def train(
     resume: bool,
     start_from: str | None,
     chaos: str | None,
+    detach: bool,
     as_json: bool,
     quiet: bool,
     dry_run: bool,
@@ -62,6 +69,11 @@ def train(
     _refuse_configuration_in_run(config_path, config)
     if config_path is not None:
         trust_code_of(config)  # to train a configuration is to run the code that it names
+    if detach:
+        if chaos:
+            raise UsageError("--chaos harms processes of this machine: it cannot be used with --detach")
+        _detach(config, resume, start_from, as_json)
+        return
     # Output of libraries or of the user's model must not mix with our JSON on standard output.
     with display(sys.stderr, quiet=quiet) as screen, contextlib.redirect_stdout(sys.stderr):
         result = _train(config, resume, start_from, chaos, screen)
@@ -118,6 +130,24 @@ def _train(config: Config, resume: bool, start_from: str | None, chaos: str | No
         raise
     except KeyboardInterrupt:
         _interrupted(screen)
+
+
+def _detach(config: Config, resume: bool, start_from: str | None, as_json: bool) -> None:
+    from jobs.driver.detached import detach  # late, as above
+
+    def show(note: Note) -> None:
+        click.echo(note_line(note), err=True)
+
+    with contextlib.redirect_stdout(sys.stderr):
+        begun = detach(config, resume=resume, start_from=start_from, notify=show)
+    if as_json:
+        print_json({"application": begun.application, **begun.state.to_json()})
+    run = shlex.quote(begun.run_dir)
+    click.echo(
+        f"the driver is {begun.application}, on {begun.state.host}; this machine is not needed any more", err=True
+    )
+    for command, what in (("status", "how far it is"), ("logs", "its log"), ("cancel", "end it")):
+        click.echo(f"  nnjobs {command} {run}   {what}", err=True)
 
 
 def _interrupted(screen: Display) -> NoReturn:

@@ -92,8 +92,7 @@ def resume_problems(old: Config, new: Config) -> list[str]:
     """
     before, after = _deciding(old), _deciding(new)
     problems = [
-        f"{key} was {json.dumps(before.get(key))}, is {json.dumps(after.get(key))}: another run (train --from goes on "
-        "from this one's model)"
+        f"{_change(key, before.get(key), after.get(key))}: another run (train --from goes on from this one's model)"
         for key in differences(old, new)
         if key not in ("train.epochs", "runtime.device")
     ]
@@ -131,6 +130,16 @@ def device_hashes(config: Config, dataset_fingerprint: str) -> set[str]:
     kinds = (CPU, *DEVICES) if config.runtime.numerics == "loose" else (config.runtime.device,)
     runtimes = [config.runtime.model_copy(update={"device": kind}) for kind in kinds]
     return {config_hash(config.model_copy(update={"runtime": each}), dataset_fingerprint) for each in runtimes}
+
+
+def _change(key: str, before: Any, after: Any) -> str:
+    """What has changed, in words."""
+    name = key.removeprefix("model.sha256.")
+    if name == key:
+        return f"{key} was {json.dumps(before)}, is {json.dumps(after)}"
+    if before is None or after is None:
+        return f"{name} is {'not ' if after is None else ''}among what makes the model now"
+    return f"{name} has changed since the run began (SHA-256 was {before[:16]}, is {after[:16]})"
 
 
 def with_measured(old: Config, new: Config) -> Config:

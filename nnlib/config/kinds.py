@@ -72,6 +72,8 @@ class OptimizerKind(Kind):
     (``sync.every: batch``). If not, it minimizes over all rows at once."""
     packages: tuple[str, ...] = ()
     """Modules that its first use imports."""
+    model_kinds: tuple[str, ...] = ()
+    """The kinds of models that it trains; empty: all."""
 
     def load_packages(self) -> None:
         """Import what its first use would import: before the first round, so that no round waits for it."""
@@ -157,6 +159,21 @@ MODELS: Kinds[ModelKind] = Kinds(
     },
 )
 
+TORCH_OPTIMIZERS = (
+    "SGD",
+    "Adam",
+    "AdamW",
+    "NAdam",
+    "RAdam",
+    "Adamax",
+    "Adagrad",
+    "Adadelta",
+    "RMSprop",
+    "Rprop",
+    "ASGD",
+)
+"""The classes of `torch.optim` that take a step on any dense gradient and compute elementwise."""
+
 OPTIMIZERS: Kinds[OptimizerKind] = Kinds(
     "optimizer",
     "train",
@@ -184,6 +201,16 @@ OPTIMIZERS: Kinds[OptimizerKind] = Kinds(
             averages_gradients=False,
             packages=("scipy.optimize",),
         ),
+        **{
+            f"torch:{name}": OptimizerKind(
+                "nnlib.torch.own_optimizer:OwnTorchOptimizer",
+                options.OwnTorchOptions,
+                "torch.optim's own, with the bits of its version",
+                distributions=("torch",),
+                model_kinds=("torch",),
+            )
+            for name in TORCH_OPTIMIZERS
+        },
     },
 )
 

@@ -70,11 +70,16 @@ class TorchOptions(ModelOptions):
     def _is_json(cls, value: dict[str, Any]) -> dict[str, Any]:
         if reserved := value.keys() & {"shape", "outputs"}:
             raise ValueError(f"{' and '.join(sorted(reserved))} come from the dataset: leave them out")
-        try:
-            json.dumps(value, allow_nan=False)
-        except (TypeError, ValueError, RecursionError) as error:
-            raise ValueError(f"must be what JSON can hold: {error}") from None
-        return value
+        return checked_json(value)
+
+
+def checked_json(value: dict[str, Any]) -> dict[str, Any]:
+    """Return a mapping that JSON can hold. Raises `ValueError` for another."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"must be what JSON can hold: {error}") from None
+    return value
 
 
 def torch_options(section: Section) -> TorchOptions | None:
@@ -154,6 +159,21 @@ class RMSpropOptions(RateOptions):
         description="divide by the deviation of the gradients, not by the root of their mean square",
         json_schema_extra=since("0.2", before=False),
     )
+
+
+class OwnTorchOptions(RateOptions):
+    """Options of an optimizer of torch."""
+
+    options: dict[str, Any] = Field(
+        {},
+        description="arguments of the optimizer besides lr, as torch.optim names them: {betas: [0.9, 0.95]}",
+        json_schema_extra=since("0.2", before={}),
+    )
+
+    @field_validator("options")
+    @classmethod
+    def _is_json(cls, value: dict[str, Any]) -> dict[str, Any]:
+        return checked_json(value)
 
 
 class LBFGSOptions(OptimizerOptions):

@@ -14,6 +14,8 @@ def check_training(model: Model, train: Train, mode: str, gang_fallback: str) ->
     _check_steps(train)
     _check_loss(model, train)
     _check_precision(model, train)
+    if (kinds := OPTIMIZERS.of(train).model_kinds) and model.kind not in kinds:
+        raise ValueError(f"train.optimizer: {train.optimizer} trains models of the kind {', '.join(kinds)} alone")
     if train.optimizer_state == "keep" and mode != "collective":
         raise ValueError(
             "train.optimizer_state: keep needs sync.mode: collective: what a worker keeps would be lost with its task"

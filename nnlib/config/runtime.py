@@ -29,6 +29,11 @@ class Hadoop(Section):
         description="GPUs of a map task's container (YARN's yarn.io/gpu); runtime.device: auto is then cuda",
         json_schema_extra=since("0.2", before=0),
     )
+    driver_memory_mb: PositiveInt | None = Field(
+        None,
+        description="memory of a detached driver (`nnjobs train --detach`) besides Python; default: by the models",
+        json_schema_extra=since("0.2", before=None),
+    )
     workers_per_task: PositiveInt | Literal["auto"] = Field(
         "auto",
         description="collective mode: workers that share a container, a process each; auto: all workers of a "

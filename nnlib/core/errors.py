@@ -61,6 +61,10 @@ class StorageError(NnjobsError):
     exit_code = 4
 
 
+class BusyError(StorageError):
+    """Another process works on what is wanted, and may end."""
+
+
 class JobError(NnjobsError):
     """A job or the cluster failed."""
 
@@ -81,6 +85,7 @@ ERRORS: dict[str, type[NnjobsError]] = {
         DataError,
         MismatchError,
         StorageError,
+        BusyError,
         JobError,
         DivergedError,
     )

@@ -7,6 +7,7 @@ Code deep inside says ``with progressing("predicting", rows) as advance: ... adv
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import NamedTuple, Protocol
@@ -59,6 +60,25 @@ def progressing(what: str, total: int | None = None, unit: str = "rows") -> Iter
     finally:
         if listener is not None:
             listener(None)
+
+
+@contextlib.contextmanager
+def repeated(advance: Advance, done: int, seconds: float = 1.0) -> Iterator[None]:
+    """Report the same again and again, from a thread, while the block makes one long call that reports nothing."""
+    ended = threading.Event()
+
+    def repeat() -> None:
+        while not ended.wait(seconds):
+            advance(done)
+
+    thread = threading.Thread(target=repeat, daemon=True)
+    advance(done)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 @contextlib.contextmanager

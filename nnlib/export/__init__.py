@@ -1,6 +1,7 @@
 """Trained models as files that other programs read, each with a model card.
 
-A new format is one file with ``encode`` and ``usage`` (see `nnlib.export.npz_file`) and one line in `EXPORTERS`.
+A new format is one file with ``encode`` and ``usage`` (see `nnlib.export.npz_file`) and one line in `EXPORTERS`; for
+torch modules, another file and one line in `TORCH_EXPORTERS`.
 """
 
 from __future__ import annotations
@@ -17,38 +18,62 @@ from nnlib.storage import Storage, file_at
 from nnlib.storage.outputs import refuse_overlap
 
 if TYPE_CHECKING:
-    from nnlib.export.network import Network
+    from nnlib.export.exported_model import ExportedModel
+    from nnlib.inference.trained_model import TrainedModel
 
 EXPORTERS = {
     "onnx": "nnlib.export.onnx_file",
     "npz": "nnlib.export.npz_file",
     "safetensors": "nnlib.export.safetensors_file",
 }
-"""Format -> its module, imported when it is wanted: onnx is an optional package and slow to load."""
+"""Format -> its module for perceptrons, imported when it is wanted: onnx is an optional package and slow to load."""
+
+TORCH_EXPORTERS = {
+    "onnx": "nnlib.export.torch_onnx_file",
+    "npz": "nnlib.export.torch_npz_file",
+    "safetensors": "nnlib.export.torch_safetensors_file",
+}
+"""The same for torch modules."""
 
 
 class Exporter(Protocol):
     """What the module of a format has."""
 
-    def encode(self, network: Network) -> bytes:
-        """The file's bytes."""
+    def encode(self, network: Any) -> bytes:
+        """The file's bytes. ``network``: a `nnlib.export.network.Network` or, of torch modules, a `TorchNetwork`."""
         ...
 
-    def usage(self, network: Network, name: str) -> str:
+    def usage(self, network: Any, name: str) -> str:
         """Lines of Python that use the file ``name``, for the card."""
         ...
 
 
-def exporter(format_: str) -> Exporter:
-    """The module of a format. Raises `UsageError` for one that is unknown, or whose package is not installed."""
-    if format_ not in EXPORTERS:
-        raise UsageError(f"there is no format {format_!r}", hint=f"one of {', '.join(EXPORTERS)}")
+def exporter(format_: str, *, of_torch: bool = False) -> Exporter:
+    """The module of a format, for perceptrons or for torch modules. Raises `UsageError` for one that is unknown, or
+    whose package is not installed."""
+    known = TORCH_EXPORTERS if of_torch else EXPORTERS
+    if format_ not in known:
+        raise UsageError(
+            f"there is no format {format_!r}{' for torch modules' if of_torch else ''}",
+            hint=f"one of {', '.join(known)}",
+        )
     try:
-        return cast(Exporter, importlib.import_module(EXPORTERS[format_]))
+        return cast(Exporter, importlib.import_module(known[format_]))
     except ModuleNotFoundError as error:
         raise UsageError(
             f"files of format {format_} need the package {error.name}", hint="pip install 'nnjobs[export]'"
         ) from error
+
+
+def network_of(model: TrainedModel) -> ExportedModel:
+    """Return a trained model as files hold it. Raises `UsageError` for a kind of model that no file holds."""
+    if not model.has_module:
+        from nnlib.export.network import Network
+
+        return Network.of(model)
+    from nnlib.export.torch_network import TorchNetwork  # imports torch
+
+    return TorchNetwork.of(model)
 
 
 def export(run: str, format_: str, output: str | None = None, *, trial: int = 0) -> dict[str, Any]:
@@ -61,12 +86,13 @@ def export(run: str, format_: str, output: str | None = None, *, trial: int = 0)
     ``output``, would replace a file of another program.
     """
     from nnlib.export.card import make_card, to_markdown  # numpy and pyarrow: the table above must not need them
-    from nnlib.export.network import Network
     from nnlib.inference.trained_model import TrainedModel
     from nnlib.run.directory import RunDirectory
 
-    kind = exporter(format_)
+    if format_ not in TORCH_EXPORTERS:
+        exporter(format_)  # an unknown format is refused before a model is read
     model = TrainedModel.load(run, trial=trial)
+    kind = exporter(format_, of_torch=model.has_module)
     directory = RunDirectory.open(run)
     if output is None:
         number = f"-trial{trial}" if len(model.spec.trials) > 1 else ""
@@ -75,7 +101,7 @@ def export(run: str, format_: str, output: str | None = None, *, trial: int = 0)
     refuse_overlap(output, (run,))
     target, name = file_at(output)
 
-    network = Network.of(model)
+    network = network_of(model)
     data = kind.encode(network)
     file = {"name": name, "format": format_, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     card = make_card(model, directory, network, file)

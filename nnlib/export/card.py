@@ -16,7 +16,7 @@ from nnlib.config.render import versions
 from nnlib.core.errors import ConfigError
 from nnlib.core.metrics import is_share, metrics_of
 from nnlib.evaluation.statistics import LEVEL, over_splits, wilson
-from nnlib.export.network import Network
+from nnlib.export.exported_model import ExportedModel
 from nnlib.inference.trained_model import TrainedModel
 from nnlib.run.directory import CONFIG, RunDirectory
 from nnlib.run.final_result import FinalTrial
@@ -28,7 +28,7 @@ MAX_NAMES = 50
 
 
 def make_card(
-    model: TrainedModel, directory: RunDirectory, network: Network, file: Mapping[str, Any]
+    model: TrainedModel, directory: RunDirectory, network: ExportedModel, file: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The card of an exported file, as JSON-able data; ``licence`` is null, for the owner to fill in."""
     spec, trial, dataset = model.spec, model.trial, model.spec.dataset
@@ -117,10 +117,9 @@ def trained_versions(directory: RunDirectory) -> dict[str, str]:
 def to_markdown(card: Mapping[str, Any], usage: str) -> str:
     """The card as a page; ``usage`` is Python that uses the file."""
     model, data, training, file = card["model"], card["data"], card["training"], card["file"]
-    widths = " - ".join(map(str, model["widths"]))
     parts = [
         f"# {_text(card['name'])}",
-        f"A perceptron for {data['task']}, {widths}, in the file {_text(file['name'])}.",
+        f"{_architecture(model, data['task'])}, in the file {_text(file['name'])}.",
         "Licence: (to be filled in by the owner)",
         "## Use",
         f"Input: {_text(model['input'])}. Computation: `{model['computation']}`.",
@@ -147,6 +146,19 @@ def to_markdown(card: Mapping[str, Any], usage: str) -> str:
         _table(("", ""), _provenance(card)),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _architecture(model: Mapping[str, Any], task: str) -> str:
+    """A model in a few words."""
+    if "widths" in model:
+        return f"A perceptron for {task}, {' - '.join(map(str, model['widths']))}"
+    arguments = ", ".join(f"{name}={value!r}" for name, value in model["arguments"].items())
+    counts = ", ".join(f"{number:,} {kind}" for kind, number in model["counts"].items() if number)
+    rows = ", ".join(map(str, model["shape"]))
+    return (
+        f"The torch module {_text(model['factory'])}({_text(arguments)}) for {task}, of rows of shape ({rows}) and "
+        f"{model['outputs']} outputs; numbers: {counts}"
+    )
 
 
 def _scores(metrics: Mapping[str, Any] | None) -> list[str]:
@@ -202,6 +214,8 @@ def _provenance(card: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
     yield f"SHA-256 of {card['file']['name']}", card["file"]["sha256"]
     yield f"ledger, up to round {card['ledger']['round']}", card["ledger"]["sha256"]
     yield "configuration", card["training"]["config_hash"]
+    for name, sha256 in card["model"].get("sha256", {}).items():
+        yield f"SHA-256 of {name}, which the model was made by", sha256
     yield "seed", card["training"]["seed"]
     yield "split seeds", ", ".join(map(str, card["training"]["split_seeds"]))
     for name, version in card["versions"]["trained"].items():

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +19,7 @@ from nnlib.inference.model_input import model_input
 from nnlib.run.directory import RunDirectory
 from nnlib.run.spec import JobSpec, Trial
 from nnlib.training.build_learner import build_learner, load_learner
+from nnlib.training.learner import Learner
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -96,15 +96,19 @@ class TrainedModel:
         It is the caller's: what is changed in it does not change `predict`. Raises `AttributeError` for a model that is
         no torch module.
         """
-        learner = build_learner(self.spec.model(self.trial))
-        trained_module: Callable[[], Module] | None = getattr(learner, "trained_module", None)
-        if trained_module is None:
+        if not self.has_module:
             kind = self.spec.settings(self.trial).model.kind
             raise AttributeError(
                 f"a model of kind {kind} has no torch module; its arrays: spec.model(trial).layout.split(state)"
             )
+        learner = cast(ModuleLearner, build_learner(self.spec.model(self.trial)))
         learner.load(self.state)
-        return trained_module()
+        return learner.trained_module()
+
+    @property
+    def has_module(self) -> bool:
+        """Whether the model is a torch module."""
+        return hasattr(self.spec.model(self.trial), "build_module")
 
     def converted(self, X: Any) -> Array:
         """Convert rows as `predict` does before it computes: to shape (n, features) of the model's dtype, by the
@@ -157,6 +161,14 @@ class TrainedModel:
             predictor = predictor or Predictor(self, stored=rows.is_stored)
             outputs.append(predictor.outputs(rows.x))
         return np.concatenate(outputs)
+
+
+class ModuleLearner(Learner, Protocol):
+    """A learner of a torch module."""
+
+    def trained_module(self) -> Module:
+        """Return the module with its numbers, in evaluation mode."""
+        ...
 
 
 class Predictor:

@@ -126,20 +126,20 @@ def scatter(true: npt.ArrayLike, predicted: npt.ArrayLike, name: str) -> Figure:
         return rendered(canvas, name, "Predicted against true values", text)
 
 
-def picture_png(grey: npt.NDArray[np.uint8]) -> bytes:
-    """Return a picture of grey levels, shape (height, width), as a PNG."""
+def picture_png(levels: npt.NDArray[np.uint8]) -> bytes:
+    """Return a picture of grey levels, shape (height, width), or of colours, (height, width, 3), as a PNG."""
     from PIL import Image  # comes with matplotlib
 
     buffer = io.BytesIO()
-    Image.fromarray(grey, "L").save(buffer, "PNG")
+    Image.fromarray(np.ascontiguousarray(levels)).save(buffer, "PNG")
     return buffer.getvalue()
 
 
 def picture_sheet(pictures: Sequence[npt.NDArray[np.uint8]], columns: int = 10) -> bytes:
     """Return pictures of equal size side by side, as one PNG."""
-    height, width = pictures[0].shape
+    height, width, *colours = pictures[0].shape
     rows = -(-len(pictures) // columns)
-    sheet = np.full((rows * (height + 2), min(columns, len(pictures)) * (width + 2)), 128, np.uint8)
+    sheet = np.full((rows * (height + 2), min(columns, len(pictures)) * (width + 2), *colours), 128, np.uint8)
     for number, picture in enumerate(pictures):
         top, left = number // columns * (height + 2) + 1, number % columns * (width + 2) + 1
         sheet[top : top + height, left : left + width] = picture

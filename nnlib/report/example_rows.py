@@ -29,7 +29,7 @@ class Misread:
     """A test row that the model takes for another class.
 
     ``row`` is its id, ``true`` and ``predicted`` are indices of classes, ``confidence`` is the probability of the wrong
-    one. ``picture`` has its features as grey levels 0..255, shape (height, width).
+    one. ``picture`` has its features as levels 0..255, shape (height, width), or (height, width, 3) of colours.
     """
 
     row: int
@@ -45,7 +45,7 @@ def misread_rows(series: Series, pairs: Sequence[Confused]) -> list[Misread]:
     [] if the dataset's rows are no pictures. Raises the errors of reading it.
     """
     shape = series.run.spec.dataset.shape
-    if len(shape) != 2 or min(shape) < 2:
+    if not is_picture(shape):
         return []
     wanted = {(pair.true, pair.predicted): rank for rank, pair in enumerate(pairs)}
     surest: dict[int, list[tuple[float, int, Array]]] = {}
@@ -66,11 +66,21 @@ def misread_rows(series: Series, pairs: Sequence[Confused]) -> list[Misread]:
             pairs[rank].true,
             pairs[rank].predicted,
             -minus,
-            np.round((values.astype(np.float64) - low) / span * 255).astype(np.uint8).reshape(shape),
+            _picture(np.round((values.astype(np.float64) - low) / span * 255).astype(np.uint8), shape),
         )
         for rank, rows in sorted(surest.items())
         for minus, row, values in rows
     ]
+
+
+def is_picture(shape: tuple[int, ...]) -> bool:
+    """Return whether rows of a shape can be drawn: (height, width), or (3, height, width) of colours."""
+    return (len(shape) == 2 or (len(shape) == 3 and shape[0] == 3)) and min(shape[-2:]) >= 2
+
+
+def _picture(levels: npt.NDArray[np.uint8], shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
+    levels = levels.reshape(shape)
+    return levels if len(shape) == 2 else levels.transpose(1, 2, 0)
 
 
 def scatter(series: Series) -> tuple[Array, Array]:

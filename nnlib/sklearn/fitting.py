@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -96,6 +97,12 @@ def configuration(name: str, values: Mapping[str, Any], extra: Mapping[str, Any]
         raise ValueError(_named(name, str(error))) from error
 
 
+def _kept_rows(config: Config, folder: Path) -> dict[str, Any]:
+    """Return the keys of ``runtime`` by which a temporary dataset leaves no decoded rows behind: they lie beside it.
+    One process needs none, for it decodes only once."""
+    return {"cache_dir": f"{folder}/cache", **({"decoded_mb": 0} if config.runtime.runner == "inline" else {})}
+
+
 def train_arrays(
     config: Config,
     X: Any,
@@ -120,6 +127,7 @@ def train_arrays(
                 "data": config.data.model_copy(update={"path": f"{folder}/data"}),
                 "run_dir": f"{folder}/run",
                 "workers": min(config.workers, X.shape[0]),
+                "runtime": config.runtime.model_copy(update=_kept_rows(config, folder)),
             }
         )
         try:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
-from nnlib.core.errors import MismatchError, StorageError
+from nnlib.core.errors import BusyError, MismatchError, StorageError
 from nnlib.core.machine import process_started
 from nnlib.storage import Storage
 
@@ -48,7 +48,7 @@ class LeaseKind:
 
 
 class Lease:
-    """A lease held while the block runs. Entering raises `StorageError`, which names the holder, if another live
+    """A lease held while the block runs. Entering raises `BusyError`, which names the holder, if another live
     process holds it. ``facts`` are written into its file, for `lease_facts`."""
 
     def __init__(
@@ -75,7 +75,7 @@ class Lease:
             if newest is not None:
                 holder = _read(self._storage, self._kind.prefix + newest)
                 if holder is not None and _is_alive(holder):
-                    raise StorageError(
+                    raise BusyError(
                         f"{self._kind.busy}: process {holder['process']} on {holder['host']}, since "
                         f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(holder['since']))}",
                         hint=f"wait for it or stop it; {self._kind.dead} is taken over by itself "

@@ -182,6 +182,7 @@ class TrainingTorchLearner(TorchLearner):
         averaged."""
         buffers = self.bound.buffers()
         self._check_kept_buffers(buffers)
+        self.model.check_frozen(self.bound.module)
         if self._setup.layout.size == self.layout.size:
             return ModelState(self.bound.flat.copy(), buffers)
         return ModelState(np.concatenate([self.bound.flat, self._steps.state()]), buffers)
@@ -202,12 +203,23 @@ class TrainingTorchLearner(TorchLearner):
     def _add_gradient(self, module: nn.Module, part: Batch, rows: int) -> float:
         """Add to the bound gradient what a part of a step of ``rows`` rows contributes; its part of the mean loss."""
         with self._precision():
-            z = module(self._rows(part.x)).to(getattr(torch, self.model.dtype))
+            output = self._output(module, self._rows(part.x))
+        z = output.to(getattr(torch, self.model.dtype))
         y = torch.from_numpy(part.y)
         weights = None if self._class_weights is None else self._class_weights[y]
         loss = self._loss.mean(z, y, weights, rows)
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.item()
+
+    def _output(self, module: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        """What the module makes of rows in training. Raises `ConfigError` where it fails."""
+        try:
+            output: object = module(x)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:
+            raise self.model.failure(error, len(x)) from error
+        return self.model.check_output(output, len(x))
 
     def _precision(self) -> AbstractContextManager[object]:
         """The precision of a forward pass, whose backward pass has the same."""

@@ -23,11 +23,12 @@ from nnlib.models.parts import ModelParts
 from nnlib.torch.binding import read_buffers, read_parameters
 from nnlib.torch.factories import call_factory, factory_named
 from nnlib.torch.first_weights import fill_module
-from nnlib.torch.frozen import fill_frozen, read_frozen
+from nnlib.torch.frozen import changed_frozen, fill_frozen, read_frozen
 from nnlib.torch.module_checks import check_device, check_numbers, check_types
 from nnlib.torch.module_layout import FrozenEntry, ModuleContents, contents_of
 from nnlib.torch.operations import ForwardOperations
 from nnlib.torch.random_state import restored_random_state, seeded_randomness
+from nnlib.torch.user_code import line_of
 
 NO_PARTS = ModelParts()
 NOTHING: Mapping[str, str] = MappingProxyType({})
@@ -100,6 +101,17 @@ class TorchModel:
             fill_frozen(module, self._parts.frozen())
         return module
 
+    def check_frozen(self, module: nn.Module) -> None:
+        """Raise `ConfigError` where training has changed a frozen parameter of a module that `build_module` made."""
+        if self._contents.frozen and self._parts.frozen is not None:
+            changed = changed_frozen(module, self._parts.frozen())
+            if changed is not None:
+                raise ConfigError(
+                    f"training changed {changed}, a parameter that needs no gradient: workers would have unlike ones",
+                    hint="make it a buffer (register_buffer), whose floating values are averaged",
+                    key="model.factory",
+                )
+
     def initial(self, rng: np.random.Generator) -> Array:
         """See `nnlib.models.protocol.Model.initial`: what the factory draws, by torch's generator.
 
@@ -128,7 +140,7 @@ class TorchModel:
     def row_operations(self) -> float:
         """See `nnlib.models.protocol.Model.row_operations`: three times those of a forward pass, but no fewer than a
         perceptron of as many parameters takes."""
-        module = self.build_module().train()
+        module = self._taken().train()
         counter = ForwardOperations()
         with restored_random_state(), torch.no_grad(), counter:
             self._forward(module)
@@ -148,6 +160,33 @@ class TorchModel:
         with restored_random_state(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             _ = self._forward(module.train())
         return sum(size for pointer, size in sizes.items() if pointer not in own)
+
+    def check_output(self, output: object, rows: int) -> torch.Tensor:
+        """Return what the module made of ``rows`` rows. Raises `ConfigError` unless it is a tensor (rows, outputs)."""
+        if not isinstance(output, torch.Tensor) or output.shape != (rows, self.outputs):
+            got = f"shape {tuple(output.shape)}" if isinstance(output, torch.Tensor) else type(output).__name__
+            raise ConfigError(
+                f"the module of {self._name} returns {got} for {rows} rows of shape {self.shape}: "
+                f"({rows}, {self.outputs}) is needed",
+                key="model.factory",
+            )
+        return output
+
+    def failure(self, error: Exception, rows: int) -> ConfigError:
+        """Return the error of a module that raised ``error`` for a batch of ``rows`` rows."""
+        text = " ".join(str(error).split())[:300]
+        hint = None
+        if rows == 1:
+            hint = (
+                "batch normalization needs two rows in every batch, and the last one of an epoch has what is left of a "
+                "worker's rows: choose another train.batch_size (or train.micro_batch)"
+            )
+        return ConfigError(
+            f"the module of {self._name} fails on a batch of shape {(rows, *self.shape)}: {type(error).__name__}: "
+            f"{text}{line_of(error)}",
+            hint=hint,
+            key="model.factory",
+        )
 
     def _first(self, rng: np.random.Generator) -> nn.Module:
         """The module with the numbers that a run starts from."""
@@ -190,20 +229,8 @@ class TorchModel:
         try:
             output: object = module(x)
         except Exception as error:
-            text = " ".join(str(error).split())[:300]
-            raise ConfigError(
-                f"the module of {self._name} fails on a batch of shape {tuple(x.shape)}: "
-                f"{type(error).__name__}: {text}",
-                key="model.factory",
-            ) from error
-        if not isinstance(output, torch.Tensor) or output.shape != (PROBE_ROWS, self.outputs):
-            got = f"shape {tuple(output.shape)}" if isinstance(output, torch.Tensor) else type(output).__name__
-            raise ConfigError(
-                f"the module of {self._name} returns {got} for {PROBE_ROWS} rows of shape {self.shape}: "
-                f"({PROBE_ROWS}, {self.outputs}) is needed",
-                key="model.factory",
-            )
-        return output
+            raise self.failure(error, PROBE_ROWS) from error
+        return self.check_output(output, PROBE_ROWS)
 
     def _check_output(self, module: nn.Module) -> None:
         with restored_random_state(), torch.inference_mode():

@@ -26,6 +26,8 @@ from jobs.minicluster.settings import configuration_xml
 MASTER, WORKERS, CLIENT = "m0", ("w1", "w2", "w3"), "cl"
 MASTER_DAEMONS, WORKER_DAEMONS = ("namenode", "resourcemanager", "historyserver"), ("datanode", "nodemanager")
 READY_SECONDS = 180.0
+ANSWER_SECONDS = 30.0
+"""An answer of a daemon that works comes within this time, however busy the machine is."""
 EXPIRY_SECONDS = 20
 """After so long without a heartbeat YARN and HDFS take a node for lost; Hadoop's defaults are 600 and 630 s."""
 
@@ -272,7 +274,7 @@ def _mark(name: str) -> str:
 
 def _read(request: urllib.request.Request) -> bytes:
     opener: Callable[..., Any] = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
-    with opener(request, timeout=5.0) as answer:
+    with opener(request, timeout=ANSWER_SECONDS) as answer:
         data: bytes = answer.read()
     return data
 

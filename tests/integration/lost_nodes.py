@@ -20,7 +20,7 @@ from hosts import Host
 from scene import MINUTES
 
 MODES: dict[str, dict[str, Any]] = {
-    "rounds": {"sync": {"mode": "rounds"}},
+    "rounds": {"train": {"epochs": 1, "epochs_per_round": 1, "batch_size": 16}, "sync": {"mode": "rounds"}},
     "collective": {
         "train": {"epochs": 16, "epochs_per_round": 1, "batch_size": 8},
         "checkpoint": {"every": 2},

@@ -16,10 +16,6 @@ from scene import inline, write_data
 
 from nnlib.storage import storage
 
-SAMPLE = {("collective", "link cut", False), ("rounds", "switched off", True)}
-"""What runs by default of the matrix: mode, fault, whether it hurts the node of the job's master."""
-
-
 @pytest.fixture(scope="module")
 def expected(host_cluster: HostCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """The weights' hash of an inline run, by mode; the same dataset is in HDFS."""
@@ -45,7 +41,7 @@ def name(mode: str, fault: str, with_master: bool) -> str:
 
 @pytest.mark.parametrize(
     ("mode", "fault", "with_master"),
-    [pytest.param(*case, marks=() if case in SAMPLE else pytest.mark.full, id=name(*case)) for case in CASES],
+    [pytest.param(*case, marks=pytest.mark.full, id=name(*case)) for case in CASES],
 )
 def test_a_node_is_lost(
     mode: str, fault: str, with_master: bool, host_cluster: HostCluster, expected: dict[str, str], tmp_path: Path

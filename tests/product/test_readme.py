@@ -28,6 +28,12 @@ def test_the_examples_of_the_data_page_work(tmp_path: Path) -> None:
     assert run_examples("docs/data.md", tmp_path) >= 8
 
 
+def test_the_examples_of_the_page_on_torch_work(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("mlxtend")
+    assert run_examples("docs/torch.md", tmp_path) >= 3
+
+
 def test_the_reference_of_keys_is_the_schema() -> None:
     assert (ROOT / "docs/configuration.md").read_text("utf-8") == reference(), (
         "renew it: python -m nnlib.config.reference > docs/configuration.md"

@@ -36,11 +36,15 @@ FORBIDDEN_METHODS = {"extractall"}
 ONLY_IN = {
     "yaml": {"nnlib.config.document", "nnlib.config.render"},
     # Members of archives are read as streams, never unpacked to disk.
-    "zipfile": {"nnlib.data.importing.compression", "nnlib.data.importing.formats.numpy_files"},
+    "zipfile": {
+        *("nnlib.data.importing.compression", "nnlib.data.importing.formats.numpy_files"),
+        "nnlib.data.importing.image_tree",
+    },
     "runpy": {"jobs.runners.local.fork_server"},
     "ctypes": {"jobs.runners.forked_child", "nnlib.collective.endpoint"},
     # An environment's archive is written, never read: of compiled Python it holds what Python itself would load here.
-    "tarfile": {"jobs.runners.hadoop.pack"},
+    # One of images is read member by member, as a zip archive is.
+    "tarfile": {"jobs.runners.hadoop.pack", "nnlib.data.importing.image_tree"},
     "marshal": {"jobs.runners.hadoop.pack"},
     "builtins.compile": {"jobs.runners.hadoop.pack"},
     "xml": {"nnlib.storage.hdfs.hadoop_config"},  # the administrator's own files

@@ -25,6 +25,8 @@ JSON = "turns one kind of thing into JSON, or back: the same as to_json and from
 REASONS = {
     "jobs.batch.launcher.MapLauncher.run": "records of any map-only job; whoever asks for the job gives them a class",
     "jobs.batch.predict.predict": PRINTED,
+    "jobs.commands.devices.describe_devices": PRINTED,
+    "jobs.commands.devices.device_lines": PRINTED,
     "jobs.console.output.print_json": PRINTED,
     "jobs.experiments.evaluation.evaluate": PRINTED,
     "jobs.minicluster.readiness.bean": FOREIGN,

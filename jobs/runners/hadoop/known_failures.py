@@ -23,6 +23,12 @@ KNOWN = (
         "let the environment bring its own Python: pack it without --no-python",
     ),
     Known(
+        re.compile(r"nnjobs: this node has no Hadoop client"),
+        "a node has no Hadoop client, so a driver there can submit no jobs",
+        "let the NodeManagers pass HADOOP_HOME to containers (yarn.nodemanager.env-whitelist), or train without "
+        "--detach",
+    ),
+    Known(
         re.compile(r'Cannot run program "([^"]*)"'),
         "a node has no Python {0}",
         "leave out runtime.hadoop.python_bin: then an environment travels with the job",

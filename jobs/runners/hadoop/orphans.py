@@ -34,7 +34,7 @@ def folder_name(run: str | None) -> str:
     It is also a valid tag of a YARN application: lower case, at most 100 characters. ``run`` is the address of the run
     whose lock the process holds, if it holds one.
     """
-    return f"{folder_prefix()}{_run_mark(run)}-{secrets.token_hex(6)}"
+    return f"{folder_prefix()}{run_mark(run)}-{secrets.token_hex(6)}"
 
 
 def sweep(base: Storage, folder: str, run: str | None, notify: Callable[[Note], None]) -> None:
@@ -44,7 +44,7 @@ def sweep(base: Storage, folder: str, run: str | None, notify: Callable[[Note], 
     """
     for name in base.names(folder):
         matched = _NAME.fullmatch(name)
-        if is_abandoned(name) or (run is not None and matched is not None and matched[1] == _run_mark(run)):
+        if is_abandoned(name) or (run is not None and matched is not None and matched[1] == run_mark(run)):
             ended, left = _end_applications(name, notify)
             if left:  # the folder stays: its name is the tag by which the next command finds the application
                 names = ", ".join(left)
@@ -62,7 +62,8 @@ def _and_ended(applications: list[str]) -> str:
     return f", and ended its {', '.join(applications)}" if applications else ""
 
 
-def _run_mark(run: str | None) -> str:
+def run_mark(run: str | None) -> str:
+    """Return 8 hex digits that stand for a run in names of folders and tags of applications."""
     if run is None:
         return NO_RUN
     address = run if has_scheme(run) else f"{platform.node()}:{run}"  # a path means another run on another machine

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.runners.hadoop.orphans import folder_name, sweep
-from jobs.runners.hadoop.task_environment import environment, escaped
+from jobs.runners.hadoop.task_environment import Environment, environment, escaped
 from jobs.runners.hadoop.yarn_rest import user
 from nnlib.config.schema import Hadoop, Runtime
 from nnlib.core.events import Note
@@ -79,17 +79,23 @@ class Staging:
 
     def options(self, plan: str, arguments: Sequence[Any]) -> dict[str, Any]:
         """Return mrjob's options for a job whose tasks read lines of the file ``plan`` with these arguments."""
-        conf = Path(self._settings.mrjob_conf)
-        return {
-            "conf_paths": [str(conf)] if conf.exists() else [],
+        return fixed_options(self._settings, self.environment) | {
             "extra_args": list(arguments),
             "input_paths": [f"{self.root}/{plan}"],
             "output_dir": f"{self.root}/output-{self._jobs:06d}",
             "jobconf": {"mapreduce.job.tags": self._tag},  # by which a dead driver's applications are found
-            "cmdenv": dict(self.environment.variables),
-            "python_bin": list(self.environment.python),
-            "upload_archives": list(self.environment.archives),
         }
+
+
+def fixed_options(settings: Hadoop, environment: Environment) -> dict[str, Any]:
+    """Return mrjob's options that all jobs with the same settings and environment have."""
+    conf = Path(settings.mrjob_conf)
+    return {
+        "conf_paths": [str(conf)] if conf.exists() else [],
+        "cmdenv": dict(environment.variables),
+        "python_bin": list(environment.python),
+        "upload_archives": list(environment.archives),
+    }
 
 
 def base_address(settings: Hadoop, near: str) -> str:

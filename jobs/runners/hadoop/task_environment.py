@@ -37,6 +37,16 @@ class Environment:
     variables: dict[str, str]
 
 
+_inherited: Environment | None = None
+
+
+def inherit(environment: Environment) -> None:
+    """Let the jobs of this process start their tasks as it was started itself: a driver that runs in a task has no
+    environment that it could pack."""
+    global _inherited
+    _inherited = environment
+
+
 def environment(
     runtime: Runtime, base: Storage, notify: Callable[[Note], None], distributions: Sequence[str] = ()
 ) -> Environment:
@@ -45,6 +55,8 @@ def environment(
     ``base`` is the folder in HDFS for what nnjobs keeps there; ``distributions`` are packed beside those that every
     task needs. Raises `ConfigError` for an archive that does not exist.
     """
+    if _inherited is not None:
+        return _inherited
     settings = runtime.hadoop
     variables = dict.fromkeys(BLAS_VARIABLES, str(runtime.blas_threads)) | _variables(base)
     if settings.python_bin is not None:

@@ -21,6 +21,7 @@ import pyarrow as pa
 from nnlib.core.errors import UsageError
 from nnlib.data.dataset import Dataset
 from nnlib.data.dataset_output import DatasetOutput, dataset_output
+from nnlib.data.importing.channels import with_channels_first
 from nnlib.data.importing.column_choice import choose_columns
 from nnlib.data.importing.format_registry import is_builtin, open_tables
 from nnlib.data.importing.formats.arrays import ArrayColumn, array_table, is_scipy_sparse
@@ -72,7 +73,7 @@ def from_arrays(X: Any, y: npt.ArrayLike, output: str, **options: Any) -> Datase
     if is_scipy_sparse(X):
         X = ArrayColumn.of_sparse(X)
     x = X if isinstance(X, ArrayColumn) else ArrayColumn.of(np.asarray(X))
-    arrays = {"x": x, "y": ArrayColumn.of(np.asarray(y))}
+    arrays = with_channels_first("X", {"x": x, "y": ArrayColumn.of(np.asarray(y))}, ["x"], chosen)
     return import_tables([array_table("arrays", arrays, ["x"], "y")], output, chosen)
 
 

@@ -111,7 +111,7 @@ def _classification_errors(errors: Errors, number: int) -> None:
 
 
 def _picture(misread: Misread, names: Sequence[str]) -> Picture:
-    height, width = misread.picture.shape
+    height, width = misread.picture.shape[:2]
     png = base64.b64encode(error_figures.picture_png(misread.picture)).decode()
     return Picture(
         f"data:image/png;base64,{png}",

@@ -228,7 +228,7 @@ def test_without_the_package_it_says_what_to_install(monkeypatch: pytest.MonkeyP
 def test_another_kind_of_model_is_refused(plans: Plans, monkeypatch: pytest.MonkeyPatch) -> None:
     model = trained(plans)
     monkeypatch.setattr("nnlib.export.network.MLP", ModuleType)
-    with pytest.raises(UsageError, match="only perceptrons"):
+    with pytest.raises(UsageError, match="only perceptrons and torch modules"):
         Network.of(model)
 
 

@@ -42,7 +42,7 @@ def test_hand_worked() -> None:
         assert optimizer.state[0] == 3.0
 
 
-@pytest.mark.parametrize(("centered", "momentum"), itertools.product([False, True], [0.0, 0.7]))
+@pytest.mark.parametrize(("centered", "momentum"), list(itertools.product([False, True], [0.0, 0.7])))
 def test_options_equal_torch(centered: bool, momentum: float) -> None:
     torch = pytest.importorskip("torch")
     layout = Layout.build([parameter("w", (40,), decays=False)], "float64")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -223,19 +223,26 @@ def structured_table(file: str, array: ArrayColumn) -> Table:
     return Table(file, tuple(kinds), chunks, shapes, types, rows=array.shape[0])
 
 
-def keyed_tables(file: str, arrays: Mapping[str, ArrayColumn], options: ReadOptions) -> list[Table]:
+Turn: TypeAlias = Callable[[str, Mapping[str, ArrayColumn], Sequence[str], ReadOptions], Mapping[str, ArrayColumn]]
+"""Puts the channels of a file's images first; its third argument names the features
+(`nnlib.data.importing.channels.with_channels_first`)."""
+
+
+def keyed_tables(file: str, arrays: Mapping[str, ArrayColumn], options: ReadOptions, turn: Turn) -> list[Table]:
     """Return the tables of named arrays, whose features and label have the names in ``options`` or the usual ones.
 
-    That is one table, or one for each part of the rows where arrays have names such as ``x_train`` and ``x_test``
-    alone; several get an extra column ``split``. Raises `UsageError` if it is not clear which arrays are meant, and
-    `DataError` for arrays that cannot be used.
+    ``turn`` gets the features before they are used. That is one table, or one for each part of the rows where arrays
+    have names such as ``x_train`` and ``x_test`` alone; several get an extra column ``split``. Raises `UsageError` if
+    it is not clear which arrays are meant, and `DataError` for arrays that cannot be used.
     """
     named = [name for name in options.likely_features if name in arrays]
     if options.features or options.label or named or any(name in arrays for name in FEATURES):
-        return [_keyed_table(file, arrays, options)]
+        return [_keyed_table(file, arrays, options, turn)]
     parts = _parts(list(arrays))
+    if parts:
+        arrays = turn(file, arrays, [features for _, features, _ in parts], options)
     return [_part_table(file, arrays, *part, several=len(parts) > 1) for part in parts] or [
-        _keyed_table(file, arrays, options)
+        _keyed_table(file, arrays, options, turn)
     ]
 
 
@@ -259,7 +266,7 @@ def _part_table(
     return array_table(file, chosen, ["x"], "y" if label else None, ("split",) if several else ())
 
 
-def _keyed_table(file: str, arrays: Mapping[str, ArrayColumn], options: ReadOptions) -> Table:
+def _keyed_table(file: str, arrays: Mapping[str, ArrayColumn], options: ReadOptions, turn: Turn) -> Table:
     names = list(arrays)
     features = list(options.features) or [name for name in options.likely_features if name in names]
     features = features or [choose_array(names, None, FEATURES, "features", "--features", file)]
@@ -270,4 +277,4 @@ def _keyed_table(file: str, arrays: Mapping[str, ArrayColumn], options: ReadOpti
     rest = [name for name in names if name not in features]
     if options.label is not None or usual_name(rest, labels) is not None:
         label = choose_array(rest, options.label, labels, "labels", "--label", file)
-    return array_table(file, arrays, features, label)
+    return array_table(file, turn(file, arrays, features, options), features, label)

@@ -9,16 +9,21 @@ import pyarrow as pa
 from nnlib.core.errors import DataError
 from nnlib.data.arrow import READ_ERRORS
 from nnlib.data.importing.formats.arrow_tables import arrow_table, opened_file
+from nnlib.data.importing.formats.encoded_images import with_images
 from nnlib.data.importing.formats.table import Table
 from nnlib.data.importing.read_options import ReadOptions
 
 
 def open_arrow(files: Sequence[str], options: ReadOptions) -> list[Table]:
     """Open Arrow files at any address. Raises `DataError` for damaged files and for Arrow streams."""
-    return [_open(file) for file in files]
+    tables: list[Table] = []
+    for file in files:
+        tables.append(_open(file, options))
+        options = tables[-1].reading or options  # the first images decide how the others are decoded
+    return tables
 
 
-def _open(file: str) -> Table:
+def _open(file: str, options: ReadOptions) -> Table:
     def read(rows: int, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         with opened_file(file, mapped=True) as source, pa.ipc.open_file(source) as reader:
             for index in range(reader.num_record_batches):
@@ -30,7 +35,7 @@ def _open(file: str) -> Table:
     try:
         with opened_file(file, mapped=True) as source, pa.ipc.open_file(source) as reader:
             schema = reader.schema
-        return arrow_table(file, schema, None, read)
+        return with_images(arrow_table(file, schema, None, read), schema, read, options)
     except READ_ERRORS as error:
         raise DataError(
             f"is not a readable Arrow file ({error})",

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nnlib.core.errors import DataError, UsageError
+from nnlib.data.importing.channels import with_channels_first
 from nnlib.data.importing.formats.arrays import ArrayColumn, array_table
 from nnlib.data.importing.formats.table import Table
 from nnlib.data.importing.read_options import ReadOptions
@@ -53,6 +54,7 @@ def _table(file: str, options: ReadOptions, part: str | None) -> Table:
     if part is not None:
         values = np.broadcast_to(np.array(part), arrays["x"].shape[:1])
         arrays["split"] = ArrayColumn.of(values)
+    arrays = with_channels_first(file, arrays, ["x"], options)
     return array_table(file, arrays, ["x"], "y" if labels else None, ("split",) if part else ())
 
 

@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from nnlib.core.errors import DataError
 from nnlib.core.notes import note
+from nnlib.data.importing.channels import with_channels_first
 from nnlib.data.importing.formats.arrays import FEATURES, LABELS, ArrayColumn, keyed_tables, usual_name
 from nnlib.data.importing.formats.matlab_variables import (
     Bytes,
@@ -58,7 +59,7 @@ def _open(file: str, options: ReadOptions) -> list[Table]:
         if other:
             raise DataError(f"expected a numeric matrix, found a {other} array", file=file, column=name)
     columns = {name: _column(file, variable) for name, variable in variables.items() if variable.other is None}
-    return keyed_tables(file, _samples_first(file, columns, variables, options), options)
+    return keyed_tables(file, _samples_first(file, columns, variables, options), options, with_channels_first)
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nnlib.core.errors import DataError, UsageError
+from nnlib.data.importing.channels import with_channels_first
 from nnlib.data.importing.formats.arrays import ArrayColumn, array_table, keyed_tables, structured_table
 from nnlib.data.importing.formats.sparse_files import is_sparse, sparse_table
 from nnlib.data.importing.formats.table import Table
@@ -45,7 +46,7 @@ def _npz_tables(file: str, options: ReadOptions) -> list[Table]:
     structured = next(iter(members.values())) if len(members) == 1 else None
     if structured is not None and structured.dtype.names:
         return [structured_table(file, structured)]
-    return keyed_tables(file, members, options)
+    return keyed_tables(file, members, options, with_channels_first)
 
 
 def open_npy(files: Sequence[str], options: ReadOptions) -> list[Table]:
@@ -59,15 +60,19 @@ def open_npy(files: Sequence[str], options: ReadOptions) -> list[Table]:
         if matrix.dtype.names:
             tables.append(structured_table(file, _column(file, matrix)))
         elif options.label is None:
-            tables.append(array_table(file, {"x": _column(file, matrix)}, ["x"], None))
+            tables.append(array_table(file, _images(file, matrix, options), ["x"], None))
         elif options.label.endswith(".npy"):
             if len(files) > 1:
                 raise UsageError("a label file goes with one feature file only", file=options.label)
             labels = _column(options.label, _mapped(options.label))
-            tables.append(array_table(file, {"x": _column(file, matrix), "y": labels}, ["x"], "y"))
+            tables.append(array_table(file, _images(file, matrix, options) | {"y": labels}, ["x"], "y"))
         else:
             tables.append(_with_label_column(file, matrix, options.label))
     return tables
+
+
+def _images(file: str, matrix: npt.NDArray[Any], options: ReadOptions) -> dict[str, ArrayColumn]:
+    return with_channels_first(file, {"x": _column(file, matrix)}, ["x"], options)
 
 
 def _with_label_column(file: str, matrix: npt.NDArray[Any], label: str) -> Table:

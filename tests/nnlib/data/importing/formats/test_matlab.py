@@ -152,7 +152,7 @@ def test_samples_last(
     savemat(tmp_path / "a.mat", {"X": pixels, "y": y}, do_compression=do_compression)
     dataset, rows = imported(tmp_path, tmp_path / "a.mat")
     assert "along its last axis" in " ".join(capsys.readouterr().err.split())
-    assert dataset.shape == (5, 4, 3)
+    assert dataset.shape == (3, 5, 4)
     expected = np.moveaxis(loadmat(tmp_path / "a.mat")["X"], -1, 0).reshape(30, -1)
     assert np.array_equal(np.array(rows["x"].to_pylist()), expected)
     assert labels(dataset, rows) == Y.astype(str).tolist()
