@@ -48,16 +48,15 @@ class CudaTable:
     @contextmanager
     def repeatable(self) -> Iterator[None]:
         """See `nnlib.torch.devices.DeviceTable.repeatable`."""
-        algorithms = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-        cudnn = torch.backends.cudnn
+        cudnn, algorithms = torch.backends.cudnn, torch.get_deterministic_debug_mode()
         before = cudnn.deterministic, cudnn.benchmark
-        torch.use_deterministic_algorithms(True)
+        torch.set_deterministic_debug_mode("error")  # use_deterministic_algorithms would import torch's compiler: 10 s
         cudnn.deterministic, cudnn.benchmark = True, False
         try:
             yield
         finally:
             cudnn.deterministic, cudnn.benchmark = before
-            torch.use_deterministic_algorithms(algorithms[0], warn_only=algorithms[1])
+            torch.set_deterministic_debug_mode(algorithms)
 
     @contextmanager
     def exact(self) -> Iterator[None]:

@@ -45,12 +45,12 @@ class PlayedTable:
 
     @contextmanager
     def repeatable(self) -> Iterator[None]:
-        before = torch.are_deterministic_algorithms_enabled()
-        torch.use_deterministic_algorithms(True)
+        before = torch.get_deterministic_debug_mode()
+        torch.set_deterministic_debug_mode("error")
         try:
             yield
         finally:
-            torch.use_deterministic_algorithms(before)
+            torch.set_deterministic_debug_mode(before)
 
     @contextmanager
     def exact(self) -> Iterator[None]:
