@@ -181,14 +181,15 @@ def test_one_worker_is_a_plain_loop_over_the_module(dataset: str, files: list[st
 
 
 def test_runners_and_modes_agree_and_a_run_goes_on(dataset: str, files: list[str], tmp_path: Path) -> None:
+    ways: dict[str, dict[str, Any]] = {
+        "inline": {},
+        "collective": {"mode": "collective"},
+        "local": {"runtime__runner": "local", "runtime__cores": 2},
+        "slices": {"sync__slice_elements": 1, "reducers": 3},
+    }
     hashes = {
         name: driver.train(settings(dataset, tmp_path / name, files, **changes)).model_sha256
-        for name, changes in {
-            "inline": {},
-            "collective": {"mode": "collective"},
-            "local": {"runtime__runner": "local", "runtime__cores": 2},
-            "slices": {"sync__slice_elements": 1, "reducers": 3},
-        }.items()
+        for name, changes in ways.items()
     }
     assert len(set(hashes.values())) == 1
     driver.train(settings(dataset, tmp_path / "parts", files, train__epochs=1))
