@@ -16,6 +16,7 @@ from scene import inline, write_data
 
 from nnlib.storage import storage
 
+
 @pytest.fixture(scope="module")
 def expected(host_cluster: HostCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """The weights' hash of an inline run, by mode; the same dataset is in HDFS."""
