@@ -78,4 +78,4 @@ def devices_here(name: str) -> list[str]:
 def device_modules(name: str) -> list[str]:
     """List the modules that computing on the device `runtime.device` names imports; [] for the CPU."""
     kind, _ = parse_device(name)
-    return [] if kind in (AUTO, CPU) else ["nnlib.torch.device_learner", DEVICES[kind].table.partition(":")[0]]
+    return [] if kind in (AUTO, CPU) else [DEVICES[kind].table.partition(":")[0]]

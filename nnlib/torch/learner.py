@@ -7,14 +7,12 @@ step: a retried task, another runner or an interleaved group draws the same.
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
 
-from nnlib.config.runners import runner_named
 from nnlib.core.arrays import Array, Vector
 from nnlib.core.errors import ConfigError
 from nnlib.core.exact_sum import exact_sum
@@ -22,10 +20,8 @@ from nnlib.core.layout import ModelState
 from nnlib.core.seeds import Purpose, hash_key, row_hash
 from nnlib.data.batches import Batch
 from nnlib.models.functions import LOSSES
-from nnlib.models.protocol import Model
-from nnlib.optim import StepOptimizer, build_optimizer
+from nnlib.optim import StepOptimizer
 from nnlib.torch.binding import BoundModule
-from nnlib.torch.devices import deal_device
 from nnlib.torch.fingerprint import fingerprint
 from nnlib.torch.losses import TrainingLoss
 from nnlib.torch.model import TorchModel
@@ -37,25 +33,6 @@ from nnlib.training.scores import Score
 
 SCORE_ROWS = 128
 """Rows of a forward pass in scoring. Another number could change bits; more rows would leave the processor's cache."""
-
-
-def build(model: Model, setup: TrainingSetup | None) -> TorchLearner:
-    """Build the learner of a torch model; without ``setup`` one that only scores."""
-    model = cast(TorchModel, model)
-    if setup is None:
-        return TorchLearner(model)
-    optimizer = build_optimizer(setup.config.train, model.layout)
-    if optimizer.minimizes:
-        raise ConfigError(
-            f"{setup.config.train.optimizer} does not train torch models", key="train.optimizer", hint="adam, say"
-        )
-    runtime = setup.config.runtime
-    one_for_all = runner_named(runtime.runner).in_one_process
-    if (device := deal_device(runtime.device, setup.worker, one_for_all=one_for_all)) is None:
-        return TrainingTorchLearner(model, setup, optimizer)
-    from nnlib.torch.device_learner import DeviceLearner  # late: it extends a class of this module
-
-    return DeviceLearner(model, setup, optimizer, device)
 
 
 class TorchLearner:

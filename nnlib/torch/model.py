@@ -40,7 +40,7 @@ PROBE_ROWS = 2
 class TorchModel:
     """How a module is made: factory, arguments, shape of a row, number of outputs, type of its numbers."""
 
-    learner = "nnlib.torch.learner:build"
+    learner = "nnlib.torch.build_learner:build"
 
     def __init__(
         self,
