@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from urllib.parse import urlsplit
 
 from jobs.runners.hadoop.cluster_settings import ClusterSettings
 from jobs.runners.hadoop.submission import Submission
@@ -89,4 +90,4 @@ def _answers(node: str) -> bool:
 
 def _name(node: str) -> str:
     """A node as people know it: without the protocol of its web services."""
-    return node.partition("://")[2]
+    return urlsplit(node).netloc

@@ -123,7 +123,7 @@ def _history_server(name: str, web: str | None) -> str | None:
     site = properties()
     secure = site.get("mapreduce.jobhistory.http.policy") == "HTTPS_ONLY"
     address = site.get(f"mapreduce.jobhistory.webapp.{'https.' if secure else ''}address")
-    return None if address is None else f"{'https' if secure else 'http'}://{address}"
+    return None if address is None else f"{'https://' if secure else 'http://'}{address}"
 
 
 def _log_of(name: str, history: str | None, worker: int, attempt: MapAttempt) -> str | None:

@@ -37,6 +37,7 @@ def test_exit_codes() -> None:
         "DataError": 3,
         "MismatchError": 3,
         "StorageError": 4,
+        "BusyError": 4,
         "JobError": 4,
         "DivergedError": 5,
     }

@@ -153,7 +153,7 @@ def test_samples_last(
     dataset, rows = imported(tmp_path, tmp_path / "a.mat")
     assert "along its last axis" in " ".join(capsys.readouterr().err.split())
     assert dataset.shape == (3, 5, 4)
-    expected = np.moveaxis(loadmat(tmp_path / "a.mat")["X"], -1, 0).reshape(30, -1)
+    expected = loadmat(tmp_path / "a.mat")["X"].transpose(3, 2, 0, 1).reshape(30, -1)  # channels first
     assert np.array_equal(np.array(rows["x"].to_pylist()), expected)
     assert labels(dataset, rows) == Y.astype(str).tolist()
 
