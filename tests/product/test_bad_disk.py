@@ -45,6 +45,12 @@ def model(run: Path) -> str:
     return str(json.loads((run / "final" / "metrics.json").read_text())["model_sha256"])
 
 
+def names(run: Path) -> set[str]:
+    """The files of a run but for those that only say who works on it, and how far that is."""
+    paths = (path.relative_to(run) for path in run.rglob("*"))
+    return {str(path) for path in paths if path.parts[0] not in ("lock", "status.json")}
+
+
 @contextmanager
 def at(monkeypatch: pytest.MonkeyPatch, part: str, failure: Callable[[], object]) -> Iterator[None]:
     """Let ``failure`` happen once, before the first change to a file whose path holds ``part``."""
@@ -83,9 +89,7 @@ def stopped_and_resumed(
     repair()
     assert main(["train", "--resume", "--run-dir", str(run), "--quiet"]) == 0, capsys.readouterr().err
     assert model(run) == model(place / "whole")
-    names = {str(path.relative_to(run)) for path in run.rglob("*") if "lock" not in path.parts}
-    assert names == {str(path.relative_to(place / "whole")) for path in (place / "whole").rglob("*")
-                     if "lock" not in path.parts}  # fmt: skip
+    assert names(run) == names(place / "whole")
 
 
 @contextmanager
