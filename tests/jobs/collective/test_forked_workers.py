@@ -100,18 +100,23 @@ def task(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(command, input=lines, capture_output=True, cwd=tmp_path, env=environment, check=False)
 
 
-def test_a_task_with_two_lines_is_two_workers(tmp_path: Path) -> None:
-    done = task(tmp_path, "--phase", "preflight", "--check-node")
+def write_spec(blobs: str, folder: Path) -> None:
+    config = Config.model_validate({"name": "tiny", "workers": 4, "data": {"path": blobs}, "model": {"hidden": [4]}})
+    spec, _ = make_spec(config, Dataset.open(blobs))
+    (folder / "spec.json").write_bytes(canonical(spec.to_json()))
+
+
+def test_a_task_with_two_lines_is_two_workers(blobs: str, tmp_path: Path) -> None:
+    write_spec(blobs, tmp_path)
+    done = task(tmp_path, "--phase", "preflight", "--spec", "spec.json", "--check-node")
     assert done.returncode == 0, done.stderr
     records = [decode_record(line.partition(b"\t")[2]) for line in done.stdout.splitlines()]
     assert [worker for worker, _ in records] == [3, 1]
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["spec.json"]
 
 
 def test_a_worker_that_fails_is_named_in_the_log(blobs: str, tmp_path: Path) -> None:
-    config = Config.model_validate({"name": "tiny", "workers": 4, "data": {"path": blobs}, "model": {"hidden": [4]}})
-    spec, _ = make_spec(config, Dataset.open(blobs))
-    (tmp_path / "spec.json").write_bytes(canonical(spec.to_json()))
+    write_spec(blobs, tmp_path)
     options = ["--phase", "collective", "--spec", "spec.json", "--run-dir", str(tmp_path / "nowhere"), "--folder", "f"]
     done = task(tmp_path, *options, "--lease", "l")
     assert done.returncode == 1
