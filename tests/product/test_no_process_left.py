@@ -23,6 +23,9 @@ STARTERS = {"subprocess.Popen", "os.fork", "multiprocessing.Process"}
 MAY_START = {
     "tests/helpers/processes.py": "the one place",
     "tests/helpers/kill_points.py": "forks this process, and kills the child when it is interrupted",
+    "tests/integration/hosts.py": "processes of hosts, which the kernel ends with the first process of their host",
+    "tests/nnlib/core/test_waiting.py": "a child that ends at once",
+    "tests/nnlib/data/test_decoded_cache.py": "a child that kills itself at the point that the test names",
 }
 
 FAILING = """

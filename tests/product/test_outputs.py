@@ -97,7 +97,7 @@ def place(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
         assert (folder / run / "spec.json").exists()
     monkeypatch.chdir(folder)
     entries = [pack.ArchiveEntry("x.py", folder / "in/packed.py")]
-    monkeypatch.setattr(pack, "environment_entries", lambda **_: entries)
+    monkeypatch.setattr(pack, "environment_entries", lambda *_, **options: entries)
     monkeypatch.setattr(pack, "code_entries", lambda _="": [])
     yield folder
 
