@@ -48,7 +48,10 @@ ONLY_IN = {
     "marshal": {"jobs.runners.hadoop.pack"},
     "builtins.compile": {"jobs.runners.hadoop.pack"},
     "xml": {"nnlib.storage.hdfs.hadoop_config"},  # the administrator's own files
-    "safetensors": {"nnlib.run.model_file", "nnlib.export.safetensors_file", "nnlib.torch.first_weights"},
+    "safetensors": {
+        *("nnlib.run.model_file", "nnlib.export.safetensors_file", "nnlib.export.torch_safetensors_file"),
+        "nnlib.torch.first_weights",
+    },
     "safetensors.torch": {"nnlib.torch.first_weights"},
     "importlib.import_module": {
         *("jobs.runners.mrjob_compat", "jobs.commands.doctor", "jobs.runners.local.fork_server"),
