@@ -67,9 +67,8 @@ class ModuleEstimator(NNJobsEstimator):
         self.shape = shape
         self.device = device
         for name, value in module_arguments.items():
-            if not name.startswith(PREFIX):
-                raise TypeError(f"{type(self).__name__} has no parameter {name}; the factory's are {PREFIX}NAME")
             setattr(self, name, value)
+        self._unknown = tuple(name for name in module_arguments if not name.startswith(PREFIX))  # for fit to refuse
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Return the parameters by name, with those of the factory that were set.
@@ -84,7 +83,7 @@ class ModuleEstimator(NNJobsEstimator):
         params : dict
             Name to value.
         """
-        own = {name: value for name, value in vars(self).items() if name.startswith(PREFIX)}
+        own = {name: value for name, value in vars(self).items() if name.startswith(PREFIX) or name in self._unknown}
         return {**super().get_params(deep), **own}
 
     def set_params(self, **params: Any) -> Self:
@@ -115,6 +114,10 @@ class ModuleEstimator(NNJobsEstimator):
         return cast("Module", learner.trained_module())
 
     def _values(self, epochs: Any, classes: Array | None) -> dict[str, Any]:
+        if self._unknown:
+            raise ValueError(
+                f"{type(self).__name__} has no parameter {self._unknown[0]}; arguments of the factory are {PREFIX}NAME"
+            )
         values = super()._values(epochs, classes)
         factory, files = factory_reference(self.factory)
         arguments = {

@@ -77,8 +77,8 @@ def test_the_factorys_arguments_are_parameters() -> None:
     assert clone(model).get_params() == model.get_params()
     model.set_params(module__hidden=[5], max_iter=1)
     assert model.get_params()["module__hidden"] == [5] and model.max_iter == 1
-    with pytest.raises(TypeError, match="no parameter hidden"):
-        NNJobsTorchClassifier(hidden=[4])
+    with pytest.raises(ValueError, match="no parameter hidden"):
+        clone(NNJobsTorchClassifier(hidden=[4])).fit(*bars(20))
     with pytest.raises(ValueError, match="widht"):
         NNJobsTorchClassifier(module__widht=4, **SMALL).fit(*bars(20))
 
