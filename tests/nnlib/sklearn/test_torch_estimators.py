@@ -105,7 +105,7 @@ def test_a_factory_may_be_a_function_of_a_file() -> None:
         by_function.partial_fit(X, y)
     for refused in (lambda shape, outputs: None, torch.nn.Sequential(torch.nn.Linear(2, 2))):
         with pytest.raises(ValueError, match="cannot be imported by tasks"):
-            NNJobsTorchClassifier(refused, **SMALL).fit(X, y)  # type: ignore[arg-type]
+            NNJobsTorchClassifier(refused, **SMALL).fit(X, y)
 
 
 def test_partial_fit_goes_on_with_the_running_statistics() -> None:
