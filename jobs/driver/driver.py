@@ -47,6 +47,7 @@ from nnlib.core.events import (
     WorkerProgress,
     ignore,
 )
+from nnlib.core.layout import ModelState
 from nnlib.core.numerics import blas_threads
 from nnlib.core.run_result import RunResult
 from nnlib.core.waiting import waits_reported_to
@@ -71,16 +72,17 @@ def train(
     config: Config,
     *,
     resume: bool = False,
-    start_from: str | Sequence[Vector] | None = None,
+    start_from: str | Sequence[Vector | ModelState] | None = None,
     listen: Listener = ignore,
     chaos: Chaos | None = None,
 ) -> RunResult:
     """Train all trials of a configuration; returns their scores and where the model lies.
 
     ``resume`` goes on with the run in ``config.run_dir`` (or starts it, if it never got so far); ``start_from``
-    (``RUN`` or ``RUN@ROUND``) takes the first weights from another run, or is the flat vectors themselves, one a
-    trial; ``chaos`` injects faults into local tasks, which must not change the result. Raises the typed errors of
-    `nnlib.core.errors`; a diverged trial is no exception but listed under ``diverged`` in the result.
+    (``RUN`` or ``RUN@ROUND``) takes the first weights from another run, or is the numbers themselves, one
+    flat vector a trial, or with buffers; ``chaos`` injects faults into local tasks, which must not change the result.
+    Raises the typed errors of `nnlib.core.errors`; a diverged trial is no exception but listed under ``diverged`` in
+    the result.
     """
     started = time.monotonic()
     if resume and config.run_dir is None:

@@ -19,6 +19,7 @@ from nnlib.config.schema import Config
 from nnlib.core.arrays import Array, Vector
 from nnlib.core.errors import ConfigError, DataError, MismatchError, StorageError, UsageError
 from nnlib.core.events import Listener, PhaseStarted
+from nnlib.core.layout import ModelState
 from nnlib.core.notes import note
 from nnlib.data.dataset import Dataset
 from nnlib.data.scaling import FeatureStats, Scaler
@@ -83,7 +84,7 @@ def claim(config: Config, stack: ExitStack) -> RunDirectory:
     raise AssertionError("unreachable")
 
 
-def refuse_overlap_of_run(config: Config, start_from: str | Sequence[Vector] | None) -> None:
+def refuse_overlap_of_run(config: Config, start_from: str | Sequence[Vector | ModelState] | None) -> None:
     """Raise `UsageError` where the directory of a new run is, holds or lies in its dataset or the run that it starts
     from."""
     if config.run_dir is not None:
@@ -170,17 +171,28 @@ def warm_start(
     spec: JobSpec,
     states: Sequence[TrialState],
     frozen: list[dict[str, Array]],
-    start: str | Sequence[Vector],
+    start: str | Sequence[Vector | ModelState],
 ) -> Origin:
-    """Put weights into ``states``: flat vectors, one a trial, or another run's (``RUN``: its final models,
-    ``RUN@N``: those of round N), trial by trial with the same split. ``frozen`` are the parameters of each trial that
-    are not trained; another run's replace them. Returns their origin, for the ledger."""
+    """Put weights into ``states``: flat vectors or these with buffers, one a trial, or another run's.
+
+    ``RUN`` are its final models, ``RUN@N`` those of round N, trial by trial with the same split. ``frozen`` are the
+    parameters of each trial that are not trained; another run's replace them. Returns the origin, for the ledger.
+    """
     if isinstance(start, str):
         return _start_from_run(spec, states, frozen, start)
-    for state, trial, vector in zip(states, spec.trials, start, strict=True):
-        spec.model(trial).layout.check(vector)
+    hashes = []
+    for state, trial, numbers in zip(states, spec.trials, start, strict=True):
+        vector, buffers = numbers if isinstance(numbers, ModelState) else (numbers, ())
+        layout = spec.model(trial).layout
+        layout.check(vector)
         state.weights = vector.copy()
-    return WeightsOrigin(tuple(digest(vector.astype(vector.dtype.newbyteorder("<")).tobytes()) for vector in start))
+        if buffers:
+            layout.check_buffers(buffers)
+            state.buffers = tuple(buffer.copy() for buffer in buffers)
+        hashes.append(
+            digest(b"".join(each.astype(each.dtype.newbyteorder("<")).tobytes() for each in (vector, *buffers)))
+        )
+    return WeightsOrigin(tuple(hashes))
 
 
 def _start_from_run(
@@ -226,7 +238,7 @@ def _shapes(arrays: Mapping[str, Array]) -> dict[str, tuple[tuple[int, ...], str
     return {name: (array.shape, str(array.dtype)) for name, array in arrays.items()}
 
 
-def with_targets_of(config: Config, start: str | Sequence[Vector] | None) -> Config:
+def with_targets_of(config: Config, start: str | Sequence[Vector | ModelState] | None) -> Config:
     """Return the configuration of a run that goes on from ``start`` (see `warm_start`). Weights of a run that learnt
     unscaled targets go on with those, unless the configuration says otherwise. Raises as `RunDirectory.open` does."""
     if not isinstance(start, str) or config.data.target_scale != "auto":

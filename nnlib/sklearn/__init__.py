@@ -7,5 +7,7 @@ from __future__ import annotations
 
 from nnlib.sklearn.classifier import NNJobsClassifier
 from nnlib.sklearn.regressor import NNJobsRegressor
+from nnlib.sklearn.torch_classifier import NNJobsTorchClassifier
+from nnlib.sklearn.torch_regressor import NNJobsTorchRegressor
 
-__all__ = ["NNJobsClassifier", "NNJobsRegressor"]
+__all__ = ["NNJobsClassifier", "NNJobsRegressor", "NNJobsTorchClassifier", "NNJobsTorchRegressor"]

@@ -1,8 +1,8 @@
-"""What the classifier and the regressor share: parameters, the run, the forward pass."""
+"""What all estimators share: parameters, the run, the forward pass."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Self
 
 import numpy as np
@@ -13,24 +13,18 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from nnlib.core.arrays import Array
-from nnlib.core.layout import ModelState, aligned_empty
+from nnlib.core.layout import ModelState
 from nnlib.data.feature_converter import Converter
 from nnlib.data.importing.formats.arrays import ArrayColumn, is_scipy_sparse
 from nnlib.data.importing.raw_rows import CHUNK_ROWS
 from nnlib.data.scaling import Scaler
 from nnlib.data.target_scaling import TargetScaler
 from nnlib.models.protocol import Model
-from nnlib.sklearn.fitting import PARAMETERS, configuration, train_arrays
+from nnlib.sklearn.fitting import PARAMETERS, Fitted, configuration, train_arrays
 from nnlib.training.build_learner import load_learner
 
 PARAMETERS_DOC = """\
-hidden_layer_sizes : array-like of int, default=(100,)
-        Width of each hidden layer; () is a linear model.
-    activation : {'relu', 'tanh', 'sigmoid'}, default='relu'
-        Function of the hidden layers.
-    solver : {'sgd', 'momentum', 'nesterov', 'adam', 'adamw', 'rmsprop', 'cg', 'lbfgs'}, default='adam'
-        Local optimizer. 'cg' and 'lbfgs' use all rows of a worker in every iteration.
-    alpha : float, default=0.0001
+alpha : float, default=0.0001
         lambda of the L2 term lambda / (2 m) * sum of squared weights, with m training rows. For 'lbfgs' that is
         what `sklearn.neural_network.MLPClassifier` calls alpha; for mini-batches of b rows that one decays weights
         m / b times as fast.
@@ -73,11 +67,7 @@ hidden_layer_sizes : array-like of int, default=(100,)
         Other keys of nnjobs' configuration, such as ``{"sync.outer.kind": "nesterov", "sampling.fraction": 0.9}``."""
 
 ATTRIBUTES_DOC = """\
-coefs_ : list of ndarray of shape (fan_in, fan_out)
-        Weights of each layer.
-    intercepts_ : list of ndarray of shape (fan_out,)
-        Biases of each layer.
-    scaler_ : nnlib.data.scaling.Scaler or None
+scaler_ : nnlib.data.scaling.Scaler or None
         The fitted feature scaling.
     n_iter_ : int
         Epochs trained.
@@ -94,24 +84,19 @@ coefs_ : list of ndarray of shape (fan_in, fan_out)
 
 
 class NNJobsEstimator(BaseEstimator):  # type: ignore[misc]
-    """An abstract estimator: its subclasses say what ``y`` is."""
+    """An abstract estimator: its subclasses say what the model is, and what ``y`` is."""
 
-    coefs_: list[Array]
-    intercepts_: list[Array]
     scaler_: Scaler | None
     target_scaler_: TargetScaler | None
     n_iter_: int
     loss_curve_: list[float]
     loss_: float | None
     model_sha256_: str
-    _model: Model
     _x_dtype: str
 
     def __init__(
         self,
-        hidden_layer_sizes: Sequence[int] = (100,),
         *,
-        activation: str = "relu",
         solver: str = "adam",
         alpha: float = 0.0001,
         batch_size: int = 32,
@@ -132,8 +117,6 @@ class NNJobsEstimator(BaseEstimator):  # type: ignore[misc]
         verbose: bool = False,
         config: Mapping[str, Any] | None = None,
     ) -> None:
-        self.hidden_layer_sizes = hidden_layer_sizes
-        self.activation = activation
         self.solver = solver
         self.alpha = alpha
         self.batch_size = batch_size
@@ -178,17 +161,15 @@ class NNJobsEstimator(BaseEstimator):  # type: ignore[misc]
             X,
             y,
             classes=None if classes is None else len(classes),
-            start=self._flat() if go_on else None,
+            start=self._state() if go_on else None,
             verbose=bool(self.verbose),
+            shape=self._row_shape(X.shape[1]),
         )
-        arrays = fitted.model.layout.views(fitted.weights)
-        entries = fitted.model.layout.entries
-        self._model = fitted.model
-        self.coefs_ = [arrays[entry.name].copy() for entry in entries if entry.decays]
-        self.intercepts_ = [arrays[entry.name].copy() for entry in entries if not entry.decays]
-        self.scaler_ = self.scaler_ if go_on else fitted.scaler
-        self.target_scaler_ = target if go_on else fitted.target
-        self._x_dtype = self._x_dtype if go_on else fitted.x_dtype
+        self._keep(fitted)
+        trial = fitted.trained.trial
+        self.scaler_ = self.scaler_ if go_on else trial.scaler
+        self.target_scaler_ = target if go_on else trial.target
+        self._x_dtype = self._x_dtype if go_on else fitted.trained.spec.dataset.x_dtype
         losses = [loss * target.loss_factor for loss in fitted.losses] if target is not None else fitted.losses
         self.loss_curve_ = [*self.loss_curve_, *losses] if go_on else losses
         self.loss_ = self.loss_curve_[-1] if self.loss_curve_ else None
@@ -223,22 +204,36 @@ class NNJobsEstimator(BaseEstimator):  # type: ignore[misc]
         key = np.random.SeedSequence(self.random_state, spawn_key=(epochs_before,))
         return int(key.generate_state(1, np.uint64)[0] >> np.uint64(1))
 
-    def _flat(self) -> Array:
-        """``coefs_`` and ``intercepts_`` as the model's flat vector."""
-        layout = self._model.layout
-        flat = aligned_empty(layout.size, layout.dtype)
-        weights, biases = iter(self.coefs_), iter(self.intercepts_)
-        for entry in layout.entries:
-            flat[entry.range] = next(weights if entry.decays else biases).reshape(-1)
-        return flat
+    def _keep(self, fitted: Fitted) -> None:
+        """Take over the model and its numbers. Subclasses know what they are."""
+        raise NotImplementedError
+
+    def _fitted_model(self) -> Model:
+        """The architecture of the fitted model."""
+        raise NotImplementedError
+
+    def _state(self) -> ModelState:
+        """The numbers of the fitted model, in its layout."""
+        raise NotImplementedError
+
+    def _row_shape(self, features: int) -> tuple[int, ...] | None:
+        """The shape of a row as the model sees it; None: (features,)."""
+        return None
+
+    def _flattened(self, X: Any, *, reset: bool) -> Any:
+        """``X`` as scikit-learn checks it: with two axes, and columns that have their names. ``reset``: for `fit`."""
+        return with_names(X)
 
     def _outputs(self, X: Any) -> Array:
         """Probabilities or values, shape (n, outputs), in the chunks and so the bits of
         `nnlib.inference.trained_model`."""
         check_is_fitted(self)
-        X = validate_data(self, with_names(X), dtype=np.dtype(self._x_dtype), accept_sparse="csr", reset=False)
-        convert = self._converter(self._model.layout.dtype)
-        learner = load_learner(self._model, ModelState(self._flat()), self.target_scaler_)
+        X = validate_data(
+            self, self._flattened(X, reset=False), dtype=np.dtype(self._x_dtype), accept_sparse="csr", reset=False
+        )
+        model = self._fitted_model()
+        convert = self._converter(model.layout.dtype)
+        learner = load_learner(model, self._state(), self.target_scaler_)
         column = ArrayColumn.of_sparse(X) if is_scipy_sparse(X) else ArrayColumn.of(X)
         chunks = column.blocks(CHUNK_ROWS)
         return np.concatenate([learner.outputs(convert(chunk)).copy() for chunk in chunks])
@@ -246,7 +241,7 @@ class NNJobsEstimator(BaseEstimator):  # type: ignore[misc]
     def _converted(self, X: Any) -> Any:
         """Features of type ``_x_dtype`` by the fitted scaling, an array of shape (n, features) or, of a sparse ``X``, a
         column that converts blocks of rows as they are read."""
-        dtype = self._model.layout.dtype if self._x_dtype == "float64" else "float32"
+        dtype = self._fitted_model().layout.dtype if self._x_dtype == "float64" else "float32"
         convert = self._converter(dtype)
         if not is_scipy_sparse(X):
             return convert(X)
@@ -265,7 +260,7 @@ class NNJobsEstimator(BaseEstimator):  # type: ignore[misc]
         return tags
 
     def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "coefs_")
+        return hasattr(self, "model_sha256_")
 
     def _check_partial_fit(self) -> None:
         if self.early_stopping:

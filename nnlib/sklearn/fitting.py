@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,19 +21,21 @@ from nnlib.config.schema import Config
 from nnlib.core.arrays import Array
 from nnlib.core.errors import DataError, DivergedError, UsageError
 from nnlib.core.events import Event, Listener, RoundDone, ignore
+from nnlib.core.layout import ModelState
 from nnlib.core.notes import ignore as ignore_note
 from nnlib.core.notes import listening, note
 from nnlib.core.scratch import scratch_folder
+from nnlib.data.importing.formats.arrays import ArrayColumn, is_scipy_sparse
 from nnlib.data.importing.import_dataset import from_arrays
-from nnlib.data.scaling import Scaler
-from nnlib.data.target_scaling import TargetScaler
 from nnlib.inference.trained_model import TrainedModel
-from nnlib.models.protocol import Model
 from nnlib.run.directory import RunDirectory
 
 PARAMETERS: dict[str, str] = {
     "hidden_layer_sizes": "model.hidden",
     "activation": "model.activation",
+    "factory": "model.factory",
+    "files": "model.files",
+    "device": "runtime.device",
     "dtype": "model.dtype",
     "solver": "train.optimizer",
     "alpha": "train.l2",
@@ -54,23 +56,29 @@ PARAMETERS: dict[str, str] = {
 }
 """An estimator's parameter -> the configuration's key."""
 
-OWNED = (*PARAMETERS.values(), "data.path", "run_dir", "split", "model.kind", "train.keep", "train.stop")
+OWNED = (
+    *PARAMETERS.values(),
+    "data.path",
+    "run_dir",
+    "split",
+    "model.kind",
+    "model.arguments",
+    "train.keep",
+    "train.stop",
+)
 """Keys that the parameter ``config`` may not set."""
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """What a run leaves to an estimator. ``weights`` is the flat vector; ``losses`` one mean training loss an epoch
-    (for cg and lbfgs: a round); ``x_dtype`` how the features were stored."""
+    """What a run leaves to an estimator: its model, one mean training loss an epoch (for cg and lbfgs: a round), the
+    hash of the weights, and the parameters that were not trained, by name."""
 
-    model: Model
-    weights: Array
-    scaler: Scaler | None
-    target: TargetScaler | None
+    trained: TrainedModel
     losses: list[float]
     epochs: int
     sha256: str
-    x_dtype: str
+    frozen: dict[str, Array]
 
 
 def configuration(name: str, values: Mapping[str, Any], extra: Mapping[str, Any] | None) -> Config:
@@ -79,8 +87,9 @@ def configuration(name: str, values: Mapping[str, Any], extra: Mapping[str, Any]
     ``name`` is the estimator's class. Raises `ValueError` naming the parameter and its key.
     """
     overrides = []
+    owned = [key for key in OWNED if key != "runtime.device" or key in values]
     for key, value in (extra or {}).items():
-        if any(f"{key}.".startswith(f"{taken}.") or taken.startswith(f"{key}.") for taken in OWNED):
+        if any(f"{key}.".startswith(f"{taken}.") or taken.startswith(f"{key}.") for taken in owned):
             raise ValueError(f"config: {key} is set by {name} itself{_instead(key)}")
         overrides.append(f"{key}={json.dumps(value, default=_plain)}")
     document: dict[str, Any] = {}
@@ -109,14 +118,16 @@ def train_arrays(
     y: npt.NDArray[Any],
     *,
     classes: int | None,
-    start: Array | None,
+    start: ModelState | None,
     verbose: bool,
+    shape: tuple[int, ...] | None = None,
 ) -> Fitted:
     """Train on all rows: ``X`` (n, features) float32 or float64, also sparse, ``y`` (n,) class indices below
     ``classes``, or targets if it is None.
 
-    ``start`` is the flat vector to go on from. The dataset and the run live in a temporary directory. Bad parameters,
-    bad data and divergence raise `ValueError`; a failing disk or job raises `nnlib.core.errors.NnjobsError`.
+    ``start`` are the numbers to go on from; ``shape`` is that of a row as the model sees it, (features,) if None. The
+    dataset and the run live in a temporary directory. Bad parameters, bad data and divergence raise `ValueError`; a
+    failing disk or job raises `nnlib.core.errors.NnjobsError`.
     """
     from jobs.driver.driver import train
 
@@ -133,7 +144,7 @@ def train_arrays(
         try:
             with listening(ignore_note):  # notes are about files and configurations
                 from_arrays(
-                    X,
+                    X if shape is None else _shaped(X, shape),
                     y,
                     config.data.path,
                     shards=config.workers,
@@ -154,17 +165,18 @@ def train_arrays(
         is_rounded = config.data.scale == "none" and config.model.dtype == "float32"
         if is_rounded and trained.spec.dataset.x_dtype == "float64":
             note("the net computes in float32, in which some different values of X are the same: set scale='standard'")
-        model = trained.spec.model(trained.trial)
-        return Fitted(
-            model,
-            trained.weights,
-            trained.trial.scaler,
-            trained.trial.target,
-            losses,
-            epochs,
-            result.model_sha256,
-            trained.spec.dataset.x_dtype,
-        )
+        frozen = {name: np.array(array) for name, array in trained.spec.frozen_arrays(trained.trial).items()}
+        return Fitted(trained, losses, epochs, result.model_sha256, frozen)
+
+
+def _shaped(X: Any, shape: tuple[int, ...]) -> ArrayColumn:
+    """Rows (n, features) as a column of rows of this shape, made dense where they are sparse, a few at a time."""
+    column = X if isinstance(X, ArrayColumn) else ArrayColumn.of_sparse(X) if is_scipy_sparse(X) else ArrayColumn.of(X)
+
+    def blocks(rows: int) -> Iterator[npt.NDArray[Any]]:
+        return (block.reshape(len(block), *shape) for block in column.blocks(rows))
+
+    return ArrayColumn((column.shape[0], *shape), column.dtype, blocks)
 
 
 def _history(run: str) -> tuple[list[float], int]:
