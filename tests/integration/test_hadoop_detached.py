@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from failures import running_applications, wait_until
-from scene import DATA, HOME, MINUTES, inline, write_data
+from scene import HOME, MINUTES, inline, write_data
 
 from jobs.__main__ import main
 from jobs.minicluster.cluster import Cluster
 from jobs.runners.hadoop.yarn_rest import user
 from nnlib.run.run_state import RunState, run_state
 from nnlib.storage import storage
+
+DATA = f"{HOME}/data of detached runs"
 
 EXPERIMENT: dict[str, Any] = {
     "name": "detached",
@@ -28,11 +31,12 @@ EXPERIMENT: dict[str, Any] = {
 
 
 @pytest.fixture
-def experiment(used_hadoop: Cluster, hadoop_env: dict[str, str], tmp_path: Path) -> Path:
+def experiment(used_hadoop: Cluster, hadoop_env: dict[str, str], tmp_path: Path) -> Iterator[Path]:
     write_data(DATA)
     path = tmp_path / "detached.yaml"
     path.write_text(json.dumps(EXPERIMENT), encoding="utf-8")
-    return path
+    yield path
+    storage(DATA).delete("")
 
 
 def detached(experiment: Path, run: str, capfd: pytest.CaptureFixture[str]) -> dict[str, Any]:
@@ -54,6 +58,7 @@ def nothing_left(cluster: Cluster) -> None:
     assert storage(f"hdfs:///user/{user()}/.nnjobs/runs").names() == []
 
 
+@pytest.mark.full
 def test_a_detached_run_is_cancelled_and_gone_on_with(
     used_hadoop: Cluster, experiment: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

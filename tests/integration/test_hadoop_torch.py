@@ -1,4 +1,4 @@
-"""Torch modules on a real cluster: the bits of an inline run, in rounds and in a group, and predictions from a job."""
+"""Torch modules on a real cluster: the bits of an inline run, in rounds and in a group."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_a_cluster_trains_to_the_bits_of_an_inline_run(capfd: pytest.CaptureFixt
     assert rounds["trials"] == together["trials"] == inline["trials"]
 
     here = main(["predict", "inline", DATA, "-o", "here.csv"])
-    there = main(["predict", f"{HOME}/runs/rounds", DATA, *ON_NODES, "-o", "there.csv"])
+    there = main(["predict", f"{HOME}/runs/rounds", DATA, "-o", "there.csv"])
     assert (here, there) == (0, 0)
     expected, predicted = (np.genfromtxt(name, delimiter=",", names=True) for name in ("here.csv", "there.csv"))
     assert len(expected) == 120

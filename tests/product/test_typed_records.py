@@ -73,6 +73,7 @@ REASONS = {
     "nnlib.run.model_file.parse_json": JSON,
     "nnlib.run.spec.arrays_to_json": JSON,
     "nnlib.training.scores.score_from_json": JSON,
+    "nnlib.sklearn.module_estimator.ModuleEstimator.get_params": "scikit-learn's own signature",
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from jobs.runners.hadoop.orphans import run_mark
 from jobs.runners.hadoop.runner import HadoopJob, HadoopRunner, client_environment
 from jobs.runners.hadoop.staging import base_address, fixed_options
 from jobs.runners.hadoop.submission import Submission, submit
-from jobs.runners.hadoop.task_environment import Environment, environment
+from jobs.runners.hadoop.task_environment import Environment, environment, escaped
 from jobs.runners.hadoop.yarn_rest import program
 from jobs.runners.mrjob_options import mrjob_options
 from jobs.runners.request import JobRequest
@@ -92,9 +93,10 @@ def _options(
     runtime: Runtime, request: JobRequest, home: Storage, task_environment: Environment, folder: Path, run: str
 ) -> dict[str, Any]:
     options = mrjob_options(request, folder, runtime.blas_threads)
+    files = {option: address and escaped(address) for option, address in request.files.items()}
     return options | {
         **fixed_options(runtime.hadoop, task_environment),
-        "extra_args": [*request.arguments(), "--report"],
+        "extra_args": [*replace(request, files=files).arguments(), "--report"],
         "input_paths": [f"{home.uri}/plan"],
         "output_dir": f"{home.uri}/output",
         "jobconf": {"mapreduce.job.tags": f"nnjobs-driver-{run_mark(run)}"},
