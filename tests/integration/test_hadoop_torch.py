@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from images import write_images
 
@@ -64,10 +63,8 @@ def test_a_cluster_trains_to_the_bits_of_an_inline_run(capfd: pytest.CaptureFixt
     here = main(["predict", "inline", DATA, "-o", "here.csv"])
     there = main(["predict", f"{HOME}/runs/rounds", DATA, "-o", "there.csv"])
     assert (here, there) == (0, 0)
-    expected, predicted = (np.genfromtxt(name, delimiter=",", names=True) for name in ("here.csv", "there.csv"))
-    assert len(expected) == 120
-    for name in expected.dtype.names or ():
-        assert np.array_equal(expected[name], predicted[name]), name
+    lines = Path("here.csv").read_text("utf-8").splitlines()
+    assert len(lines) == 121 and lines == Path("there.csv").read_text("utf-8").splitlines()
 
 
 @pytest.mark.full
