@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from torch import nn
@@ -29,7 +31,7 @@ class BoundModule:
         self._buffers = stored_buffers(module)
 
     def bind_gradient(self) -> None:
-        """Make the gradient vector; until the next `zero_gradient` its values mean nothing."""
+        """Make the gradient vector; until it is filled its values mean nothing."""
         self.gradient = aligned_empty(self.layout.size, self.layout.dtype)
         views = self.layout.views(self.gradient)
         for name, parameter in trainable_parameters(self.module)[0].items():
@@ -38,8 +40,7 @@ class BoundModule:
     def load(self, vector: Vector, buffers: tuple[Vector, ...]) -> None:
         """Copy the parameters from ``vector``, which begins with them, and the buffers into the module."""
         self.flat[:] = vector[: self.layout.size]
-        for name, view in self.layout.buffer_views(buffers).items():
-            self._buffers[name].copy_(torch.from_numpy(np.array(view)))
+        write_buffers(self._buffers, self.layout, buffers)
 
     def buffers(self) -> tuple[Vector, ...]:
         """Copy the module's buffers."""
@@ -51,6 +52,12 @@ def read_parameters(module: nn.Module, layout: Layout, flat: Array) -> None:
     views = layout.views(flat)
     for name, parameter in trainable_parameters(module)[0].items():
         views[name][...] = parameter.detach().cpu().numpy()
+
+
+def write_buffers(tensors: Mapping[str, torch.Tensor], layout: Layout, buffers: tuple[Vector, ...]) -> None:
+    """Copy buffers into a module's ``tensors`` of them, by name, wherever these are."""
+    for name, view in layout.buffer_views(buffers).items():
+        tensors[name].copy_(torch.from_numpy(np.array(view)))
 
 
 def read_buffers(module: nn.Module, layout: Layout) -> tuple[Vector, ...]:

@@ -13,6 +13,7 @@ from nnlib.torch.devices import deal_device
 from nnlib.torch.learner import TorchLearner, TrainingTorchLearner
 from nnlib.torch.model import TorchModel
 from nnlib.training.learner import TrainingSetup
+from nnlib.training.optimizer_steps import OptimizerSteps
 
 
 def build(model: Model, setup: TrainingSetup | None) -> TorchLearner:
@@ -32,5 +33,5 @@ def build(model: Model, setup: TrainingSetup | None) -> TorchLearner:
     one_for_all = runner_named(runtime.runner).in_one_process
     device = deal_device(runtime.device, setup.worker, one_for_all=one_for_all)
     if device is None:
-        return TrainingTorchLearner(model, setup, optimizer)
+        return TrainingTorchLearner(model, setup, OptimizerSteps(setup, optimizer))
     return DeviceLearner(model, setup, optimizer, device)

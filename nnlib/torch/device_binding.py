@@ -8,7 +8,7 @@ from torch import nn
 
 from nnlib.core.arrays import Vector
 from nnlib.core.layout import Layout
-from nnlib.torch.binding import read_buffers
+from nnlib.torch.binding import read_buffers, write_buffers
 from nnlib.torch.devices import Device
 from nnlib.torch.module_layout import stored_buffers, trainable_parameters
 
@@ -32,8 +32,7 @@ class DeviceModule:
     def load(self, vector: Vector, buffers: tuple[Vector, ...]) -> None:
         """Copy the parameters from ``vector``, which begins with them, and the buffers to the device."""
         self.flat.copy_(torch.from_numpy(np.array(vector[: self.layout.size])))
-        for name, view in self.layout.buffer_views(buffers).items():
-            self._buffers[name].copy_(torch.from_numpy(np.array(view)))
+        write_buffers(self._buffers, self.layout, buffers)
 
     def buffers(self) -> tuple[Vector, ...]:
         """Copy the module's buffers to the host."""

@@ -7,10 +7,11 @@ of the one that is computed, and losses are read when an epoch has ended, so the
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 
 import numpy as np
 import torch
+from torch import nn
 
 from nnlib.core.arrays import Array, Vector
 from nnlib.core.errors import ConfigError
@@ -36,10 +37,11 @@ class DeviceLearner(TrainingTorchLearner):
     """See `nnlib.training.learner.GradientLearner`; computes on ``device``."""
 
     def __init__(self, model: TorchModel, setup: TrainingSetup, optimizer: StepOptimizer, device: Device) -> None:
-        super().__init__(model, setup, optimizer)
+        self._device_steps = DeviceSteps(setup, optimizer, device)
+        super().__init__(model, setup, self._device_steps)
+        self.device = device.handle.type
         self._device = device
         self._on_device: DeviceModule | None = None
-        self._optimizer_steps = DeviceSteps(setup, optimizer, device)
         self._strict = setup.config.runtime.numerics == "strict"
 
     @property
@@ -57,7 +59,7 @@ class DeviceLearner(TrainingTorchLearner):
     def load(self, state: ModelState) -> None:
         with self._computing():
             self.placed.load(state.vector, state.buffers)
-        self._optimizer_steps.load(state.vector[self.layout.size :])
+        self._steps.load(state.vector[self.layout.size :])
         self._loaded_buffers = state.buffers
 
     def train(self, batches: RoundBatches, epochs: range) -> Trained:
@@ -68,8 +70,8 @@ class DeviceLearner(TrainingTorchLearner):
             for step, batch in enumerate(self._sent(batches.epoch(epoch))):
                 losses.append(self._step_gradient(batch, epoch, step))
                 sizes.append(len(batch.y))
-                rate = self._optimizer_steps.rate(epoch, step, steps)
-                self._optimizer_steps.take_on_device(self.placed.flat, self.placed.gradient, rate)
+                rate = self._steps.rate(epoch, step, steps)
+                self._device_steps.take_on_device(self.placed.flat, self.placed.gradient, rate)
             total = 0.0
             for loss, rows in zip(_read(losses), sizes, strict=True):
                 total += loss * rows
@@ -84,19 +86,10 @@ class DeviceLearner(TrainingTorchLearner):
     def apply(self, mean: Vector, lr: float) -> None:
         with self._computing():
             self.placed.gradient.copy_(torch.from_numpy(mean))
-            self._optimizer_steps.take_on_device(self.placed.flat, self.placed.gradient, lr)
+            self._device_steps.take_on_device(self.placed.flat, self.placed.gradient, lr)
 
     def state(self) -> ModelState:
-        buffers = self.placed.buffers()
-        self._check_kept_buffers(buffers)
-        self.model.check_frozen(self.placed.module)
-        vector = self.placed.flat.cpu().numpy().copy()
-        if self._setup.layout.size > self.layout.size:
-            vector = np.concatenate([vector, self._optimizer_steps.state()])
-        return ModelState(vector, buffers)
-
-    def optimizer_state(self) -> Vector:
-        return self._optimizer_steps.state()
+        return self._trained_state(self.placed.module, self.placed.flat.cpu().numpy().copy(), self.placed.buffers())
 
     def _forward(self, x: Array) -> Array:
         """All rows at once: a device has no cache to spare."""
@@ -121,26 +114,19 @@ class DeviceLearner(TrainingTorchLearner):
         are still being computed."""
         self.placed.gradient.zero_()
         self._device.seed(self._seed(epoch, step))
-        rows = len(batch.y)
-        return [self._add_part(part, rows) for part in batch.parts(self._setup.config.train.micro_batch or rows)]
+        rows, module = len(batch.y), self.placed.module.train()
+        return [
+            self._add_gradient(module, self._shaped(part.x), part.y, rows)  # type: ignore[arg-type]
+            for part in batch.parts(self._setup.config.train.micro_batch or rows)
+        ]
 
-    def _add_part(self, part: Batch, rows: int) -> torch.Tensor:
-        """Add to the gradient what a part of a step of ``rows`` rows contributes; return its part of the loss."""
-        x: torch.Tensor = part.x  # type: ignore[assignment]
-        y: torch.Tensor = part.y  # type: ignore[assignment]
-        with self._precision():
-            z = self.placed.module.train()(self._shaped(x)).to(getattr(torch, self.model.dtype))
-        loss = self._loss.mean(z, y, None if self._class_weights is None else self._class_weights[y], rows)
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss.detach()
+    def _output(self, module: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        """What the module makes of rows in training. Its errors are the device's, see `_computing`."""
+        output: torch.Tensor = module(x)
+        return output
 
     def _shaped(self, x: torch.Tensor) -> torch.Tensor:
         return x.view(len(x), *self.model.shape)
-
-    def _precision(self) -> AbstractContextManager[object]:
-        if self._setup.config.train.precision == "float32":
-            return nullcontext()
-        return torch.autocast(self._device.handle.type, torch.bfloat16)
 
     @contextmanager
     def _computing(self) -> Iterator[None]:

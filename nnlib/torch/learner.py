@@ -20,7 +20,6 @@ from nnlib.core.layout import ModelState
 from nnlib.core.seeds import Purpose, hash_key, row_hash
 from nnlib.data.batches import Batch
 from nnlib.models.functions import LOSSES
-from nnlib.optim import StepOptimizer
 from nnlib.torch.binding import BoundModule
 from nnlib.torch.fingerprint import fingerprint
 from nnlib.torch.losses import TrainingLoss
@@ -118,9 +117,12 @@ class TrainingTorchLearner(TorchLearner):
 
     averages_gradients = True
 
-    def __init__(self, model: TorchModel, setup: TrainingSetup, optimizer: StepOptimizer) -> None:
+    device = "cpu"
+    """How torch calls the kind of device that computes."""
+
+    def __init__(self, model: TorchModel, setup: TrainingSetup, steps: OptimizerSteps) -> None:
         super().__init__(model)
-        self._setup, self._steps = setup, OptimizerSteps(setup, optimizer)
+        self._setup, self._steps = setup, steps
         self._loss = TrainingLoss(setup.config.train, model.loss)
         self._loaded_buffers: tuple[Vector, ...] = ()
         weights = setup.trial.class_weights
@@ -157,12 +159,7 @@ class TrainingTorchLearner(TorchLearner):
     def state(self) -> ModelState:
         """See `nnlib.training.learner.Learner.state`. Raises `ConfigError` where training changed a buffer that is not
         averaged."""
-        buffers = self.bound.buffers()
-        self._check_kept_buffers(buffers)
-        self.model.check_frozen(self.bound.module)
-        if self._setup.layout.size == self.layout.size:
-            return ModelState(self.bound.flat.copy(), buffers)
-        return ModelState(np.concatenate([self.bound.flat, self._steps.state()]), buffers)
+        return self._trained_state(self.bound.module, self.bound.flat.copy(), self.bound.buffers())
 
     def optimizer_state(self) -> Vector:
         return self._steps.state()
@@ -175,18 +172,29 @@ class TrainingTorchLearner(TorchLearner):
         torch.default_generator.manual_seed(self._seed(epoch, step))
         rows, module = len(batch.y), self.bound.module.train()
         parts = batch.parts(self._setup.config.train.micro_batch or rows)
-        return exact_sum([self._add_gradient(module, part, rows) for part in parts])
+        return exact_sum(
+            [self._add_gradient(module, self._rows(part.x), torch.from_numpy(part.y), rows).item() for part in parts]
+        )
 
-    def _add_gradient(self, module: nn.Module, part: Batch, rows: int) -> float:
-        """Add to the bound gradient what a part of a step of ``rows`` rows contributes; its part of the mean loss."""
+    def _trained_state(self, module: nn.Module, vector: Vector, buffers: tuple[Vector, ...]) -> ModelState:
+        """Join what a module has after its training: its parameters, which this keeps, the optimizer's averaged state
+        behind them, and its buffers. Raises `ConfigError` where training changed what must stay."""
+        self._check_kept_buffers(buffers)
+        self.model.check_frozen(module)
+        if self._setup.layout.size > self.layout.size:
+            vector = np.concatenate([vector, self._steps.state()])
+        return ModelState(vector, buffers)
+
+    def _add_gradient(self, module: nn.Module, x: torch.Tensor, y: torch.Tensor, rows: int) -> torch.Tensor:
+        """Add to the gradient what a part of a step of ``rows`` rows contributes: ``x`` as the module takes it, and its
+        targets. Returns its part of the mean loss."""
         with self._precision():
-            output = self._output(module, self._rows(part.x))
+            output = self._output(module, x)
         z = output.to(getattr(torch, self.model.dtype))
-        y = torch.from_numpy(part.y)
         weights = None if self._class_weights is None else self._class_weights[y]
         loss = self._loss.mean(z, y, weights, rows)
         loss.backward()  # type: ignore[no-untyped-call]
-        return loss.item()
+        return loss.detach()
 
     def _output(self, module: nn.Module, x: torch.Tensor) -> torch.Tensor:
         """What the module makes of rows in training. Raises `ConfigError` where it fails."""
@@ -202,7 +210,7 @@ class TrainingTorchLearner(TorchLearner):
         """The precision of a forward pass, whose backward pass has the same."""
         if self._setup.config.train.precision == "float32":
             return nullcontext()
-        return torch.autocast("cpu", torch.bfloat16)
+        return torch.autocast(self.device, torch.bfloat16)
 
     def _bind_gradient(self) -> None:
         if not self.bound.gradient.size:
