@@ -14,7 +14,7 @@ from jobs.batch.launcher import MapLauncher
 from jobs.batch.predict_job import PredictJob
 from jobs.runners.addresses import reachable
 from nnlib import FORMAT_VERSION
-from nnlib.config.kinds import MODELS
+from nnlib.config.kinds import distributions_of
 from nnlib.config.schema import Runtime
 from nnlib.core.errors import JobError, UsageError
 from nnlib.data.dataset import MANIFEST, Dataset
@@ -121,7 +121,7 @@ def _make(
     spec, dataset, model = prediction.model.spec, prediction.dataset, prediction.model
     facts, weights = prediction.to_files()
     files = {"--spec": ("predict.json", facts), "--model": ("model.safetensors", weights)}
-    packed = MODELS.of(spec.settings(model.trial).model).distributions
+    packed = distributions_of([spec.settings(model.trial).model])
     if (frozen := spec.frozen_bytes()) is not None:
         files["--frozen"] = (FROZEN, frozen)
     with MapLauncher(

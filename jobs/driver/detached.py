@@ -19,11 +19,11 @@ from jobs.runners.hadoop.submission import Submission
 from jobs.runners.hadoop.yarn_rest import ENDED, application, program
 from jobs.runners.request import JobRequest, TaskDemand
 from nnlib.config.code_trust import codes_of
-from nnlib.config.kinds import MODELS
+from nnlib.config.kinds import distributions_of
 from nnlib.config.render import to_yaml
 from nnlib.config.runners import runner_named
 from nnlib.config.schema import Config
-from nnlib.config.sweep import applied, combinations
+from nnlib.config.sweep import combinations
 from nnlib.core.errors import BusyError, ConfigError, JobError, UsageError
 from nnlib.core.events import Note
 from nnlib.core.interrupts import uninterrupted
@@ -82,7 +82,7 @@ def detach(config: Config, *, resume: bool, start_from: str | None, notify: Call
     dataset = Dataset.open(config.data.path)
     run.storage.delete(DRIVER)
     home = storage(f"{run.address}/{DRIVER}/{secrets.token_hex(4)}", private=True)
-    distributions = sorted({name for each in _combinations(config) for name in MODELS.of(each.model).distributions})
+    distributions = distributions_of(each.model for each in _combinations(config))
     environment = tasks_environment(config.runtime, config.data.path, notify, distributions)
     plan = DriverPlan(
         run=run.address,
@@ -159,8 +159,7 @@ def driver_memory(config: Config, dataset: Dataset) -> int:
 
 def _combinations(config: Config) -> Iterator[Config]:
     """The settings of each combination of swept keys."""
-    for overrides in combinations(config.sweep):
-        yield Config.model_validate(applied({**config.model_dump(mode="json"), "sweep": {}}, overrides))
+    return map(config.with_overrides, combinations(config.sweep))
 
 
 def _request(config: Config, dataset: Dataset, plan: DriverPlan) -> JobRequest:

@@ -17,7 +17,7 @@ from jobs.runners.request import JobRequest
 from jobs.runners.session import SessionOptions, record_nothing
 from nnlib.aggregation.quantization import encoded_size
 from nnlib.config.devices import device_modules
-from nnlib.config.kinds import MODELS, OPTIMIZERS, SCHEDULES
+from nnlib.config.kinds import MODELS, OPTIMIZERS, SCHEDULES, distributions_of
 from nnlib.config.runners import runner_named
 from nnlib.core.errors import ConfigError, JobError
 from nnlib.core.events import Note
@@ -67,7 +67,7 @@ class RoundLauncher:
                 runtime=spec.config.runtime,
                 near=for_tasks.dataset.address,
                 modules=(*modules, *kind_modules(spec)),
-                distributions=kind_distributions(spec),
+                distributions=distributions_of(spec.settings(trial).model for trial in spec.trials),
                 notify=notify,
                 record=record,
                 chaos=chaos,
@@ -193,12 +193,6 @@ def kind_modules(spec: JobSpec) -> list[str]:
         modules.update(factory.partition(":")[0] for factory in factories)
         modules.update(optimizer.packages)
     return sorted(modules)
-
-
-def kind_distributions(spec: JobSpec) -> list[str]:
-    """Return the distributions that the kinds need which a run's trials name, beside those that every task needs."""
-    models = [MODELS.of(spec.settings(trial).model) for trial in spec.trials]
-    return sorted({name for model in models for name in model.distributions})
 
 
 def _readable(spec: JobSpec) -> JobSpec:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from nnlib.config.options import TorchOptions, torch_options
 from nnlib.config.schema import Config
-from nnlib.config.sweep import applied, combinations
+from nnlib.config.sweep import combinations
 from nnlib.core.errors import ConfigError, MismatchError, StorageError
 from nnlib.storage import file_at, has_scheme
 from nnlib.storage.addresses import absolute_path
@@ -41,9 +41,8 @@ def model_sections(config: Config) -> list[TorchOptions]:
     """Return the model section of each combination of the sweep, where it is a torch module's."""
     if torch_options(config.model) is None and "model.kind" not in config.sweep:
         return []
-    plain = {**config.model_dump(mode="json"), "sweep": {}}
     sections = [
-        config.model if not overrides else Config.model_validate(applied(plain, overrides)).model
+        config.model if not overrides else config.with_overrides(overrides).model
         for overrides in combinations({key: values for key, values in config.sweep.items() if key.startswith("model.")})
     ]
     return [options for section in sections if (options := torch_options(section)) is not None]

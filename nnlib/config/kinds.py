@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Generic, TypeVar
@@ -241,3 +241,8 @@ OUTER_STEPS: Kinds[Kind] = Kinds(
 )
 
 TABLES: tuple[Kinds[Any], ...] = (MODELS, OPTIMIZERS, SCHEDULES, OUTER_STEPS)
+
+
+def distributions_of(models: Iterable[Section]) -> list[str]:
+    """Return the distributions that models of these sections need, besides those that every task needs."""
+    return sorted({name for model in models for name in MODELS.of(model).distributions})

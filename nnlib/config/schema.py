@@ -6,6 +6,7 @@ is cut. All others may. Sections that name a kind are in `nnlib.config.training`
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
@@ -323,6 +324,13 @@ class Config(Section):
             return "needs train.optimizer_state: reset or keep: late averages could make squares negative"
         return None
 
+    def with_overrides(self, overrides: Mapping[str, Any]) -> Config:
+        """Return the configuration of one combination of the sweep: with other values of dotted keys, and no sweep.
+
+        Raises `pydantic.ValidationError`.
+        """
+        return type(self).model_validate(applied({**self.model_dump(mode="json"), "sweep": {}}, overrides))
+
     @model_validator(mode="after")
     def _sweep_fits(self) -> Config:
         """Every combination must be a legal configuration by itself."""
@@ -330,10 +338,9 @@ class Config(Section):
             if not sweepable(key):
                 raise ValueError(f"sweep: trials of one run cannot differ in {key!r}")
         if self.sweep:
-            plain = {**self.model_dump(mode="json"), "sweep": {}}
             for overrides in combinations(self.sweep):
                 try:
-                    type(self).model_validate(applied(plain, overrides))
+                    self.with_overrides(overrides)
                 except ValidationError as error:  # raised as it is, it would name the keys outside the sweep
                     problem = error.errors(include_url=False)[0]
                     keys = [str(part) for part in problem["loc"] if "=" not in str(part)]  # without the tags of kinds

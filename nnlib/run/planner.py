@@ -10,7 +10,7 @@ import numpy as np
 
 from nnlib.config.code_files import read_sources
 from nnlib.config.schema import Config
-from nnlib.config.sweep import applied, combinations
+from nnlib.config.sweep import combinations
 from nnlib.core.errors import ConfigError
 from nnlib.core.machine import memory_bytes
 from nnlib.core.metrics import metrics_of
@@ -58,7 +58,7 @@ def make_spec(
     targets: dict[str, list[TargetScaler | None]] = {"none": [None] * len(rules)}
     trials: list[Trial] = []
     for overrides in combinations(config.sweep):
-        settings = Config.model_validate(applied({**config.model_dump(mode="json"), "sweep": {}}, overrides))
+        settings = config.with_overrides(overrides)
         kind = _target_scaling(settings, dataset)
         if kind not in targets:
             targets[kind] = list(fit_target_scalers(labels, rules))

@@ -22,7 +22,6 @@ from nnlib.config.identity import config_hash
 from nnlib.config.kinds import MODELS
 from nnlib.config.options import TorchOptions, torch_options
 from nnlib.config.schema import Config, stored_config
-from nnlib.config.sweep import applied
 from nnlib.core.arrays import Vector
 from nnlib.core.errors import ConfigError, MismatchError
 from nnlib.core.layout import Layout
@@ -213,8 +212,7 @@ class JobSpec:
     def _settings(self) -> list[Config]:
         if not self.config.sweep:
             return [self.config] * len(self.trials)
-        plain = {**self.config.model_dump(mode="json"), "sweep": {}}
-        return [Config.model_validate(applied(plain, trial.overrides)) for trial in self.trials]
+        return [self.config.with_overrides(trial.overrides) for trial in self.trials]
 
     @cached_property
     def config_hash(self) -> str:
