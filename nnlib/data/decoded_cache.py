@@ -32,7 +32,7 @@ LEAST_BYTES = 4 << 20
 """Rows of a worker that take less are decoded anew: that takes 20 ms, and a round that small takes little more."""
 
 _FREE_FRACTION = 4
-"""Without ``runtime.decoded_mb`` the cache takes at most one part in so many of the disk space that is free."""
+"""Without ``runtime.decoded_mb`` the cache takes at most one part in this many of the disk space that is free."""
 
 _log = logging.getLogger("nnjobs.cache")
 _warned: set[Path] = set()
@@ -131,7 +131,7 @@ class _Wanted:
     def find(self, shard: int) -> DecodedFile | None:
         """Open the file of a shard, and note that it was used; a damaged one is deleted.
 
-        None, too, where the shard is on this machine and is gone or has another length: whoever reads it will say so.
+        None, too, where the shard is on this machine and is gone or has another length: its reader will say so.
         """
         key, promised = self.key(shard), self._dataset.shards[shard]
         original = self._storage.local_path(promised.name)
