@@ -39,8 +39,8 @@ class SimpleCNN(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map images (b, channels, height, width) to logits (b, outputs)."""
         x = x.contiguous(memory_format=torch.channels_last)
-        # The paper pools behind the ReLU. Both orders have the same bits, forward and backward, for ReLU keeps the order
-        # of numbers; this one has a quarter of the numbers to change.
+        # The paper pools behind the ReLU. Both orders have the same bits, forward and backward, for ReLU never changes
+        # which number is larger; this one has a quarter of the numbers to look at.
         x = functional.relu(self.pool(self.conv1(x)))
         x = functional.relu(self.pool(self.conv2(x)))
         x = functional.relu(self.fc1(x.flatten(1)))
