@@ -56,7 +56,7 @@ def test_one_worker_is_a_plain_loop(tmp_path: Path, factory: str) -> None:
 
     module = BUILDERS[factory]()
     for name, view in model.layout.views(initial_vector(spec, trial)).items():
-        module.get_parameter(name).data = torch.tensor(view)
+        module.get_parameter(name).data.copy_(torch.tensor(view))
     module.train()
     (plan,) = assign_shards([shard.rows for shard in spec.dataset.shards], 1)
     with worker_data(spec, plan) as data:
