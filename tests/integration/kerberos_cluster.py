@@ -121,7 +121,7 @@ class KerberosCluster:
 
     def kinit(self, principal: str, keytab: Path, cache: Path, *options: str, host: Host | None = None) -> None:
         """Get a ticket, as a person does."""
-        command = ["kinit", "-k", "-t", keytab, "-c", f"FILE:{cache}", *options, f"{principal}@{REALM}"]
+        command = ["kinit", "-k", "-t", str(keytab), "-c", f"FILE:{cache}", *options, f"{principal}@{REALM}"]
         (host or self.client).run(*command, env=self.kdc.environment())
 
     def log(self, daemon: str) -> str:
