@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError, model_validator
 from nnlib.config.earlier import missing_keys
 from nnlib.config.kinds import OPTIMIZERS
 from nnlib.config.rules import check_device, check_subnets, check_training
-from nnlib.config.runtime import Evaluate, Hadoop, Runtime, Tracking
+from nnlib.config.runtime import Evaluate, Hadoop, Runtime, Splitting, Tracking
 from nnlib.config.section import Fraction, PositiveInt, Section, Seed, since
 from nnlib.config.sweep import applied, combinations, sweepable
 from nnlib.config.training import (
@@ -45,6 +45,7 @@ __all__ = [
     "Schedule",
     "Section",
     "Split",
+    "Splitting",
     "Stop",
     "Sync",
     "Tracking",
@@ -278,6 +279,11 @@ class Config(Section):
     checkpoint: Checkpoint = Checkpoint()
     runtime: Runtime = Runtime()
     evaluate: Evaluate = Evaluate()
+    splitting: Splitting | None = Field(
+        None,
+        description="what `nnjobs split-study` compares",
+        json_schema_extra=since("0.2", before=None),
+    )
     tracking: Tracking = Tracking()
 
     @model_validator(mode="after")
