@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 from jobs.console.tables import plain_lines
 from jobs.console.training_display import shown_path
-from jobs.experiments.split_study import SplitStudy
 from nnlib.evaluation.statistics import Interval, holm, verdict
 from nnlib.splitting.properties import PROPERTIES
 from nnlib.splitting.scores import PartitionScore
+from nnlib.splitting.study import SplitStudy
 
 
 def score_lines(study: SplitStudy) -> list[str]:

@@ -11,13 +11,10 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
 
 from jobs.driver import driver
 from jobs.experiments.scaling import changed, round_seconds
 from jobs.experiments.split_nets import WholeNet, whole_nets
-from nnlib import FORMAT_VERSION
 from nnlib.config.schema import Config, Splitting
 from nnlib.config.training import Subnets
 from nnlib.core.errors import ConfigError, MismatchError, StorageError
@@ -30,8 +27,6 @@ from nnlib.run.final_result import FinalTrial
 from nnlib.run.ledger import canonical
 from nnlib.splitting.scores import (
     WHOLE,
-    Correlation,
-    MethodResult,
     PartitionScore,
     chance_spread,
     correlations,
@@ -40,6 +35,7 @@ from nnlib.splitting.scores import (
     to_table,
     whole_scores,
 )
+from nnlib.splitting.study import SplitStudy
 from nnlib.storage import Storage, storage
 from nnlib.storage.output_folder import NOTHING, FolderContent, claimed_folder
 from nnlib.storage.outputs import refuse_overlap
@@ -48,36 +44,6 @@ RESULTS = "splitting.json"
 TABLE = "splitting.parquet"
 FIGURES = "figures"
 PARTITION = "train.subnets.partition"
-
-
-@dataclass(frozen=True)
-class SplitStudy:
-    """What a study has found.
-
-    ``before`` and ``whole``: the mean score over nets of the whole net before it was cut, and trained as long as its
-    sub-nets. ``chance``: the spread that chance gives one net's accuracy on that many test rows; None for values.
-    ``work``: what a row of a sub-net takes to compute, as part of what the whole net takes. ``seconds``: of the rounds
-    of both runs, by run.
-    """
-
-    name: str
-    metric: str
-    nets: int
-    partitions: int
-    before: float | None
-    whole: float | None
-    chance: float | None
-    work: float
-    methods: tuple[MethodResult, ...]
-    correlations: tuple[Correlation, ...]
-    seconds: Mapping[str, float]
-    runs: Mapping[str, str]
-    diverged: int
-    output: str
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the study as JSON-able data."""
-        return {"format_version": FORMAT_VERSION, **asdict(self)}
 
 
 def split_study(

@@ -48,7 +48,8 @@ class MaskedAverage(Average):
     def finish(self) -> Vector:
         """See `Average.finish`."""
         super().finish()  # refuses to go on without all partials
-        mean = np.divide(self._total, self._weights, out=np.zeros_like(self._weights), where=self._holders > 1)
+        total = np.asarray(self._total)
+        mean = np.divide(total, self._weights, out=np.zeros_like(self._weights), where=self._holders > 1)
         return np.where(self._holders > 1, mean.astype(self._start.dtype), self._last)
 
     def _combined(self, partial: Partial, weight: int) -> Vector:

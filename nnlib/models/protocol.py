@@ -108,13 +108,13 @@ class NumpyModel(Model, Protocol):
 class SubnetModel(NamedTuple):
     """A net made of some units of another one, which is the whole.
 
-    ``model`` is the sub-net's own. ``index``, shape (model.layout.size,): where each of its numbers lies in the flat
-    vector of the whole. ``factor``, the same shape, float64: for a weight of a hidden unit's output, how many times as
-    many units the whole has in that layer; 1 for all other numbers.
+    ``model`` is the sub-net's own. ``positions``, shape (model.layout.size,): where each of its numbers lies in the
+    flat vector of the whole. ``factor``, the same shape, float64: for a weight of a hidden unit's output, how many
+    times as many units the whole has in that layer; 1 for all other numbers.
     """
 
     model: Model
-    index: IntArray
+    positions: IntArray
     factor: FloatArray
 
 

@@ -46,7 +46,7 @@ def _ways(width: int, groups: int) -> int:
     """Balanced ways to put ``width`` units into named groups."""
     small, larger = divmod(width, groups)
     ways = math.comb(groups, larger) * math.factorial(width)
-    return ways // (math.factorial(small + 1) ** larger * math.factorial(small) ** (groups - larger))
+    return int(ways // (math.factorial(small + 1) ** larger * math.factorial(small) ** (groups - larger)))
 
 
 def _layers(width: int, groups: int) -> Iterator[tuple[int, ...]]:

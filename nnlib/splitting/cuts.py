@@ -81,7 +81,7 @@ def least_cut_partition(affinity: FloatArray, widths: Sequence[int], groups: int
         if gain[first, second] <= 1e-12 * affinity.sum():
             break
         group_of[[first, second]] = group_of[[second, first]]
-    return Partition.of(np.split(group_of, np.cumsum(widths)[:-1])).canonical()
+    return Partition.of([layer.tolist() for layer in np.split(group_of, np.cumsum(widths)[:-1])]).canonical()
 
 
 def cut_affinity(affinity: FloatArray, partitions: Sequence[Partition]) -> FloatArray:

@@ -19,7 +19,7 @@ _MOST_NETS = 8
 
 
 def study_figures(scores: Sequence[PartitionScore], chance: float | None, metric: str) -> dict[str, bytes]:
-    """Draw the figures of a study, as SVG by file name. ``chance``: see `jobs.experiments.split_study`."""
+    """Draw the figures of a study, as SVG by file name. ``chance``: see `nnlib.splitting.study.SplitStudy`."""
     return {
         "score-by-combination.svg": _by_combination(scores, chance, metric),
         "score-by-property.svg": _by_property(scores, metric),

@@ -47,8 +47,9 @@ class PartitionScore:
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON-able data, each property under its name."""
-        data = asdict(self) | {"methods": list(self.methods)} | dict.fromkeys(PROPERTIES)
-        return data | data.pop("properties")
+        data: dict[str, Any] = asdict(self) | {"methods": list(self.methods)} | dict.fromkeys(PROPERTIES)
+        properties: Mapping[str, float] = data.pop("properties")
+        return {**data, **properties}
 
 
 @dataclass(frozen=True)

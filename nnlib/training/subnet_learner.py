@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import replace
 from functools import lru_cache
 from typing import cast
@@ -44,7 +44,7 @@ def numbers_held(model: Model, config: Config, worker: int, epoch: int) -> BoolA
     if subnet is None:
         return None
     held = np.zeros(model.layout.size, np.bool_)
-    held[_divided(cast(DivisibleModel, model), str(_partition(config)), subnet).index] = True
+    held[_divided(cast(Hashable, model), str(_partition(config)), subnet).positions] = True
     return held
 
 
@@ -55,8 +55,8 @@ def _partition(config: Config) -> Partition:
 
 
 @lru_cache(maxsize=64)  # inline, four workers of a trial follow each other, and then its reducer
-def _divided(model: DivisibleModel, partition: str, subnet: Subnet) -> SubnetModel:
-    return model.subnet(Partition.parse(partition).units(subnet))
+def _divided(model: Hashable, partition: str, subnet: Subnet) -> SubnetModel:
+    return cast(DivisibleModel, model).subnet(Partition.parse(partition).units(subnet))
 
 
 class SubnetLearner:
@@ -107,10 +107,10 @@ class SubnetLearner:
         assert self._state is not None
         if not self._trained or self._part is None:
             return self._whole.state()
-        _, (_, index, factor), learner = self._part
+        _, (_, positions, factor), learner = self._part
         vector = self._state.vector.copy()
         trained = learner.state().vector
-        vector[index] = (trained / factor).astype(vector.dtype) if self._rescales else trained
+        vector[positions] = (trained / factor).astype(vector.dtype) if self._rescales else trained
         return ModelState(vector)
 
     def optimizer_state(self) -> Vector:
@@ -135,9 +135,9 @@ class SubnetLearner:
         assert assigned is not None
         assert self._state is not None
         if self._part is None or self._part[0] != assigned:
-            divided = _divided(self._model, str(_partition(config)), assigned)
+            divided = _divided(cast(Hashable, self._model), str(_partition(config)), assigned)
             setup = replace(self._setup, layout=divided.model.layout)
             self._part = assigned, divided, self._build(divided.model, setup)
-        _, (_, index, factor), learner = self._part
-        vector = self._state.vector[index]
+        _, (_, positions, factor), learner = self._part
+        vector = self._state.vector[positions]
         learner.load(ModelState((vector * factor).astype(vector.dtype) if self._rescales else vector))
