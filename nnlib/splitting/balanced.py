@@ -38,7 +38,7 @@ def random_partition(widths: Sequence[int], groups: int, rng: np.random.Generato
     layers = []
     for width in widths:
         names = rng.permutation(groups)
-        layers.append(rng.permutation(names[np.arange(width) % groups]))
+        layers.append(rng.permutation(names[np.arange(width) % groups]).tolist())
     return Partition.of(layers).canonical()
 
 
