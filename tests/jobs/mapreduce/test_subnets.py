@@ -31,6 +31,55 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def experiment(dataset: str, run: Path | None, **changes: Any) -> Config:
+    settings: dict[str, Any] = {
+        "model__hidden": HIDDEN,
+        "train__subnets": {"partition": PARTITION},
+        "train__epochs": 2,
+        "sampling__streams": "shared",
+        "train__l2": 0.0,
+    }
+    return config(dataset, run, **{**settings, **changes})
+
+
+def weights(run: Path, trial: int = 0) -> Any:
+    directory = RunDirectory.open(str(run))
+    return directory.final_models(directory.spec())[trial].vector
+
+
+def first(run: Path) -> tuple[MLP, Any]:
+    directory = RunDirectory.open(str(run))
+    spec = directory.spec()
+    model: Any = spec.model(spec.trials[0])
+    return model, directory.rounds(spec).load(0).trials[0].weights
+
+
+@pytest.mark.parametrize("rescale", [False, True])
+def test_a_sub_net_trains_as_a_small_net_would(dataset: str, tmp_path: Path, rescale: bool) -> None:
+    """The four sub-nets of a partition as runs of their own, averaged by hand, are the recombined net."""
+    subnets = {"partition": PARTITION, "rescale": rescale}
+    driver.train(experiment(dataset, tmp_path / "split", train__subnets=subnets))
+    model, start = first(tmp_path / "split")
+    partition = Partition.parse(PARTITION)
+    total, holders = np.zeros(start.size, np.float64), np.zeros(start.size)
+    for worker in range(4):
+        units = partition.units(partition.subnet_of("together", worker, 0))
+        _, index, factor = model.subnet(units)
+        scale = factor if rescale else np.ones_like(factor)
+        alone = experiment(
+            dataset,
+            tmp_path / f"alone-{worker}",
+            workers=1,
+            model__hidden=[len(layer) for layer in units],
+            train__subnets=None,
+        )
+        driver.train(alone, start_from=[(start[index] * scale).astype(np.float32)])
+        total[index] += (weights(tmp_path / f"alone-{worker}") / scale).astype(np.float32)
+        holders[index] += 1
+    assert (holders > 0).all() and holders.max() == 4
+    assert weights(tmp_path / "split").tobytes() == (total / holders).astype(np.float32).tobytes()
+
+
+def test_same_bits_whatever_the_runner_and_reducers(dataset: str, tmp_path: Path) -> None:
     turns: dict[str, Any] = {"partition": PARTITION, "alternate": "rounds"}
     ways: dict[str, dict[str, Any]] = {"inline": {}, "local": {"runtime__runner": "local", "reducers": 3}}
     hashes = set()
