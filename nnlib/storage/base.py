@@ -23,8 +23,8 @@ class Access:
 
     environment: Mapping[str, str] = field(default_factory=dict)
     """Environment variables by name."""
-    files: tuple[str, ...] = ()
-    """Paths on this machine of files that must be there under the same names."""
+    files: Mapping[str, str] = field(default_factory=dict)
+    """Environment variable -> path on this machine of a file whose copy there the variable is to name."""
 
 
 class Storage(ABC):
