@@ -1,4 +1,4 @@
-"""Files at any address, through one small interface: a local path, ``hdfs://...``.
+"""Files at any address, through one small interface: a local path, ``hdfs://...``, ``s3://...``.
 
 A new storage is one file or folder with a `Storage` and one line in `STORAGES`. What it is (on other machines or not,
 what a task needs to reach it, what was sent to it) is asked of it: no other code looks at schemes or classes.
@@ -48,7 +48,25 @@ def _hdfs(address: str, *, private: bool) -> Storage:
     return HdfsStorage(address, private=private)
 
 
-STORAGES: dict[str, Opener] = {"": _local, "file": _local} | dict.fromkeys(("hdfs", "webhdfs", "swebhdfs"), _hdfs)
+def _s3(address: str, *, private: bool) -> Storage:
+    try:
+        from nnlib.storage.s3.storage import S3Storage  # late: the AWS SDK takes half a second
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in ("boto3", "botocore", "urllib3"):
+            raise
+        raise UsageError(
+            "addresses in S3 need the AWS SDK, which is not installed",
+            hint="pip install 'nnjobs[aws]'",
+            address=address,
+        ) from error
+    return S3Storage(address)
+
+
+STORAGES: dict[str, Opener] = {
+    **dict.fromkeys(("", "file"), _local),
+    **dict.fromkeys(("hdfs", "webhdfs", "swebhdfs"), _hdfs),
+    **dict.fromkeys(("s3", "s3a"), _s3),
+}
 """Scheme of an address -> what opens it."""
 
 

@@ -16,7 +16,7 @@ from product import ROOT
 RUN, TEST, TORCH, UV = (ROOT / f"requirements{name}.lock" for name in ("", "-test", "-torch", "-uv"))
 LOCKS = (RUN, TEST, TORCH, UV)
 EXTRAS = {
-    RUN: {"digits", "export", "images", "report", "sklearn", "tensorboard"},
+    RUN: {"aws", "digits", "export", "images", "report", "sklearn", "tensorboard"},
     TEST: {"mlflow", "test", "lint"},
     TORCH: {"torch"},
 }
