@@ -18,10 +18,7 @@ from nnlib.storage.s3.errors import Failure, NotThereError, ignores_conditions, 
 MARK = "nnjobs-writer"
 """Metadata of an object: who made it, by a number of its own."""
 
-HINT = (
-    "nnjobs commits by them: use a service that has them (AWS S3, MinIO, Ceph from Tentacle on, Cloudflare R2), or keep "
-    "the run on a disk or in HDFS"
-)
+HINT = "nnjobs commits by them: use AWS S3 or another service that has them, or keep the run on a disk or in HDFS"
 
 
 def new_mark() -> dict[str, str]:

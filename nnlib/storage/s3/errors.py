@@ -146,8 +146,9 @@ def _forbidden(error: ClientError, resource: str, said: str, code: str, status: 
     """What may not be done: for good, or until somebody allows it."""
     text = said.lower()
     if code == "InvalidObjectState":
+        kept = error.response.get("Error", {}).get("StorageClass") or "S3 Glacier"
         return StorageError(
-            f"is archived ({error.response.get('Error', {}).get('StorageClass') or 'S3 Glacier'}), so it cannot be read",
+            f"is archived ({kept}), so it cannot be read",
             hint="restore it first (aws s3api restore-object), which takes minutes to hours",
         )
     if "object lock" in text or "worm" in text or "objectlock" in text or "retention" in text:
