@@ -6,6 +6,9 @@ what a task needs to reach it, what was sent to it) is asked of it: no other cod
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from functools import reduce
+from operator import or_
 from typing import Protocol
 
 from nnlib.core.errors import UsageError
@@ -13,6 +16,7 @@ from nnlib.storage.addresses import has_scheme, is_empty_address, is_remote_addr
 from nnlib.storage.base import TEMPORARY, Access, Storage
 from nnlib.storage.credentials import refuse_credentials
 from nnlib.storage.local import LocalStorage
+from nnlib.storage.traffic import Price
 
 __all__ = [
     "STORAGES",
@@ -20,6 +24,8 @@ __all__ = [
     "Access",
     "LocalStorage",
     "Storage",
+    "access_to",
+    "describe_requests",
     "file_at",
     "has_scheme",
     "is_empty_address",
@@ -88,6 +94,21 @@ def storage(address: str, *, private: bool = False) -> Storage:
             address=address.partition("?")[0],  # behind it a signed address has its signature
         )
     return opener(address, private=private)
+
+
+def access_to(addresses: Iterable[str]) -> Access:
+    """Return what a process needs to reach several addresses."""
+    return reduce(or_, (storage(address).access() for address in addresses), Access())
+
+
+def describe_requests(requests: Mapping[Price, int]) -> str | None:
+    """Return a line for people about requests to storages that charge for them, by `nnlib.storage.traffic.Price`; None
+    where there were none."""
+    if not any(requests.values()):
+        return None
+    from nnlib.storage.s3.prices import describe  # late: few runs have any; S3 is the only one that charges
+
+    return describe(requests)
 
 
 def file_at(address: str) -> tuple[Storage, str]:

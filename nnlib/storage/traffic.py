@@ -30,11 +30,13 @@ class Traffic:
         """Calls of the service, whether they succeeded or not; a call may take several messages and attempts."""
         return self._requests
 
-    @property
-    def priced(self) -> dict[Price, int]:
-        """Requests by what they cost, of services that charge for them: every attempt, as the bill has it."""
+    def take_priced(self) -> dict[Price, int]:
+        """Return the requests, by what they cost, that were made of services that charge for them since this was last
+        asked: every attempt, as the bill has it. {} where there were none."""
         with self._lock:
-            return dict(self._priced)
+            taken = dict(self._priced)
+            self._priced.clear()
+        return taken
 
     def count_upload(self, size: int) -> None:
         """Count the ``size`` bytes of a file that was uploaded."""

@@ -39,6 +39,7 @@ class HdfsStorage(Storage):
     """A directory in HDFS. ``private``: it is made for its owner alone, and so is what lies below it."""
 
     is_remote = True
+    is_read_by_hadoop = True
     journal_seconds = 30.0
     journal_growth = 0.125
     poll_seconds = 2.0

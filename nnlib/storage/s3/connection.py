@@ -8,6 +8,7 @@ import threading
 from functools import lru_cache
 from typing import Any
 
+import botocore.loaders
 import botocore.session
 from botocore.config import Config
 from botocore.exceptions import ClientError
@@ -30,6 +31,10 @@ WRITES = {
     *("ListObjectsV2", "ListMultipartUploads"),
 }
 FREE = {"DeleteObject", "DeleteObjects", "AbortMultipartUpload"}
+
+_LOADER = botocore.loaders.create_loader()
+"""Keeps the SDK's descriptions of S3, which take a tenth of a second to read: processes forked from this one have
+them."""
 
 _log = logging.getLogger("nnjobs.storage")
 
@@ -76,7 +81,7 @@ class Connection:
                 self._client = None
 
     def _made(self, traffic: Traffic) -> Any:
-        session = botocore.session.Session()
+        session = _session()
         configured = os.environ.get("AWS_REGION") or session.get_config_variable("region")
         client = self._in_region(session, self._region or configured or FIRST_REGION)
         self.sends_crc = session.get_config_variable("request_checksum_calculation") != "when_required"
@@ -116,6 +121,20 @@ class Connection:
             return region
         headers = answer["ResponseMetadata"]["HTTPHeaders"]
         return str(answer.get("BucketRegion") or headers.get("x-amz-bucket-region") or client.meta.region_name)
+
+
+def _session() -> botocore.session.Session:
+    session = botocore.session.Session()
+    session.register_component("data_loader", _LOADER)
+    return session
+
+
+def read_descriptions() -> None:
+    """Read what a client is made from, once for this process and those that it forks."""
+    for style in ("path", ""):
+        session = _session()
+        session.set_credentials("none", "none")  # of a client that sends nothing
+        _client(session, FIRST_REGION, style)
 
 
 def _client(session: botocore.session.Session, region: str, style: str) -> Any:

@@ -54,7 +54,8 @@ class S3Settings:
         variables = {name: os.environ[name] for name in PASSED_ON if os.environ.get(name)}
         if region:
             variables[REGION_VARIABLE] = region
-        return Access(variables, tuple(os.environ[name] for name in _FILES if os.environ.get(name)))
+        files = tuple(os.environ[name] for name in _FILES if os.environ.get(name))
+        return Access(variables, files, ("nnlib.storage.s3.preloaded",), ("boto3",))
 
     def every_request(self) -> dict[str, Any]:
         """Return the parameters that every request for an object has."""
