@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from nnlib.core.errors import MismatchError, NnjobsError
@@ -16,11 +16,13 @@ from nnlib.core.waiting import waiting_for
 from nnlib.storage.backoff import Backoff
 from nnlib.storage.s3.address import S3Address
 from nnlib.storage.s3.connection import Connection, connection_to, environment, price_of
-from nnlib.storage.s3.errors import Failure, TransientError, explained, facts
+from nnlib.storage.s3.errors import Failure, TransientError, explained, request_id
 from nnlib.storage.s3.settings import S3Settings
 from nnlib.storage.traffic import Traffic
 
 Result = TypeVar("Result")
+Answer = Mapping[str, Any]
+"""What the SDK makes of an answer."""
 Attempt = Callable[["Request"], Result]
 
 LONGEST_PAUSE_SECONDS = 20.0
@@ -36,13 +38,11 @@ class Request:
     def __init__(self, calls: S3Calls, client: Any) -> None:
         self._calls, self._client = calls, client
 
-    def __call__(self, operation: str, **parameters: Any) -> dict[str, Any]:
+    def __call__(self, operation: str, **parameters: Any) -> Answer:
         """Send one request, such as ``("PutObject", Key="a", Body=b"")``. Raises what the SDK raises."""
         self._calls.traffic.count_request(price_of(operation))
         method = getattr(self._client, _METHODS[operation])
-        answer: dict[str, Any] = method(
-            Bucket=self._calls.address.bucket, **self._calls.settings.every_request(), **parameters
-        )
+        answer: Answer = method(Bucket=self._calls.address.bucket, **self._calls.settings.every_request(), **parameters)
         return answer
 
 
@@ -69,7 +69,7 @@ class S3Calls:
         bucket = S3Address(address.bucket, "")
         self.connection: Connection = connection_to(bucket, settings, environment())
 
-    def call(self, operation: str, **parameters: Any) -> dict[str, Any]:
+    def call(self, operation: str, **parameters: Any) -> Answer:
         """Send a request that may be repeated; return its answer. Raises `StorageError`."""
         return self.until_done(lambda send: send(operation, **parameters), parameters.get("Key"))
 
@@ -124,11 +124,11 @@ class S3Calls:
             meaning = explained(error, self.address.bucket, resource)
             if isinstance(meaning, TransientError) and meaning.renews and client is not None:
                 self.connection.renew(client)
-            if isinstance(meaning, NnjobsError):
-                meaning.where = {**meaning.where, **facts(error)}
+            if isinstance(meaning, NnjobsError) and (request := request_id(error)):
+                meaning.where["request"] = request
             raise meaning from error
 
-    def pages(self, operation: str, prefix: str, **parameters: Any) -> Iterator[dict[str, Any]]:
+    def pages(self, operation: str, prefix: str, **parameters: Any) -> Iterator[Answer]:
         """Yield the pages of a listing of what begins with ``prefix``."""
         more: dict[str, Any] = {}
         while True:

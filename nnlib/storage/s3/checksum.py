@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import zlib
+from collections.abc import Mapping
 from typing import Any
 
 
@@ -20,7 +21,7 @@ def crc_text(crc: int) -> str:
     return base64.b64encode(crc.to_bytes(4, "big")).decode()
 
 
-def whole_crc(answer: dict[str, Any]) -> str | None:
+def whole_crc(answer: Mapping[str, Any]) -> str | None:
     """Return the CRC-32 of a whole object that an answer names; None where it names that of its parts, or none."""
     text = answer.get("ChecksumCRC32")
     return None if text is None or "-" in text or answer.get("ChecksumType") == "COMPOSITE" else str(text)

@@ -8,6 +8,7 @@ first.
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping
 from typing import Any
 
 from nnlib.core.errors import StorageError
@@ -55,7 +56,7 @@ def create_object(calls: S3Calls, key: str, data: bytes) -> bool:
     return created
 
 
-def require_conditions(calls: S3Calls, key: str, parameters: dict[str, Any]) -> None:
+def require_conditions(calls: S3Calls, key: str, parameters: Mapping[str, Any]) -> None:
     """Raise `StorageError` for a service that does not check conditions: asked once a process, by making an object
     that was just made again, with the same bytes. AWS is not asked."""
     connection = calls.connection

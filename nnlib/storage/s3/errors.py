@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import botocore.exceptions
 import urllib3.exceptions
@@ -198,9 +197,9 @@ def ignores_conditions(error: BaseException) -> bool:
     return status_of(error) == 501 or code_of(error) in ("NotImplemented", "MethodNotAllowed")
 
 
-def facts(error: BaseException) -> dict[str, Any]:
-    """Return the request's id, by which AWS finds it."""
+def request_id(error: BaseException) -> str | None:
+    """Return the id of a refused request, by which AWS finds it."""
     if not isinstance(error, ClientError):
-        return {}
+        return None
     request = error.response.get("ResponseMetadata", {}).get("RequestId")
-    return {"request": request} if request else {}
+    return str(request) if request else None

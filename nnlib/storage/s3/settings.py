@@ -15,6 +15,7 @@ no place for; they are about the account and the machine, not about an experimen
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,11 +58,11 @@ class S3Settings:
         files = tuple(os.environ[name] for name in _FILES if os.environ.get(name))
         return Access(variables, files, ("nnlib.storage.s3.preloaded",), ("boto3",))
 
-    def every_request(self) -> dict[str, Any]:
+    def every_request(self) -> Mapping[str, Any]:
         """Return the parameters that every request for an object has."""
         return {"RequestPayer": "requester"} if self.requester_pays else {}
 
-    def new_object(self) -> dict[str, Any]:
+    def new_object(self) -> Mapping[str, Any]:
         """Return the parameters of requests that make an object: how it is encrypted."""
         if not self.encryption:
             return {}
