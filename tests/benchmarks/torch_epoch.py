@@ -127,7 +127,7 @@ def dataloader_epoch(x: torch.Tensor, y: torch.Tensor) -> Epoch:
 
 def skorch_epoch(x: torch.Tensor, y: torch.Tensor) -> Epoch | None:
     try:
-        from skorch import NeuralNetClassifier  # type: ignore[import-not-found]
+        from skorch import NeuralNetClassifier
     except ImportError:
         return None
     net = NeuralNetClassifier(
