@@ -18,6 +18,10 @@ COMMANDS = {
     "report": ("jobs.commands.report:report", "Write a page about a run, or comparing several, with figures."),
     "export": ("jobs.commands.export:export", "Write a trained model as ONNX, npz or safetensors, with a model card."),
     "scale": ("jobs.commands.scale:scale", "Measure the training on 1, 2, 4 ... workers."),
+    "split-study": (
+        "jobs.commands.split_study:split_study",
+        "Cut a net into sub-nets, train them apart, put them together again.",
+    ),
     "simulate": ("jobs.commands.simulate:simulate", "Predict the time on any number of workers."),
     "status": (
         "jobs.commands.status:status",

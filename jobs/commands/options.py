@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from jobs.runners.hadoop.kerberos_login import use_keytab
 from nnlib.config.runners import RUNNERS
 from nnlib.core.errors import UsageError
 
@@ -110,7 +111,9 @@ class JobOptions:
         for override in self.overrides:
             if not override.strip().startswith("runtime."):
                 raise UsageError("only keys of runtime can be set here", override=override)
-        return read([*self.overrides, *_runtime_overrides(self.runner, self.python_bin)]).runtime
+        runtime = read([*self.overrides, *_runtime_overrides(self.runner, self.python_bin)]).runtime
+        use_keytab(runtime)
+        return runtime
 
 
 def job_options(command: Command) -> Command:

@@ -14,6 +14,7 @@ from jobs.runners.addresses import reachable
 from jobs.runners.hadoop.background import submit_in_background, tasks_environment
 from jobs.runners.hadoop.diagnosis import explain
 from jobs.runners.hadoop.job_watch import job_text
+from jobs.runners.hadoop.kerberos_login import use_keytab
 from jobs.runners.hadoop.kill import kill_application
 from jobs.runners.hadoop.submission import Submission
 from jobs.runners.hadoop.yarn_rest import ENDED, application, program
@@ -67,6 +68,7 @@ def detach(config: Config, *, resume: bool, start_from: str | None, notify: Call
     Ctrl-C before that ends the job. Raises `UsageError` for what a driver on the cluster could not read or write,
     `BusyError` where a driver works on the run, and what the driver itself says if it cannot begin.
     """
+    use_keytab(config.runtime)
     config = _readable(config, start_from)
     run = RunDirectory(str(config.run_dir))
     if not resume:
@@ -91,6 +93,7 @@ def detach(config: Config, *, resume: bool, start_from: str | None, notify: Call
         python=environment.python,
         archives=environment.archives,
         variables=environment.variables,
+        files=environment.files,
         mrjob_conf=_mrjob_conf(config),
     )
     home.write("config.yaml", to_yaml(config).encode())

@@ -30,6 +30,7 @@ from jobs.driver.run_setup import (
 )
 from jobs.driver.status_keeper import StatusKeeper
 from jobs.mapreduce.launcher import TASK_MODULES, RoundLauncher, model_files
+from jobs.runners.hadoop.kerberos_login import use_keytab
 from jobs.runners.local.chaos import Chaos
 from nnlib.config.code_files import with_missing_hashes
 from nnlib.config.code_trust import trust_code_of
@@ -97,6 +98,7 @@ def train(
         raise ConfigError("to resume, say which run", hint="add --run-dir RUN", key="run_dir")
     if chaos is not None:
         chaos.check(config)
+    use_keytab(config.runtime)
     config = with_missing_hashes(config)
     with ExitStack() as stack:
         stack.enter_context(blas_threads(config.runtime.blas_threads))
@@ -136,6 +138,7 @@ def train(
                 modules=_task_modules(config),
             )
         )
+        new.has_jobs = True
         keeper.attach(site.session)
         return driver.run_to_end(site, started)
 

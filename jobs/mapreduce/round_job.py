@@ -78,7 +78,7 @@ class RoundJob(TaskJob):
         spec = self._spec()
 
         def reduce() -> Iterator[Line]:
-            return reduce_task(spec, key, values, self._models(spec))
+            return reduce_task(spec, key, values, self._models(spec), self.options.epochs)
 
         yield from reduce() if self._reporter is None else count_reduced(self._reporter, key, values, reduce)
 

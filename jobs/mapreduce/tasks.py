@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
+
+import numpy as np
 
 from jobs.mapreduce.wire import SliceKey, decode_partial, encode_partial
 from jobs.runners.lines import ERROR_KEY, Line, encode_record
 from nnlib.aggregation.average import Average, Partial
 from nnlib.aggregation.drift import drift_rows
-from nnlib.core.arrays import Vector
+from nnlib.aggregation.masked_average import MaskedAverage
+from nnlib.core.arrays import BoolArray, Vector
 from nnlib.core.errors import MismatchError, NnjobsError
 from nnlib.core.layout import BLOCK, ModelState
 from nnlib.data.decoded_cache import decoded_cache
@@ -26,6 +29,7 @@ from nnlib.data.worker_data import WorkerData
 from nnlib.run.spec import JobSpec, Trial, WorkerPlan, arrays_to_json, partial_layout
 from nnlib.training.local_result import LocalResult, RoundStart
 from nnlib.training.local_training import local_training
+from nnlib.training.subnet_learner import has_subnets, numbers_held
 from nnlib.training.worker_record import WorkerRecord
 from nnlib.training.worker_round import local_round, score_record, worker_data
 from nnlib.training.worker_trial import WorkerTrial
@@ -133,20 +137,23 @@ def metrics_line(worker: int, trial: int, record: WorkerRecord) -> Line:
     return SliceKey(trial, 0).encode() + METRICS, encode_record(worker, record.to_json())
 
 
-def reduce_task(spec: JobSpec, key: bytes, values: Iterable[bytes], models: Models) -> Iterator[Line]:
-    """All lines of one key: partials of a slice become their average, records pass as they are."""
+def reduce_task(
+    spec: JobSpec, key: bytes, values: Iterable[bytes], models: Models, epochs: range = range(0)
+) -> Iterator[Line]:
+    """All lines of one key: partials of a slice become their average, records pass as they are. ``epochs`` are those
+    that the job trained: they decide which sub-net a worker had."""
     if key == ERROR_KEY or key.endswith((METRICS, STATS)):
         for value in values:
             yield key, value
         return
     try:
-        yield from _average(spec, key, values, models)
+        yield from _average(spec, key, values, models, epochs)
     except NnjobsError as error:
         error.where.setdefault("slice", key.decode("ascii", "backslashreplace"))
         yield ERROR_KEY, encode_record(0, error.to_record())
 
 
-def _average(spec: JobSpec, key: bytes, values: Iterable[bytes], models: Models) -> Iterator[Line]:
+def _average(spec: JobSpec, key: bytes, values: Iterable[bytes], models: Models, epochs: range) -> Iterator[Line]:
     """The average of a slice and each worker's drift from it, or the names of workers that are missing."""
     started = time.perf_counter()
     name = SliceKey.decode(key)
@@ -159,13 +166,16 @@ def _average(spec: JobSpec, key: bytes, values: Iterable[bytes], models: Models)
         raise MismatchError(f"slice {name.index} of {len(parts)}")
     number, part = parts[name.index]
     start = (models[name.trial].vector, *models[name.trial].buffers)[number][part]
-    combine = functools.partial(
-        Average,
+    combine: Callable[..., Average] = functools.partial(
+        MaskedAverage if has_subnets(spec.settings(trial)) else Average,
         fingerprint=layout.fingerprint,
         weighting=spec.settings(trial).sync.weighting,
         segment=layout.segments[number],
         offset=part.start,
     )
+    held = _held(spec, trial, part, epochs)
+    if held:
+        combine = functools.partial(combine, start=start, held=held)
     average = combine(range(spec.workers))
     partials = []
     for value in values:
@@ -186,8 +196,25 @@ def _average(spec: JobSpec, key: bytes, values: Iterable[bytes], models: Models)
     mean = average.finish()
     yield key, encode_partial(key, Partial(0, average.examples, mean, layout.fingerprint))
     parameters = 0 if number else max(0, min(mean.size, model.layout.size - part.start))
+    if held:  # of numbers that a worker did not train it has not drifted
+        partials = [
+            replace(partial, weights=np.where(held[partial.worker], partial.weights, mean)) for partial in partials
+        ]
     drift = _drift(partials, mean, start, parameters)
     yield key + DRIFT, encode_record(0, {**drift, "seconds": time.perf_counter() - started})
+
+
+def _held(spec: JobSpec, trial: Trial, part: slice, epochs: range) -> dict[int, BoolArray]:
+    """Which numbers of a range of the flat vector each worker trained, by worker; {} where all train all."""
+    model, config = spec.model(trial), spec.settings(trial)
+    if not has_subnets(config):
+        return {}
+    held = {}
+    for worker in range(spec.workers):
+        mask = numbers_held(model, config, worker, epochs.start)
+        assert mask is not None
+        held[worker] = mask[part]
+    return held
 
 
 def _drift(partials: list[Partial], mean: Vector, start: Vector, end: int) -> dict[str, Any]:

@@ -30,6 +30,7 @@ NOT_MATHEMATICS = (
     "sync.encryption",
     "checkpoint",
     "evaluate",
+    "splitting",
     "tracking",
     "runtime.runner",
     "runtime.cores",

@@ -6,6 +6,7 @@ from nnlib.config.devices import AUTO, CPU
 from nnlib.config.kinds import MODELS, OPTIMIZERS
 from nnlib.config.runtime import Runtime
 from nnlib.config.training import Model, Train
+from nnlib.core.partition import Partition
 
 
 def check_training(model: Model, train: Train, mode: str, gang_fallback: str) -> None:
@@ -22,6 +23,26 @@ def check_training(model: Model, train: Train, mode: str, gang_fallback: str) ->
         )
     if train.optimizer_state == "keep" and gang_fallback == "rounds":
         raise ValueError("train.optimizer_state: keep cannot go on in rounds mode: set sync.gang_fallback: stop")
+
+
+def check_subnets(train: Train, mode: str, workers: int) -> None:
+    """Raise `ValueError` for sub-nets that do not fit ``train``, ``sync.mode`` or the number of workers. Whether a
+    partition fits the model is checked where that is built."""
+    subnets = train.subnets
+    if subnets is None or subnets.partition is None:
+        return
+    if mode != "rounds":
+        raise ValueError("train.subnets needs sync.mode: rounds: reducers average what sub-nets have in common")
+    if train.optimizer_state != "reset":
+        raise ValueError("train.subnets needs train.optimizer_state: reset: sub-nets have no optimizer in common")
+    if train.epochs_per_round == "auto":
+        raise ValueError("train.subnets needs a number of train.epochs_per_round: auto chooses by the workers' drift")
+    at_once = Partition.parse(subnets.partition).subnets_at_once(subnets.alternate)
+    if workers < at_once:
+        raise ValueError(
+            f"workers is {workers}, but {at_once} sub-nets train at once (train.subnets.alternate: "
+            f"{subnets.alternate}): each needs a worker"
+        )
 
 
 def _check_steps(train: Train) -> None:

@@ -5,10 +5,15 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from nnlib.config.devices import parse_device
 from nnlib.config.section import Count, PositiveInt, Section, since
+
+SplitMethod = Literal[
+    "all", "random", "spectral-weights", "spectral-activations", "least-cut-weights", "least-cut-activations"
+]
+"""How partitions of hidden units are chosen (`nnlib.splitting.methods`)."""
 
 
 class Hadoop(Section):
@@ -28,6 +33,17 @@ class Hadoop(Section):
         0,
         description="GPUs of a map task's container (YARN's yarn.io/gpu); runtime.device: auto is then cuda",
         json_schema_extra=since("0.2", before=0),
+    )
+    keytab: str | None = Field(
+        None,
+        description="file with the key of `principal`, on the driver's machine; with it the driver gets Kerberos "
+        "tickets by itself, for runs longer than one lasts; it is sent nowhere",
+        json_schema_extra=since("0.2", before=None),
+    )
+    principal: str | None = Field(
+        None,
+        description="whose key is in `keytab`, such as ann@EXAMPLE.COM",
+        json_schema_extra=since("0.2", before=None),
     )
     driver_memory_mb: PositiveInt | None = Field(
         None,
@@ -61,6 +77,12 @@ class Hadoop(Section):
         "configs/mrjob/hadoop.conf", description="mrjob's own configuration file, read if it is there"
     )
     jobconf: dict[str, str] = Field({}, description="Hadoop properties, which win over all others")
+
+    @model_validator(mode="after")
+    def _keytab_and_principal(self) -> Hadoop:
+        if (self.keytab is None) != (self.principal is None):
+            raise ValueError("keytab and principal belong together: set both or none")
+        return self
 
 
 class Runtime(Section):
@@ -125,6 +147,42 @@ class Evaluate(Section):
     epochs: list[Count] = Field([], description="epochs at which the tables are read; default: train.epochs")
     control: bool = Field(True, description="run one worker, too, for every parallel result")
     published: Literal["none", "paper"] = Field("none", description="published results to compare with")
+
+
+class Splitting(Section):
+    """What `nnjobs split-study` compares."""
+
+    groups: Annotated[int, Field(ge=2, le=26, strict=True)] = Field(
+        2,
+        description="groups that the hidden units of every layer are cut into",
+        json_schema_extra=since("0.2", before=2),
+    )
+    methods: list[SplitMethod] = Field(
+        ["all"],
+        min_length=1,
+        description="which partitions; all: every balanced one; random: some of them; spectral and least-cut: those "
+        "that cut little of the weights, or of the covariance of activations, between units",
+        json_schema_extra=since("0.2", before=["all"]),
+    )
+    random: PositiveInt = Field(
+        100, description="partitions that the method random draws", json_schema_extra=since("0.2", before=100)
+    )
+    whole_rows: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
+        0.5,
+        description="part of the training rows that the whole net trains on, before it is cut; sub-nets train on the "
+        "rest",
+        json_schema_extra=since("0.2", before=0.5),
+    )
+    whole_epochs: Count | None = Field(
+        None,
+        description="epochs of the whole net before it is cut; default: train.epochs",
+        json_schema_extra=since("0.2", before=None),
+    )
+    rows: PositiveInt = Field(
+        2000,
+        description="training rows on which activations are compared, the first of the dataset",
+        json_schema_extra=since("0.2", before=2000),
+    )
 
 
 class Tracking(Section):

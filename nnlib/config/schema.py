@@ -13,8 +13,8 @@ from pydantic import Field, ValidationError, model_validator
 
 from nnlib.config.earlier import missing_keys
 from nnlib.config.kinds import OPTIMIZERS
-from nnlib.config.rules import check_device, check_training
-from nnlib.config.runtime import Evaluate, Hadoop, Runtime, Tracking
+from nnlib.config.rules import check_device, check_subnets, check_training
+from nnlib.config.runtime import Evaluate, Hadoop, Runtime, Splitting, Tracking
 from nnlib.config.section import Fraction, PositiveInt, Section, Seed, since
 from nnlib.config.sweep import applied, combinations, sweepable
 from nnlib.config.training import (
@@ -45,6 +45,7 @@ __all__ = [
     "Schedule",
     "Section",
     "Split",
+    "Splitting",
     "Stop",
     "Sync",
     "Tracking",
@@ -128,6 +129,12 @@ class Split(Section):
     folds: Annotated[int, Field(ge=0, le=1000)] = Field(
         0, description="k-fold cross-validation: k trials per seed, each tested on its own k-th; 0: no folds"
     )
+    train_range: Annotated[list[Fraction], Field(min_length=2, max_length=2)] | None = Field(
+        None,
+        description="the part of the training rows that is used, in their random order: [0, 0.5] is the first half; "
+        "validation and test rows stay the same; default: all",
+        json_schema_extra=since("0.2", before=None),
+    )
     stratified: bool = Field(False, description="keep the class proportions in every part")
     column: str | None = Field(None, description="a kept column that says train, validation or test")
     group: str | None = Field(None, description="a kept column whose equal values stay together")
@@ -141,6 +148,8 @@ class Split(Section):
             raise ValueError(f"train + validation + test is {1.0 - rest + self.test:g}, more than 1")
         if self.train <= 0.0 and self.column is None:
             raise ValueError("train must be above 0: there would be nothing to train on")
+        if self.train_range is not None and self.train_range[0] >= self.train_range[1]:
+            raise ValueError(f"train_range {self.train_range} holds no rows: the first number must be the smaller one")
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError("seeds has the same seed twice")
         if self.folds == 1:
@@ -270,11 +279,17 @@ class Config(Section):
     checkpoint: Checkpoint = Checkpoint()
     runtime: Runtime = Runtime()
     evaluate: Evaluate = Evaluate()
+    splitting: Splitting | None = Field(
+        None,
+        description="what `nnjobs split-study` compares",
+        json_schema_extra=since("0.2", before=None),
+    )
     tracking: Tracking = Tracking()
 
     @model_validator(mode="after")
     def _consistent(self) -> Config:
         check_training(self.model, self.train, self.sync.mode, self.sync.gang_fallback)
+        check_subnets(self.train, self.sync.mode, self.workers)
         check_device(self.model, self.runtime)
         needs = "train.stop" if self.train.stop else "train.keep: best" if self.train.keep == "best" else None
         if needs and self.split.validation <= 0.0 and self.split.column is None:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from nnlib.config.kinds import MODELS, OPTIMIZERS, OUTER_STEPS, SCHEDULES
 from nnlib.config.options import ModelOptions, OptimizerOptions, OuterOptions, ScheduleOptions
 from nnlib.config.section import Count, PositiveInt, Section, since
 from nnlib.config.tagged import tagged_section, tagged_union
 from nnlib.core.metrics import METRICS
+from nnlib.core.partition import Alternate, Partition
 
 
 class _Numbers(Section):
@@ -41,6 +42,15 @@ else:
     MetricName = Literal[("loss", *(name for name in METRICS if name != "loss"))]
 
 
+def _partition_text(value: str) -> str:
+    Partition.parse(value)
+    return value
+
+
+Partitioned = Annotated[str, AfterValidator(_partition_text)]
+"""The text of a `nnlib.core.partition.Partition`."""
+
+
 class Stop(Section):
     """Early stopping."""
 
@@ -51,6 +61,30 @@ class Stop(Section):
         json_schema_extra=since("0.2", before="loss"),
     )
     min_delta: Annotated[float, Field(ge=0.0)] = Field(0.0, description="smaller improvements do not count")
+
+
+class Subnets(Section):
+    """Training of sub-nets: workers train parts of the net, and what they hold in common is averaged."""
+
+    partition: Partitioned | None = Field(
+        None,
+        description="groups of hidden units: a letter for each unit, layers joined by -, such as aabb-abab; a worker "
+        "trains one group of each layer with all inputs and outputs; null: the whole net",
+        json_schema_extra=since("0.2", before=None),
+    )
+    alternate: Alternate = Field(
+        "together",
+        description="which groups make a sub-net; none: those of the same letter, so weights between other groups are "
+        "never trained; together: all pairs of neighbouring layers' groups, at once on as many workers; rounds: in "
+        "turn, round by round",
+        json_schema_extra=since("0.2", before="together"),
+    )
+    rescale: bool = Field(
+        False,
+        description="multiply the weights of hidden units' outputs in a sub-net, so that a unit gets as much from "
+        "fewer units; divide them again afterwards",
+        json_schema_extra=since("0.2", before=False),
+    )
 
 
 if TYPE_CHECKING:
@@ -113,6 +147,11 @@ class _Training(Section):
     optimizer_state: Literal["reset", "average", "keep"] = Field(
         "reset",
         description="what a round does to optimizer state; keep (collective): each worker goes on with its own",
+    )
+    subnets: Subnets | None = Field(
+        None,
+        description="train sub-nets, made of groups of hidden units, instead of the whole net on every worker",
+        json_schema_extra=since("0.2", before=None),
     )
     stop: Stop | None = Field(None, description="early stopping by the validation rows")
     keep: Literal["last", "best"] = Field(

@@ -28,6 +28,7 @@ class Purpose(IntEnum):
     SIMULATE = 9
     MODULE = 10
     AUGMENT = 11
+    PARTITION = 12
 
 
 def sequence(

@@ -15,11 +15,12 @@ import numpy.typing as npt
 from nnlib.config.options import MLPOptions
 from nnlib.config.schema import Model as ModelConfig
 from nnlib.config.section import options_of
-from nnlib.core.arrays import Array, Vector
+from nnlib.core.arrays import Array, IntArray, Vector
 from nnlib.core.entries import Entry, parameter
-from nnlib.core.layout import Layout, aligned_empty
+from nnlib.core.layout import Layout, ModelState, aligned_empty
 from nnlib.models.functions import ACTIVATIONS, LOSSES, LossFactory
 from nnlib.models.init import INITIALISERS
+from nnlib.models.protocol import SubnetModel
 
 
 class MLP:
@@ -34,9 +35,11 @@ class MLP:
             arrays.append(parameter(f"layer{index}.weight", (inputs, outputs), decays=True))
             arrays.append(parameter(f"layer{index}.bias", (outputs,), decays=False))
         self.layout = Layout.build(arrays, dtype)
+        self._entries = {entry.name: entry for entry in self.layout.entries}
         self.widths = tuple(widths)
         self.loss = loss
         self.activation = activation
+        self._init = init
         self._initialiser = INITIALISERS[init]
 
     def initial(self, rng: np.random.Generator) -> Array:
@@ -58,6 +61,35 @@ class MLP:
     def row_operations(self) -> float:
         """See `nnlib.models.protocol.Model.row_operations`: each parameter takes part in three products of a row."""
         return 6.0 * self.layout.size
+
+    @property
+    def hidden_widths(self) -> tuple[int, ...]:
+        """See `nnlib.models.protocol.DivisibleModel.hidden_widths`."""
+        return self.widths[1:-1]
+
+    def subnet(self, units: Sequence[IntArray]) -> SubnetModel:
+        """See `nnlib.models.protocol.DivisibleModel.subnet`."""
+        layers = [np.arange(self.widths[0]), *units, np.arange(self.widths[-1])]
+        widths = [len(layer) for layer in layers]
+        model = MLP(widths, activation=self.activation, loss=self.loss, init=self._init, dtype=self.layout.dtype)
+        index, factor = [], []
+        for number, (below, above) in enumerate(itertools.pairwise(layers)):
+            for name, chosen in (("weight", np.ix_(below, above)), ("bias", (above,))):
+                entry = self._entries[f"layer{number}.{name}"]
+                positions = np.arange(entry.offset, entry.offset + entry.size).reshape(entry.shape)
+                index.append(positions[chosen].reshape(-1))
+                more = self.widths[number] / len(below) if number and name == "weight" else 1.0
+                factor.append(np.full(index[-1].shape, more))
+        return SubnetModel(model, np.concatenate(index).astype(np.int64), np.concatenate(factor))
+
+    def connections(self, vector: Vector) -> list[Array]:
+        """See `nnlib.models.protocol.DivisibleModel.connections`."""
+        views = self.layout.views(vector)
+        return [np.abs(views[f"layer{number}.weight"]) for number in range(len(self.widths) - 1)]
+
+    def activations(self, state: ModelState, x: Array) -> list[Array]:
+        """See `nnlib.models.protocol.DivisibleModel.activations`."""
+        return self.bind(state.vector, None, len(x)).hidden(x)
 
     def bind(
         self, flat: Array, gradient: Array | None, max_rows: int, training_loss: LossFactory | None = None
@@ -148,6 +180,12 @@ class BoundMLP:
         np.matmul(x.T, delta, out=self._weight_slopes[0])
         np.add.reduce(delta, axis=0, out=self._bias_slopes[0])
         return float(np.add.reduce(losses, dtype=np.float64)) / rows
+
+    def hidden(self, x: Array) -> list[Array]:
+        """Return copies of what the hidden layers make of rows ``x`` (b, features), shape (b, units) each."""
+        work = self._pass(len(x))
+        self._forward(x, work)
+        return [layer.copy() for layer in work.layers[:-1]]
 
     def outputs(self, x: Array) -> Array:
         """See `nnlib.models.protocol.BoundModel.outputs`."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from nnlib.core.arrays import Array, Vector
-from nnlib.core.layout import Layout
+from nnlib.core.arrays import Array, FloatArray, IntArray, Vector
+from nnlib.core.layout import Layout, ModelState
 from nnlib.models.functions import LossFactory
 
 LearningTask = Literal["classification", "regression"]
@@ -101,4 +102,41 @@ class NumpyModel(Model, Protocol):
 
         ``training_loss``: what `BoundModel.loss_and_gradient` computes, where that is not the plain loss.
         """
+        ...
+
+
+class SubnetModel(NamedTuple):
+    """A net made of some units of another one, which is the whole.
+
+    ``model`` is the sub-net's own. ``positions``, shape (model.layout.size,): where each of its numbers lies in the
+    flat vector of the whole. ``factor``, the same shape, float64: for a weight of a hidden unit's output, how many
+    times as many units the whole has in that layer; 1 for all other numbers.
+    """
+
+    model: Model
+    positions: IntArray
+    factor: FloatArray
+
+
+class DivisibleModel(Model, Protocol):
+    """A model whose hidden layers can be cut into groups of units."""
+
+    @property
+    def hidden_widths(self) -> tuple[int, ...]:
+        """The units of each hidden layer (channels of a convolution), from the inputs to the outputs."""
+        ...
+
+    def subnet(self, units: Sequence[IntArray]) -> SubnetModel:
+        """Return the net of these units of each hidden layer, ascending and at least one, with all inputs and
+        outputs."""
+        ...
+
+    def connections(self, vector: Vector) -> list[Array]:
+        """Return the absolute weights between layers: of inputs to the first hidden layer, between hidden layers, to
+        the outputs, each of shape (units below, units above). Weights of a channel are added up."""
+        ...
+
+    def activations(self, state: ModelState, x: Array) -> list[Array]:
+        """Return what each hidden layer makes of rows ``x`` (b, features), shape (b, units); of a channel the mean
+        over its positions."""
         ...

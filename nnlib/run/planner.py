@@ -26,6 +26,7 @@ from nnlib.data.target_scaling import TargetScaler, fit_target_scalers
 from nnlib.models import output_of
 from nnlib.models.training_losses import training_loss
 from nnlib.run.spec import JobSpec, Trial, WorkerPlan, assign_shards
+from nnlib.run.subnet_checks import check_subnets
 
 
 def make_spec(
@@ -85,6 +86,7 @@ def make_spec(
     _check_loss(spec)
     _check_stop(spec)
     _check_augmentation(spec)
+    check_subnets(spec)
     _check_memory(spec)
     return spec, plans
 

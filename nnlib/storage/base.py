@@ -23,8 +23,8 @@ class Access:
 
     environment: Mapping[str, str] = field(default_factory=dict)
     """Environment variables by name."""
-    files: tuple[str, ...] = ()
-    """Paths on this machine of files that must be there under the same names."""
+    files: Mapping[str, str] = field(default_factory=dict)
+    """Environment variable -> path on this machine of a file whose copy there the variable is to name."""
     modules: tuple[str, ...] = ()
     """Modules that it imports when it reaches the storage. A server that forks tasks imports them once."""
     distributions: tuple[str, ...] = ()
@@ -34,7 +34,7 @@ class Access:
         """Return what reaches both storages."""
         return Access(
             {**self.environment, **other.environment},
-            tuple(dict.fromkeys((*self.files, *other.files))),
+            {**self.files, **other.files},
             tuple(dict.fromkeys((*self.modules, *other.modules))),
             tuple(dict.fromkeys((*self.distributions, *other.distributions))),
         )

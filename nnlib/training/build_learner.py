@@ -7,15 +7,25 @@ from nnlib.core.named_object import load_named
 from nnlib.data.target_scaling import TargetScaler
 from nnlib.models.protocol import Model
 from nnlib.training.learner import Learner, LearnerFactory, TrainingSetup
+from nnlib.training.subnet_learner import SubnetLearner, has_subnets
 from nnlib.training.target_learner import TargetLearner
 
 
 def build_learner(model: Model, setup: TrainingSetup | None = None) -> Learner:
     """Build the learner that a model names; memory is taken when numbers are loaded. Without ``setup`` it scores and
     predicts only."""
+    if setup is None:
+        return _learner_of(model, None)
+    if has_subnets(setup.config):
+        learner: Learner = SubnetLearner(model, setup, _learner_of)
+    else:
+        learner = _learner_of(model, setup)
+    return in_own_units(learner, setup.trial.target)
+
+
+def _learner_of(model: Model, setup: TrainingSetup | None) -> Learner:
     factory: LearnerFactory = load_named(model.learner)
-    learner = factory(model, setup)
-    return learner if setup is None else in_own_units(learner, setup.trial.target)
+    return factory(model, setup)
 
 
 def load_learner(model: Model, state: ModelState, target: TargetScaler | None = None) -> Learner:

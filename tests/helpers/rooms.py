@@ -13,7 +13,15 @@ from product import NAMES, PRODUCT, imports, module_name, parsed
 ROOMS = (
     *("nnlib", "nnlib.core", "nnlib.storage", "nnlib.aggregation", "nnlib.config", "nnlib.collective"),
     *("nnlib.models", "nnlib.optim", "nnlib.data", "nnlib.run", "nnlib.training", "nnlib.torch", "nnlib.inference"),
-    *("nnlib.evaluation", "nnlib.simulate", "nnlib.tracking", "nnlib.export", "nnlib.report", "nnlib.sklearn"),
+    *(
+        "nnlib.evaluation",
+        "nnlib.splitting",
+        "nnlib.simulate",
+        "nnlib.tracking",
+        "nnlib.export",
+        "nnlib.report",
+        "nnlib.sklearn",
+    ),
     *("jobs", "jobs.runners", "jobs.mapreduce", "jobs.collective", "jobs.batch", "jobs.driver", "jobs.experiments"),
     *("jobs.minicluster", "jobs.console", "jobs.commands", "jobs.__main__"),
 )

@@ -54,6 +54,7 @@ CALLS = {
     "export": _call("export base --format npz -o model.npz --json", "*.card.*"),
     "scale": _call("scale c.yaml --workers 1,2 -o scaled --json", *RUN, "*.json", "*.png"),
     "simulate": _call("simulate c.yaml --workers 1,2 --seconds 1 --json"),
+    "split-study": _call("split-study s.yaml -o split --json", *RUN, "*/splitting.json", "*.svg"),
     "status": _call("status base --json"),
     "status of a folder without a run": _call("status ds"),
     "logs": _call("logs base"),
@@ -76,7 +77,7 @@ CALLS = {
 }
 """Name -> call. Names begin with the command's words; a command may have several calls."""
 
-SLOW = {"evaluate", "report", "scale", "simulate", "doctor", "devices", "pack"}
+SLOW = {"evaluate", "report", "scale", "simulate", "split-study", "doctor", "devices", "pack"}
 SLOW |= {"data import by processes", "predict by processes"}
 """Calls that take longer than a second: they are made with ``--full`` only."""
 
@@ -103,6 +104,9 @@ def make_scene(folder: Path) -> None:
     (folder / "c.yaml").write_text(f"name: klein\n{text}train: {{epochs: 2, epochs_per_round: 1}}\n", encoding="utf-8")
     small = "train: {epochs: 1}\nsplit: {seeds: [1, 2]}\nevaluate: {workers: [1, 2], epochs: [1]}\n"
     (folder / "e.yaml").write_text(f"name: vergleich\n{text}{small}", encoding="utf-8")
+    nets = text.replace("hidden: [3]", "hidden: [2, 2]") + "train: {subnets: {alternate: none}, epochs: 1}\n"
+    nets += "sampling: {streams: shared}\nsplitting: {whole_epochs: 1}\n"
+    (folder / "s.yaml").write_text(f"name: geteilt\n{nets}", encoding="utf-8")
     rows = str(folder / "rows.csv")
     for name in ("ds", "damaged"):
         assert main(["data", "import", rows, "-o", str(folder / name), "--label", "label", "--shards", "2"]) == 0

@@ -13,11 +13,11 @@ from typing import Any
 
 from jobs.runners.hadoop.orphans import folder_name, sweep
 from jobs.runners.hadoop.task_environment import Environment, environment, escaped
-from jobs.runners.hadoop.yarn_rest import user
 from nnlib.config.schema import Hadoop, Runtime
 from nnlib.core.errors import ConfigError
 from nnlib.core.events import Note
 from nnlib.storage import Access, Storage, file_at, has_scheme, storage
+from nnlib.storage.hdfs.hadoop_user import hadoop_user
 
 RUNS = "runs"
 """Folder of all commands' staging folders, next to that of the environments."""
@@ -98,6 +98,7 @@ def fixed_options(settings: Hadoop, environment: Environment) -> dict[str, Any]:
         "cmdenv": dict(environment.variables),
         "python_bin": list(environment.python),
         "upload_archives": list(environment.archives),
+        "upload_files": list(environment.files),
     }
 
 
@@ -122,4 +123,4 @@ def base_address(settings: Hadoop, near: str) -> str:
         return settings.scratch
     scheme, _, rest = near.partition("://")
     host = rest.partition("/")[0] if scheme == "hdfs" else ""
-    return f"hdfs://{host}/user/{user()}/.nnjobs"
+    return f"hdfs://{host}/user/{hadoop_user()}/.nnjobs"

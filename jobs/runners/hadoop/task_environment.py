@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -12,7 +13,7 @@ from urllib.parse import quote
 
 from jobs.runners.hadoop.pack import LAUNCHER, cached_environment, code_archive, hash_of
 from nnlib.config.schema import Runtime
-from nnlib.core.errors import ConfigError
+from nnlib.core.errors import ConfigError, UsageError
 from nnlib.core.events import Note
 from nnlib.core.machine import BLAS_VARIABLES
 from nnlib.core.scratch import scratch_folder
@@ -36,11 +37,12 @@ nodes with unlike processors can compute equal bits."""
 @dataclass(frozen=True)
 class Environment:
     """How tasks' processes start: ``python`` is the command, ``archives`` are what the distributed cache unpacks
-    (``address#name``), ``variables`` are environment variables."""
+    (``address#name``), ``files`` what it copies as it is, ``variables`` are environment variables."""
 
     python: tuple[str, ...]
     archives: tuple[str, ...]
     variables: dict[str, str]
+    files: tuple[str, ...] = ()
 
 
 _inherited: Environment | None = None
@@ -70,19 +72,39 @@ def environment(
         return _inherited
     settings = runtime.hadoop
     access = base.access() | (access or Access())
-    variables = dict.fromkeys(BLAS_VARIABLES, str(runtime.blas_threads)) | _variables(access)
+    names, files = _needed_files(base, access)
+    variables = dict.fromkeys(BLAS_VARIABLES, str(runtime.blas_threads)) | _variables(access) | names
     if settings.python_bin is not None:
         if settings.archive is not None:
             raise ConfigError("python_bin and archive exclude each other", key="runtime.hadoop.archive")
-        return Environment(tuple(settings.python_bin.split()), (), variables)
+        return Environment(tuple(settings.python_bin.split()), (), variables, files)
     python = (f"{UNPACKED}/{LAUNCHER}",)
     if settings.archive is not None:
-        return Environment(python, (f"{_configured_archive(settings.archive, base, notify)}#{UNPACKED}",), variables)
+        address = _configured_archive(settings.archive, base, notify)
+        return Environment(python, (f"{address}#{UNPACKED}",), variables, files)
     packed, packed_hash = cached_environment(notify, (*distributions, *access.distributions))
     code, code_hash = code_archive()
     addresses = _uploaded(base, packed_hash, packed, notify), _uploaded(base, code_hash, code, notify)
     archives = tuple(f"{address}#{name}" for address, name in zip(addresses, (UNPACKED, CODE), strict=True))
-    return Environment(python, archives, variables | {"PYTHONPATH": CODE})
+    return Environment(python, archives, variables | {"PYTHONPATH": CODE}, files)
+
+
+def _needed_files(base: Storage, access: Access) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Send the files that tasks need to reach storages, such as certificates; return the variables that name their
+    copies in a task's folder, and what the distributed cache is to copy."""
+    variables, files = {}, []
+    for variable, path in access.files.items():
+        try:
+            data = Path(path).read_bytes()
+        except OSError as error:
+            raise UsageError(f"cannot read {path}: {error.strerror}", variable=variable) from error
+        digest = hashlib.sha256(data).hexdigest()
+        address = f"{ENVIRONMENTS}/{digest}.file"
+        if not base.exists(address):
+            base.create(address, data)
+        variables[variable] = f"nnjobs-{digest[:16]}"
+        files.append(f"{escaped(f'{base.root}/{address}')}#{variables[variable]}")
+    return variables, tuple(files)
 
 
 def _variables(access: Access) -> dict[str, str]:

@@ -5,6 +5,7 @@ test likewise, or all that are left if no fraction is configured. Stratified, th
 so that each class gets its exact proportion rounded up or down. With groups, a cut moves to the nearest rank at which a
 group ends (the lower of two as near). An official split (`split.column`) is taken as it is; if it names no validation
 rows and `split.validation` is above 0, that fraction of its training rows becomes validation.
+`split.train_range` leaves some of the training rows of each stratum unused.
 """
 
 from __future__ import annotations
@@ -85,6 +86,8 @@ def fit_split_rules(
             strata.append(_fold_pieces(selector.totals, split, fold, folds))
         else:
             strata.append(_part_pieces(selector.totals, split))
+        if split.train_range is not None:
+            strata[-1] = [_within(pieces, *split.train_range) for pieces in strata[-1]]
         selector.seek([_ends(pieces) for pieces in strata[-1]])
     for chunk in label_chunks():
         official = drafts[0].official(chunk.row, chunk.extra)
@@ -116,6 +119,23 @@ def _count_of(fraction: float, rows: int) -> int:
 def _pieces(*pieces: tuple[int, int]) -> list[tuple[int, int]]:
     """Return the pieces (code, rows) that are not empty; one piece for an empty stratum."""
     return [(code, rows) for code, rows in pieces if rows] or [(TRAIN, 0)]
+
+
+def _within(pieces: Sequence[tuple[int, int]], start: float, stop: float) -> list[tuple[int, int]]:
+    """Return the pieces of a stratum with the training rows outside of a range, as fractions of them, left unused."""
+    rows = sum(count for code, count in pieces if code == TRAIN)
+    first, last = _count_of(start, rows), _count_of(stop, rows)
+    result: list[tuple[int, int]] = []
+    passed = 0
+    for code, count in pieces:
+        if code != TRAIN:
+            result.append((code, count))
+            continue
+        before = min(max(first - passed, 0), count)
+        within = min(max(last - passed, 0), count) - before
+        result += [(UNUSED, before), (TRAIN, within), (UNUSED, count - before - within)]
+        passed += count
+    return _pieces(*result)
 
 
 def _ends(pieces: Sequence[tuple[int, int]]) -> list[int]:

@@ -27,14 +27,15 @@ REGION_VARIABLE = "NNJOBS_S3_REGION"
 """The bucket's region, once it was asked: tasks need not ask again."""
 
 PASSED_ON = (
-    *("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_CA_BUNDLE"),
+    *("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION"),
     *("AWS_PROFILE", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_REQUEST_CHECKSUM_CALCULATION"),
     *("NNJOBS_S3_ADDRESSING", "NNJOBS_S3_SSE", "NNJOBS_S3_KMS_KEY", "NNJOBS_S3_BUCKET_KEY"),
     *("NNJOBS_S3_REQUEST_PAYER", "NNJOBS_S3_WAIT"),
 )
 """Variables that hold for tasks, too, where they are set here. None of them is a secret."""
 
-_FILES = ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_CA_BUNDLE")
+COPIED = ("AWS_CA_BUNDLE",)
+"""Variables that name a file of which tasks get a copy. Files with credentials are never copied."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class S3Settings:
         variables = {name: os.environ[name] for name in PASSED_ON if os.environ.get(name)}
         if region:
             variables[REGION_VARIABLE] = region
-        files = tuple(os.environ[name] for name in _FILES if os.environ.get(name))
+        files = {name: os.environ[name] for name in COPIED if os.environ.get(name)}
         return Access(variables, files, ("nnlib.storage.s3.preloaded",), ("boto3",))
 
     def every_request(self) -> Mapping[str, Any]:

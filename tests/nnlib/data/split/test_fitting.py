@@ -230,3 +230,26 @@ def test_count_parts_counts_every_trial_in_one_pass() -> None:
             members = y[(parts == TRAIN) & (shard == one)]
             np.testing.assert_array_equal(count.train_classes[one], np.bincount(members, minlength=4))
     assert count_parts(chunks, rules, shards=3, classes=None)[0].train_classes is None
+
+
+@fixed
+@given(rows(), st.booleans(), st.sampled_from([0, 2]), st.floats(0.1, 0.9))
+def test_ranges_of_the_training_rows_are_disjoint_and_whole(data: Any, stratified: bool, folds: int, at: float) -> None:
+    row, y = data
+    split = {"train": 0.6, "validation": 0.1, "stratified": stratified, "folds": folds}
+    whole, first, rest = (
+        rule_of(chunks_of(row, y), Split.model_validate({**split, "train_range": part}), classes=5, folds=folds)
+        for part in (None, [0.0, at], [at, 1.0])
+    )
+    parts, early, late = (rule.parts(row, y, {}) for rule in (whole, first, rest))
+    assert np.array_equal(parts == TRAIN, (early == TRAIN) ^ (late == TRAIN))
+    for part in (VALIDATION, TEST):
+        assert np.array_equal(parts == part, early == part)
+        assert np.array_equal(parts == part, late == part)
+    if not stratified:
+        assert (early == TRAIN).sum() == int(np.floor(at * (parts == TRAIN).sum() + 0.5))
+
+
+def test_a_range_without_rows_is_refused() -> None:
+    with pytest.raises(ValueError, match="holds no rows"):
+        Split(train_range=[0.5, 0.5])
