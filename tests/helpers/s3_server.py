@@ -7,12 +7,14 @@ of JSON objects: ``do`` is what goes wrong, ``method``, ``path`` and ``query`` a
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import socket
 import sys
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -86,6 +88,9 @@ class FaultyS3:
             body = self._stale(body, time.monotonic() - float(rule["seconds"]))
             headers = [(name, value) for name, value in headers if name.lower() != "content-length"]
             headers.append(("Content-Length", str(len(body))))
+        if entry["method"] == "GET" and entry["status"] == 200 and "HTTP_X_AMZ_CHECKSUM_MODE" in environ:
+            crc = zlib.crc32(body).to_bytes(4, "big")  # as S3 does; moto keeps none that it was not asked to compute
+            headers = [*headers, ("x-amz-checksum-crc32", base64.b64encode(crc).decode())]
         if what == "damage" and body:
             body = bytes([body[0] ^ 1]) + body[1:]
         start(status, headers)
