@@ -1,6 +1,6 @@
 """What worker 0 of a group does besides training: it commits rounds and writes the status file.
 
-A commit spans several rounds (`nnlib.run.round_store`): there is one every so many rounds or seconds, so that a group
+A commit spans several rounds (`nnlib.run.round_store`): there is one every few rounds or seconds, so that a group
 whose rounds take milliseconds does not wait for a disk or a name node. The lines of metrics and ledger are made for
 every round. All of that happens in a thread in the background of the training; what a commit holds is decided by the
 rounds alone. Which rounds are committed is decided before they are trained, because every worker contributes to a

@@ -48,7 +48,7 @@ CLIENT_MB = 512
 DRIVER_MB = 256
 """Memory of a driver besides Python and its models: the records of workers, journals."""
 MODEL_COPIES = 10
-"""A driver holds a model about so many times: the checkpoint before, the average, the outer step, files to write."""
+"""A driver holds a model about this many times: the checkpoint before, the average, the outer step, files to write."""
 POLL_SECONDS = 1.0
 
 

@@ -89,7 +89,7 @@ class Session(ABC):
         """End an attempt of the running job's map task ``worker``, if that still runs; the runner starts another."""
 
     def end_job(self) -> None:  # noqa: B027
-        """End the running job, where it does not end by itself; whoever waits for it gets a `JobError`."""
+        """End the running job, where it does not end by itself; a thread that waits for it gets a `JobError`."""
 
     @property
     def queued(self) -> bool:

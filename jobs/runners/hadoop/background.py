@@ -123,5 +123,5 @@ class BackgroundRunner(HadoopRunner):
         """Delete nothing: the job has just begun."""
 
     def lines(self) -> Iterable[bytes]:
-        """Return nothing: whoever wants to know how the job ended asks the run."""
+        """Return nothing: the run says how the job ended."""
         return ()
