@@ -107,7 +107,7 @@ class KerberosCluster:
             f"-mkdir -p /tmp /user/{USER} /mr-history/tmp /mr-history/done",
             "-chmod 1777 /tmp",
             f"-chown {USER} /user/{USER}",
-            "-chown -R jhs /mr-history",
+            "-chown -R jhs:history /mr-history",
             "-chmod 1777 /mr-history/tmp",
         ):
             done = self._hadoop(["fs", *command.split()], ticket)
@@ -236,6 +236,7 @@ class KerberosCluster:
             "hadoop.tmp.dir": here / "tmp",
             "hadoop.security.authentication": "kerberos",
             "hadoop.security.authorization": "true",
+            "hadoop.user.group.static.mapping.overrides": "jhs=history;dr.who=;",
             "hadoop.rpc.protection": "privacy",
             "hadoop.http.authentication.type": "kerberos",
             "hadoop.http.authentication.kerberos.principal": f"HTTP/_HOST@{REALM}",
@@ -293,6 +294,8 @@ class KerberosCluster:
             "yarn.log-aggregation-enable": "true",
             "yarn.log.server.url": f"https://{master}:19890/jobhistory/logs",
             "yarn.resourcemanager.nodemanagers.heartbeat-interval-ms": 200,
+            "yarn.nm.liveness-monitor.expiry-interval-ms": 15_000,
+            "yarn.resourcemanager.nm.liveness-monitor.expiry-interval-ms": 15_000,
             "yarn.acl.enable": "true",
             "yarn.admin.acl": "rm",
         }

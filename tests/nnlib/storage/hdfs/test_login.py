@@ -66,7 +66,7 @@ def test_without_a_ticket_it_is_said_at_once(guarded: Guarded, played_ticket: Pl
         WebHdfs(place(url))
     assert not seen
     played_ticket.principal, played_ticket.seconds = "ann@HOSTS.TEST", 0.0
-    with pytest.raises(StorageError, match=r"the Kerberos ticket of ann@HOSTS\.TEST has expired"):
+    with pytest.raises(StorageError, match="the Kerberos ticket has expired"):
         WebHdfs(place(url))
 
 
