@@ -16,6 +16,7 @@ from jobs.runners.hadoop.task_environment import Environment, environment, escap
 from nnlib.config.schema import Hadoop, Runtime
 from nnlib.core.events import Note
 from nnlib.storage import file_at, has_scheme, storage
+from nnlib.storage.hdfs.hadoop_config import other_servers, wants_kerberos
 from nnlib.storage.hdfs.hadoop_user import hadoop_user
 
 RUNS = "runs"
@@ -44,6 +45,7 @@ class Staging:
         base = storage(base_address(self._settings, near))
         sweep(base, RUNS, run, notify)
         self._tag = folder_name(run)
+        self._servers = other_servers([near, *([] if run is None else [run])]) if wants_kerberos() else []
         with ExitStack() as stack:
             folder = f"{RUNS}/{self._tag}"
             stack.callback(base.delete, folder)
@@ -83,7 +85,10 @@ class Staging:
             "extra_args": list(arguments),
             "input_paths": [f"{self.root}/{plan}"],
             "output_dir": f"{self.root}/output-{self._jobs:06d}",
-            "jobconf": {"mapreduce.job.tags": self._tag},  # by which a dead driver's applications are found
+            "jobconf": {
+                "mapreduce.job.tags": self._tag,  # by which a dead driver's applications are found
+                "mapreduce.job.hdfs-servers": ",".join(self._servers),  # without it no job has their tokens
+            },
         }
 
 

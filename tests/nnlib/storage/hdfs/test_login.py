@@ -10,7 +10,7 @@ from played_kerberos import PlayedTicket
 
 from nnlib.core.errors import StorageError, UsageError
 from nnlib.storage.hdfs.choose_client import choose
-from nnlib.storage.hdfs.hadoop_config import HdfsAddress, locate
+from nnlib.storage.hdfs.hadoop_config import HdfsAddress, locate, other_servers
 from nnlib.storage.hdfs.hadoop_user import hadoop_user
 from nnlib.storage.hdfs.tokens import VARIABLE, Token, _vint
 from nnlib.storage.hdfs.webhdfs import WebHdfs
@@ -110,3 +110,11 @@ def test_what_leads_a_task_to_an_hdfs_with_kerberos(monkeypatch: pytest.MonkeyPa
     assert access.files == {"NNJOBS_HDFS_CA": "/etc/ca.pem"}
     assert access.environment["NNJOBS_HDFS_AUTH"] == "kerberos" and "HADOOP_USER_NAME" not in access.environment
     assert not locate("webhdfs://nn:9870/x")[0].access().files
+
+
+def test_other_file_systems_than_the_default_one_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = "<property><name>fs.defaultFS</name><value>hdfs://nn:8020/</value></property>"
+    (tmp_path / "core-site.xml").write_text(f"<configuration>{entry}</configuration>")
+    monkeypatch.setenv("HADOOP_CONF_DIR", str(tmp_path))
+    addresses = ["hdfs:///a", "hdfs://nn:8020/b", "/local", "hdfs://far:9000/c", "hdfs://far:9000/d"]
+    assert other_servers(addresses) == ["hdfs://far:9000"]
