@@ -48,7 +48,7 @@ CLIENT_MB = 512
 DRIVER_MB = 256
 """Memory of a driver besides Python and its models: the records of workers, journals."""
 MODEL_COPIES = 10
-"""A driver holds a model about so many times: the checkpoint before, the average, the outer step, files to write."""
+"""A driver holds a model about this many times: the checkpoint before, the average, the outer step, files to write."""
 POLL_SECONDS = 1.0
 
 
@@ -122,6 +122,12 @@ def _readable(config: Config, start_from: str | None) -> Config:
     if config.run_dir is None or not is_remote_address(config.run_dir):
         raise ConfigError(
             "the directory of a detached run must be on the cluster", hint="--run-dir hdfs:///...", key="run_dir"
+        )
+    if not storage(config.run_dir).is_read_by_hadoop:
+        raise ConfigError(
+            "the directory of a detached run must be in HDFS: Hadoop's own programs read the driver's files there",
+            hint="--run-dir hdfs:///..., or leave out --detach",
+            key="run_dir",
         )
     if start_from is not None and not is_remote_address(start_from):
         raise UsageError("a detached driver cannot read a run on this machine", hint="copy it to HDFS", run=start_from)
