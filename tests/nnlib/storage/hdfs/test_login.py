@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
+import traceback
 from pathlib import Path
 
 import pytest
@@ -118,3 +120,14 @@ def test_other_file_systems_than_the_default_one_are_named(tmp_path: Path, monke
     monkeypatch.setenv("HADOOP_CONF_DIR", str(tmp_path))
     addresses = ["hdfs:///a", "hdfs://nn:8020/b", "/local", "hdfs://far:9000/c", "hdfs://far:9000/d"]
     assert other_servers(addresses) == ["hdfs://far:9000"]
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1", "https"])
+def test_no_error_shows_a_token(url: str, guarded: Guarded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither what is said nor a traceback: addresses hold it."""
+    monkeypatch.setenv(VARIABLE, str(token_file(tmp_path)))
+    address = guarded[0].replace("http:", "https:") if url == "https" else url
+    with pytest.raises(StorageError) as caught:
+        WebHdfs(dataclasses.replace(place(address), wait_seconds=0.0)).list("/x")
+    text = "".join(traceback.format_exception(caught.value))
+    assert "delegation" not in text and Token("HDFS_DELEGATION_TOKEN", "nn:8020", b"id", b"secret").to_url() not in text
