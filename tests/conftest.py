@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from played_hadoop import hadoop_home, yarn  # noqa: F401  (fixtures)
+from played_kerberos import guarded, played_ticket  # noqa: F401  (fixtures)
 
 # Before anything imports numpy (pytest does not): BLAS reads these once, and the bits of a result depend on them.
 for _variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):

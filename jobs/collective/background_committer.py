@@ -1,6 +1,6 @@
 """What worker 0 of a group does besides training: it commits rounds and writes the status file.
 
-A commit spans several rounds (`nnlib.run.round_store`): there is one every so many rounds or seconds, so that a group
+A commit spans several rounds (`nnlib.run.round_store`): there is one every few rounds or seconds, so that a group
 whose rounds take milliseconds does not wait for a disk or a name node. The lines of metrics and ledger are made for
 every round. All of that happens in a thread in the background of the training; what a commit holds is decided by the
 rounds alone. Which rounds are committed is decided before they are trained, because every worker contributes to a
@@ -20,7 +20,7 @@ from nnlib.run.round_store import RoundStore
 from nnlib.run.run_events import RoundEvent
 from nnlib.run.spec import JobSpec
 from nnlib.storage.traffic import PROCESS
-from nnlib.training.round_events import phase_seconds, round_done, trials_stopped, worker_progress
+from nnlib.training.round_events import phase_seconds, priced_requests, round_done, trials_stopped, worker_progress
 from nnlib.training.round_observer import RoundTimes
 from nnlib.training.round_result import TrialOutput
 
@@ -153,6 +153,7 @@ class BackgroundCommitter:
                 worker_seconds=phase_seconds(outputs),
                 shuffled_bytes=self._spec.workers * times.sent,
                 uploaded_bytes=uploaded,
+                requests=priced_requests(outputs),
             ),
         )
 

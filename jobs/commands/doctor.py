@@ -136,6 +136,7 @@ EXTRAS = (
     ("matplotlib", "report", "nnjobs report, and the figures of evaluate and scale"),
     ("Jinja2", "report", "nnjobs report"),
     ("onnx", "export", "nnjobs export --format onnx"),
+    ("requests-gssapi", "kerberos", "Hadoop clusters with Kerberos"),
     ("tensorboardX", "tensorboard", "tracking.tensorboard: event files"),
     ("mlflow-skinny", "mlflow", "tracking.mlflow: MLflow runs"),
 )

@@ -12,6 +12,7 @@ import click
 from jobs.commands.options import configuration_options, json_option
 from jobs.console.output import console_on, is_terminal, print_json
 from jobs.console.training_display import shown_path
+from jobs.runners.hadoop.kerberos_login import use_keytab
 from nnlib.config.load import load_config
 from nnlib.core.errors import DivergedError
 from nnlib.core.progress import progress_shown_by
@@ -48,6 +49,7 @@ def evaluate(
     from jobs.experiments import evaluation
 
     config = load_config(config_path, overrides)
+    use_keytab(config.runtime)
     folder = f"evaluations/{config.name}" if output is None else output
     with _progress() as progress:
         result = evaluation.evaluate(

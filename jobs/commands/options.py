@@ -110,7 +110,11 @@ class JobOptions:
         for override in self.overrides:
             if not override.strip().startswith("runtime."):
                 raise UsageError("only keys of runtime can be set here", override=override)
-        return read([*self.overrides, *_runtime_overrides(self.runner, self.python_bin)]).runtime
+        runtime = read([*self.overrides, *_runtime_overrides(self.runner, self.python_bin)]).runtime
+        from jobs.runners.hadoop.kerberos_login import use_keytab
+
+        use_keytab(runtime)
+        return runtime
 
 
 def job_options(command: Command) -> Command:

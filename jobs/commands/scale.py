@@ -12,6 +12,7 @@ import click
 from jobs.commands.options import configuration_options, json_option
 from jobs.console.output import print_json
 from jobs.console.tables import show_table
+from jobs.runners.hadoop.kerberos_login import use_keytab
 from nnlib.config.load import load_config
 from nnlib.core.errors import DivergedError
 
@@ -58,6 +59,7 @@ def scale(
     from nnlib.simulate.model import worker_counts
 
     config = load_config(config_path, overrides)
+    use_keytab(config.runtime)
     counts = sorted({1, *worker_counts(workers)})
     if (warning := load_warning()) is not None:
         click.echo(warning, err=True)

@@ -13,6 +13,7 @@ import click
 from jobs.commands.options import configuration_options, json_option, trust_option
 from jobs.console.output import print_json
 from jobs.console.training_display import Display, display, note_line, resume_line
+from jobs.runners.hadoop.kerberos_login import use_keytab
 from nnlib.config.code_trust import trust_code_of
 from nnlib.config.load import load_config
 from nnlib.config.render import from_resolved, to_yaml
@@ -88,6 +89,7 @@ def train(
 def _configuration(config_path: str | None, run_dir: str | None, overrides: tuple[str, ...], *, resume: bool) -> Config:
     if config_path is not None:
         config = load_config(config_path, overrides)
+        use_keytab(config.runtime)  # before the run's directory is looked at
     elif resume and run_dir is not None:
         config = _configuration_of_run(run_dir, overrides)
     else:

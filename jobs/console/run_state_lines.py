@@ -12,7 +12,7 @@ from nnlib.run.driver_status import FAILED, FINISHED, INTERRUPTED
 from nnlib.run.run_state import DEAD, STARTING, RunState
 
 SHOWN_WORKERS = 16
-"""Workers that are listed one by one; of more, only so many of the slowest."""
+"""Workers that are listed one by one; of more, only this many of the slowest."""
 
 
 def state_lines(state: RunState) -> list[str]:

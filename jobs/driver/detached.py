@@ -14,6 +14,7 @@ from jobs.runners.addresses import reachable
 from jobs.runners.hadoop.background import submit_in_background, tasks_environment
 from jobs.runners.hadoop.diagnosis import explain
 from jobs.runners.hadoop.job_watch import job_text
+from jobs.runners.hadoop.kerberos_login import use_keytab
 from jobs.runners.hadoop.kill import kill_application
 from jobs.runners.hadoop.submission import Submission
 from jobs.runners.hadoop.yarn_rest import ENDED, application, program
@@ -47,7 +48,7 @@ CLIENT_MB = 512
 DRIVER_MB = 256
 """Memory of a driver besides Python and its models: the records of workers, journals."""
 MODEL_COPIES = 10
-"""A driver holds a model about so many times: the checkpoint before, the average, the outer step, files to write."""
+"""A driver holds a model about this many times: the checkpoint before, the average, the outer step, files to write."""
 POLL_SECONDS = 1.0
 
 
@@ -67,6 +68,7 @@ def detach(config: Config, *, resume: bool, start_from: str | None, notify: Call
     Ctrl-C before that ends the job. Raises `UsageError` for what a driver on the cluster could not read or write,
     `BusyError` where a driver works on the run, and what the driver itself says if it cannot begin.
     """
+    use_keytab(config.runtime)
     config = _readable(config, start_from)
     run = RunDirectory(str(config.run_dir))
     if not resume:
@@ -91,6 +93,7 @@ def detach(config: Config, *, resume: bool, start_from: str | None, notify: Call
         python=environment.python,
         archives=environment.archives,
         variables=environment.variables,
+        files=environment.files,
         mrjob_conf=_mrjob_conf(config),
     )
     home.write("config.yaml", to_yaml(config).encode())
@@ -119,6 +122,12 @@ def _readable(config: Config, start_from: str | None) -> Config:
     if config.run_dir is None or not is_remote_address(config.run_dir):
         raise ConfigError(
             "the directory of a detached run must be on the cluster", hint="--run-dir hdfs:///...", key="run_dir"
+        )
+    if not storage(config.run_dir).is_read_by_hadoop:
+        raise ConfigError(
+            "the directory of a detached run must be in HDFS: Hadoop's own programs read the driver's files there",
+            hint="--run-dir hdfs:///..., or leave out --detach",
+            key="run_dir",
         )
     if start_from is not None and not is_remote_address(start_from):
         raise UsageError("a detached driver cannot read a run on this machine", hint="copy it to HDFS", run=start_from)

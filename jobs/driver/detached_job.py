@@ -47,6 +47,7 @@ class DriverPlan:
     python: tuple[str, ...]
     archives: tuple[str, ...]
     variables: dict[str, str]
+    files: tuple[str, ...]
     mrjob_conf: tuple[str, str] | None
 
     def to_line(self) -> str:
@@ -65,6 +66,7 @@ class DriverPlan:
             tuple(data["python"]),
             tuple(data["archives"]),
             dict(data["variables"]),
+            tuple(data.get("files", ())),
             None if conf is None else (str(conf[0]), str(conf[1])),
         )
 
@@ -98,7 +100,7 @@ def drive(plan: DriverPlan, config: Path) -> None:
         sys.exit(NO_CLIENT)
     for number in WANTED:  # a container's processes may have them ignored
         signal.signal(number, interrupt)
-    task_environment.inherit(task_environment.Environment(plan.python, plan.archives, plan.variables))
+    task_environment.inherit(task_environment.Environment(plan.python, plan.archives, plan.variables, plan.files))
     if plan.mrjob_conf is not None:
         path, text = plan.mrjob_conf
         Path(path).parent.mkdir(parents=True, exist_ok=True)

@@ -11,6 +11,7 @@ import os
 import platform
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 
@@ -29,6 +30,7 @@ from jobs.driver.run_setup import (
 )
 from jobs.driver.status_keeper import StatusKeeper
 from jobs.mapreduce.launcher import TASK_MODULES, RoundLauncher, model_files
+from jobs.runners.hadoop.kerberos_login import use_keytab
 from jobs.runners.local.chaos import Chaos
 from nnlib.config.code_files import with_missing_hashes
 from nnlib.config.code_trust import trust_code_of
@@ -61,10 +63,17 @@ from nnlib.run.round_length import round_count
 from nnlib.run.round_store import RoundStore
 from nnlib.run.run_events import RoundEvent, RunEvent, StartEvent
 from nnlib.run.spec import JobSpec, initial_frozen, with_frozen
-from nnlib.storage.traffic import PROCESS
+from nnlib.storage import describe_requests
+from nnlib.storage.traffic import PROCESS, Price
 from nnlib.tracking import tracked
 from nnlib.training.advance import advance, epochs_left
-from nnlib.training.round_events import phase_seconds, round_done, trials_stopped, worker_progress
+from nnlib.training.round_events import (
+    phase_seconds,
+    priced_requests,
+    round_done,
+    trials_stopped,
+    worker_progress,
+)
 from nnlib.training.round_result import TrialOutput
 
 
@@ -89,6 +98,7 @@ def train(
         raise ConfigError("to resume, say which run", hint="add --run-dir RUN", key="run_dir")
     if chaos is not None:
         chaos.check(config)
+    use_keytab(config.runtime)
     config = with_missing_hashes(config)
     with ExitStack() as stack:
         stack.enter_context(blas_threads(config.runtime.blas_threads))
@@ -128,6 +138,7 @@ def train(
                 modules=_task_modules(config),
             )
         )
+        new.has_jobs = True
         keeper.attach(site.session)
         return driver.run_to_end(site, started)
 
@@ -153,6 +164,7 @@ class Driver:
         self._viewed = time.monotonic()
         self._viewed_rounds = 0
         self._uploaded = PROCESS.uploaded_bytes
+        self._requests: Counter[Price] = Counter()
         self._notifying = threading.RLock()
 
     def notify(self, event: Event) -> None:
@@ -167,6 +179,8 @@ class Driver:
         """Keep an event in the run's journal: what may differ between two runs of the same bits. Called from any
         thread."""
         with self._notifying:
+            if isinstance(event, RoundEvent):
+                self._requests.update(event.requests or {})
             self._events.record(event)
 
     def note_group(self, committed: int, workers: Sequence[WorkerProgress]) -> None:
@@ -210,6 +224,9 @@ class Driver:
         self.directory.finish(final, arrays)  # last: with it the run is finished
         if summary := site.session.summary():
             self.notify(Note(summary))
+        self._requests.update(priced_requests({}) or {})
+        if charged := describe_requests(self._requests):
+            self.notify(Note(charged))
         result = result_of(final, self.directory.address, time.monotonic() - started)
         self.notify(RunDone(result))
         return result
@@ -285,6 +302,7 @@ class Driver:
                 worker_seconds=phase_seconds(outputs),
                 shuffled_bytes=shuffled_bytes,
                 uploaded_bytes=self._sent(),
+                requests=priced_requests(outputs),
             )
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -93,10 +94,13 @@ def refuse_overlap_of_run(config: Config, start_from: str | Sequence[Vector | Mo
 
 
 class NewRun:
-    """Deletes the run that this command began, if bad data or a wrong configuration ends the block before a round."""
+    """Deletes the run that this command began, if bad data, a wrong configuration or an error before the first job ends
+    the block: then there is nothing to go on with, and the next try is not to meet a run."""
 
     def __init__(self) -> None:
         self.directory: RunDirectory | None = None
+        self.has_jobs = False
+        """Whether the runner is ready: errors from now on leave a run that ``--resume`` goes on with."""
 
     def __enter__(self) -> NewRun:
         return self
@@ -104,8 +108,13 @@ class NewRun:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.directory is not None and isinstance(error, DataError | UsageError):
+        if self.directory is None or error is None:
+            return
+        if isinstance(error, DataError | UsageError):
             self.directory.abandon()
+        elif not self.has_jobs:
+            with contextlib.suppress(StorageError):  # what is wrong may be the storage itself
+                self.directory.abandon()
 
 
 def create_run(run: RunDirectory, spec: JobSpec, states: list[TrialState], parent: Origin | None) -> None:

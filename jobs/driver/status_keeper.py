@@ -24,7 +24,7 @@ from nnlib.run.lease import current_lease
 from nnlib.storage import Storage
 
 RECENT_ROUNDS = 32
-"""The time left follows from the speed of so many rounds."""
+"""The time left follows from the speed of this many rounds."""
 LEAST_SECONDS = 30.0
 """A status that has not changed is written anew after this time: it shows that the driver lives."""
 SHOWN_WAIT_SECONDS = 2.0

@@ -14,7 +14,7 @@ _ZAP_ADDRESS = "inproc://zeromq.zap.01"
 
 
 class Authenticator:
-    """Answers ZAP requests on a socket; whoever polls the socket calls `answer` when a request is there."""
+    """Answers ZAP requests on a socket; the thread that polls the socket calls `answer` when a request is there."""
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], public: bytes) -> None:
         """``public``: the group's public key in Z85, which clients must hold."""

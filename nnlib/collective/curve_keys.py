@@ -1,6 +1,6 @@
 """The key of a group: one CURVE keypair per job, kept where only the run's owner can read it.
 
-Every worker uses the same pair, as server and as client, and accepts only clients that hold it. So whoever can read the
+Every worker uses the same pair, as server and as client, and accepts only clients that hold it. Anyone who can read the
 file belongs to the group, and a stranger on the network can neither join nor read (CurveZMQ, ZeroMQ RFC 26; every
 connection also has short-lived keys of its own).
 """

@@ -30,7 +30,7 @@ from nnlib.collective.authenticator import Authenticator
 from nnlib.core.liveness import HEARTBEAT
 
 MISSED_HEARTBEATS = 3
-"""After so many missing heartbeats in a row a peer's port is probed."""
+"""After this many missing heartbeats in a row a peer's port is probed."""
 LAST_HEARTBEAT_MS = 200
 """How long the last heartbeat, which announces that the worker leaves, may take: a peer that has left as well may not
 accept it. A peer that misses it learns from its probe that the process has ended."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib import metadata
 from typing import Any
 
@@ -12,8 +13,10 @@ import yaml
 import nnlib
 from nnlib.config.document import plain_scalar, read_document
 from nnlib.config.earlier import lost_keys
+from nnlib.config.kinds import distributions_of
 from nnlib.config.load import parse_config
 from nnlib.config.schema import Config
+from nnlib.config.section import Section
 from nnlib.core.errors import ConfigError
 
 PACKAGES = ("numpy", "scipy", "pyarrow", "mrjob")
@@ -37,15 +40,20 @@ _Dumper.add_representer(str, _text)
 _Dumper.add_representer(list, _list)
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of nnjobs, Python and the packages that decide numbers."""
-    own = {"nnjobs": nnlib.__version__, "python": platform.python_version()}
-    return own | {package: metadata.version(package) for package in PACKAGES}
+def versions(models: Iterable[Section] = ()) -> dict[str, str]:
+    """Return the versions of nnjobs, Python and the packages that decide numbers; also of those that models of these
+    sections need, where they are installed."""
+    found = {"nnjobs": nnlib.__version__, "python": platform.python_version()}
+    found |= {package: metadata.version(package) for package in PACKAGES}
+    for package in distributions_of(models):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    return found
 
 
 def to_yaml(config: Config) -> str:
     """Write every key with its value, defaults included, after ``format_version`` and the versions that resolved it."""
-    head = {"format_version": nnlib.FORMAT_VERSION, "versions": versions()}
+    head = {"format_version": nnlib.FORMAT_VERSION, "versions": versions([config.model])}
     values = head | config.model_dump(mode="json")
     return str(yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110))
 

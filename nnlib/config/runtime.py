@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from nnlib.config.devices import parse_device
 from nnlib.config.section import Count, PositiveInt, Section, since
@@ -33,6 +33,17 @@ class Hadoop(Section):
         0,
         description="GPUs of a map task's container (YARN's yarn.io/gpu); runtime.device: auto is then cuda",
         json_schema_extra=since("0.2", before=0),
+    )
+    keytab: str | None = Field(
+        None,
+        description="file with the key of `principal`, on the driver's machine; with it the driver gets Kerberos "
+        "tickets by itself, for runs longer than one lasts; it is sent nowhere",
+        json_schema_extra=since("0.2", before=None),
+    )
+    principal: str | None = Field(
+        None,
+        description="whose key is in `keytab`, such as ann@EXAMPLE.COM",
+        json_schema_extra=since("0.2", before=None),
     )
     driver_memory_mb: PositiveInt | None = Field(
         None,
@@ -66,6 +77,12 @@ class Hadoop(Section):
         "configs/mrjob/hadoop.conf", description="mrjob's own configuration file, read if it is there"
     )
     jobconf: dict[str, str] = Field({}, description="Hadoop properties, which win over all others")
+
+    @model_validator(mode="after")
+    def _keytab_and_principal(self) -> Hadoop:
+        if (self.keytab is None) != (self.principal is None):
+            raise ValueError("keytab and principal belong together: set both or none")
+        return self
 
 
 class Runtime(Section):

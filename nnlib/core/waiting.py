@@ -114,7 +114,7 @@ def waits_reported_to(listener: Listener) -> Iterator[None]:
 
 
 def current_waits(*, longer_than: float = FIRST_SECONDS) -> list[WaitReport]:
-    """Return what this process has waited for longer than so many seconds, the longest first."""
+    """Return what this process has waited for longer than ``longer_than`` seconds, the longest first."""
     with _CHANGING:
         reports = [WaitReport(wait.what, wait.seconds) for wait in _WAITS.values() if wait.what]
     return sorted((each for each in reports if each.seconds > longer_than), key=lambda each: -each.seconds)

@@ -9,7 +9,6 @@ the file, and neither is a link), its name says what it holds, and its checksums
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import io
 import json
@@ -17,16 +16,14 @@ import logging
 import os
 import secrets
 import sys
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from nnlib.config.schema import Runtime
-from nnlib.core.liveness import heartbeat
 from nnlib.core.machine import memory_bytes
 from nnlib.data.dataset import Dataset
 from nnlib.data.decoded_file import FORMAT, DamagedFileError, DecodedFile, RowForm, write_decoded
-from nnlib.data.node_folder import is_private, node_folder, open_private_folder
+from nnlib.data.node_folder import is_private, locked, node_folder, open_private_folder
 from nnlib.data.shard_cache import ShardCache
 from nnlib.data.shard_reader import ShardReader
 from nnlib.storage import TEMPORARY
@@ -35,7 +32,7 @@ LEAST_BYTES = 4 << 20
 """Rows of a worker that take less are decoded anew: that takes 20 ms, and a round that small takes little more."""
 
 _FREE_FRACTION = 4
-"""Without ``runtime.decoded_mb`` the cache takes at most one part in so many of the disk space that is free."""
+"""Without ``runtime.decoded_mb`` the cache takes at most one part in this many of the disk space that is free."""
 
 _log = logging.getLogger("nnjobs.cache")
 _warned: set[Path] = set()
@@ -95,8 +92,8 @@ class DecodedCache:
         kept = [shard for shard in missing if wanted.end_of(shard) <= limit]
         for waits in (False, True):
             for shard in [shard for shard in kept if shard not in files]:
-                with _locked(wanted.folder, _lock_of(wanted.key(shard)), waits) as locked:
-                    if locked:
+                with locked(_lock_of(wanted.key(shard)), folder=wanted.folder, waits=waits) as is_locked:
+                    if is_locked:
                         files[shard] = wanted.find(shard) or wanted.make(shard, limit)
 
     def _warn(self, error: OSError) -> None:
@@ -134,7 +131,7 @@ class _Wanted:
     def find(self, shard: int) -> DecodedFile | None:
         """Open the file of a shard, and note that it was used; a damaged one is deleted.
 
-        None, too, where the shard is on this machine and is gone or has another length: whoever reads it will say so.
+        None, too, where the shard is on this machine and is gone or has another length: its reader will say so.
         """
         key, promised = self.key(shard), self._dataset.shards[shard]
         original = self._storage.local_path(promised.name)
@@ -167,7 +164,7 @@ class _Wanted:
         temporary = f".{key}.{secrets.token_hex(4)}{TEMPORARY}"
         try:
             with ShardReader(self._dataset, shard, self._extra, self._cache) as rows:
-                with _locked(self.folder, "room"):
+                with locked(".lock-room", folder=self.folder):
                     _delete_abandoned(self.folder, _lock_of(key))
                     _make_room(self.folder, limit - size)
                     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
@@ -204,29 +201,8 @@ def _key(dataset: Dataset, shard: int, extra_columns: Sequence[str]) -> str:
 
 
 def _lock_of(key: str) -> str:
-    """Return the name of the lock that the process which decodes into a file holds."""
-    return key[:2]
-
-
-@contextlib.contextmanager
-def _locked(folder: int, name: str, waits: bool = True) -> Iterator[bool]:
-    """Hold a lock during the block; it gets whether the lock is held, which it may not be if this does not wait. The
-    kernel frees the lock of a process that dies."""
-    handle = os.open(f".lock-{name}", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=folder)
-    try:
-        while True:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if not waits:
-                    yield False
-                    return
-                heartbeat()  # the process that decodes makes progress, or it dies and frees the lock
-                time.sleep(0.02)
-        yield True
-    finally:
-        os.close(handle)
+    """Return the name of the lock file that the process which decodes into a file holds."""
+    return f".lock-{key[:2]}"
 
 
 def _files_in(folder: int) -> list[tuple[int, int, str]]:
@@ -249,7 +225,7 @@ def _delete_abandoned(folder: int, held: str) -> None:
         if not name.endswith(TEMPORARY):
             continue
         lock = _lock_of(name[1:])
-        with contextlib.nullcontext(True) if lock == held else _locked(folder, lock, waits=False) as is_free:
+        with contextlib.nullcontext(True) if lock == held else locked(lock, folder=folder, waits=False) as is_free:
             if is_free:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(name, dir_fd=folder)

@@ -19,6 +19,7 @@ class Converter:
     steps that change nothing are left out. They are taken in ``dtype`` or, if ``is_wide`` (features stored as float64),
     in float64 and rounded to ``dtype`` once. Each element is rounded by itself, so the bits do not depend on how many
     rows are converted at once. ``key`` is equal for converters that do the same.
+    ``steps``: functions of numpy with their second operands, after the cast.
     """
 
     def __init__(
@@ -34,30 +35,35 @@ class Converter:
             steps.append((np.add, np.array(x_offset, work)))
         if scaler is not None:
             steps += [(np.subtract, scaler.shift.astype(work)), (np.multiply, scaler.factor.astype(work))]
-        self._steps = tuple(steps)
+        self.steps = tuple(steps)
         scaling = None if scaler is None else (scaler.kind, scaler.shift.tobytes(), scaler.factor.tobytes())
         self.key = (x_scale, x_offset, scaling, self.dtype.name, work.name)
 
+    @property
+    def in_dtype(self) -> bool:
+        """Whether the steps are taken in ``dtype``, not in a wider type."""
+        return not self._is_wide
+
     def is_identity(self, stored: npt.DTypeLike) -> bool:
         """Return whether features stored as ``stored`` need no conversion at all."""
-        return not self._steps and np.dtype(stored) == self.dtype
+        return not self.steps and np.dtype(stored) == self.dtype
 
     def __call__(self, stored: Array, out: Array | None = None) -> Array:
         """Convert stored rows, shape (n, features), and return them in the model's dtype: in ``out``, or a new
         array."""
         if out is None:
             out = np.empty(stored.shape, self.dtype)
-        if self._is_wide and self._steps:
+        if self._is_wide and self.steps:
             self._convert_wide(stored, out)
             return out
         np.copyto(out, stored)
-        for step, operand in self._steps:
+        for step, operand in self.steps:
             step(out, operand, out)
         return out
 
     def _convert_wide(self, stored: Array, out: Array) -> None:
         for start in range(0, len(stored), _WIDE_ROWS):
             work = stored[start : start + _WIDE_ROWS].astype(np.float64)
-            for step, operand in self._steps:
+            for step, operand in self.steps:
                 step(work, operand, work)
             np.copyto(out[start : start + _WIDE_ROWS], work)

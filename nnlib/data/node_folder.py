@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import re
 import stat
 import tempfile
+import time
+from collections.abc import Iterator
 from pathlib import Path
+
+from nnlib.core.liveness import heartbeat
+
+WAIT_SECONDS = 0.02
+"""Between two looks whether a lock is free."""
 
 
 def node_folder(name: str) -> Path:
@@ -45,3 +54,27 @@ def open_private_folder(path: Path) -> int:
 def is_private(status: os.stat_result) -> bool:
     """Return whether a file is a regular one that this user owns and no other may write."""
     return stat.S_ISREG(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o022
+
+
+@contextlib.contextmanager
+def locked(file: str | Path, *, folder: int | None = None, waits: bool = True) -> Iterator[bool]:
+    """Hold the lock of a ``file`` (a name in the open ``folder``, or a path) during the block.
+
+    The block gets whether the lock is held, which it may not be if this does not wait. The process that holds it makes
+    progress, or dies, and then the kernel frees it: a task that waits reports that it lives.
+    """
+    handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=folder)
+    try:
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if not waits:
+                    yield False
+                    return
+                heartbeat()
+                time.sleep(WAIT_SECONDS)
+        yield True
+    finally:
+        os.close(handle)

@@ -8,7 +8,6 @@ checks its hash, as it checks the original's (`nnlib.data.shard_reader`).
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import logging
 import os
@@ -16,7 +15,6 @@ import secrets
 import stat
 import tempfile
 import time
-from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
@@ -24,7 +22,7 @@ from typing import BinaryIO
 from nnlib.config.schema import Runtime
 from nnlib.core.liveness import heartbeat
 from nnlib.data.dataset import Shard
-from nnlib.data.node_folder import node_folder
+from nnlib.data.node_folder import locked, node_folder
 from nnlib.storage import TEMPORARY, Storage
 
 DEFAULT_MB = 4096
@@ -85,7 +83,7 @@ class ShardCache:
 
     def _fetch(self, files: Storage, shard: Shard) -> BinaryIO:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with self._locked(shard):
+        with locked(self._folder / f".lock-{shard.sha256[:2]}"):
             entry = self._entry(shard)  # another process may have been quicker
             if entry is not None:
                 return entry
@@ -104,22 +102,6 @@ class ShardCache:
                 return stream
             finally:
                 temporary.unlink(missing_ok=True)
-
-    @contextlib.contextmanager
-    def _locked(self, shard: Shard) -> Iterator[None]:
-        """Hold the lock for fetching a shard during the block. The kernel frees the lock of a process that dies."""
-        handle = os.open(self._folder / f".lock-{shard.sha256[:2]}", os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            while True:
-                try:
-                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    heartbeat()  # the process that fetches makes progress, or it dies and frees the lock
-                    time.sleep(0.05)
-            yield
-        finally:
-            os.close(handle)
 
     def _make_room(self, wanted: int) -> None:
         """Delete the least recently used entries until ``wanted`` more bytes fit. Open ones stay readable."""

@@ -90,6 +90,11 @@ class TrialData:
         self.rule = rule
         self.converter = converter
 
+    def as_stored(self) -> TrialData:
+        """Return the same rows as they are stored: `converter` converts them elsewhere."""
+        dtype = self.data.dataset.x_dtype
+        return TrialData(self.data, self.rule, Converter(1.0, 0.0, None, dtype))
+
     @cached_property
     def train_rows(self) -> int:
         """Training rows in the training shards; it may be 0."""

@@ -64,7 +64,7 @@ def make_card(
         },
         "metrics": None if final is None else _metrics(spec, trial, final.trials),
         "ledger": LedgerRoot.of(directory.rounds(spec)).to_json(),
-        "versions": {"trained": trained_versions(directory), "exported": versions()},
+        "versions": {"trained": trained_versions(directory), "exported": versions([spec.settings(trial).model])},
     }
 
 

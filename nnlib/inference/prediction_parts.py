@@ -1,7 +1,7 @@
 """Predictions of a dataset as a folder: a Parquet file for each shard, then a summary.
 
 Parts are written by different tasks, again by retried ones, and some by an earlier command that was interrupted. So the
-metadata of a part name what it was made from and how its rows scored: whoever reads it knows whether it fits. A part is
+metadata of a part name what it was made from and how its rows scored: its reader knows whether it fits. A part is
 written under another name and renamed, so a part that exists is whole.
 """
 

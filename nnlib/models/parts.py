@@ -13,8 +13,8 @@ class ModelParts:
     """The parts of one model.
 
     ``sources`` are texts of Python files by name. ``admit`` is called before any code is imported, and raises where
-    that must not be; None where whoever started this process has asked. ``frozen`` reads the parameters that are not
-    trained, by name; None while there are none yet: a model that starts draws its own.
+    that must not be; None where the process that started this one has asked. ``frozen`` reads the parameters that
+    are not trained, by name; None while there are none yet: a model that starts draws its own.
     """
 
     sources: Mapping[str, str] = field(default_factory=dict)

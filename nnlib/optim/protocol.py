@@ -20,7 +20,7 @@ class StepOptimizer(Protocol):
     """Steps down a mini-batch's gradient. All its memory is one flat vector, so it can be averaged like weights."""
 
     minimizes: ClassVar[Literal[False]] = False
-    """Tells the two kinds of optimizer apart."""
+    """Whether this is an optimizer of the other kind."""
 
     @property
     def state_arrays(self) -> Sequence[Entry]:

@@ -12,7 +12,7 @@ from nnlib.core.progress import progressing
 from nnlib.report import formatting
 from nnlib.report.collect import Series
 from nnlib.report.content import Content, Material, Section, fill_template
-from nnlib.report.sections import comparison, configuration, curves, errors, losses, provenance, scores, work
+from nnlib.report.sections import comparison, configuration, curves, errors, losses, model, provenance, scores, work
 
 SECTIONS: dict[str, Section] = {
     "comparison": Section("Comparison", comparison.make),
@@ -21,6 +21,7 @@ SECTIONS: dict[str, Section] = {
     "work": Section("Workers and time", work.make),
     "losses": Section("Losses", losses.make),
     "errors": Section("Errors", errors.make),
+    "model": Section("Model", model.make),
     "provenance": Section("Provenance", provenance.make),
     "configuration": Section("Configuration", configuration.make),
 }

@@ -23,6 +23,7 @@ from nnlib.config.kinds import MODELS
 from nnlib.config.options import TorchOptions, torch_options
 from nnlib.config.schema import Config, stored_config
 from nnlib.core.arrays import Vector
+from nnlib.core.entries import Entry
 from nnlib.core.errors import ConfigError, MismatchError
 from nnlib.core.layout import Layout
 from nnlib.core.seeds import Purpose, generator
@@ -137,8 +138,8 @@ class JobSpec:
     frozen_file: Callable[[], bytes] | None = field(default=None, compare=False, repr=False)
     """Reads the file of the frozen parameters."""
     admit: Callable[[TorchOptions], None] | None = field(default=None, compare=False, repr=False)
-    """Called before the code of a model is imported; raises where it is not trusted. None: whoever made this spec runs
-    the code, or has asked."""
+    """Called before the code of a model is imported; raises where it is not trusted. None: this process
+    gave the code, or asked before."""
 
     @property
     def workers(self) -> int:
@@ -159,6 +160,16 @@ class JobSpec:
                 settings, shape=shape, outputs=outputs, task=self.dataset.task, parts=self._parts(trial)
             )
         return self._models[trial.index]
+
+    def optimizer_entries(self, trial: Trial) -> tuple[Entry, ...]:
+        """Return the arrays that the trial's local optimizer keeps from step to step; () for one that minimizes.
+
+        Found once: an optimizer has to be built for it, and torch's own to take a step.
+        """
+        if trial.index not in self._optimizer_entries:
+            optimizer = build_optimizer(self.settings(trial).train, self.model(trial).layout)
+            self._optimizer_entries[trial.index] = () if optimizer.minimizes else tuple(optimizer.state_arrays)
+        return self._optimizer_entries[trial.index]
 
     def layouts(self) -> list[Layout]:
         """Return the layout of each trial's model."""
@@ -198,6 +209,10 @@ class JobSpec:
 
     @cached_property
     def _models(self) -> dict[int, Model]:
+        return {}
+
+    @cached_property
+    def _optimizer_entries(self) -> dict[int, tuple[Entry, ...]]:
         return {}
 
     def train_rows(self, trial: Trial) -> int:
@@ -282,20 +297,18 @@ def assign_shards(shard_rows: Sequence[int], workers: int) -> list[WorkerPlan]:
 
 def partial_layout(spec: JobSpec, trial: Trial) -> Layout:
     """The layout of what travels: the model's parameters and, if averaged, the local optimizer's state."""
-    config, model = spec.settings(trial), spec.model(trial)
-    if config.train.optimizer_state != "average":
-        return model.layout
-    optimizer = build_optimizer(config.train, model.layout)
-    return model.layout if optimizer.minimizes else model.layout.extended(optimizer.state_arrays)
+    layout = spec.model(trial).layout
+    if spec.settings(trial).train.optimizer_state != "average":
+        return layout
+    entries = spec.optimizer_entries(trial)
+    return layout.extended(entries) if entries else layout
 
 
 def kept_optimizer_size(spec: JobSpec, trial: Trial) -> int:
     """Elements of the local optimizer's state, where each worker keeps its own; else 0."""
-    config = spec.settings(trial)
-    if config.train.optimizer_state != "keep":
+    if spec.settings(trial).train.optimizer_state != "keep":
         return 0
-    optimizer = build_optimizer(config.train, spec.model(trial).layout)
-    return 0 if optimizer.minimizes else optimizer.state.size
+    return sum(entry.size for entry in spec.optimizer_entries(trial))
 
 
 def initial_vector(spec: JobSpec, trial: Trial) -> npt.NDArray[Any]:

@@ -121,7 +121,7 @@ class ModuleEstimator(NNJobsEstimator):
         values = super()._values(epochs, classes)
         factory, files = factory_reference(self.factory)
         arguments = {
-            name.removeprefix(PREFIX): value for name, value in self.get_params().items() if name[:8] == PREFIX
+            name.removeprefix(PREFIX): value for name, value in self.get_params().items() if name.startswith(PREFIX)
         }
         return values | {
             "model.kind": "torch",

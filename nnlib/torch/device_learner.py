@@ -1,12 +1,12 @@
 """The learner of torch modules on a device: parameters, gradients and the optimizer's state stay there.
 
-Vectors of the host cross at a round's edge, and at a step's where gradients are averaged. Rows are sent one batch ahead
-of the one that is computed, and losses are read when an epoch has ended, so the device need not wait for the host.
+Vectors of the host cross at a round's edge, and at a step's where gradients are averaged. Rows are sent ahead by a
+thread, and losses are read when an epoch has ended, so the device need not wait for the host.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -22,6 +22,7 @@ from nnlib.optim import StepOptimizer
 from nnlib.torch.device_binding import DeviceModule
 from nnlib.torch.device_memory import is_out_of_memory, memory_error
 from nnlib.torch.device_optimizer import DeviceSteps
+from nnlib.torch.device_rows import DeviceRows, SentBatch
 from nnlib.torch.devices import Device
 from nnlib.torch.fingerprint import device_fingerprint
 from nnlib.torch.learner import TrainingTorchLearner
@@ -41,6 +42,7 @@ class DeviceLearner(TrainingTorchLearner):
         super().__init__(model, setup, self._device_steps)
         self.device = device.handle.type
         self._device = device
+        self._rows_to_device = DeviceRows(device, setup.converter)
         self._on_device: DeviceModule | None = None
         self._strict = setup.config.runtime.numerics == "strict"
 
@@ -67,7 +69,7 @@ class DeviceLearner(TrainingTorchLearner):
         steps, sizes = batches.steps, []
         losses: list[list[torch.Tensor]] = []
         with self._computing():
-            for step, batch in enumerate(self._sent(batches.epoch(epoch))):
+            for step, batch in enumerate(self._rows_to_device.ahead(batches.epoch(epoch))):
                 losses.append(self._step_gradient(batch, epoch, step))
                 sizes.append(len(batch.y))
                 rate = self._steps.rate(epoch, step, steps)
@@ -79,8 +81,7 @@ class DeviceLearner(TrainingTorchLearner):
 
     def gradient(self, batch: Batch, epoch: int, step: int) -> tuple[float, Vector]:
         with self._computing():
-            (sent,) = self._sent([batch])
-            (loss,) = _read([self._step_gradient(sent, epoch, step)])
+            (loss,) = _read([self._step_gradient(self._rows_to_device.send(batch), epoch, step)])
             return loss, self.placed.gradient.cpu().numpy()
 
     def apply(self, mean: Vector, lr: float) -> None:
@@ -95,28 +96,17 @@ class DeviceLearner(TrainingTorchLearner):
         """All rows at once: a device has no cache to spare."""
         module = self.placed.module.eval()
         with self._computing(), torch.inference_mode():
-            outputs: Array = module(self._shaped(self._device.send(x))).cpu().numpy()
+            outputs: Array = module(self._shaped(self._rows_to_device.send_features(x))).cpu().numpy()
         return outputs
 
-    def _sent(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """The batches, as tensors of the device; the next is on its way before one is used."""
-        ahead: Batch | None = None
-        for batch in batches:
-            x, y = self._device.send(batch.x), self._device.send(batch.y)
-            if ahead is not None:
-                yield ahead
-            ahead = Batch(x, y, batch.row)  # type: ignore[arg-type]
-        if ahead is not None:
-            yield ahead
-
-    def _step_gradient(self, batch: Batch, epoch: int, step: int) -> list[torch.Tensor]:
+    def _step_gradient(self, batch: SentBatch, epoch: int, step: int) -> list[torch.Tensor]:
         """Compute the gradient of a step's mean loss over a batch on the device. Returns the parts of the loss, which
         are still being computed."""
         self.placed.gradient.zero_()
         self._device.seed(self._seed(epoch, step))
         rows, module = len(batch.y), self.placed.module.train()
         return [
-            self._add_gradient(module, self._shaped(part.x), part.y, rows)  # type: ignore[arg-type]
+            self._add_gradient(module, self._shaped(part.x), part.y, rows)
             for part in batch.parts(self._setup.config.train.micro_batch or rows)
         ]
 
@@ -153,10 +143,9 @@ class DeviceLearner(TrainingTorchLearner):
         """Compute the gradient of a step of ``rows`` rows of zeros."""
         dtype = np.float64 if self.model.loss == "linear" else np.int64
         x = np.zeros((rows, int(np.prod(self.model.shape))), self.layout.dtype)
-        batch = Batch(x, np.zeros(rows, dtype), np.zeros(rows, np.int64))
         with self._device.computing(strict=False):
-            (sent,) = self._sent([batch])
-            _read([self._step_gradient(sent, 0, 0)])
+            batch = SentBatch(self._device.send(x), self._device.send(np.zeros(rows, dtype)))
+            _read([self._step_gradient(batch, 0, 0)])
 
 
 def _read(losses: list[list[torch.Tensor]]) -> list[float]:

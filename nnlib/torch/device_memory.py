@@ -21,7 +21,7 @@ def is_out_of_memory(error: RuntimeError) -> bool:
 def memory_error(device: Device, train: Train, try_step: Callable[[int], None]) -> JobError:
     """Return the error of a device whose memory is too small for a step of training.
 
-    ``try_step`` computes a step of so many rows: half as many are tried until they fit, and named.
+    ``try_step`` computes a step of as many rows as it gets: half as many are tried until they fit, and named.
     """
     asked = min(train.micro_batch or train.batch_size, train.batch_size)
     facts = device.table.facts(device.index)

@@ -141,6 +141,7 @@ class TrainingTorchLearner(TorchLearner):
             for step, batch in enumerate(batches.epoch(epoch)):
                 total += self._loss_and_gradient(batch, epoch, step) * len(batch.y)
                 self._steps.take(self.bound.flat, self.bound.gradient, self._steps.rate(epoch, step, steps))
+                self.bound.follow()
         return Trained(total / batches.rows)
 
     def gradient(self, batch: Batch, epoch: int, step: int) -> tuple[float, Vector]:
@@ -155,6 +156,7 @@ class TrainingTorchLearner(TorchLearner):
         self.bound.gradient[:] = mean
         with np.errstate(all="ignore"):
             self._steps.take(self.bound.flat, self.bound.gradient, lr)
+        self.bound.follow()
 
     def state(self) -> ModelState:
         """See `nnlib.training.learner.Learner.state`. Raises `ConfigError` where training changed a buffer that is not
@@ -168,13 +170,15 @@ class TrainingTorchLearner(TorchLearner):
         """The mean loss over the rows of a step, computed `train.micro_batch` rows at once; its gradient goes into the
         bound gradient vector."""
         self._bind_gradient()
-        self.bound.gradient.fill(0.0)
+        self.bound.clear_gradient()
         torch.default_generator.manual_seed(self._seed(epoch, step))
         rows, module = len(batch.y), self.bound.module.train()
         parts = batch.parts(self._setup.config.train.micro_batch or rows)
-        return exact_sum(
-            [self._add_gradient(module, self._rows(part.x), torch.from_numpy(part.y), rows).item() for part in parts]
-        )
+        losses = [
+            self._add_gradient(module, self._rows(part.x), torch.from_numpy(part.y), rows).item() for part in parts
+        ]
+        self.bound.collect_gradient()
+        return exact_sum(losses)
 
     def _trained_state(self, module: nn.Module, vector: Vector, buffers: tuple[Vector, ...]) -> ModelState:
         """Join what a module has after its training: its parameters, which this keeps, the optimizer's averaged state

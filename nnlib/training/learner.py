@@ -18,6 +18,7 @@ from nnlib.core.arrays import Array, Vector
 from nnlib.core.errors import ConfigError
 from nnlib.core.layout import Layout, ModelState
 from nnlib.data.batches import Batch
+from nnlib.data.feature_converter import Converter
 from nnlib.models.protocol import Model
 from nnlib.run.spec import Trial
 from nnlib.training.round_batches import RoundBatches
@@ -30,13 +31,15 @@ class TrainingSetup:
 
     ``config`` is the trial's. ``worker``, the trial's split and fold, and the epoch key whatever a learner draws at
     random. ``layout`` is that of `Learner.load` and `Learner.state`: the model's, and behind it the optimizer's state
-    where that is averaged.
+    where that is averaged. ``converter``: converts the features of the rows that the learner gets, which are as they
+    are stored; None: they are converted.
     """
 
     config: Config
     trial: Trial
     worker: int
     layout: Layout
+    converter: Converter | None = None
 
     @property
     def decay(self) -> float:

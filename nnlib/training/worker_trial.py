@@ -5,9 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
+
+from nnlib.config.devices import AUTO, CPU, parse_device
 from nnlib.config.schema import Config
 from nnlib.core.errors import MismatchError
 from nnlib.core.layout import Layout
+from nnlib.data.feature_converter import Converter
 from nnlib.data.worker_data import TrialData, WorkerData
 from nnlib.run.spec import JobSpec, Trial, partial_layout
 from nnlib.training.build_learner import build_learner
@@ -23,11 +27,16 @@ class WorkerTrial:
     trial: Trial
     worker: int
     rows: TrialData
+    converter: Converter | None = None
+    """What the learner converts the rows with: see `nnlib.training.learner.TrainingSetup.converter`."""
 
     @classmethod
     def of(cls, spec: JobSpec, trial: Trial, worker: int, data: WorkerData) -> WorkerTrial:
-        """Take the trial's rows from those that the worker holds."""
-        return cls(spec, trial, worker, data.trial(trial.rule, trial.scaler, spec.model(trial).layout.dtype))
+        """Take the trial's rows from those that the worker holds; as they are stored where a device converts them."""
+        rows, config = data.trial(trial.rule, trial.scaler, spec.model(trial).layout.dtype), spec.settings(trial)
+        if not _device_converts(config, rows):
+            return cls(spec, trial, worker, rows)
+        return cls(spec, trial, worker, rows.as_stored(), rows.converter)
 
     @property
     def config(self) -> Config:
@@ -42,9 +51,8 @@ class WorkerTrial:
     @cached_property
     def learner(self) -> Learner:
         """The learner of the trial's model."""
-        return build_learner(
-            self.spec.model(self.trial), TrainingSetup(self.config, self.trial, self.worker, self.layout)
-        )
+        setup = TrainingSetup(self.config, self.trial, self.worker, self.layout, self.converter)
+        return build_learner(self.spec.model(self.trial), setup)
 
     def draw_batches(self, epoch: int) -> RoundBatches:
         """Draw the rows of a round whose first epoch is ``epoch``."""
@@ -60,3 +68,13 @@ class WorkerTrial:
                 worker=self.worker,
                 split=self.trial.split,
             )
+
+
+def _device_converts(config: Config, rows: TrialData) -> bool:
+    """Whether a device converts the rows: where that shortens their way, and nothing changes them before."""
+    if parse_device(config.runtime.device).kind in (AUTO, CPU) or config.data.augment is not None:
+        return False
+    if config.train.subnets is not None:  # the whole net is scored on the CPU
+        return False
+    stored, converter = np.dtype(rows.data.dataset.x_dtype), rows.converter
+    return converter.in_dtype and stored.itemsize < converter.dtype.itemsize

@@ -8,9 +8,11 @@ import signal
 from collections.abc import Iterator
 
 import hosts
+import kerberos_cluster as kerberos_cluster_module
 import pytest
 from failures import heal
 from host_cluster import CLIENT, MASTER, WORKERS, HostCluster
+from kerberos_cluster import KerberosCluster
 
 from jobs.minicluster.assemble import assembly_folder
 from jobs.minicluster.cluster import Cluster
@@ -36,10 +38,15 @@ def required() -> bool:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     # Here rather than in the fixture: pytest then tells of a file in one line, not of every test.
-    for fixture, reason in (("hadoop", lacking()), ("host_cluster", lacking() or hosts.lacking())):
+    several = lacking() or hosts.lacking()
+    for fixture, reason in (("hadoop", lacking()), ("host_cluster", several), ("kerberos_cluster", several)):
         for item in items:
             if reason is not None and not required() and fixture in getattr(item, "fixturenames", ()):
                 item.add_marker(pytest.mark.skip(reason=f"no Hadoop: {reason}"))
+    if (reason := kerberos_cluster_module.lacking()) is not None:  # also in CI: what it needs is the system's
+        for item in items:
+            if "kerberos_cluster" in getattr(item, "fixturenames", ()):
+                item.add_marker(pytest.mark.skip(reason=f"no Kerberos: {reason}"))
 
 
 @pytest.fixture(scope="session")
@@ -66,6 +73,19 @@ def host_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostClust
     kept = [assembly_folder().parent, tmp_path_factory.getbasetemp()]
     with hosts.Network(tmp_path_factory.mktemp("hosts"), [MASTER, *WORKERS, CLIENT], kept=kept) as network:
         cluster = HostCluster(network)
+        cluster.start()
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def kerberos_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KerberosCluster]:
+    """A running Hadoop with Kerberos."""
+    if (reason := lacking() or hosts.lacking()) is not None:
+        pytest.fail(f"the tests with Kerberos cannot run: {reason}", pytrace=False)
+    kept = [assembly_folder().parent, tmp_path_factory.getbasetemp()]
+    names = [kerberos_cluster_module.MASTER, kerberos_cluster_module.CLIENT]
+    with hosts.Network(tmp_path_factory.mktemp("kerberos"), names, kept=kept) as network:
+        cluster = KerberosCluster(network)
         cluster.start()
         yield cluster
 

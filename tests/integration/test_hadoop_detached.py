@@ -15,9 +15,9 @@ from scene import HOME, MINUTES, inline, write_data
 
 from jobs.__main__ import main
 from jobs.minicluster.cluster import Cluster
-from jobs.runners.hadoop.yarn_rest import user
 from nnlib.run.run_state import RunState, run_state
 from nnlib.storage import storage
+from nnlib.storage.hdfs.hadoop_user import hadoop_user as user
 
 DATA = f"{HOME}/data of detached runs"
 

@@ -16,9 +16,9 @@ from processes import started
 
 from jobs.__main__ import main
 from jobs.minicluster.cluster import Cluster
-from jobs.runners.hadoop.yarn_rest import user
 from nnlib.inference.prediction_parts import SUMMARY, part_name
 from nnlib.storage import storage
+from nnlib.storage.hdfs.hadoop_user import hadoop_user as user
 
 HOME = "hdfs:///user/tests/jobs"
 DATA = f"{HOME}/data sets/some digits"  # names with spaces are names

@@ -13,14 +13,17 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from product import ROOT
 
-RUN, TEST, TORCH, UV = (ROOT / f"requirements{name}.lock" for name in ("", "-test", "-torch", "-uv"))
-LOCKS = (RUN, TEST, TORCH, UV)
+RUN, TEST, TORCH, KERBEROS, UV = (
+    ROOT / f"requirements{name}.lock" for name in ("", "-test", "-torch", "-kerberos", "-uv")
+)
+LOCKS = (RUN, TEST, TORCH, KERBEROS, UV)
 EXTRAS = {
-    RUN: {"digits", "export", "images", "report", "sklearn", "tensorboard"},
+    RUN: {"aws", "digits", "export", "images", "report", "sklearn", "tensorboard"},
     TEST: {"mlflow", "test", "lint"},
     TORCH: {"torch"},
+    KERBEROS: {"kerberos"},
 }
-"""What each lock file adds to the one before; see bootstrap/lock.sh."""
+"""What each lock file adds to the one before, and that of Kerberos to any; see bootstrap/lock.sh."""
 ENVIRONMENTS = [
     {"python_version": version, "python_full_version": f"{version}.9", "sys_platform": system, "platform_machine": kind}
     for version, (system, kind) in itertools.product(
@@ -103,6 +106,14 @@ def test_the_locks_agree(environment: dict[str, str]) -> None:
     run, test, torch = (locked(lock, environment) for lock in (RUN, TEST, TORCH))
     assert run.items() <= test.items() <= torch.items()
     assert "torch" not in test and set(locked(UV, environment)) == {"uv"}
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS, ids=lambda each: "-".join(each.values()))
+def test_the_lock_of_kerberos_fits_the_others(environment: dict[str, str]) -> None:
+    ours, torch = locked(KERBEROS, environment), locked(TORCH, environment)
+    (requirement,) = wanted()["kerberos"]
+    assert requirement.specifier.contains(ours[canonicalize_name(requirement.name)])
+    assert all(torch.get(name, version) == version for name, version in ours.items())
 
 
 def test_nothing_is_installed_but_from_a_lock() -> None:

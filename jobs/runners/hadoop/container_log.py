@@ -6,7 +6,7 @@ import re
 import subprocess
 from collections.abc import Mapping
 
-from jobs.runners.hadoop.yarn_rest import fetch
+from jobs.runners.hadoop.yarn_rest import fetch, web_prefix
 
 YARN_SECONDS = 60.0
 
@@ -27,7 +27,7 @@ def container_log(
     ``node`` is the web address (``host:port``) of its node, ``history`` that of the history server. Where neither has
     it, the program ``yarn`` is asked, which starts a JVM; not if ``by_program`` is False.
     """
-    addresses = [f"http://{node}/ws/v1/node/containers/{container}/logs/stderr"] if node else []
+    addresses = [f"{web_prefix()}{node}/ws/v1/node/containers/{container}/logs/stderr"] if node else []
     if history:
         addresses.append(f"{history}/ws/v1/history/containerlogs/{container}/stderr")
     for address in addresses:

@@ -30,7 +30,7 @@ def require_gpus(gpus: int, web: str | None) -> None:
     most = max(counts, key=lambda host: counts[host])
     has = f"the most are {counts[most]} of {most}" if counts[most] else "it has no node with any"
     raise JobError(
-        f"a task needs {gpus} GPU{'s' * (gpus > 1)} ({GPU}), and the cluster has no node with so many: {has}",
+        f"a task needs {gpus} GPU{'s' * (gpus > 1)} ({GPU}), and the cluster has no node with that many: {has}",
         hint="set runtime.hadoop.gpus to 0 to compute on the CPU, or have the cluster's GPU plugin turned on "
         "(yarn.nodemanager.resource-plugins, yarn.resource-types)",
         key="runtime.hadoop.gpus",

@@ -4,27 +4,17 @@ each of which is a JVM."""
 from __future__ import annotations
 
 import contextlib
-import http.client
-import json
 import subprocess
 import time
-import urllib.request
 from collections.abc import Mapping, Sequence
 
-from jobs.runners.hadoop.yarn_rest import (
-    ENDED,
-    TIMEOUT_SECONDS,
-    WEB,
-    application,
-    fetch_object,
-    nodes_of,
-    resource_manager,
-    user,
-)
+from jobs.runners.hadoop.hadoop_web import request
+from jobs.runners.hadoop.yarn_rest import ENDED, application, fetch_object, nodes_of, resource_manager
 from nnlib.core.errors import NnjobsError
 from nnlib.core.waiting import waiting_for
 from nnlib.storage import has_scheme, storage
-from nnlib.storage.hdfs.hadoop_config import properties
+from nnlib.storage.hdfs.hadoop_config import properties, wants_kerberos
+from nnlib.storage.hdfs.hadoop_user import hadoop_user
 
 KILL_SECONDS = 60.0
 END_SECONDS = 10.0
@@ -52,7 +42,7 @@ def kill_application(name: str, web: str | None, yarn: str, environment: Mapping
 
 def _kill_application(name: str, web: str | None, yarn: str, environment: Mapping[str, str]) -> bool:
     nodes = nodes_of(name, web)
-    taken = web is not None and _kill_by_http(f"{web}/ws/v1/cluster/apps/{name}/state?user.name={user()}")
+    taken = web is not None and _kill_by_http(f"{web}/ws/v1/cluster/apps/{name}/state{_as_user()}")
     if not taken and not _run_quietly([yarn, "application", "-kill", name], environment):
         return False
     _await_end(name, web, nodes)
@@ -84,7 +74,7 @@ def delete_staged(name: str) -> None:
     job = name.replace("application_", "job_", 1)
     with contextlib.suppress(NnjobsError):  # it is some kilobytes; the default file system need not be HDFS
         root = properties().get("yarn.app.mapreduce.am.staging-dir", STAGING)
-        storage(root if has_scheme(root) else f"hdfs://{root}").delete(f"{user()}/.staging/{job}")
+        storage(root if has_scheme(root) else f"hdfs://{root}").delete(f"{hadoop_user()}/.staging/{job}")
 
 
 def kill_attempt(attempt: str, web: str | None, mapred: str, environment: Mapping[str, str]) -> None:
@@ -96,7 +86,7 @@ def kill_attempt(attempt: str, web: str | None, mapred: str, environment: Mappin
     _, cluster, number, kind, task, _ = attempt.split("_")
     job, name = f"job_{cluster}_{number}", f"application_{cluster}_{number}"
     path = f"tasks/task_{cluster}_{number}_{kind}_{task}/attempts/{attempt}/state"
-    if web is not None and _kill_by_http(f"{web}/proxy/{name}/ws/v1/mapreduce/jobs/{job}/{path}?user.name={user()}"):
+    if web is not None and _kill_by_http(f"{web}/proxy/{name}/ws/v1/mapreduce/jobs/{job}/{path}{_as_user()}"):
         return
     _run_quietly([mapred, "job", "-kill-task", attempt], environment)
 
@@ -120,14 +110,10 @@ def _run_quietly(command: Sequence[str], environment: Mapping[str, str]) -> bool
 
 
 def _kill_by_http(address: str) -> bool:
-    try:
-        request = urllib.request.Request(
-            address,
-            data=json.dumps({"state": "KILLED"}).encode(),
-            method="PUT",
-            headers={"Content-Type": "application/json", "Accept": "application/json"},
-        )
-        with WEB.open(request, timeout=TIMEOUT_SECONDS) as answer:
-            return bool(answer.status in (200, 202))
-    except (OSError, http.client.HTTPException, ValueError):
-        return False
+    answer = request(address, "PUT", body={"state": "KILLED"})
+    return answer is not None and answer.status_code in (200, 202)
+
+
+def _as_user() -> str:
+    """The end of an address that says who asks; with Kerberos the ticket does."""
+    return "" if wants_kerberos() else f"?user.name={hadoop_user()}"

@@ -22,7 +22,7 @@ LOOK_SECONDS = 5.0
 ANSWER_SECONDS = 3.0
 """A node that has not answered after this time, twice in a row, counts as silent."""
 MOST_NODES = 64
-"""At most so many of an application's nodes are asked."""
+"""At most this many of an application's nodes are asked."""
 
 
 class NodeWatch:

@@ -5,22 +5,14 @@ https://hadoop.apache.org/docs/r3.4.2/hadoop-yarn/hadoop-yarn-site/ResourceManag
 
 from __future__ import annotations
 
-import getpass
-import http.client
 import json
-import os
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from jobs.runners.hadoop.hadoop_web import TIMEOUT_SECONDS, request
 from nnlib.storage.hdfs.hadoop_cli import find_hadoop
 from nnlib.storage.hdfs.hadoop_config import properties
-
-TIMEOUT_SECONDS = 10.0
-WEB = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-"""Opens addresses without a proxy: one for the internet does not lead to the cluster."""
 
 MANAGER = "yarn.resourcemanager"
 
@@ -34,11 +26,6 @@ def program(name: str) -> str:
     return name if hadoop is None else str(Path(hadoop).with_name(name))
 
 
-def user() -> str:
-    """Return the user name by which the cluster knows us, where it trusts its clients (no Kerberos)."""
-    return os.environ.get("HADOOP_USER_NAME") or getpass.getuser()
-
-
 def fetch(address: str, *, last_bytes: int | None = None, timeout: float = TIMEOUT_SECONDS) -> bytes | None:
     """Return the content at an address; None if there is none, or nobody answers.
 
@@ -46,12 +33,10 @@ def fetch(address: str, *, last_bytes: int | None = None, timeout: float = TIMEO
     """
     if last_bytes is not None:
         address += f"?size=-{last_bytes}"
-    try:
-        request = urllib.request.Request(address, headers={"Accept": "application/json, text/plain, */*"})
-        with WEB.open(request, timeout=timeout) as answer:
-            data: bytes = answer.read()
-    except (OSError, http.client.HTTPException, ValueError):
+    answer = request(address, timeout=timeout)
+    if answer is None or not answer.ok:
         return None
+    data = bytes(answer.content)
     return data if last_bytes is None else data[-last_bytes:]
 
 
@@ -77,11 +62,8 @@ def fetch_object(address: str, *keys: str, timeout: float = TIMEOUT_SECONDS) -> 
 
 def redirected(address: str) -> str:
     """Return the address that an address redirects to; itself if nobody answers there."""
-    try:
-        with WEB.open(address, timeout=TIMEOUT_SECONDS) as answer:
-            return str(answer.geturl())
-    except (OSError, http.client.HTTPException, ValueError):
-        return address
+    answer = request(address, timeout=TIMEOUT_SECONDS)
+    return address if answer is None or not answer.ok else str(answer.url)
 
 
 def application(name: str, web: str | None) -> dict[str, Any]:
@@ -109,11 +91,16 @@ def resource_manager() -> str | None:
 
 def _web_address(site: Mapping[str, str], name: str) -> str | None:
     """The address of the resource manager with this suffix of its keys, or its host with Hadoop's default port."""
-    secure = site.get("yarn.http.policy") == "HTTPS_ONLY"
+    secure = web_prefix() == "https://"
     address = site.get(f"{MANAGER}.webapp.{'https.' if secure else ''}address{name}")
     if address is None and (host := site.get(f"{MANAGER}.hostname{name}")):
         address = f"{host}:{8090 if secure else 8088}"
-    return None if address is None else f"{'https' if secure else 'http'}://{address}"
+    return None if address is None else f"{web_prefix()}{address}"
+
+
+def web_prefix() -> str:
+    """Return what the addresses of YARN's pages begin with, by yarn-site.xml."""
+    return "https://" if properties().get("yarn.http.policy") == "HTTPS_ONLY" else "http://"
 
 
 def node_sizes(web: str | None) -> list[tuple[int, int]]:

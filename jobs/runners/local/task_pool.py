@@ -94,7 +94,7 @@ class TaskPool:
         """Call functions that call `run`, in threads; the first failure, or an interrupt, ends all their processes.
 
         ``at_once`` is the number of tasks that run at once, however few the cores, because they wait for each other.
-        ``what`` names the job for people, who are told how many of its tasks are done ("": they need not know).
+        ``what`` names the job for the line that says how many of its tasks are done ("": they need not know).
         Raises the first failure.
         """
         self._stopping.clear()

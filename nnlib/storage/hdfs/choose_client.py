@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from collections.abc import Callable
 from functools import lru_cache
@@ -10,6 +9,8 @@ from functools import lru_cache
 from nnlib.core.errors import UsageError
 from nnlib.storage.hdfs.client import HdfsClient
 from nnlib.storage.hdfs.hadoop_config import HdfsAddress, properties
+from nnlib.storage.hdfs.ticket import has_package
+from nnlib.storage.hdfs.tokens import VARIABLE
 
 
 # Each is imported when it is chosen: a run needs one of them, with its HTTP client or Arrow's file systems.
@@ -42,32 +43,21 @@ def client_of(hdfs: HdfsAddress) -> HdfsClient:
 
 
 def choose(hdfs: HdfsAddress) -> str:
-    """Return the name of the client: WebHDFS, unless Hadoop's configuration turns it off or Kerberos over HTTP is not
-    installed.
-
-    A job's task has no Kerberos ticket but a file of tokens, which only Hadoop's own clients can use.
+    """Return the name of the client: WebHDFS, unless Hadoop's configuration turns it off, or it needs a Kerberos ticket
+    and the package for that is not installed. A job's task needs none: it has a token.
 
     By what is configured and installed, never by trying: a NameNode that restarts must not change the client.
     """
     from nnlib.storage.hdfs.hadoop_cli import find_hadoop
     from nnlib.storage.hdfs.libhdfs import find_libhdfs
 
-    task = hdfs.kerberos and "HADOOP_TOKEN_FILE_LOCATION" in os.environ
     enabled = hdfs.scheme != "hdfs" or properties().get("dfs.webhdfs.enabled", "true") != "false"
-    if enabled and not task and (not hdfs.kerberos or importlib.util.find_spec("requests_kerberos") is not None):
+    if enabled and (not hdfs.kerberos or VARIABLE in os.environ or has_package()):
         return "webhdfs"
     if find_libhdfs() is not None:
         return "native"
     if find_hadoop() is not None:
         return "cli"
-    if task:
-        raise UsageError(
-            "this HDFS wants Kerberos, for which a task needs Hadoop's own client, and this node has neither a hadoop "
-            "command nor libhdfs",
-            hint="let the NodeManagers pass HADOOP_HOME to containers (yarn.nodemanager.env-whitelist), or put hadoop "
-            "on their PATH",
-            address=f"{hdfs.scheme}://{hdfs.authority}",
-        )
     if enabled:
         return "webhdfs"  # which says what to install
     raise UsageError(

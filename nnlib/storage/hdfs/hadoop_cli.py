@@ -16,6 +16,7 @@ from nnlib.core.waiting import waiting_for
 from nnlib.storage.hdfs.client import AlreadyThereError, FileStatus, NotThereError
 from nnlib.storage.hdfs.hadoop_config import HdfsAddress
 from nnlib.storage.hdfs.rename_replace import ReplaceByRenames
+from nnlib.storage.hdfs.webhdfs_errors import DENIED
 
 _UNUSABLE = re.compile(r"[\\*?\[\]{}]")
 
@@ -25,6 +26,11 @@ def find_hadoop() -> str | None:
     home = os.environ.get("HADOOP_HOME")
     own = Path(home, "bin", "hadoop") if home else None
     return str(own) if own is not None and own.is_file() else shutil.which("hadoop")
+
+
+def client_environment(hdfs: HdfsAddress) -> dict[str, str]:
+    """Return the variables with which Hadoop's own client asks as we do."""
+    return {**os.environ, **({} if hdfs.kerberos else {"HADOOP_USER_NAME": hdfs.user})}
 
 
 class HadoopCommand(ReplaceByRenames):
@@ -38,7 +44,7 @@ class HadoopCommand(ReplaceByRenames):
             raise UsageError("there is no hadoop command", hint="set HADOOP_HOME, or NNJOBS_HDFS_CLIENT=webhdfs")
         self._program = program
         self._root = f"{hdfs.scheme}://{hdfs.authority}"
-        self._environment = {**os.environ, "HADOOP_USER_NAME": hdfs.user}
+        self._environment = client_environment(hdfs)
 
     def list(self, path: str) -> list[FileStatus]:
         try:
@@ -121,7 +127,7 @@ def _explained(text: str, path: str) -> StorageError:
         return AlreadyThereError("is there already", file=path)
     hint = None
     if "Permission denied" in message:
-        hint = "HADOOP_USER_NAME says as whom to ask; hdfs dfs -ls shows whose it is"
+        hint = DENIED
     elif "quota" in message:
         hint = "free some space or raise the quota, then run the same command with --resume"
     elif "Connection refused" in message or "safe mode" in message:

@@ -7,7 +7,7 @@ configuration has them:
 ``NNJOBS_HDFS_CLIENT``  webhdfs, native (libhdfs) or cli (``hadoop fs``); default auto
 ``NNJOBS_HDFS_HTTP``    WebHDFS or HttpFS addresses, ``http://host:port``, in place of those in hdfs-site.xml
 ``NNJOBS_HDFS_AUTH``    simple or kerberos; default: hadoop.security.authentication of core-site.xml
-``NNJOBS_HDFS_CA``      file of the certificates to trust for https
+``NNJOBS_HDFS_CA``      file of the certificates to trust for https, also YARN's
 ``NNJOBS_HDFS_WAIT``    seconds to wait for a NameNode or DataNode that is away; default 120
 """
 
@@ -39,7 +39,7 @@ class HdfsAddress:
     """A file system and how to reach it.
 
     ``authority`` is host:port or a nameservice; ``urls`` are the WebHDFS addresses of its NameNodes (several where one
-    replaces another that fails).
+    replaces another that fails). ``user`` is "" with Kerberos: there the ticket, or a task's token, says who we are.
     """
 
     scheme: str
@@ -52,11 +52,12 @@ class HdfsAddress:
     wait_seconds: float
 
     def access(self) -> Access:
-        """Return the environment variables that lead a task to this HDFS: a container has none of Hadoop's files."""
+        """Return what leads a task to this HDFS: a container has none of Hadoop's files, nor those of the client."""
         variables = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-        if self.kerberos:
-            variables["NNJOBS_HDFS_AUTH"] = "kerberos"
-        return Access(variables | {"NNJOBS_HDFS_HTTP": ",".join(self.urls), "HADOOP_USER_NAME": self.user})
+        who = {"NNJOBS_HDFS_AUTH": "kerberos"} if self.kerberos else {"HADOOP_USER_NAME": self.user}
+        is_secure = any(url.startswith("https:") for url in self.urls)
+        files = {"NNJOBS_HDFS_CA": self.certificates} if is_secure and self.certificates else {}
+        return Access({**variables, **who, "NNJOBS_HDFS_HTTP": ",".join(self.urls)}, files)
 
 
 def locate(address: str) -> tuple[HdfsAddress, str]:
@@ -76,20 +77,31 @@ def locate(address: str) -> tuple[HdfsAddress, str]:
             raise UsageError(f"names no host: write {scheme}://HOST:PORT/...", address=address)
         protocol = "https" if scheme == "swebhdfs" else "http"
         urls = (f"{protocol}://{_with_port(authority, HTTP_PORTS[protocol])}",)
-    default = settings.get("hadoop.security.authentication", "simple")
+    kerberos = wants_kerberos()
     return (
         HdfsAddress(
             scheme,
             authority,
             urls,
-            os.environ.get("HADOOP_USER_NAME") or getpass.getuser(),
-            _choice("NNJOBS_HDFS_AUTH", ("simple", "kerberos"), default) == "kerberos",
-            os.environ.get("NNJOBS_HDFS_CA") or os.environ.get("REQUESTS_CA_BUNDLE"),
+            "" if kerberos else os.environ.get("HADOOP_USER_NAME") or getpass.getuser(),
+            kerberos,
+            certificates(),
             _choice("NNJOBS_HDFS_CLIENT", CLIENTS, "auto"),
             _wait_seconds(),
         ),
         path,
     )
+
+
+def wants_kerberos() -> bool:
+    """Return whether the cluster wants Kerberos, by its configuration or ``NNJOBS_HDFS_AUTH``."""
+    default = properties().get("hadoop.security.authentication", "simple").lower()
+    return _choice("NNJOBS_HDFS_AUTH", ("simple", "kerberos"), default) == "kerberos"
+
+
+def certificates() -> str | None:
+    """Return the file of the certificates that are trusted for https; None for those of the system."""
+    return os.environ.get("NNJOBS_HDFS_CA") or os.environ.get("REQUESTS_CA_BUNDLE")
 
 
 def hosts(address: str) -> list[str]:

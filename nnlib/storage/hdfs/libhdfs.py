@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from nnlib.core.errors import StorageError, UsageError
 from nnlib.core.waiting import waiting_for
 from nnlib.storage.hdfs.client import AlreadyThereError, FileStatus, NotThereError
-from nnlib.storage.hdfs.hadoop_cli import find_hadoop
+from nnlib.storage.hdfs.hadoop_cli import client_environment, find_hadoop
 from nnlib.storage.hdfs.hadoop_config import HdfsAddress
 from nnlib.storage.hdfs.rename_replace import ReplaceByRenames
 
@@ -39,7 +39,7 @@ class LibHdfs(ReplaceByRenames):
 
     def __init__(self, hdfs: HdfsAddress, filesystem: Any = None) -> None:
         self._root = f"{hdfs.scheme}://{hdfs.authority}"
-        self._environment = {**os.environ, "HADOOP_USER_NAME": hdfs.user}
+        self._environment = client_environment(hdfs)
         self._files = _connected(hdfs) if filesystem is None else filesystem
 
     def list(self, path: str) -> list[FileStatus]:

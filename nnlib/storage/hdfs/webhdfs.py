@@ -12,7 +12,6 @@ it happened is looked up first.
 from __future__ import annotations
 
 import contextlib
-import importlib
 import os
 import threading
 from collections.abc import Callable
@@ -21,12 +20,15 @@ from urllib.parse import quote
 
 import requests
 
-from nnlib.core.errors import StorageError, UsageError
+from nnlib.core.errors import StorageError
 from nnlib.core.waiting import Wait, waiting_for
 from nnlib.storage.backoff import Backoff
 from nnlib.storage.hdfs.avoided_datanodes import AvoidedDataNodes
 from nnlib.storage.hdfs.client import FileStatus, HdfsClient, NotThereError
 from nnlib.storage.hdfs.hadoop_config import HdfsAddress
+from nnlib.storage.hdfs.hadoop_http import HadoopConnection, hdfs_login
+from nnlib.storage.hdfs.ticket import current_ticket, require_ticket, ticket_problem
+from nnlib.storage.hdfs.ticket_keeper import keep_ticket
 from nnlib.storage.hdfs.webhdfs_errors import LostReplyError, TransientError, explained, was_not_sent
 
 Result = TypeVar("Result")
@@ -46,13 +48,14 @@ class WebHdfs(HdfsClient):
 
     def __init__(self, hdfs: HdfsAddress) -> None:
         self._hdfs = hdfs
-        self._parameters = {} if hdfs.kerberos else {"user.name": hdfs.user}
-        self._auth = _kerberos() if hdfs.kerberos else None
+        self._login = hdfs_login(hdfs.authority, hdfs.user, kerberos=hdfs.kerberos)
+        if self._login.negotiates:
+            require_ticket()  # at once: the NameNode would be asked again and again
+            keep_ticket()
         self._active = 0
         self._avoided = AvoidedDataNodes()
         self._lock = threading.Lock()
-        self._session: requests.Session | None = None
-        self._process = 0
+        self._connection = HadoopConnection(hdfs.certificates)
 
     def status(self, path: str) -> FileStatus | None:
         try:
@@ -174,7 +177,7 @@ class WebHdfs(HdfsClient):
             "HDFS",
             self._hdfs.authority,
             variable="NNJOBS_HDFS_WAIT",
-            check="hdfs dfsadmin -report",
+            check="see that its daemons run (hdfs dfsadmin -report)",
         )
         with waiting_for(f"HDFS at {self._hdfs.authority} has not answered ({path})", reports_end=True) as shown:
             return self._until_done(attempt, path, backoff, shown, repeatable=repeatable)
@@ -217,7 +220,7 @@ class WebHdfs(HdfsClient):
         if body is not None and not isinstance(body, bytes) and os.fstat(body.fileno()).st_size == 0:
             body = b""  # else it would be sent in chunks, which the DataNode takes for a file without an end
         try:
-            reply = self._connection().request(
+            reply = self._connection.session().request(
                 method,
                 url,
                 params=query,
@@ -225,7 +228,7 @@ class WebHdfs(HdfsClient):
                 headers={"Content-Type": "application/octet-stream"} if body is not None else None,
                 timeout=(CONNECT_SECONDS, READ_SECONDS),
                 allow_redirects=False,
-                auth=self._auth,
+                auth=self._login.auth(),
             )
         except requests.exceptions.SSLError as error:
             raise StorageError(
@@ -237,41 +240,18 @@ class WebHdfs(HdfsClient):
                 raise TransientError(f"{host} cannot be reached", ask_another=True) from error
             cut_short = isinstance(error, requests.exceptions.ChunkedEncodingError)
             raise LostReplyError(f"{host} did not answer to the end", cut_short=cut_short) from error
+        if reply.status_code == 401 and self._login.negotiates:
+            raise ticket_problem(current_ticket()) or explained(reply, path)
         if reply.status_code >= 400:
             raise explained(reply, path)
         return reply
-
-    def _connection(self) -> requests.Session:
-        with self._lock:
-            if self._session is None or self._process != os.getpid():
-                session = requests.Session()
-                session.trust_env = False  # a proxy for the world outside does not lead to the cluster
-                session.verify = self._hdfs.certificates or True
-                adapter = requests.adapters.HTTPAdapter(pool_connections=8, pool_maxsize=8)
-                session.mount("http://", adapter)
-                session.mount("https://", adapter)
-                self._session, self._process = session, os.getpid()
-            return self._session
 
     def _url(self, base: str, path: str) -> str:
         return f"{base}/webhdfs/v1{quote(path, safe='/')}"
 
     def _query(self, operation: str, parameters: dict[str, str] | None) -> dict[str, str]:
-        return {"op": operation, **self._parameters, **(parameters or {})}
+        return {"op": operation, **self._login.parameters, **(parameters or {})}
 
 
 def _status(entry: dict[str, Any]) -> FileStatus:
     return FileStatus(entry["pathSuffix"], entry["type"] == "DIRECTORY", entry["length"], entry.get("fileId", 0))
-
-
-def _kerberos() -> Any:
-    """What signs requests with the ticket of ``kinit``."""
-    try:
-        package = importlib.import_module("requests_kerberos")
-    except ImportError as error:
-        raise UsageError(
-            "this HDFS wants Kerberos, and the package for it over HTTP is not installed",
-            hint="pip install requests-kerberos (it needs the system's Kerberos library), or set "
-            "NNJOBS_HDFS_CLIENT=cli; then kinit",
-        ) from error
-    return package.HTTPKerberosAuth(mutual_authentication=package.OPTIONAL)

@@ -8,6 +8,10 @@ from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 from nnlib.core.errors import StorageError
 from nnlib.storage.hdfs.client import AlreadyThereError, NotThereError
 
+DENIED = (
+    "hdfs dfs -ls shows whose it is; we are who the Kerberos ticket is for (klist), without Kerberos HADOOP_USER_NAME"
+)
+
 
 class TransientError(Exception):
     """It was not carried out, and may be later. ``ask_another``: by another NameNode perhaps at once; ``at_once``: by
@@ -56,9 +60,13 @@ def explained(reply: requests.Response, path: str) -> Exception:
     if kind == "ParentNotDirectoryException":
         return StorageError("cannot write: a part of its path is a file", file=path)
     if kind == "AccessControlException":
+        return StorageError(f"permission denied: {message}", hint=DENIED, file=path)
+    if kind == "InvalidToken" or "InvalidToken" in message:
         return StorageError(
-            f"permission denied: {message}",
-            hint="HADOOP_USER_NAME says as whom to ask; hdfs dfs -ls shows whose it is",
+            f"HDFS does not accept the job's delegation token: {message}",
+            hint="tokens end after 7 days (dfs.namenode.delegation.token.max-lifetime), and when their job does: go on "
+            "with --resume; for another HDFS than the default one set mapreduce.job.hdfs-servers in "
+            "runtime.hadoop.jobconf",
             file=path,
         )
     if reply.status_code == 401 or kind == "SecurityException":

@@ -28,7 +28,7 @@ class SimpleNN(nn.Module):
 
 class SimpleCNN(nn.Module):
     """Two convolutions of 3 x 3 (the paper: 32 and 64 channels), each with ReLU and 2 x 2 max pooling; then two layers
-    (128 and 64 units) and the classes. Images lie in memory channels last, which oneDNN computes faster."""
+    (128 and 64 units) and the classes. Images and kernels lie in memory channels last, which oneDNN computes faster."""
 
     def __init__(
         self,
@@ -47,12 +47,15 @@ class SimpleCNN(nn.Module):
         self.fc1 = nn.Linear(widths[1] * (height // 4) * (width // 4), hidden[0])
         self.fc2 = nn.Linear(hidden[0], hidden[1])
         self.fc3 = nn.Linear(hidden[1], outputs)
+        self.to(memory_format=torch.channels_last)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map images (b, channels, height, width) to logits (b, outputs)."""
         x = x.contiguous(memory_format=torch.channels_last)
-        x = self.pool(functional.relu(self.conv1(x)))
-        x = self.pool(functional.relu(self.conv2(x)))
+        # The paper pools behind the ReLU. Both orders have the same bits, forward and backward, for ReLU never changes
+        # which number is larger; this one has a quarter of the numbers to look at.
+        x = functional.relu(self.pool(self.conv1(x)))
+        x = functional.relu(self.pool(self.conv2(x)))
         x = functional.relu(self.fc1(x.flatten(1)))
         z: torch.Tensor = self.fc3(functional.relu(self.fc2(x)))
         return z

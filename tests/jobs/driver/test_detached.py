@@ -127,7 +127,14 @@ def test_the_job_of_a_driver(dataset: str, tmp_path: Path, hadoop_home: Path) ->
 
 
 def plan(run: Path, home: Path, **changes: Any) -> DriverPlan:
-    values = {"start_from": None, "python": ("python3",), "archives": (), "variables": {"A": "b"}, "mrjob_conf": None}
+    values = {
+        "start_from": None,
+        "python": ("python3",),
+        "archives": (),
+        "variables": {"A": "b"},
+        "files": (),
+        "mrjob_conf": None,
+    }
     return DriverPlan(run=str(run), home=str(home), **(values | changes))
 
 

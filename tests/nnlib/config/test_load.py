@@ -234,7 +234,7 @@ UNREAD = {
     "train: {optimizer: cg, lr: 0.1}": (
         "train.lr",
         "the optimizer cg",
-        "sgd, momentum, nesterov, adam, adamw and rmsprop do",
+        "; sgd, momentum, nesterov, adam, adamw, rmsprop, torch:",
     ),
     "train: {schedule: {gamma: 0.5}}": ("train.schedule.gamma", "the schedule constant", "step, exponential and"),
     "sync: {outer: {momentum: 0.5}}": ("sync.outer.momentum", "the outer step mean", "momentum and nesterov do"),

@@ -20,7 +20,7 @@ from nnlib.models.mlp import MLP
 from nnlib.optim import StepOptimizer, build_optimizer
 from nnlib.optim.protocol import Float64
 
-STEPS = [name for name, kind in OPTIMIZERS.items() if kind.averages_gradients]
+STEPS = [name for name, kind in OPTIMIZERS.items() if kind.averages_gradients and not kind.model_kinds]
 METHODS = {"cg": "CG", "lbfgs": "L-BFGS-B"}
 BATCHES = [name for name, kind in OPTIMIZERS.items() if not kind.averages_gradients]
 LAYOUT = Layout.build(

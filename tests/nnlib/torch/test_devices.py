@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,8 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
 def test_every_optimizer_ends_where_it_does_on_the_cpu(
     data: str, tmp_path: Path, table: PlayedTable, optimizer: str
 ) -> None:
-    changes = {"train__optimizer": optimizer, "train__epochs": 2, **OPTIMIZERS[optimizer]}
+    # No convolutions: theirs are rounded by another order of their kernels, and some steps divide by small gradients.
+    changes = {"factory": "torch-mlp", "train__optimizer": optimizer, "train__epochs": 2, **OPTIMIZERS[optimizer]}
     train(data, tmp_path / "cpu", **changes)
     assert not table.sent
     train(data, tmp_path / "device", **changes, **PLAYED)
@@ -134,26 +136,25 @@ def test_local_tasks_take_turns_on_the_devices_to_the_same_bits(
     assert sent == {0}  # the inline runner's; local tasks' tables are their own
 
 
-def test_rows_are_sent_one_batch_ahead_and_draws_are_seeded_by_the_step(
+def test_rows_are_sent_while_a_step_computes_and_draws_are_seeded_by_the_step(
     data: str, tmp_path: Path, table: PlayedTable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    order: list[str] = []
-    send, seed = table.send, table.seed
-
-    def sending(index: int, array: Any) -> Any:
-        order.append("s")
-        return send(index, array)
+    seed, ahead = table.seed, []
 
     def seeding(index: int, value: int) -> None:
-        order.append("c")
+        """A step begins: it waits until the next batch is sent, too, or none comes any more."""
         seed(index, value)
+        sent = 2 * (len(table.seeds) + 1)  # x and y of this and the next batch
+        deadline = time.monotonic() + 1.0
+        while len(table.sent) < sent and time.monotonic() < deadline:
+            time.sleep(0.001)
+        ahead.append(len(table.sent) >= sent)
 
-    monkeypatch.setattr(table, "send", sending)
     monkeypatch.setattr(table, "seed", seeding)
     train(data, tmp_path / "run", workers=1, train__epochs=1, train__epochs_per_round=1, **PLAYED)
-    assert "sssscssc" in "".join(order)  # x and y of two batches, before the first is computed
     seeds = [value for _, value in table.seeds]
     assert len(set(seeds)) == len(seeds) > 2
+    assert all(ahead[:-1])
 
 
 def test_devices_are_dealt_to_workers_in_turn(table: PlayedTable) -> None:

@@ -24,8 +24,21 @@ from nnlib.training.worker_round import worker_data  # noqa: E402
 from nnlib.training.worker_trial import WorkerTrial  # noqa: E402
 
 EPOCHS, LR = 4, 0.05
+
+
+class PaperCNN(SimpleCNN):
+    """The layers in the order in which the paper writes them."""
+
+    def forward(self, x: Any) -> Any:
+        x = x.contiguous(memory_format=torch.channels_last)
+        x = self.pool(functional.relu(self.conv1(x)))
+        x = self.pool(functional.relu(self.conv2(x)))
+        x = functional.relu(self.fc1(x.flatten(1)))
+        return self.fc3(functional.relu(self.fc2(x)))
+
+
 BUILDERS: dict[str, Any] = {
-    "simple-cnn": lambda: SimpleCNN(1, 8, 8, 3),
+    "simple-cnn": lambda: PaperCNN(1, 8, 8, 3),
     "resnet-small": lambda: build_resnet(shape=(1, 8, 8), outputs=3),
 }
 
@@ -43,7 +56,7 @@ def test_one_worker_is_a_plain_loop(tmp_path: Path, factory: str) -> None:
 
     module = BUILDERS[factory]()
     for name, view in model.layout.views(initial_vector(spec, trial)).items():
-        module.get_parameter(name).data = torch.tensor(view)
+        module.get_parameter(name).data.copy_(torch.tensor(view))
     module.train()
     (plan,) = assign_shards([shard.rows for shard in spec.dataset.shards], 1)
     with worker_data(spec, plan) as data:

@@ -68,7 +68,7 @@ def trained_and_plain(
     layout = spec.model(trial).layout
     (trained,) = run.final_models(spec)
     for name, view in layout.views(initial_vector(spec, trial)).items():
-        module.get_parameter(name).data = torch.tensor(view)
+        module.get_parameter(name).data.copy_(torch.tensor(view))
     module.train()
     (plan,) = assign_shards([shard.rows for shard in spec.dataset.shards], 1)
     done = 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-import sys
 import threading
 import time
 import types
@@ -12,7 +11,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
@@ -382,37 +380,6 @@ def test_who_asks(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     cluster.put("/dir/x", b"data")
     HdfsStorage("hdfs://test/dir", client=WebHdfs(place_of(cluster))).read("x")
     assert cluster.queries[0]["user.name"] == "ann"
-    monkeypatch.setitem(sys.modules, "requests_kerberos", None)
-    with pytest.raises(UsageError, match="Kerberos") as caught:
-        WebHdfs(place_of(cluster, kerberos=True))
-    assert "pip install requests-kerberos" in str(caught.value)
-
-    class Negotiated:
-        def __init__(self, mutual_authentication: str) -> None:
-            self.mutual = mutual_authentication
-
-        def __call__(self, request: Any) -> Any:
-            request.headers["Authorization"] = f"Negotiate {self.mutual}"
-            return request
-
-    seen: list[str | None] = []
-    module = types.ModuleType("requests_kerberos")
-    module.__dict__.update(HTTPKerberosAuth=Negotiated, OPTIONAL="optional")
-    monkeypatch.setitem(sys.modules, "requests_kerberos", module)
-    monkeypatch.setattr(Handler, "parse_request", _noting(seen, Handler.parse_request))
-    cluster.queries.clear()
-    assert HdfsStorage("hdfs://test/dir", client=WebHdfs(place_of(cluster, kerberos=True))).read("x") == b"data"
-    assert seen and set(seen) == {"Negotiate optional"}
-    assert all("user.name" not in query for query in cluster.queries)  # the ticket says who we are
-
-
-def _noting(seen: list[str | None], parse: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    def parse_request(self: Any) -> bool:
-        done = parse(self)
-        seen.append(self.headers.get("Authorization"))
-        return done
-
-    return parse_request
 
 
 def site(folder: Path, **properties: str) -> str:
@@ -491,24 +458,3 @@ def test_the_way_in_is_chosen_by_what_is_there(tmp_path: Path, monkeypatch: pyte
     assert choose(place) == "native"
     site(tmp_path)
     assert choose(place) == "webhdfs"
-
-
-def test_a_task_with_kerberos_takes_hadoops_own_client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """YARN gives it a file of tokens, which WebHDFS cannot use, whatever is installed."""
-    for name in ("HADOOP_HOME", "ARROW_LIBHDFS_DIR"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setenv("HADOOP_CONF_DIR", site(tmp_path))
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
-    monkeypatch.setenv("NNJOBS_HDFS_AUTH", "kerberos")
-    place, _ = locate("hdfs://nn:8020/a")
-    assert choose(place) == "webhdfs"  # the driver's user has a ticket
-    monkeypatch.setenv("HADOOP_TOKEN_FILE_LOCATION", str(tmp_path / "container_tokens"))
-    with pytest.raises(UsageError, match="needs Hadoop's own client") as caught:
-        choose(place)
-    assert "HADOOP_HOME" in str(caught.value.hint)
-    (tmp_path / "hadoop").write_text("#!/bin/sh\n")
-    (tmp_path / "hadoop").chmod(0o755)
-    assert choose(place) == "cli"
-    monkeypatch.setenv("NNJOBS_HDFS_AUTH", "simple")
-    assert choose(locate("hdfs://nn:8020/a")[0]) == "webhdfs"

@@ -1,0 +1,169 @@
+"""A cluster with Kerberos, SPNEGO and encryption: the bits of an inline run, and clear words about tickets.
+
+The driver's user here is not the principal, its tickets are on the client's host alone, and no process on the nodes has
+one.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from failures import wait_until
+from hosts import REPOSITORY
+from kerberos_cluster import USER, KerberosCluster
+from scene import EXPERIMENT, MINUTES, inline, write_data
+
+HOME = f"hdfs:///user/{USER}"
+ROUNDS = {**EXPERIMENT, "data": {"path": f"{HOME}/data"}}
+PYTHON = f"env PYTHONPATH={REPOSITORY} {sys.executable}"
+
+
+class Person:
+    """Somebody at the client's host, in a folder, with a ticket (or the path of none)."""
+
+    def __init__(self, cluster: KerberosCluster, folder: Path) -> None:
+        self.cluster, self.folder = cluster, folder
+        self.ticket = folder / "ticket"
+
+    def kinit(self, *options: str) -> None:
+        self.cluster.kinit(USER, self.cluster.user_keys, self.ticket, *options)
+
+    def config(self, **runtime: Any) -> str:
+        """The path of a configuration."""
+        hadoop = {"python_bin": PYTHON, **runtime}
+        path = self.folder / "run.yaml"
+        cache = {"cache_dir": str(self.folder / "cache")}
+        path.write_text(json.dumps({**ROUNDS, "runtime": {**cache, "hadoop": hadoop}}), encoding="utf-8")
+        return str(path)
+
+    def run(self, *arguments: str, seconds: float = MINUTES) -> subprocess.CompletedProcess[str]:
+        return self.cluster.nnjobs(*arguments, ticket=self.ticket, cwd=self.folder, seconds=seconds)
+
+    def model(self, *arguments: str) -> str:
+        """The weights' hash of a training that goes well."""
+        done = self.run("train", *arguments, "--json")
+        assert done.returncode == 0, done.stderr
+        return str(json.loads(done.stdout.splitlines()[-1])["model_sha256"])
+
+
+@pytest.fixture(scope="module")
+def expected(kerberos_cluster: KerberosCluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The weights' hash of an inline run here; the same dataset is in HDFS."""
+    folder = tmp_path_factory.mktemp("data")
+    write_data(str(folder / "rows"))
+    person = Person(kerberos_cluster, folder)
+    person.kinit()
+    script = f"import sys; sys.path[:0] = {sys.path!r}\nfrom scene import write_data\nwrite_data({HOME + '/data'!r})"
+    done = kerberos_cluster.python("-c", script, ticket=person.ticket, cwd=folder, seconds=MINUTES)
+    assert done.returncode == 0, done.stderr
+    yield inline({**ROUNDS, "data": {"path": str(folder / "rows")}}, folder)
+
+
+@pytest.fixture
+def person(kerberos_cluster: KerberosCluster, expected: str, tmp_path: Path) -> Person:
+    return Person(kerberos_cluster, tmp_path)
+
+
+def test_a_collective_run(person: Person, expected: str) -> None:
+    person.kinit()
+    run = f"{HOME}/runs/collective"
+    assert person.model(person.config(), "-r", "hadoop", "--set", "sync.mode=collective", "--run-dir", run) == expected
+
+
+def test_without_a_ticket_it_is_said_at_once_and_nothing_is_left(person: Person) -> None:
+    began = time.monotonic()
+    done = person.run("train", person.config(), "-r", "hadoop", "--run-dir", f"{HOME}/runs/none")
+    assert done.returncode == 4 and "there is no Kerberos ticket" in done.stderr and "kinit" in done.stderr
+    assert time.monotonic() - began < 30
+    person.kinit()
+    done = person.run("status", f"{HOME}/runs/none")
+    assert done.returncode != 0 and "ticket" not in done.stderr
+
+
+@pytest.mark.full
+def test_rounds_and_the_other_commands(person: Person, expected: str) -> None:
+    person.kinit()
+    run = f"{HOME}/runs/rounds"
+    assert person.model(person.config(uber="off"), "-r", "hadoop", "--run-dir", run) == expected
+    commands = {
+        ("status", run): "finished",
+        ("logs", run): "round",
+        ("logs", run, "--worker", "1"): "worker 1",
+        ("verify", run): "",
+        ("export", run, "--format", "npz", "-o", str(person.folder / "model.npz")): "",
+        ("predict", run, f"{HOME}/data", "-o", str(person.folder / "predictions.parquet")): "",
+        ("predict", run, f"{HOME}/data", "-o", f"{HOME}/predictions", "-r", "hadoop", "--python-bin", PYTHON): "",
+        ("data", "info", f"{HOME}/data"): "300",
+    }
+    for command, words in commands.items():
+        done = person.run(*command)
+        assert done.returncode == 0 and words in done.stdout + done.stderr, (command, done.stderr)
+
+
+@pytest.mark.full
+def test_a_failed_start_leaves_no_run(person: Person, expected: str) -> None:
+    person.kinit()
+    run = f"{HOME}/runs/failed start"
+    done = person.run("train", person.config(scratch="hdfs:///scratch"), "-r", "hadoop", "--run-dir", run)
+    assert done.returncode == 4 and "permission denied" in done.stderr.lower(), done.stderr
+    assert person.model(person.config(), "-r", "hadoop", "--run-dir", run) == expected
+
+
+@pytest.mark.full
+def test_a_ticket_that_ends_during_a_run_is_said_and_the_run_goes_on_later(person: Person, expected: str) -> None:
+    person.kinit("-l", "45s", "-r", "45s")
+    run = f"{HOME}/runs/expired"
+    config = person.config(uber="off")
+    done = person.run("train", config, "-r", "hadoop", "--run-dir", run)
+    assert done.returncode == 4, done.stderr
+    assert "cannot be renewed" in done.stderr and "has expired" in done.stderr and "--resume" in done.stderr
+    person.kinit()
+    assert person.model(config, "-r", "hadoop", "--run-dir", run, "--resume") == expected
+
+
+@pytest.mark.full
+def test_a_renewable_ticket_is_renewed(person: Person, expected: str) -> None:
+    person.kinit("-l", "45s", "-r", "10m")
+    done = person.run("train", person.config(uber="off"), "-r", "hadoop", "--run-dir", f"{HOME}/runs/renewed", "--json")
+    assert done.returncode == 0 and "cannot be renewed" not in done.stderr, done.stderr
+    assert expected in done.stdout
+
+
+@pytest.mark.full
+def test_a_keytab_gets_tickets_and_is_sent_nowhere(person: Person, expected: str) -> None:
+    """There is no ticket in the person's own cache; the key is in no file that nodes or HDFS keep."""
+    keytab = person.folder / "ann.keytab"
+    keytab.write_bytes(person.cluster.user_keys.read_bytes())
+    keytab.chmod(0o600)
+    run = f"{HOME}/runs/keytab"
+    config = person.config(keytab=str(keytab), principal=USER)
+    assert person.model(config, "-r", "hadoop", "--set", "sync.mode=collective", "--run-dir", run) == expected
+    assert not person.ticket.exists()
+    secret = keytab.read_bytes()[-32:]
+    places = [person.cluster.master.folder, person.folder / "cache"]
+    files = [path for place in places for path in place.rglob("*") if path.is_file()]
+    assert files
+    assert not any(secret in path.read_bytes() for path in files)
+
+
+@pytest.mark.full
+def test_a_cluster_without_nodes_says_so(person: Person) -> None:
+    person.kinit()
+    cluster = person.cluster
+    cluster.stop_daemon("nodemanager")
+    try:
+        run = f"{HOME}/runs/no nodes"
+        command = ("train", person.config(), "-r", "hadoop", "--run-dir", run)
+        with cluster.running(*command, ticket=person.ticket, cwd=person.folder) as (process, log):
+            wait_until(lambda: "no node is running" in log.read_text(), "it says what is missing", MINUTES)
+            process.terminate()
+            assert process.wait(MINUTES) == 130
+    finally:
+        cluster.start_daemon("nodemanager")
