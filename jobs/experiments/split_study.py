@@ -201,9 +201,9 @@ class _Study:
     def _summary(
         self, scores: Sequence[PartitionScore], nets: Sequence[WholeNet], runs: Mapping[str, RunDirectory]
     ) -> SplitStudy:
-        trial = runs["split"].spec().trials[0]
-        tested, trained = sum(trial.test_rows), runs["split"].spec().train_rows(trial)
-        ratio = tested / trained
+        specs = [run.spec() for run in runs.values()]
+        tested = sum(specs[0].trials[0].test_rows)
+        ratio = tested / sum(spec.train_rows(spec.trials[0]) for spec in specs)
         whole = mean_of([each.score for each in whole_scores(scores).values()])
         partitions = {each.partition for each in scores if each.partition is not None}
         finals = {name: run.final() for name, run in runs.items()}

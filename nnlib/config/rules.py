@@ -37,6 +37,8 @@ def check_subnets(train: Train, mode: str, workers: int) -> None:
         raise ValueError("train.subnets needs train.optimizer_state: reset: sub-nets have no optimizer in common")
     if train.epochs_per_round == "auto":
         raise ValueError("train.subnets needs a number of train.epochs_per_round: auto chooses by the workers' drift")
+    if subnets.between == "zero" and subnets.alternate != "none":
+        raise ValueError("train.subnets.between: zero needs train.subnets.alternate: none: else sub-nets train them")
     at_once = Partition.parse(subnets.partition).subnets_at_once(subnets.alternate)
     if workers < at_once:
         raise ValueError(

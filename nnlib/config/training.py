@@ -79,10 +79,16 @@ class Subnets(Section):
         "turn, round by round",
         json_schema_extra=since("0.2", before="together"),
     )
+    between: Literal["keep", "zero"] = Field(
+        "keep",
+        description="weights between groups, which no sub-net trains with alternate: none; keep: they stay; zero: they "
+        "become 0, so that the sub-nets are the members of an ensemble",
+        json_schema_extra=since("0.2", before="keep"),
+    )
     rescale: bool = Field(
         False,
         description="multiply the weights of hidden units' outputs in a sub-net, so that a unit gets as much from "
-        "fewer units; divide them again afterwards",
+        "fewer units; divide them again afterwards; with between: zero only those of the last hidden layer",
         json_schema_extra=since("0.2", before=False),
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any
@@ -16,11 +16,13 @@ from nnlib.config.code_files import WEIGHTS, names_code
 from nnlib.config.options import TorchOptions
 from nnlib.config.schema import Model as ModelConfig
 from nnlib.config.section import options_of
-from nnlib.core.arrays import Array, Vector
+from nnlib.core.arrays import Array, IntArray, Vector
 from nnlib.core.errors import ConfigError
-from nnlib.core.layout import Layout, aligned_empty
+from nnlib.core.layout import Layout, ModelState, aligned_empty
 from nnlib.models.parts import ModelParts
+from nnlib.models.protocol import SubnetModel
 from nnlib.torch.binding import read_buffers, read_parameters
+from nnlib.torch.division import Division
 from nnlib.torch.factories import call_factory, factory_named
 from nnlib.torch.first_weights import fill_module
 from nnlib.torch.frozen import changed_frozen, fill_frozen, read_frozen
@@ -130,6 +132,37 @@ class TorchModel:
     def initial_frozen(self, rng: np.random.Generator) -> dict[str, Array]:
         """See `nnlib.models.protocol.PartedModel.initial_frozen`."""
         return read_frozen(self._first(rng)) if self.frozen else {}
+
+    @property
+    def hidden_widths(self) -> tuple[int, ...] | None:
+        """See `nnlib.models.protocol.DivisibleModel.hidden_widths`; None where the module cannot be cut."""
+        return self._division.widths
+
+    def subnet(self, units: Sequence[IntArray]) -> SubnetModel:
+        """See `nnlib.models.protocol.DivisibleModel.subnet`."""
+        part = TorchModel(
+            self._name,
+            self._division.narrowed(units),
+            shape=self.shape,
+            outputs=self.outputs,
+            loss=self.loss,
+            dtype=self.dtype,
+            parts=self._parts,
+            hashes=self._hashes,
+        )
+        return self._division.subnet(units, part)
+
+    def connections(self, vector: Vector) -> list[Array]:
+        """See `nnlib.models.protocol.DivisibleModel.connections`."""
+        return self._division.connections(vector)
+
+    def activations(self, state: ModelState, x: Array) -> list[Array]:
+        """See `nnlib.models.protocol.DivisibleModel.activations`: of values before the activation function."""
+        return self._division.activations(state, x)
+
+    @cached_property
+    def _division(self) -> Division:
+        return Division(self, factory_named(self._name, self._parts, self._hashes), self._arguments)
 
     def activation_bytes(self, rows: int) -> int:
         """See `nnlib.models.protocol.Model.activation_bytes`: what a forward pass keeps for the backward pass, as

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nnlib.config.schema import Config
-from nnlib.core.arrays import Array, BoolArray, Vector
+from nnlib.core.arrays import Array, BoolArray, FloatArray, Vector
 from nnlib.core.layout import ModelState
 from nnlib.core.partition import Partition, Subnet
 from nnlib.data.batches import Batch
@@ -45,6 +45,8 @@ def numbers_held(model: Model, config: Config, worker: int, epoch: int) -> BoolA
         return None
     held = np.zeros(model.layout.size, np.bool_)
     held[_divided(cast(Hashable, model), str(_partition(config)), subnet).positions] = True
+    if config.train.subnets is not None and config.train.subnets.between == "zero":
+        held |= _left_out(cast(Hashable, model), str(_partition(config)))
     return held
 
 
@@ -59,13 +61,31 @@ def _divided(model: Hashable, partition: str, subnet: Subnet) -> SubnetModel:
     return cast(DivisibleModel, model).subnet(Partition.parse(partition).units(subnet))
 
 
+@lru_cache(maxsize=16)
+def _left_out(model: Hashable, partition: str) -> BoolArray:
+    """Which numbers no sub-net of shift 0 holds: the weights between groups, shape (model.layout.size,)."""
+    left_out = np.ones(cast(DivisibleModel, model).layout.size, np.bool_)
+    for subnet in Partition.parse(partition).subnets(0):
+        left_out[_divided(model, partition, subnet).positions] = False
+    return left_out
+
+
+def _of_last_layer(divided: SubnetModel) -> FloatArray:
+    """`SubnetModel.factor` of the weights to the outputs; 1 for all other numbers."""
+    last = [entry for entry in divided.model.layout.entries if len(entry.shape) > 1][-1]
+    factor = np.ones_like(divided.factor)
+    factor[last.range] = divided.factor[last.range]
+    return factor
+
+
 class SubnetLearner:
     """Trains the sub-net that a worker has in a round: gathers its numbers from the whole model's, trains them with a
     learner of their own, scatters them back. Scores and predictions are those of the whole model.
 
     With ``train.subnets.rescale`` weights of hidden units' outputs are multiplied by `SubnetModel.factor` when they are
     gathered, and divided by it when they are scattered: a unit then gets as much from a part of the units below it
-    as from all.
+    as from all. With ``train.subnets.between: zero`` the weights between groups are 0 afterwards, and only those to the
+    outputs are multiplied: then the whole net's outputs before the loss's function are the mean of the sub-nets'.
     """
 
     averages_gradients = False
@@ -79,7 +99,8 @@ class SubnetLearner:
         self._trained = False
         train = setup.config.train
         self.trains_whole_rounds = build(model, setup).trains_whole_rounds
-        self._rescales = train.subnets is not None and train.subnets.rescale
+        assert train.subnets is not None
+        self._rescales, self._drops = train.subnets.rescale, train.subnets.between == "zero"
 
     def numerics(self) -> str:
         """See `nnlib.training.learner.Learner.numerics`."""
@@ -109,6 +130,8 @@ class SubnetLearner:
             return self._whole.state()
         _, (_, positions, factor), learner = self._part
         vector = self._state.vector.copy()
+        if self._drops:
+            vector[_left_out(cast(Hashable, self._model), str(_partition(self._setup.config)))] = 0.0
         trained = learner.state().vector
         vector[positions] = (trained / factor).astype(vector.dtype) if self._rescales else trained
         return ModelState(vector)
@@ -136,6 +159,8 @@ class SubnetLearner:
         assert self._state is not None
         if self._part is None or self._part[0] != assigned:
             divided = _divided(cast(Hashable, self._model), str(_partition(config)), assigned)
+            if self._drops:
+                divided = divided._replace(factor=_of_last_layer(divided))
             setup = replace(self._setup, layout=divided.model.layout)
             self._part = assigned, divided, self._build(divided.model, setup)
         _, (_, positions, factor), learner = self._part

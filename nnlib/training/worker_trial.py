@@ -74,5 +74,7 @@ def _device_converts(config: Config, rows: TrialData) -> bool:
     """Whether a device converts the rows: where that shortens their way, and nothing changes them before."""
     if parse_device(config.runtime.device).kind in (AUTO, CPU) or config.data.augment is not None:
         return False
+    if config.train.subnets is not None:  # the whole net is scored on the CPU
+        return False
     stored, converter = np.dtype(rows.data.dataset.x_dtype), rows.converter
     return converter.in_dtype and stored.itemsize < converter.dtype.itemsize

@@ -34,6 +34,7 @@ NAMES = (
     "averaging",
     "weak_scaling",
     "decoded_rows",
+    "splitting",
 )
 
 
@@ -108,6 +109,8 @@ FIGURES = (
            ("worst_apart",), "<= 0.005", most=0.005),
     Figure("weak_scaling", "784-1024-1024-10, 1 to 2 workers on 2 cores: efficiency",
            ("efficiency",), ">= 0.9", least=0.9),
+    Figure("splitting", "200 partitions x 4 sub-nets of 400-6-6-10 in one job, two cores: seconds",
+           ("seconds",), "<= 20", most=20.0),
     Figure("decoded_rows", "1,000,000 x 28, local rounds: reading's share of a worker's time",
            ("medians", "reading", "mapped"), "<= 0.05", most=0.05),
     Figure("decoded_rows", "1,000,000 x 28: a local round, times one of a collective job",

@@ -8,9 +8,12 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from nnlib.torch.widths import hidden_widths
+
 ACTIVATIONS: dict[str, type[nn.Module]] = {"sigmoid": nn.Sigmoid, "tanh": nn.Tanh, "relu": nn.ReLU}
 
 
+@hidden_widths("hidden")
 def build_mlp(
     hidden: Sequence[int] = (100,),
     activation: str = "relu",

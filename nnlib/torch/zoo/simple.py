@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 from torch.nn import functional
+
+from nnlib.torch.widths import hidden_widths
 
 
 class SimpleNN(nn.Module):
@@ -24,17 +27,26 @@ class SimpleNN(nn.Module):
 
 
 class SimpleCNN(nn.Module):
-    """Two convolutions of 3 x 3 (32 and 64 channels), each with ReLU and 2 x 2 max pooling; then layers of 128 and 64
-    units and the classes. Images and kernels lie in memory channels last, which oneDNN computes faster."""
+    """Two convolutions of 3 x 3 (the paper: 32 and 64 channels), each with ReLU and 2 x 2 max pooling; then two layers
+    (128 and 64 units) and the classes. Images and kernels lie in memory channels last, which oneDNN computes faster."""
 
-    def __init__(self, channels: int, height: int, width: int, outputs: int) -> None:
+    def __init__(
+        self,
+        channels: int,
+        height: int,
+        width: int,
+        outputs: int,
+        widths: Sequence[int] = (32, 64),
+        hidden: Sequence[int] = (128, 64),
+    ) -> None:
+        """``widths``: channels that the convolutions make; ``hidden``: units of the two layers behind them."""
         super().__init__()
-        self.conv1 = nn.Conv2d(channels, 32, kernel_size=3, padding=1)
-        self.conv2 = nn.Conv2d(32, 64, kernel_size=3, padding=1)
+        self.conv1 = nn.Conv2d(channels, widths[0], kernel_size=3, padding=1)
+        self.conv2 = nn.Conv2d(widths[0], widths[1], kernel_size=3, padding=1)
         self.pool = nn.MaxPool2d(2, 2)
-        self.fc1 = nn.Linear(64 * (height // 4) * (width // 4), 128)
-        self.fc2 = nn.Linear(128, 64)
-        self.fc3 = nn.Linear(64, outputs)
+        self.fc1 = nn.Linear(widths[1] * (height // 4) * (width // 4), hidden[0])
+        self.fc2 = nn.Linear(hidden[0], hidden[1])
+        self.fc3 = nn.Linear(hidden[1], outputs)
         self.to(memory_format=torch.channels_last)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -49,13 +61,23 @@ class SimpleCNN(nn.Module):
         return z
 
 
+@hidden_widths("hidden")
 def build_simple_nn(hidden: int = 50, *, shape: tuple[int, ...], outputs: int) -> nn.Module:
     """Build the paper's SimpleNN."""
     return SimpleNN(math.prod(shape), outputs, hidden)
 
 
-def build_simple_cnn(*, shape: tuple[int, ...], outputs: int) -> nn.Module:
-    """Build the paper's SimpleCNN for images of at least 4 x 4."""
+@hidden_widths("channels", "hidden")
+def build_simple_cnn(
+    channels: Sequence[int] = (32, 64),
+    hidden: Sequence[int] = (128, 64),
+    *,
+    shape: tuple[int, ...],
+    outputs: int,
+) -> nn.Module:
+    """Build the paper's SimpleCNN, or one of other widths, for images of at least 4 x 4."""
     if len(shape) != 3 or min(shape[1:]) < 4:
         raise ValueError(f"images of at least 4 x 4 are needed, rows have shape {shape}")
-    return SimpleCNN(*shape, outputs)
+    if len(channels) != 2 or len(hidden) != 2:
+        raise ValueError(f"channels and hidden have two widths each, got {channels} and {hidden}")
+    return SimpleCNN(*shape, outputs, channels, hidden)

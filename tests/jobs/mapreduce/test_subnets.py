@@ -14,9 +14,11 @@ from jobs.driver import driver
 from jobs.driver.verification import verify
 from nnlib.config.schema import Config
 from nnlib.core.errors import ConfigError
+from nnlib.core.layout import ModelState
 from nnlib.core.partition import Partition
 from nnlib.models.mlp import MLP
 from nnlib.run.directory import RunDirectory
+from nnlib.training.build_learner import load_learner
 
 HIDDEN = [4, 6]
 PARTITION = "abba-aabbab"
@@ -102,6 +104,26 @@ def test_without_alternation_weights_between_groups_stay(dataset: str, tmp_path:
     assert (before[within] != after[within]).mean() > 0.5
 
 
+def test_sub_nets_without_weights_between_them_are_an_ensemble(dataset: str, tmp_path: Path) -> None:
+    """The recombined net's outputs are the softmax of the mean of its sub-nets' outputs before it."""
+    subnets = {"partition": PARTITION, "alternate": "none", "between": "zero", "rescale": True}
+    driver.train(experiment(dataset, tmp_path / "run", train__subnets=subnets, workers=2, train__epochs=4))
+    model, _ = first(tmp_path / "run")
+    vector, partition = weights(tmp_path / "run"), Partition.parse(PARTITION)
+    x = np.random.default_rng(0).normal(size=(9, 6)).astype(np.float32)
+    logits = []
+    for subnet in partition.subnets(0):
+        part, index, factor = model.subnet(partition.units(subnet))
+        last = part.layout.entries[-2].range  # the weights to the outputs
+        small = vector[index]
+        small[last] *= factor[last].astype(np.float32)
+        logits.append(np.log(load_learner(part, ModelState(small)).outputs(x).astype(np.float64)))
+    mean = np.exp(np.mean(logits, axis=0))
+    whole = load_learner(model, ModelState(vector)).outputs(x)
+    np.testing.assert_allclose(whole, mean / mean.sum(axis=1, keepdims=True), rtol=1e-4)
+    assert verify(str(tmp_path / "run"), every=True).problems == []
+
+
 def test_partitions_are_trials_of_one_run(dataset: str, tmp_path: Path) -> None:
     every = [None, PARTITION, "aabb-ababab"]
     together = experiment(
@@ -135,6 +157,7 @@ def test_partitions_that_do_not_fit_the_model(
     [
         ({"workers": 3}, "workers is 3, but 4 sub-nets train at once"),
         ({"sync__mode": "collective"}, "sync.mode: rounds"),
+        ({"train__subnets": {"partition": PARTITION, "between": "zero"}}, "alternate: none"),
         ({"train__optimizer_state": "average"}, "optimizer_state: reset"),
         ({"train__epochs_per_round": "auto"}, "epochs_per_round"),
         ({"train__subnets": {"partition": "aab-aaa"}}, "layer 2 has no unit in group b"),
