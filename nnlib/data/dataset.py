@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import pyarrow as pa
 
@@ -24,9 +24,15 @@ MOST_ROWS_A_BYTE = 64
 
 MOST_GROUP_ROWS = 10**9
 
-LearningTask = Literal["classification", "regression"]
+LearningTask = Literal["classification", "regression", "language"]
 
-FEATURE_TYPES: dict[FeatureType, pa.DataType] = {"float32": pa.float32(), "float64": pa.float64(), "uint8": pa.uint8()}
+FEATURE_TYPES: dict[FeatureType, pa.DataType] = {
+    "float32": pa.float32(),
+    "float64": pa.float64(),
+    "uint8": pa.uint8(),
+    "uint16": pa.uint16(),
+    "uint32": pa.uint32(),
+}
 """How a manifest names the type of stored features -> the type in the shards."""
 
 
@@ -75,7 +81,7 @@ class Dataset:
     """A dataset as its manifest describes it.
 
     Shards have the columns ``row`` (int64 id: the position in the input, from 0), ``x`` (fixed_size_list[features] of
-    ``x_dtype``), ``y`` (int32 class index, or float64 target) and the extra ``columns`` (name -> ``string`` or
+    ``x_dtype``), ``y`` (int32 class index, float64 target, or of language the tokens that count) and the extra ``columns`` (name -> ``string`` or
     ``int64``). The value of feature j of a row is ``x[j] * x_scale + x_offset``.
     """
 
@@ -153,7 +159,7 @@ class Dataset:
         """Raise `MismatchError` if the manifest contradicts itself."""
         classification = self.task == "classification"
         checks = {
-            "task": self.task in ("classification", "regression"),
+            "task": self.task in get_args(LearningTask),
             "x_dtype": self.x_dtype in FEATURE_TYPES,
             "features (must be the product of shape)": self.features == math.prod(self.shape) > 0,
             "features (must be those of encoding)": self.features == self.encoding.features,
