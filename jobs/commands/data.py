@@ -20,7 +20,6 @@ from nnlib.core.progress import progressing
 
 if TYPE_CHECKING:
     from nnlib.config.schema import Config
-    from nnlib.data.dataset import Dataset
     from nnlib.data.importing.read_options import ReadingChanges
 
 
@@ -174,6 +173,17 @@ def verify(address: str) -> None:
     click.echo(f"{address}: {dataset.rows:,} rows in {len(dataset.shards)} shards are as the manifest says", err=True)
 
 
+def _text_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    if "text" not in facts:
+        return []
+    text = facts["text"]
+    return [
+        ("tokens of a row", f"{text['length']:,}"),
+        ("vocabulary", f"{text['vocabulary']:,}"),
+        ("template", ascii(text["template"])),
+    ]
+
+
 def _tables(facts: dict[str, Any]) -> None:
     from rich.table import Table
 
@@ -186,6 +196,7 @@ def _tables(facts: dict[str, Any]) -> None:
         ("rows", f"{facts['rows']:,}"),
         ("features", f"{facts['features']} ({shape})"),
         ("stored as", f"{facts['x_dtype']}, value = stored * {facts['x_scale']:g} + {facts['x_offset']:g}"),
+        *_text_rows(facts),
         ("kept columns", ", ".join(f"{name} ({kind})" for name, kind in facts["columns"].items()) or "none"),
         ("row groups", f"{facts['row_group_rows']:,} rows"),
         ("size", f"{facts['bytes'] / 1e6:,.1f} MB"),

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
               help="Train a byte-pair tokenizer of V ids on the text first.")  # fmt: skip
 @click.option("--length", type=click.IntRange(2), required=True, help="Tokens of a block.")
 @click.option("--template", metavar="TEXT",
-              help="Text of a row, its columns in braces: '{problem}\\n{solution}'. [default: the column text]")  # fmt: skip
+              help="Text of a row: '{problem}\\n{solution}' has two columns. [default: the column text]")  # fmt: skip
 @click.option("--loss", "counted", metavar="A,B",
               help="Columns of the template whose tokens the loss counts. [default: all of the text]")  # fmt: skip
 @click.option("--end", metavar="TOKEN", help="Token behind every document, or none. [default: <|endoftext|> or alike]")
@@ -60,9 +60,7 @@ def tokenize(sources: tuple[str, ...], job: JobOptions, reading: ReadingChanges,
         name: chosen.pop(name) for name in ("tokenizer", "vocabulary", "length", "template", "end", "pack_documents")
     }
     counted, keep = split_names(chosen.pop("counted")), split_names(chosen.pop("keep"))
-    text = choose_blocks(
-        sources, ReadOptions(**given), counted=counted, keep=keep, empty=chosen.pop("empty"), **texts
-    )
+    text = choose_blocks(sources, ReadOptions(**given), counted=counted, keep=keep, empty=chosen.pop("empty"), **texts)
     options = ImportOptions(**{**chosen, **given, "text": text, "task": "language"})
     if runtime is None:
         with progressing("tokenizing", unit="blocks") as progress:

@@ -53,7 +53,9 @@ def print_summary(dataset: Dataset) -> None:
         shown = listed(dataset.classes, 12)
         click.echo(f"  task      classification, {len(dataset.classes)} classes: {shown}", err=True)
     else:
-        click.echo("  task      regression", err=True)
+        click.echo(f"  task      {dataset.task}", err=True)
+    if text := dataset.text:
+        click.echo(f"  tokens    {text.length:,} a row, of a vocabulary of {text.vocabulary:,}", err=True)
     if dataset.columns:
         kept = ", ".join(f"{name} ({kind})" for name, kind in dataset.columns.items())
         click.echo(f"  kept      {kept}", err=True)

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from nnlib.core.errors import DataError, MismatchError
 from nnlib.data.encoding import Encoding, FeatureType
+from nnlib.data.importing.text.text_options import TextOptions
 from nnlib.storage import Storage, storage
 
 MANIFEST = "dataset.json"
@@ -81,8 +82,8 @@ class Dataset:
     """A dataset as its manifest describes it.
 
     Shards have the columns ``row`` (int64 id: the position in the input, from 0), ``x`` (fixed_size_list[features] of
-    ``x_dtype``), ``y`` (int32 class index, float64 target, or of language the tokens that count) and the extra ``columns`` (name -> ``string`` or
-    ``int64``). The value of feature j of a row is ``x[j] * x_scale + x_offset``.
+    ``x_dtype``), ``y`` (int32 class index, float64 target, or of language how many tokens count) and the extra
+    ``columns`` (name -> ``string`` or ``int64``). The value of feature j of a row is ``x[j] * x_scale + x_offset``.
     """
 
     address: str
@@ -158,8 +159,11 @@ class Dataset:
     def _check(self) -> None:
         """Raise `MismatchError` if the manifest contradicts itself."""
         classification = self.task == "classification"
+        is_language = self.text is not None and self.text.kind == "blocks"
         checks = {
             "task": self.task in get_args(LearningTask),
+            "task (text)": is_language == (self.task == "language"),
+            "text (width of a row)": self.text is None or self.text.width == self.features,
             "x_dtype": self.x_dtype in FEATURE_TYPES,
             "features (must be the product of shape)": self.features == math.prod(self.shape) > 0,
             "features (must be those of encoding)": self.features == self.encoding.features,
@@ -223,6 +227,11 @@ class Dataset:
     def schema(self) -> pa.Schema:
         """The Arrow schema of every shard."""
         return shard_schema(self.task, self.x_dtype, self.features, self.columns)
+
+    @property
+    def text(self) -> TextOptions | None:
+        """How the dataset's text became rows of tokens; None for one of no text."""
+        return self.encoding.reading.text if self.encoding.reading else None
 
     def storage(self) -> Storage:
         """Return the storage at the dataset's address."""

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from nnlib.core.errors import DataError
 from nnlib.data.columns import Columns
-from nnlib.data.importing.compression import READ_ERRORS, open_plain
+from nnlib.data.importing.compression import READ_ERRORS, open_plain, read_head
 from nnlib.data.importing.formats.table import Role, Table
 from nnlib.data.importing.read_options import ReadOptions
 
@@ -19,11 +19,14 @@ MOST_BYTES = 256 << 20
 
 
 def open_text(files: Sequence[str], options: ReadOptions) -> list[Table]:
-    """Open files of plain text, compressed or not. Reading raises `DataError` for bytes that are not UTF-8."""
+    """Open files of plain text, compressed or not. Raises `DataError` for one that cannot be read; reading raises it
+    for bytes that are not UTF-8."""
     return [_table(file) for file in files]
 
 
 def _table(file: str) -> Table:
+    read_head(file)  # a file that is missing is named at once
+
     def chunks(roles: Mapping[str, Role]) -> Iterator[Columns]:
         yield {name: pa.array([_read(file)], pa.string()) for name in roles}
 

@@ -39,7 +39,9 @@ class Template:
             elif match[1]:
                 parts.append((True, match[1]))
             else:
-                raise UsageError(f"--template {text!r}: {match[0]!r} names no column", hint="a brace itself is {{ or }}")
+                raise UsageError(
+                    f"--template {text!r}: {match[0]!r} names no column", hint="a brace itself is {{ or }}"
+                )
         parts.append((False, _plain(text[start:])))
         if not any(is_column for is_column, _ in parts):
             raise UsageError(f"--template {text!r} names no column", hint="write it like '{problem}\\n{solution}'")

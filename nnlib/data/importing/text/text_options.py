@@ -10,6 +10,9 @@ from typing import Any, Literal
 from nnlib.core.errors import UsageError
 from nnlib.data.token_rows import MOST_TOKENS, row_width
 
+DOCUMENT = "document"
+"""The column of a dataset of blocks that says which of them share documents: their splits keep them together."""
+
 MOST_LENGTH = 1 << 19
 """The longest row of tokens."""
 
@@ -46,7 +49,9 @@ class TextOptions:
         if not 2 <= self.length <= MOST_LENGTH:
             raise UsageError(f"--length {self.length}: a row has 2 to {MOST_LENGTH:,} tokens")
         if not 1 <= self.vocabulary <= MOST_TOKENS:
-            raise UsageError(f"the tokenizer has ids up to {self.vocabulary - 1:,}, it may have {MOST_TOKENS:,} of them")
+            raise UsageError(
+                f"the tokenizer has ids up to {self.vocabulary - 1:,}, it may have {MOST_TOKENS:,} of them"
+            )
 
     @property
     def dtype(self) -> Literal["uint16", "uint32"]:

@@ -21,12 +21,12 @@ from nnlib.data.columns import Column, Columns, RowOrigin, to_plain_array
 from nnlib.data.importing.formats.table import Role, Table, count_rows
 from nnlib.data.importing.text.blocks import Block, BlockPacker, Document, key_of
 from nnlib.data.importing.text.template import Span, Template
-from nnlib.data.importing.text.text_options import TextOptions
+from nnlib.data.importing.text.text_options import DOCUMENT, TextOptions
 from nnlib.data.importing.text.tokenizer import tokenizer_of
 from nnlib.data.token_rows import join_rows
 
-BLOCKS, COUNTED, DOCUMENT = "blocks", "counted", "document"
-"""The columns of a table of blocks: the rows of tokens, how many tokens of each count, and the group of a block."""
+BLOCKS, COUNTED = "blocks", "counted"
+"""The columns of a table of blocks besides `DOCUMENT`: the rows of tokens, and how many tokens of each count."""
 
 BATCH_CHARACTERS = 1 << 20
 BATCH_DOCUMENTS = 4096
@@ -112,9 +112,7 @@ def _text_rows(table: Table, template: Template, options: TextOptions) -> Table:
     )
 
 
-def _whole_texts(
-    texts: Sequence[str | None], origin: RowOrigin, column: str, options: TextOptions
-) -> npt.NDArray[Any]:
+def _whole_texts(texts: Sequence[str | None], origin: RowOrigin, column: str, options: TextOptions) -> npt.NDArray[Any]:
     """Return texts as rows of tokens, cut at the length, with the tokens that the tokenizer puts around a text."""
     tokenizer = tokenizer_of(options.tokenizer)
     tokenizer.enable_truncation(options.length)

@@ -34,9 +34,7 @@ def package() -> Any:
     try:
         import tokenizers
     except ImportError as error:
-        raise UsageError(
-            f"text needs the package tokenizers ({error})", hint="pip install 'nnjobs[text]'"
-        ) from None
+        raise UsageError(f"text needs the package tokenizers ({error})", hint="pip install 'nnjobs[text]'") from None
     return tokenizers
 
 
