@@ -77,7 +77,8 @@ def _import(
     choice = choose_columns(first, options)
     schema = InputSchema(first.file, first.columns, dict(first.shapes), choice, first.reading)
     spec = {"--spec": ("import.json", json.dumps(schema.to_json()).encode())}
-    with MapLauncher(runtime, "import", addresses[0], spec, note, ImportJob.__module__) as launcher:
+    module = ImportJob.__module__
+    with MapLauncher(runtime, "import", addresses[0], spec, note, module, reached=[target]) as launcher:
         bytes_ = file_sizes(addresses)
         groups = grouped(bytes_, TASK_BYTES, launcher.slots or 1)
         costs: dict[str, Any] = {"memory_mb": MEMORY_MB, "is_small": sum(bytes_) <= SMALL_BYTES}

@@ -36,10 +36,12 @@ class MapLauncher:
         notify: Notify,
         module: str,
         distributions: Sequence[str] = (),
+        reached: Sequence[str] = (),
     ) -> None:
         """``name`` is the experiment's or the command's; ``near`` is an address that the jobs read; ``files`` are what
         every job's tasks read (option -> name, content); ``module`` is that of the jobs' class;
-        ``distributions`` are what tasks need beside what all need."""
+        ``distributions`` are what tasks need beside what all need; ``reached`` are other addresses that they read or
+        write."""
         self._name = name
         with ExitStack() as stack:
             stack.enter_context(blas_threads(runtime.blas_threads))
@@ -50,6 +52,7 @@ class MapLauncher:
                         near=near,
                         modules=(module,),
                         distributions=distributions,
+                        reached=reached,
                         notify=lambda note: notify(note.text),
                     )
                 )

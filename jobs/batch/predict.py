@@ -124,8 +124,9 @@ def _make(
     packed = distributions_of([spec.settings(model.trial).model])
     if (frozen := spec.frozen_bytes()) is not None:
         files["--frozen"] = (FROZEN, frozen)
+    out = [prediction.storage.root]
     with MapLauncher(
-        runtime, spec.config.name, dataset.address, files, note, PredictJob.__module__, packed
+        runtime, spec.config.name, dataset.address, files, note, PredictJob.__module__, packed, out
     ) as launcher:
         size = sum(dataset.shards[shard].bytes for shard in missing)
         at_most = tasks or max(-(-size // TASK_BYTES), launcher.slots or 1)

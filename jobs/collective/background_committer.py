@@ -20,7 +20,7 @@ from nnlib.run.round_store import RoundStore
 from nnlib.run.run_events import RoundEvent
 from nnlib.run.spec import JobSpec
 from nnlib.storage.traffic import PROCESS
-from nnlib.training.round_events import phase_seconds, round_done, trials_stopped, worker_progress
+from nnlib.training.round_events import phase_seconds, priced_requests, round_done, trials_stopped, worker_progress
 from nnlib.training.round_observer import RoundTimes
 from nnlib.training.round_result import TrialOutput
 
@@ -153,6 +153,7 @@ class BackgroundCommitter:
                 worker_seconds=phase_seconds(outputs),
                 shuffled_bytes=self._spec.workers * times.sent,
                 uploaded_bytes=uploaded,
+                requests=priced_requests(outputs),
             ),
         )
 

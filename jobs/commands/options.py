@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jobs.runners.hadoop.kerberos_login import use_keytab
 from nnlib.config.runners import RUNNERS
 from nnlib.core.errors import UsageError
 
@@ -112,6 +111,8 @@ class JobOptions:
             if not override.strip().startswith("runtime."):
                 raise UsageError("only keys of runtime can be set here", override=override)
         runtime = read([*self.overrides, *_runtime_overrides(self.runner, self.python_bin)]).runtime
+        from jobs.runners.hadoop.kerberos_login import use_keytab
+
         use_keytab(runtime)
         return runtime
 

@@ -123,6 +123,12 @@ def _readable(config: Config, start_from: str | None) -> Config:
         raise ConfigError(
             "the directory of a detached run must be on the cluster", hint="--run-dir hdfs:///...", key="run_dir"
         )
+    if not storage(config.run_dir).is_read_by_hadoop:
+        raise ConfigError(
+            "the directory of a detached run must be in HDFS: Hadoop's own programs read the driver's files there",
+            hint="--run-dir hdfs:///..., or leave out --detach",
+            key="run_dir",
+        )
     if start_from is not None and not is_remote_address(start_from):
         raise UsageError("a detached driver cannot read a run on this machine", hint="copy it to HDFS", run=start_from)
     for key, value in (("tensorboard", config.tracking.tensorboard), ("mlflow", config.tracking.mlflow)):

@@ -11,6 +11,7 @@ import os
 import platform
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 
@@ -62,10 +63,17 @@ from nnlib.run.round_length import round_count
 from nnlib.run.round_store import RoundStore
 from nnlib.run.run_events import RoundEvent, RunEvent, StartEvent
 from nnlib.run.spec import JobSpec, initial_frozen, with_frozen
-from nnlib.storage.traffic import PROCESS
+from nnlib.storage import describe_requests
+from nnlib.storage.traffic import PROCESS, Price
 from nnlib.tracking import tracked
 from nnlib.training.advance import advance, epochs_left
-from nnlib.training.round_events import phase_seconds, round_done, trials_stopped, worker_progress
+from nnlib.training.round_events import (
+    phase_seconds,
+    priced_requests,
+    round_done,
+    trials_stopped,
+    worker_progress,
+)
 from nnlib.training.round_result import TrialOutput
 
 
@@ -156,6 +164,7 @@ class Driver:
         self._viewed = time.monotonic()
         self._viewed_rounds = 0
         self._uploaded = PROCESS.uploaded_bytes
+        self._requests: Counter[Price] = Counter()
         self._notifying = threading.RLock()
 
     def notify(self, event: Event) -> None:
@@ -170,6 +179,8 @@ class Driver:
         """Keep an event in the run's journal: what may differ between two runs of the same bits. Called from any
         thread."""
         with self._notifying:
+            if isinstance(event, RoundEvent):
+                self._requests.update(event.requests or {})
             self._events.record(event)
 
     def note_group(self, committed: int, workers: Sequence[WorkerProgress]) -> None:
@@ -213,6 +224,9 @@ class Driver:
         self.directory.finish(final, arrays)  # last: with it the run is finished
         if summary := site.session.summary():
             self.notify(Note(summary))
+        self._requests.update(priced_requests({}) or {})
+        if charged := describe_requests(self._requests):
+            self.notify(Note(charged))
         result = result_of(final, self.directory.address, time.monotonic() - started)
         self.notify(RunDone(result))
         return result
@@ -288,6 +302,7 @@ class Driver:
                 worker_seconds=phase_seconds(outputs),
                 shuffled_bytes=shuffled_bytes,
                 uploaded_bytes=self._sent(),
+                requests=priced_requests(outputs),
             )
         )
 

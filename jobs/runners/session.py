@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -21,7 +22,7 @@ from nnlib.config.schema import Runtime
 from nnlib.core.events import Note
 from nnlib.core.scratch import scratch_folder, write_file
 from nnlib.run.run_events import RunEvent
-from nnlib.storage import LocalStorage, Storage
+from nnlib.storage import Access, LocalStorage, Storage, access_to
 
 
 def record_nothing(event: RunEvent) -> None:
@@ -35,7 +36,8 @@ class SessionOptions:
     ``near`` is an address that the tasks read: a cluster's staging folder is on the same file system. ``modules`` are
     what every task imports, ``distributions`` those that tasks need and that not every environment for nodes has.
     ``notify`` takes notes for people, ``record`` the run's events. ``chaos`` injects
-    faults into tasks. ``run`` is the address of the run whose lock the command holds, if it holds one.
+    faults into tasks. ``run`` is the address of the run whose lock the command holds, if it holds one. ``reached`` are
+    the addresses of what tasks read or write besides ``near`` and the run.
     """
 
     runtime: Runtime
@@ -46,6 +48,12 @@ class SessionOptions:
     record: Callable[[RunEvent], None] = record_nothing
     chaos: Chaos | None = None
     run: str | None = None
+    reached: Sequence[str] = ()
+
+    @cached_property
+    def access(self) -> Access:
+        """What tasks need to reach all that they read and write."""
+        return access_to([self.near, *([] if self.run is None else [self.run]), *self.reached])
 
 
 class Session(ABC):

@@ -14,11 +14,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-
-from nnlib.core.arrays import IntArray
+if TYPE_CHECKING:
+    from nnlib.core.arrays import IntArray
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
@@ -90,6 +89,8 @@ class Partition:
 
     def units(self, subnet: Subnet) -> list[IntArray]:
         """Return the units of a sub-net in each hidden layer, ascending."""
+        import numpy as np  # every configuration imports this module, few have a partition
+
         return [
             np.flatnonzero(np.asarray(layer) == group).astype(np.int64)
             for layer, group in zip(self.layers, subnet, strict=True)

@@ -36,6 +36,5 @@ class Retention:
             ]
         for round_ in self._kept[: -int(keep)]:
             if round_ > 0 and round_ not in needed:
-                for name in MODELS:
-                    self._storage.delete(round_path(round_, name))
+                self._storage.delete_files([round_path(round_, name) for name in MODELS])
                 self._kept.remove(round_)

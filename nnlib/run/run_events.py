@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Self
 
+from nnlib.storage.traffic import Price
+
 
 @dataclass(frozen=True)
 class RunEvent:
@@ -49,11 +51,12 @@ class RoundEvent(RunEvent):
     In rounds mode ``job_seconds`` of them went into the job, the rest into the outer step and the commit; in collective
     mode worker 0 spent ``exchange_seconds`` of them in exchanges. ``worker_seconds`` are by phase, summed over all
     tasks. ``shuffled_bytes`` went from worker to worker, ``uploaded_bytes`` to storages on other machines since the
-    round before was recorded (of the first round: since the start).
+    round before was recorded (of the first round: since the start). ``requests`` went in the same time, from all tasks
+    and the driver, to storages that charge for them, by price (`nnlib.storage.traffic.Price`).
     """
 
     kind: ClassVar[str] = "round"
-    OPTIONAL: ClassVar[frozenset[str]] = frozenset({"job_seconds", "exchange_seconds", "shuffled_bytes"})
+    OPTIONAL: ClassVar[frozenset[str]] = frozenset({"job_seconds", "exchange_seconds", "shuffled_bytes", "requests"})
     round: int
     seconds: float
     worker_seconds: Mapping[str, float]
@@ -61,6 +64,7 @@ class RoundEvent(RunEvent):
     exchange_seconds: float | None = None
     shuffled_bytes: int | None = None
     uploaded_bytes: int = 0
+    requests: Mapping[Price, int] | None = None
 
 
 @dataclass(frozen=True)

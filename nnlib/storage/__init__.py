@@ -1,4 +1,4 @@
-"""Files at any address, through one small interface: a local path, ``hdfs://...``.
+"""Files at any address, through one small interface: a local path, ``hdfs://...``, ``s3://...``.
 
 A new storage is one file or folder with a `Storage` and one line in `STORAGES`. What it is (on other machines or not,
 what a task needs to reach it, what was sent to it) is asked of it: no other code looks at schemes or classes.
@@ -6,6 +6,9 @@ what a task needs to reach it, what was sent to it) is asked of it: no other cod
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from functools import reduce
+from operator import or_
 from typing import Protocol
 
 from nnlib.core.errors import UsageError
@@ -13,6 +16,7 @@ from nnlib.storage.addresses import has_scheme, is_empty_address, is_remote_addr
 from nnlib.storage.base import TEMPORARY, Access, Storage
 from nnlib.storage.credentials import refuse_credentials
 from nnlib.storage.local import LocalStorage
+from nnlib.storage.traffic import Price
 
 __all__ = [
     "STORAGES",
@@ -20,6 +24,8 @@ __all__ = [
     "Access",
     "LocalStorage",
     "Storage",
+    "access_to",
+    "describe_requests",
     "file_at",
     "has_scheme",
     "is_empty_address",
@@ -48,7 +54,25 @@ def _hdfs(address: str, *, private: bool) -> Storage:
     return HdfsStorage(address, private=private)
 
 
-STORAGES: dict[str, Opener] = {"": _local, "file": _local} | dict.fromkeys(("hdfs", "webhdfs", "swebhdfs"), _hdfs)
+def _s3(address: str, *, private: bool) -> Storage:
+    try:
+        from nnlib.storage.s3.storage import S3Storage  # late: the AWS SDK takes half a second
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in ("boto3", "botocore", "urllib3"):
+            raise
+        raise UsageError(
+            "addresses in S3 need the AWS SDK, which is not installed",
+            hint="pip install 'nnjobs[aws]'",
+            address=address,
+        ) from error
+    return S3Storage(address)
+
+
+STORAGES: dict[str, Opener] = {
+    **dict.fromkeys(("", "file"), _local),
+    **dict.fromkeys(("hdfs", "webhdfs", "swebhdfs"), _hdfs),
+    **dict.fromkeys(("s3", "s3a"), _s3),
+}
 """Scheme of an address -> what opens it."""
 
 
@@ -70,6 +94,21 @@ def storage(address: str, *, private: bool = False) -> Storage:
             address=address.partition("?")[0],  # behind it a signed address has its signature
         )
     return opener(address, private=private)
+
+
+def access_to(addresses: Iterable[str]) -> Access:
+    """Return what a process needs to reach several addresses."""
+    return reduce(or_, (storage(address).access() for address in addresses), Access())
+
+
+def describe_requests(requests: Mapping[Price, int]) -> str | None:
+    """Return a line for people about requests to storages that charge for them, by `nnlib.storage.traffic.Price`; None
+    where there were none."""
+    if not any(requests.values()):
+        return None
+    from nnlib.storage.s3.prices import describe  # late: few runs have any; S3 is the only one that charges
+
+    return describe(requests)
 
 
 def file_at(address: str) -> tuple[Storage, str]:

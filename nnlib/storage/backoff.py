@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 import time
 
 from nnlib.core.errors import StorageError
@@ -15,18 +16,32 @@ LONGEST_SECONDS = 2.0
 
 
 class Backoff:
-    """The pauses between the attempts of one call. A pause is twice the one before, up to `LONGEST_SECONDS`.
+    """The pauses between the attempts of one call. A pause is twice the one before, up to ``longest`` seconds.
 
     It logs once what it waits for, and once that the service is back.
     """
 
-    def __init__(self, seconds: float, kind: str, service: str, *, variable: str, check: str) -> None:
-        """``seconds``: longest time to wait in all. The others are for messages: the ``kind`` of service ("HDFS"), the
-        ``service`` itself (host:port), the environment ``variable`` that sets the time, and the command that ``check``s
-        the service."""
+    def __init__(
+        self,
+        seconds: float,
+        kind: str,
+        service: str,
+        *,
+        variable: str,
+        check: str,
+        longest: float = LONGEST_SECONDS,
+        jitter: bool = False,
+    ) -> None:
+        """``seconds``: longest time to wait in all. ``jitter``: a pause is a random part of what it would be, so that
+        many clients do not come back at the same moment (full jitter).
+
+        The others are for messages: the ``kind`` of service ("HDFS"), the ``service`` itself (host:port), the
+        environment ``variable`` that sets the time, and how to ``check`` the service ("see that ...")."""
         self._seconds = seconds
         self._kind, self._service = kind, service
         self._variable, self._check = variable, check
+        self._longest = longest
+        self._jitter = random.SystemRandom() if jitter else None
         self._since: float | None = None
         self._pause = SHORTEST_SECONDS
         self._has_warned = False
@@ -40,10 +55,11 @@ class Backoff:
         if self._since is None:
             self._since = now
         waited = now - self._since
-        if waited + self._pause > self._seconds:
+        pause = self._pause if self._jitter is None else self._jitter.uniform(0.0, self._pause)
+        if waited + pause > self._seconds:
             raise StorageError(
                 f"{self._kind} is not available: {reason}" + (f" (waited {waited:.0f} s)" if waited >= 1.0 else ""),
-                hint=f"see that its daemons run ({self._check}), then run the same command with --resume; "
+                hint=f"{self._check}, then run the same command again (train: with --resume); "
                 f"{self._variable} sets how long to wait",
                 service=self._service,
             )
@@ -56,8 +72,8 @@ class Backoff:
                 *(self._seconds, self._variable, self._kind, self._service, reason),
             )
             self._has_warned = True
-        time.sleep(self._pause)
-        self._pause = min(2 * self._pause, LONGEST_SECONDS)
+        time.sleep(pause)
+        self._pause = min(2 * self._pause, self._longest)
 
     def succeeded(self) -> None:
         """End the waiting: the call succeeded."""

@@ -6,7 +6,7 @@ import contextlib
 import re
 import secrets
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -25,6 +25,19 @@ class Access:
     """Environment variables by name."""
     files: Mapping[str, str] = field(default_factory=dict)
     """Environment variable -> path on this machine of a file whose copy there the variable is to name."""
+    modules: tuple[str, ...] = ()
+    """Modules that it imports when it reaches the storage. A server that forks tasks imports them once."""
+    distributions: tuple[str, ...] = ()
+    """Installed packages that it needs beside those that every task needs."""
+
+    def __or__(self, other: Access) -> Access:
+        """Return what reaches both storages."""
+        return Access(
+            {**self.environment, **other.environment},
+            {**self.files, **other.files},
+            tuple(dict.fromkeys((*self.modules, *other.modules))),
+            tuple(dict.fromkeys((*self.distributions, *other.distributions))),
+        )
 
 
 class Storage(ABC):
@@ -39,6 +52,8 @@ class Storage(ABC):
     """The root's address, or its path on this machine."""
     is_remote = False
     """Whether the files are on other machines: they then cost messages, and no path of this machine leads to them."""
+    is_read_by_hadoop = False
+    """Whether Hadoop's own programs read its addresses, as jobs' inputs, outputs and archives."""
     traffic: Traffic
     """What was sent to it by this object."""
     journal_seconds = 2.0
@@ -137,6 +152,11 @@ class Storage(ABC):
     @abstractmethod
     def delete(self, name: str) -> None:
         """Delete a file or a directory tree; not being there is fine."""
+
+    def delete_files(self, names: Sequence[str]) -> None:
+        """Delete several files, none of which is a directory; not being there is fine."""
+        for name in names:
+            self.delete(name)
 
     @abstractmethod
     @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from nnlib.config.schema import Config
@@ -10,6 +11,7 @@ from nnlib.run.checkpoint import Checkpoint
 from nnlib.run.round_length import round_count
 from nnlib.run.round_metrics import RoundMetrics
 from nnlib.run.spec import JobSpec
+from nnlib.storage.traffic import PROCESS, Price
 from nnlib.training.round_result import TrialOutput
 
 
@@ -53,6 +55,16 @@ def phase_seconds(outputs: Mapping[int, TrialOutput]) -> dict[str, float]:
             for phase, spent in record.seconds.items():
                 phases[phase] = phases.get(phase, 0.0) + spent
     return {phase: round(spent, 4) for phase, spent in phases.items()}
+
+
+def priced_requests(outputs: Mapping[int, TrialOutput]) -> dict[Price, int] | None:
+    """Sum the requests that were made of storages that charge for them, by price: those that workers report, and those
+    that this process has made since it was last asked. None where there were none."""
+    total = Counter(PROCESS.take_priced())
+    for output in outputs.values():
+        for record in output.records.values():
+            total.update(record.requests)
+    return dict(sorted(total.items())) or None
 
 
 def worker_progress(outputs: Mapping[int, TrialOutput], seconds: float) -> tuple[WorkerProgress, ...]:

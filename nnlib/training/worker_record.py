@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nnlib.core.errors import MismatchError, NnjobsError, from_record
+from nnlib.storage.traffic import Price
 from nnlib.training.scores import Score, score_from_json
 
 COMMIT = "commit"
@@ -35,6 +36,7 @@ class WorkerRecord:
     ``numerics`` is the fingerprint of its numpy and BLAS kernels. ``test`` and ``validation`` score the model that the
     round starts from on the worker's held-out rows. ``training`` is None where it only scored or ``diverged``.
     ``seconds`` are by phase: read, score, train; {} where nothing was trained. ``host`` is the machine that it ran on.
+    ``requests`` were made of storages that charge for them, by price, since the record before.
     """
 
     numerics: str
@@ -44,6 +46,7 @@ class WorkerRecord:
     diverged: NnjobsError | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
     host: str = ""
+    requests: Mapping[Price, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as JSON-able data."""
@@ -62,6 +65,8 @@ class WorkerRecord:
             data["seconds"] = dict(self.seconds)
         if self.host:
             data["host"] = self.host
+        if self.requests:
+            data["requests"] = dict(self.requests)
         return data
 
     @classmethod
@@ -79,6 +84,7 @@ class WorkerRecord:
                 diverged=from_record(data["diverged"]) if "diverged" in data else None,
                 seconds=data.get("seconds", {}),
                 host=data.get("host", ""),
+                requests=data.get("requests", {}),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise MismatchError(f"a worker's record lacks or garbles {error}") from error

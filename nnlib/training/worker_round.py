@@ -16,6 +16,7 @@ from nnlib.data.shard_cache import shard_cache
 from nnlib.data.split.rule import TEST, VALIDATION
 from nnlib.data.worker_data import WorkerData
 from nnlib.run.spec import JobSpec, WorkerPlan
+from nnlib.storage.traffic import PROCESS
 from nnlib.training.local_result import LocalResult
 from nnlib.training.scores import Score, new_score
 from nnlib.training.worker_record import TrainingRecord, WorkerRecord
@@ -57,7 +58,8 @@ def local_round(
         record = replace(record, diverged=error)
     else:
         record = replace(record, training=training_record(result))
-    return replace(record, seconds={"score": scored - started, "train": time.perf_counter() - scored}), result
+    seconds = {"score": scored - started, "train": time.perf_counter() - scored}
+    return replace(record, seconds=seconds, requests=PROCESS.take_priced()), result
 
 
 def training_record(result: LocalResult) -> TrainingRecord:

@@ -30,6 +30,9 @@ NAMES = [
 class StorageContract(ABC):
     """Every backend's test class inherits these and gives an empty ``store``."""
 
+    has_directories = True
+    """Whether a file and a directory cannot have the same name."""
+
     @pytest.fixture
     @abstractmethod
     def store(self, tmp_path: Path) -> Storage: ...
@@ -58,8 +61,9 @@ class StorageContract(ABC):
         store.write("a/x", b"old")
         store.write_all({"b/2": b"2", "a/x": b"new", "b/1": b""})
         assert {name: store.read(name) for name in ("a/x", "b/1", "b/2")} == {"a/x": b"new", "b/1": b"", "b/2": b"2"}
+        refused = "a/x/below" if self.has_directories else "long" * 300
         with pytest.raises(StorageError):
-            store.write_all({"c/first": b"1", "a/x/below": b"2", "c/last": b"3"})
+            store.write_all({"c/first": b"1", refused: b"2", "c/last": b"3"})
         assert store.read("c/first") == b"1"
         assert not store.exists("c/last")
 
@@ -145,6 +149,8 @@ class StorageContract(ABC):
         assert store.read("folder/out") == b"old"
 
     def test_a_file_is_no_directory(self, store: Storage) -> None:
+        if not self.has_directories:
+            pytest.skip("this storage has none")
         store.write("file", b"x")
         for write in (store.write, store.create):
             with pytest.raises(StorageError):

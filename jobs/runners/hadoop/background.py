@@ -15,7 +15,7 @@ from jobs.runners.hadoop.job_watch import watched
 from jobs.runners.hadoop.node_watch import NodeWatch
 from jobs.runners.hadoop.orphans import run_mark
 from jobs.runners.hadoop.runner import HadoopJob, HadoopRunner, client_environment
-from jobs.runners.hadoop.staging import base_address, fixed_options
+from jobs.runners.hadoop.staging import fixed_options, staging_base
 from jobs.runners.hadoop.submission import Submission, submit
 from jobs.runners.hadoop.task_environment import Environment, environment, escaped
 from jobs.runners.hadoop.yarn_rest import program
@@ -36,8 +36,8 @@ def tasks_environment(
     runtime: Runtime, near: str, notify: Callable[[Note], None], distributions: Sequence[str]
 ) -> Environment:
     """Return the environment of a background job's task, as `jobs.runners.hadoop.task_environment.environment` does;
-    ``near`` is an address on the cluster."""
-    return environment(runtime, storage(base_address(runtime.hadoop, near)), notify, distributions)
+    ``near`` is an address that the task reads."""
+    return environment(runtime, staging_base(runtime.hadoop, near), notify, distributions, storage(near).access())
 
 
 def submit_in_background(

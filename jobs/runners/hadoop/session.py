@@ -52,7 +52,12 @@ class HadoopSession(Session):
         with ExitStack() as stack:
             self._folder = stack.enter_context(scratch_folder())
             self._staging = Staging(
-                options.runtime, options.near, options.notify, run=options.run, distributions=options.distributions
+                options.runtime,
+                options.near,
+                options.notify,
+                run=options.run,
+                distributions=options.distributions,
+                access=options.access,
             )
             stack.callback(self._staging.close)
             self._stack = stack.pop_all()

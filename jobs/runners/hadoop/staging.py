@@ -14,8 +14,9 @@ from typing import Any
 from jobs.runners.hadoop.orphans import folder_name, sweep
 from jobs.runners.hadoop.task_environment import Environment, environment, escaped
 from nnlib.config.schema import Hadoop, Runtime
+from nnlib.core.errors import ConfigError
 from nnlib.core.events import Note
-from nnlib.storage import file_at, has_scheme, storage
+from nnlib.storage import Access, Storage, file_at, has_scheme, storage
 from nnlib.storage.hdfs.hadoop_user import hadoop_user
 
 RUNS = "runs"
@@ -27,7 +28,7 @@ class Staging:
 
     ``near`` is an address on the cluster that the jobs read; ``notify`` takes notes for people. ``run`` is the run
     whose lock the command holds, if any: what that run's earlier drivers have left is cleared away. ``distributions``
-    go into a packed environment beside those that every task needs.
+    go into a packed environment beside those that every task needs; ``access`` is to what tasks read and write.
     """
 
     def __init__(
@@ -38,10 +39,11 @@ class Staging:
         *,
         run: str | None = None,
         distributions: Sequence[str] = (),
+        access: Access | None = None,
     ) -> None:
         self._settings = runtime.hadoop
         self._jobs = 0
-        base = storage(base_address(self._settings, near))
+        base = staging_base(self._settings, near)
         sweep(base, RUNS, run, notify)
         self._tag = folder_name(run)
         with ExitStack() as stack:
@@ -52,7 +54,7 @@ class Staging:
             self.storage = storage(f"{base.root}/{folder}", private=base.is_remote)
             # Where all nodes share a file system it can be a folder there, which mrjob would take for one of HDFS.
             self.root = self.storage.uri
-            self.environment = environment(runtime, base, notify, distributions)
+            self.environment = environment(runtime, base, notify, distributions, access)
             self._stack = stack.pop_all()
 
     def close(self) -> None:
@@ -68,10 +70,11 @@ class Staging:
         self._jobs += 1
 
     def shipped(self, file: str) -> str:
-        """Return a file's address for the distributed cache; a file of this machine is uploaded first, for this job."""
-        if has_scheme(file):
-            return escaped(file)
+        """Return a file's address for the distributed cache; one that Hadoop cannot read is uploaded first, for this
+        job."""
         source, name = file_at(file)
+        if has_scheme(file) and (source.is_read_by_hadoop or not source.is_remote):
+            return escaped(file)
         copy = f"job-{self._jobs:06d}/{name}"
         self.storage.delete(f"job-{self._jobs - 1:06d}")
         self.storage.write(copy, source.read(name))
@@ -97,6 +100,18 @@ def fixed_options(settings: Hadoop, environment: Environment) -> dict[str, Any]:
         "upload_archives": list(environment.archives),
         "upload_files": list(environment.files),
     }
+
+
+def staging_base(settings: Hadoop, near: str) -> Storage:
+    """Return the folder of staging folders and environments. Raises `ConfigError` for one that Hadoop cannot read."""
+    base = storage(base_address(settings, near))
+    if base.is_remote and not base.is_read_by_hadoop:
+        raise ConfigError(
+            "Hadoop's own programs read the plans of jobs: they must be in its file system",
+            hint="leave the key out, or name a folder in HDFS (hdfs:///...)",
+            key="runtime.hadoop.scratch",
+        )
+    return base
 
 
 def base_address(settings: Hadoop, near: str) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -14,7 +16,8 @@ from nnlib.config.schema import Runtime
 from nnlib.core.errors import ConfigError, UsageError
 from nnlib.core.events import Note
 from nnlib.core.machine import BLAS_VARIABLES
-from nnlib.storage import Storage, file_at, has_scheme
+from nnlib.core.scratch import scratch_folder
+from nnlib.storage import Access, Storage, file_at, has_scheme
 
 ENVIRONMENTS = "environments"
 """Folder of the packed environments in HDFS, by hash; nothing else stays there after a run."""
@@ -22,6 +25,9 @@ ENVIRONMENTS = "environments"
 UNPACKED = "nnjobs-env"
 CODE = "nnjobs-code"
 """The names of the unpacked archives in a task's folder."""
+
+COPIED_BYTES = 8 << 20
+"""Bytes copied at a time."""
 
 PASSED_ON = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "MKL_CBWR", "NPY_DISABLE_CPU_FEATURES")
 """Variables that hold for the nodes, too, where they are set here: which kernels numpy and BLAS compute with, so that
@@ -50,18 +56,24 @@ def inherit(environment: Environment) -> None:
 
 
 def environment(
-    runtime: Runtime, base: Storage, notify: Callable[[Note], None], distributions: Sequence[str] = ()
+    runtime: Runtime,
+    base: Storage,
+    notify: Callable[[Note], None],
+    distributions: Sequence[str] = (),
+    access: Access | None = None,
 ) -> Environment:
     """Return the tasks' environment; a packed one is uploaded to HDFS if it is not there yet.
 
     ``base`` is the folder in HDFS for what nnjobs keeps there; ``distributions`` are packed beside those that every
-    task needs. Raises `ConfigError` for an archive that does not exist.
+    task needs; ``access`` is to what tasks reach besides ``base``. Raises `ConfigError` for an archive that does not
+    exist.
     """
     if _inherited is not None:
         return _inherited
     settings = runtime.hadoop
-    names, files = _needed_files(base)
-    variables = dict.fromkeys(BLAS_VARIABLES, str(runtime.blas_threads)) | _variables(base) | names
+    access = base.access() | (access or Access())
+    names, files = _needed_files(base, access)
+    variables = dict.fromkeys(BLAS_VARIABLES, str(runtime.blas_threads)) | _variables(access) | names
     if settings.python_bin is not None:
         if settings.archive is not None:
             raise ConfigError("python_bin and archive exclude each other", key="runtime.hadoop.archive")
@@ -70,18 +82,18 @@ def environment(
     if settings.archive is not None:
         address = _configured_archive(settings.archive, base, notify)
         return Environment(python, (f"{address}#{UNPACKED}",), variables, files)
-    packed, packed_hash = cached_environment(notify, distributions)
+    packed, packed_hash = cached_environment(notify, (*distributions, *access.distributions))
     code, code_hash = code_archive()
     addresses = _uploaded(base, packed_hash, packed, notify), _uploaded(base, code_hash, code, notify)
     archives = tuple(f"{address}#{name}" for address, name in zip(addresses, (UNPACKED, CODE), strict=True))
     return Environment(python, archives, variables | {"PYTHONPATH": CODE}, files)
 
 
-def _needed_files(base: Storage) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Send the files that tasks need to reach the storage, such as certificates; return the variables that name their
+def _needed_files(base: Storage, access: Access) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Send the files that tasks need to reach storages, such as certificates; return the variables that name their
     copies in a task's folder, and what the distributed cache is to copy."""
     variables, files = {}, []
-    for variable, path in base.access().files.items():
+    for variable, path in access.files.items():
         try:
             data = Path(path).read_bytes()
         except OSError as error:
@@ -95,11 +107,11 @@ def _needed_files(base: Storage) -> tuple[dict[str, str], tuple[str, ...]]:
     return variables, tuple(files)
 
 
-def _variables(base: Storage) -> dict[str, str]:
-    """Return the variables that tasks need, above all to reach the storage: containers have no files of the client."""
+def _variables(access: Access) -> dict[str, str]:
+    """Return the variables that tasks need, above all to reach storages: containers have no files of the client."""
     kernels = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
     # Streaming takes a value's end for what is before its first space; numpy takes its list with commas, too.
-    return {name: ",".join(value.split()) for name, value in {**kernels, **base.access().environment}.items()}
+    return {name: ",".join(value.split()) for name, value in {**kernels, **access.environment}.items()}
 
 
 def _configured_archive(archive: str, base: Storage, notify: Callable[[Note], None]) -> str:
@@ -108,11 +120,23 @@ def _configured_archive(archive: str, base: Storage, notify: Callable[[Note], No
         folder, name = file_at(archive)
         if not folder.exists(name):
             raise ConfigError("there is no such archive", key="runtime.hadoop.archive", file=archive)
+        if folder.is_remote and not folder.is_read_by_hadoop:
+            with fetched(folder, name) as copy:
+                return _uploaded(base, hash_of(copy), copy, notify)
         return escaped(archive)
     path = Path(archive)
     if not path.is_file():
         raise ConfigError("there is no such archive", key="runtime.hadoop.archive", file=archive)
     return _uploaded(base, hash_of(path), path, notify)
+
+
+@contextlib.contextmanager
+def fetched(folder: Storage, name: str) -> Iterator[Path]:
+    """Copy a file to this machine; yield its path there, which is gone when the block ends."""
+    with scratch_folder() as scratch, folder.open(name) as source:
+        with (scratch / name).open("xb") as target:
+            shutil.copyfileobj(source, target, COPIED_BYTES)
+        yield scratch / name
 
 
 def _uploaded(base: Storage, digest: str, archive: Path | bytes, notify: Callable[[Note], None]) -> str:

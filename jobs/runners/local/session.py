@@ -43,7 +43,7 @@ class LocalSession(MachineSession):
         with ExitStack() as stack:
             stack.callback(super().close)
             self._pool = TaskPool(
-                process_starter(runtime.blas_threads, stack, options.modules),
+                process_starter(runtime.blas_threads, stack, (*options.modules, *options.access.modules)),
                 cores=self.slots,
                 devices=count_used_devices(runtime.device),
                 workers_per_device=runtime.workers_per_gpu,

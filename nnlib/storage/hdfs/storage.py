@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import io
 import posixpath
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import BinaryIO, cast
@@ -21,6 +20,7 @@ from nnlib.storage.hdfs.choose_client import client_of
 from nnlib.storage.hdfs.client import AlreadyThereError, HdfsClient
 from nnlib.storage.hdfs.hadoop_config import locate
 from nnlib.storage.traffic import PROCESS, Traffic
+from nnlib.storage.upload_buffer import upload_buffer, writing_to
 
 SMALL_BYTES = 4 << 20
 """Files up to this size are opened by reading them whole."""
@@ -39,6 +39,7 @@ class HdfsStorage(Storage):
     """A directory in HDFS. ``private``: it is made for its owner alone, and so is what lies below it."""
 
     is_remote = True
+    is_read_by_hadoop = True
     journal_seconds = 30.0
     journal_growth = 0.125
     poll_seconds = 2.0
@@ -125,24 +126,13 @@ class HdfsStorage(Storage):
     @contextlib.contextmanager
     def writing(self, name: str) -> Iterator[BinaryIO]:
         """Written to a local file first: an upload that breaks off can be repeated then."""
-        try:
-            buffer = tempfile.TemporaryFile(prefix="nnjobs-")  # noqa: SIM115  (closed below)
-        except OSError as error:
-            raise StorageError(f"cannot make a temporary file: {error}", hint="set TMPDIR") from error
-        with buffer:
-            try:
-                yield cast(BinaryIO, buffer)
-                buffer.flush()
-            except OSError as error:
-                raise StorageError(
-                    f"cannot write a temporary file: {error.strerror or error}",
-                    hint="set TMPDIR to a folder with space",
-                    file=f"{self.root}/{name}",
-                ) from error
+        with upload_buffer() as buffer:
+            with writing_to(buffer, f"{self.root}/{name}"):
+                yield buffer
             with self._temporary(name) as temporary:
                 fault_hook.step("create", temporary)
                 with self._explained(name):
-                    self._client.upload(temporary, cast(BinaryIO, buffer), private=self._private)
+                    self._client.upload(temporary, buffer, private=self._private)
                 self.traffic.count_upload(buffer.seek(0, io.SEEK_END))
                 self._rename(temporary, name)
 

@@ -177,7 +177,7 @@ class WebHdfs(HdfsClient):
             "HDFS",
             self._hdfs.authority,
             variable="NNJOBS_HDFS_WAIT",
-            check="hdfs dfsadmin -report",
+            check="see that its daemons run (hdfs dfsadmin -report)",
         )
         with waiting_for(f"HDFS at {self._hdfs.authority} has not answered ({path})", reports_end=True) as shown:
             return self._until_done(attempt, path, backoff, shown, repeatable=repeatable)

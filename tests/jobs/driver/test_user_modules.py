@@ -22,6 +22,7 @@ from torch.nn import functional  # noqa: E402
 import nnlib  # noqa: E402
 from jobs.driver import driver  # noqa: E402
 from jobs.driver.verification import verify  # noqa: E402
+from jobs.runners.local.chaos import Chaos  # noqa: E402
 from nnlib.config import code_trust  # noqa: E402
 from nnlib.config.schema import Config  # noqa: E402
 from nnlib.core.errors import ConfigError, MismatchError, UsageError  # noqa: E402
@@ -192,6 +193,10 @@ def test_runners_and_modes_agree_and_a_run_goes_on(dataset: str, files: list[str
         for name, changes in ways.items()
     }
     assert len(set(hashes.values())) == 1
+    faults = Chaos(2, kill=0.4, twin=0.4, truncate=0.2, reorder=1.0)
+    faulty = driver.train(settings(dataset, tmp_path / "faulty", files, **ways["local"]), chaos=faults)
+    assert faulty.model_sha256 == hashes["inline"]
+    assert '"fault": "kill"' in (tmp_path / "faulty" / "events.jsonl").read_text("utf-8")
     driver.train(settings(dataset, tmp_path / "parts", files, train__epochs=1))
     longer = driver.train(settings(dataset, tmp_path / "parts", files), resume=True)
     assert longer.model_sha256 == hashes["inline"]

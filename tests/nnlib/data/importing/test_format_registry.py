@@ -59,7 +59,7 @@ def test_its_name_is_in_help_and_messages(tmp_path: Path, capsys: pytest.Capture
         capsys.readouterr().err.split()
     )
     assert main(["data", "import", unknown, "-o", str(tmp_path / "out"), "-r", "inline"]) == 3
-    assert "--format: csv, parquet, arrow, values" in " ".join(capsys.readouterr().err.split())
+    assert "--format: csv, parquet, arrow, jsonl, text, values" in " ".join(capsys.readouterr().err.split())
     assert job_formats() == ["csv", "parquet", "arrow", "values"]
 
 
