@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import io
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -161,6 +163,9 @@ def test_creation_is_conditional_in_parts_too(sent: list[Any]) -> None:
     assert there.create_from("b", io.BytesIO(bytes(17 << 20)))
     conditional = [operation for operation, parameters in sent if parameters.get("IfNoneMatch") == "*"]
     assert conditional == ["PutObject", "PutObject", "CompleteMultipartUpload"]
+    completed = next(parameters for operation, parameters in sent if operation == "CompleteMultipartUpload")
+    assert completed["ChecksumType"] == "FULL_OBJECT" and completed["MpuObjectSize"] == 17 << 20
+    assert completed["ChecksumCRC32"] == base64.b64encode(zlib.crc32(bytes(17 << 20)).to_bytes(4, "big")).decode()
 
 
 def test_a_versioned_bucket_works() -> None:
