@@ -72,4 +72,7 @@ class TextOptions:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> TextOptions:
         """Return the options that `to_json` wrote. Raises `TypeError` for an unknown one."""
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in data.items()})
+        values: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in data.items()
+        }
+        return cls(**values)

@@ -21,7 +21,9 @@ from nnlib.data.token_rows import split_rows
 
 tokenizers = pytest.importorskip("tokenizers")
 
-ROWS = [{"problem": f"Add {n} to größe {n * n}.", "solution": f"x = {n} +\n    {n * n}", "n": n} for n in range(40)]
+ROWS: list[dict[str, Any]] = [
+    {"problem": f"Add {n} to größe {n * n}.", "solution": f"x = {n} +\n    {n * n}", "n": n} for n in range(40)
+]
 LENGTH = 24
 TEMPLATE = r"{problem}\n{solution}"
 
@@ -90,17 +92,28 @@ def test_blocks_hold_what_the_tokenizer_says(tmp_path: Path, vocabulary: Path, n
 def test_every_runner_writes_the_same_bytes(tmp_path: Path) -> None:
     for part in range(3):
         write(tmp_path / f"in{part}.jsonl", ROWS[part::3])
-    more = ["--train-tokenizer", "280", "--length", "16", "--template", TEMPLATE, "--shards", "2", "--keep", "n"]
+    more: list[str | Path] = [
+        "--train-tokenizer",
+        "280",
+        "--length",
+        "16",
+        "--template",
+        TEMPLATE,
+        "--shards",
+        "2",
+        "--keep",
+        "n",
+    ]
     for runner in ([], ["-r", "inline"], ["-r", "local"]):
         tokenized(tmp_path / f"out{''.join(runner)}", tmp_path / "in*.jsonl", *more, *runner)
-    for runner in ("-rinline", "-rlocal"):
+    for output in ("out-rinline", "out-rlocal"):
         for file in sorted((tmp_path / "out").iterdir()):
-            assert (tmp_path / f"out{runner}" / file.name).read_bytes() == file.read_bytes(), file.name
+            assert (tmp_path / output / file.name).read_bytes() == file.read_bytes(), file.name
 
 
 def test_packing_keeps_documents_whole_and_texts_that_are_equal_in_one_group(tmp_path: Path, vocabulary: Path) -> None:
     rows = [{"text": text} for text in [*texts(), *texts()]]
-    more = ["--tokenizer", vocabulary, "--length"]
+    more: list[str | Path] = ["--tokenizer", vocabulary, "--length"]
     _, _, alone = tokenized(tmp_path / "alone", write(tmp_path / "a.jsonl", rows), *more, "64", "--no-pack")
     assert len(alone) == len(rows) and len(set(alone)) == len(ROWS)
     tokens, mask, groups = tokenized(tmp_path / "packed", tmp_path / "a.jsonl", *more, "64")
@@ -125,7 +138,7 @@ def test_the_two_files_of_a_vocabulary_are_a_tokenizer(tmp_path: Path, vocabular
     (tmp_path / "encoder.json").write_text(json.dumps(model["vocab"]))
     (tmp_path / "vocab.bpe").write_text("#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in model["merges"]))
     write(tmp_path / "a.jsonl")
-    more = [tmp_path / "a.jsonl", "--length", "32", "--template", TEMPLATE, "--tokenizer"]
+    more: list[str | Path] = [tmp_path / "a.jsonl", "--length", "32", "--template", TEMPLATE, "--tokenizer"]
     pair = tokenized(tmp_path / "pair", *more, tmp_path)
     whole = tokenized(tmp_path / "whole", *more, vocabulary)
     assert all(np.array_equal(one, other) for one, other in zip(pair, whole, strict=True))
@@ -188,6 +201,16 @@ def test_what_is_no_tokenizer(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 
 def test_empty_documents_are_left_out_where_that_is_wanted(tmp_path: Path, vocabulary: Path) -> None:
     source = write(tmp_path / "a.csv", [{"text": "NA", "n": 1}, {"text": "", "n": 2}, {"text": "some", "n": 3}])
-    more = ["--template", "{text}", "--tokenizer", vocabulary, "--length", "8", "--no-pack", "--empty", "skip"]
+    more: list[str | Path] = [
+        "--template",
+        "{text}",
+        "--tokenizer",
+        vocabulary,
+        "--length",
+        "8",
+        "--no-pack",
+        "--empty",
+        "skip",
+    ]
     tokens, _, _ = tokenized(tmp_path / "out", source, *more)
     assert len(tokens) == 2  # NA is a text
