@@ -13,6 +13,7 @@ from jobs.runners.hadoop.cluster_settings import ClusterSettings
 from jobs.runners.request import TaskDemand
 from nnlib.config.schema import Runtime
 from nnlib.core.errors import JobError
+from nnlib.storage.hdfs.hadoop_config import has_namenode_pair
 
 MB = 1 << 20
 PYTHON_MB = 192
@@ -135,14 +136,16 @@ def job_properties(
         "yarn.app.mapreduce.am.scheduler.heartbeat.interval-ms": "100",
         "yarn.client.nodemanager-connect.max-wait-ms": str(int(1000 * NODE_WAIT_SECONDS)),
         "yarn.client.nodemanager-connect.retry-interval-ms": str(int(1000 * NODE_RETRY_SECONDS)),
-        # Master and tasks wait for a NameNode that restarts, 20 times a second and 20 times 5 s. Else a job fails by
-        # the first broken connection: that of its commit, for example.
-        "dfs.client.retry.policy.enabled": "true",
-        "dfs.client.retry.policy.spec": "1000,20,5000,20",
         "mapreduce.fileoutputcommitter.algorithm.version": "2",
         "mapreduce.fileoutputcommitter.marksuccessfuljobs": "true",  # the driver looks for _SUCCESS
         "mapreduce.output.fileoutputformat.compress": "false",
     }
+    if not has_namenode_pair():
+        # Master and tasks wait for a NameNode that restarts, 20 times a second and 20 times 5 s. Else a job fails by
+        # the first broken connection: that of its commit, for example. Of two NameNodes they ask the other one, after
+        # pauses of its own; so long a wait for the dead one would come first.
+        properties["dfs.client.retry.policy.enabled"] = "true"
+        properties["dfs.client.retry.policy.spec"] = "1000,20,5000,20"
     if hadoop.queue is not None:
         properties["mapreduce.job.queuename"] = hadoop.queue
     return properties | hadoop.jobconf

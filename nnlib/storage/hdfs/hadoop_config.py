@@ -113,6 +113,11 @@ def hosts(address: str) -> list[str]:
     return [host for url in hdfs.urls if (host := urlsplit(url).hostname)]
 
 
+def has_namenode_pair() -> bool:
+    """Return whether hdfs-site.xml names NameNodes that take over from each other."""
+    return any(name.startswith("dfs.ha.namenodes.") for name in properties())
+
+
 def other_servers(addresses: Iterable[str]) -> list[str]:
     """Return the file systems in HDFS, but for the default one, that addresses lie in: with Kerberos Hadoop's client
     has to be asked for tokens of them (``mapreduce.job.hdfs-servers``)."""

@@ -93,3 +93,14 @@ def test_a_container_larger_than_the_largest_is_refused_before_the_job_starts() 
     assert "yarn.scheduler.maximum-allocation-mb" in str(caught.value) and "runtime.memory_mb" in str(caught.value.hint)
     with pytest.raises(JobError, match="4 vcores, and the cluster's largest has 3 "):
         require_fit(large, ClusterSettings(largest_mb=3072, largest_vcores=3))
+
+
+def test_of_two_namenodes_the_dead_one_is_not_waited_for(
+    spec: JobSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hadoop's client would try to connect to it for two minutes before it asks the other."""
+    monkeypatch.setenv("HADOOP_CONF_DIR", str(tmp_path))
+    assert properties(spec)["dfs.client.retry.policy.enabled"] == "true"
+    entry = "<property><name>dfs.ha.namenodes.pair</name><value>nn0,nn1</value></property>"
+    (tmp_path / "hdfs-site.xml").write_text(f"<configuration>{entry}</configuration>")
+    assert not [name for name in properties(spec) if name.startswith("dfs.client.retry.policy")]
