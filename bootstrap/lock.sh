@@ -22,7 +22,8 @@ lock() {
         --custom-compile-command bootstrap/lock.sh --output-file "$file"
 }
 
-run=("$@" --extra aws --extra digits --extra export --extra images --extra report --extra sklearn --extra tensorboard)
+run=("$@" --extra aws --extra digits --extra export --extra images --extra report --extra sklearn \
+    --extra tensorboard --extra text)
 test=("${run[@]}" --extra mlflow --extra test --extra lint)
 build='setuptools >= 70.1'
 lock requirements.lock setup.cfg - "${run[@]}" <<<"$build"

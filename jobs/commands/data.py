@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from jobs.commands.data_tokenize import tokenize
+from jobs.commands.dataset_options import output_options, print_summary
 from jobs.commands.names import split_names
 from jobs.commands.options import JobOptions, job_options, json_option
 from jobs.commands.reading_options import reading_options
 from jobs.console.output import console_on, print_json
 from nnlib.core.errors import MismatchError, UsageError
-from nnlib.core.listing import listed
 from nnlib.core.progress import progressing
 
 if TYPE_CHECKING:
     from nnlib.config.schema import Config
-    from nnlib.data.dataset import Dataset
     from nnlib.data.importing.read_options import ReadingChanges
 
 
 @click.group()
 def data() -> None:
     """Import, make, show and check datasets."""
+
+
+data.add_command(tokenize)
 
 
 def _shape(text: str | None) -> tuple[int, ...] | None:
@@ -44,38 +47,9 @@ def _label_map(pairs: tuple[str, ...]) -> dict[str, str]:
     return {old: new for old, _, new in (pair.partition("=") for pair in pairs)}
 
 
-def _output(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options of every command that writes a dataset."""
-    for option in (
-        click.option("--overwrite", is_flag=True, help="Replace a dataset that is there already."),
-        click.option("--name", help="Name of the dataset. [default: the first source's]"),
-        click.option(
-            "--row-group-rows", type=click.IntRange(1, 10**9), help="Rows of a row group. [default: about 4 MiB]"
-        ),
-        click.option(
-            "--seed",
-            type=click.IntRange(0),
-            default=0,
-            show_default=True,
-            help="Decides what chance decides: the rows' order.",
-        ),
-        click.option(
-            "--dtype",
-            type=click.Choice(["auto", "float32", "float64", "uint8"]),
-            default="auto",
-            show_default=True,
-            help="Stored type. auto: uint8 for pixels, float64 where float32 would merge values, else float32.",
-        ),
-        click.option("--shards", type=click.IntRange(1, 99_999), default=1, show_default=True, help="Files to write."),
-        click.option("-o", "--output", required=True, metavar="URI", help="Where the dataset goes: a directory."),
-    ):
-        command = option(command)
-    return command
-
-
 @data.command("import")
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
-@_output
+@output_options
 @click.option("--label", metavar="COLUMN", help="Label column (name or number, -1 is the last), array or label file.")
 @click.option(
     "--features",
@@ -93,6 +67,9 @@ def _output(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--by-label", is_flag=True, help="Sort rows by label into the shards, unshuffled.")
 @click.option("--map-label", multiple=True, metavar="OLD=NEW", help="Rename a label (10=0); may be repeated.")
 @click.option("--shape", metavar="AxB", help="Shape of a row, for images. [default: as in the source]")
+@click.option("--text", metavar="COLUMN", help="Column of text that becomes tokens, by --tokenizer: the only feature.")
+@click.option("--tokenizer", metavar="FILE", help="--text: a tokenizer file of Hugging Face's tokenizers.")
+@click.option("--length", type=click.IntRange(2), help="--text: tokens of a row; longer texts are cut.")
 @click.option("--from", "folder", metavar="FOLDER", help="fashion-mnist: where its four files are.")
 @reading_options("--format", "--input-format")
 @job_options
@@ -121,6 +98,13 @@ def import_command(sources: tuple[str, ...], job: JobOptions, reading: ReadingCh
         if chosen[option] is not None and not names:
             raise UsageError(f"--{option} names no column", hint="is a variable of the shell not set?")
         chosen[option] = names
+    text, tokenizer, length = (chosen.pop(option) for option in ("text", "tokenizer", "length"))
+    if text is not None and tokenizer is not None and length is not None:
+        from nnlib.data.importing.text.choose_options import choose_texts
+
+        chosen["text"] = choose_texts(text, tokenizer, length)
+    elif (text, tokenizer, length) != (None, None, None):
+        raise UsageError("--text, --tokenizer and --length belong together: name all three")
     if runtime is None:
         with progressing("importing") as progress:
             dataset = import_dataset(sources, output, ImportOptions(**chosen), progress)
@@ -128,11 +112,11 @@ def import_command(sources: tuple[str, ...], job: JobOptions, reading: ReadingCh
         from jobs.batch.import_data import import_by_jobs
 
         dataset = import_by_jobs(sources, output, ImportOptions(**chosen), runtime, partial(click.echo, err=True))
-    _summary(dataset)
+    print_summary(dataset)
 
 
 @data.command()
-@_output
+@output_options
 @click.option("--kind", type=click.Choice(["digits", "blobs"]), default="digits", show_default=True,
               help="Jittered MNIST digits, or Gaussian blobs.")  # fmt: skip
 @click.option("--rows", type=click.IntRange(1, 10**12), required=True, help="Rows to make.")
@@ -147,7 +131,7 @@ def synth(**chosen: Any) -> None:
     output = chosen.pop("output")
     with progressing("making") as progress:
         dataset = synthesize(output, SynthOptions(**chosen), progress)
-    _summary(dataset)
+    print_summary(dataset)
 
 
 @data.command()
@@ -189,21 +173,15 @@ def verify(address: str) -> None:
     click.echo(f"{address}: {dataset.rows:,} rows in {len(dataset.shards)} shards are as the manifest says", err=True)
 
 
-def _summary(dataset: Dataset) -> None:
-    """Describe a new dataset in a few lines on standard error."""
-    shape = " x ".join(str(side) for side in dataset.shape)
-    values = "" if dataset.x_scale == 1.0 and dataset.x_offset == 0.0 else f", value = stored * {dataset.x_scale:.6g}"
-    values += f" + {dataset.x_offset:g}" if dataset.x_offset else ""
-    click.echo(f"{dataset.address}: {dataset.rows:,} rows in {len(dataset.shards)} shards", err=True)
-    click.echo(f"  features  {dataset.features} ({shape}), {dataset.x_dtype}{values}", err=True)
-    if dataset.classes:
-        shown = listed(dataset.classes, 12)
-        click.echo(f"  task      classification, {len(dataset.classes)} classes: {shown}", err=True)
-    else:
-        click.echo("  task      regression", err=True)
-    if dataset.columns:
-        kept = ", ".join(f"{name} ({kind})" for name, kind in dataset.columns.items())
-        click.echo(f"  kept      {kept}", err=True)
+def _text_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    if "text" not in facts:
+        return []
+    text = facts["text"]
+    return [
+        ("tokens of a row", f"{text['length']:,}"),
+        ("vocabulary", f"{text['vocabulary']:,}"),
+        ("template", ascii(text["template"])),
+    ]
 
 
 def _tables(facts: dict[str, Any]) -> None:
@@ -218,6 +196,7 @@ def _tables(facts: dict[str, Any]) -> None:
         ("rows", f"{facts['rows']:,}"),
         ("features", f"{facts['features']} ({shape})"),
         ("stored as", f"{facts['x_dtype']}, value = stored * {facts['x_scale']:g} + {facts['x_offset']:g}"),
+        *_text_rows(facts),
         ("kept columns", ", ".join(f"{name} ({kind})" for name, kind in facts["columns"].items()) or "none"),
         ("row groups", f"{facts['row_group_rows']:,} rows"),
         ("size", f"{facts['bytes'] / 1e6:,.1f} MB"),

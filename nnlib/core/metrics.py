@@ -104,6 +104,14 @@ class Metric:
     is_share: bool = False
     detailed: bool = False
 
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The least and the greatest value that there can be: losses are at least 0, all else is at most 1, and of
+        classes at least 0."""
+        if not self.greater_is_better:
+            return 0.0, math.inf
+        return (0.0 if self.task == _CLASSES else -math.inf), 1.0
+
     def is_better(self, value: float, other: float, by: float = 0.0) -> bool:
         """Whether ``value`` is better than ``other`` by more than ``by``."""
         return value > other + by if self.greater_is_better else value < other - by
@@ -176,6 +184,12 @@ METRICS: Mapping[str, Metric] = {
 def metrics_of(task: str) -> tuple[str, ...]:
     """Return the names of a task's metrics, the main one first."""
     return tuple(name for name, metric in METRICS.items() if metric.task in (task, "any"))
+
+
+def cut_interval(name: str, interval: Sequence[float]) -> tuple[float, float]:
+    """Return an interval of a metric without the values that there cannot be: t-intervals know no bounds."""
+    (low, high), (least, greatest) = interval, METRICS[name].bounds
+    return max(low, least), min(high, greatest)
 
 
 def is_share(name: str) -> bool:

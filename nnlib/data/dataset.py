@@ -8,12 +8,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import pyarrow as pa
 
 from nnlib.core.errors import DataError, MismatchError
 from nnlib.data.encoding import Encoding, FeatureType
+from nnlib.data.importing.text.text_options import TextOptions
 from nnlib.storage import Storage, storage
 
 MANIFEST = "dataset.json"
@@ -24,9 +25,15 @@ MOST_ROWS_A_BYTE = 64
 
 MOST_GROUP_ROWS = 10**9
 
-LearningTask = Literal["classification", "regression"]
+LearningTask = Literal["classification", "regression", "language"]
 
-FEATURE_TYPES: dict[FeatureType, pa.DataType] = {"float32": pa.float32(), "float64": pa.float64(), "uint8": pa.uint8()}
+FEATURE_TYPES: dict[FeatureType, pa.DataType] = {
+    "float32": pa.float32(),
+    "float64": pa.float64(),
+    "uint8": pa.uint8(),
+    "uint16": pa.uint16(),
+    "uint32": pa.uint32(),
+}
 """How a manifest names the type of stored features -> the type in the shards."""
 
 
@@ -75,8 +82,8 @@ class Dataset:
     """A dataset as its manifest describes it.
 
     Shards have the columns ``row`` (int64 id: the position in the input, from 0), ``x`` (fixed_size_list[features] of
-    ``x_dtype``), ``y`` (int32 class index, or float64 target) and the extra ``columns`` (name -> ``string`` or
-    ``int64``). The value of feature j of a row is ``x[j] * x_scale + x_offset``.
+    ``x_dtype``), ``y`` (int32 class index, float64 target, or of language how many tokens count) and the extra
+    ``columns`` (name -> ``string`` or ``int64``). The value of feature j of a row is ``x[j] * x_scale + x_offset``.
     """
 
     address: str
@@ -152,8 +159,11 @@ class Dataset:
     def _check(self) -> None:
         """Raise `MismatchError` if the manifest contradicts itself."""
         classification = self.task == "classification"
+        is_language = self.text is not None and self.text.kind == "blocks"
         checks = {
-            "task": self.task in ("classification", "regression"),
+            "task": self.task in get_args(LearningTask),
+            "task (text)": is_language == (self.task == "language"),
+            "text (width of a row)": self.text is None or self.text.width == self.features,
             "x_dtype": self.x_dtype in FEATURE_TYPES,
             "features (must be the product of shape)": self.features == math.prod(self.shape) > 0,
             "features (must be those of encoding)": self.features == self.encoding.features,
@@ -217,6 +227,11 @@ class Dataset:
     def schema(self) -> pa.Schema:
         """The Arrow schema of every shard."""
         return shard_schema(self.task, self.x_dtype, self.features, self.columns)
+
+    @property
+    def text(self) -> TextOptions | None:
+        """How the dataset's text became rows of tokens; None for one of no text."""
+        return self.encoding.reading.text if self.encoding.reading else None
 
     def storage(self) -> Storage:
         """Return the storage at the dataset's address."""

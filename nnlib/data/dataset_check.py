@@ -47,6 +47,7 @@ def describe(dataset: Dataset) -> dict[str, Any]:
         "x_offset": dataset.x_offset,
         "classes": dict(zip(dataset.classes, dataset.class_counts, strict=True)),
         "columns": dict(dataset.columns),
+        **_text_facts(dataset),
         "row_group_rows": dataset.row_group_rows,
         "bytes": sum(shard.bytes for shard in dataset.shards),
         "fingerprint": dataset.fingerprint,
@@ -61,6 +62,14 @@ def describe(dataset: Dataset) -> dict[str, Any]:
             for shard in dataset.shards
         ],
     }
+
+
+def _text_facts(dataset: Dataset) -> dict[str, Any]:
+    text = dataset.text
+    if text is None:
+        return {}
+    facts = {"length": text.length, "vocabulary": text.vocabulary, "template": text.template, "end": text.end}
+    return {"text": {**facts, "counted": list(text.counted), "pad": text.pad}}
 
 
 def verify(dataset: Dataset) -> list[Problem]:

@@ -27,8 +27,11 @@ from nnlib.data.columns import (
 from nnlib.data.importing.read_options import ReadOptions
 from nnlib.data.spelling import MISSING, UNKNOWN, NameIndex
 
-FeatureType = Literal["float32", "float64", "uint8"]
+FeatureType = Literal["float32", "float64", "uint8", "uint16", "uint32"]
 """How a dataset stores its features: one type for all of them."""
+
+_MOST = {"uint8": 255, "uint16": 65_535, "uint32": 4_294_967_295}
+"""The largest number of each type of whole numbers."""
 
 UNKNOWN_CATEGORY = "an import with --unknown-category ignore makes models that take it for none of them"
 """The hint for a category that a model does not know."""
@@ -187,8 +190,9 @@ class Encoding:
             part = x[:, start : start + column.width]
             with np.errstate(over="ignore", invalid="ignore"):
                 np.copyto(part, block, casting="unsafe")
-            if self.dtype == "uint8":
-                self._check(part == block, block, column, origin, "is not a whole number from 0 to 255")
+            if self.dtype in _MOST:
+                most = _MOST[self.dtype]
+                self._check(part == block, block, column, origin, f"is not a whole number from 0 to {most}")
             elif self.dtype == "float32" and block.dtype == np.float64:
                 self._check(np.isinf(block) | ~np.isinf(part), block, column, origin, "does not fit float32")
             start += column.width

@@ -14,7 +14,7 @@ from nnlib.config.document import read_document
 from nnlib.config.identity import mathematics_read
 from nnlib.config.render import versions
 from nnlib.core.errors import ConfigError
-from nnlib.core.metrics import is_share, metrics_of
+from nnlib.core.metrics import cut_interval, metrics_of
 from nnlib.evaluation.statistics import LEVEL, over_splits, wilson
 from nnlib.export.exported_model import ExportedModel
 from nnlib.inference.trained_model import TrainedModel
@@ -97,10 +97,8 @@ def _metrics(spec: JobSpec, trial: Trial, entries: Sequence[FinalTrial]) -> dict
 def _summary(name: str, values: Sequence[float], test_ratio: float) -> dict[str, Any]:
     result: dict[str, Any] = {"trials": len(values), "mean": statistics.fmean(values), "sd": None, "interval": None}
     if len(values) > 1:
-        low, high = over_splits(values, test_ratio)
-        if is_share(name):
-            low, high = max(low, 0.0), min(high, 1.0)
-        result |= {"sd": statistics.stdev(values), "interval": [low, high]}
+        interval = cut_interval(name, over_splits(values, test_ratio))
+        result |= {"sd": statistics.stdev(values), "interval": list(interval)}
     return result
 
 

@@ -31,7 +31,11 @@ class PartedModelFactory(Protocol):
         ...
 
 
-_OUTPUTS: dict[LearningTask, tuple[str, ...]] = {"classification": ("softmax", "sigmoid"), "regression": ("linear",)}
+_OUTPUTS: dict[LearningTask, tuple[str, ...]] = {
+    "classification": ("softmax", "sigmoid"),
+    "regression": ("linear",),
+    "language": ("tokens",),
+}
 """The outputs that fit a task; the first is what ``auto`` means."""
 
 
@@ -50,6 +54,12 @@ def build_model(
     fit the task.
     """
     kind = MODELS.of(config)
+    if task == "language" and not kind.has_parts:
+        raise ConfigError(
+            f"a {config.kind} is no language model, and the dataset holds blocks of tokens",
+            hint="a torch model that predicts tokens (model.kind: torch), or import the texts with --text for classes",
+            key="model.kind",
+        )
     factory, loss = kind.load(), output_of(config, task)
     if kind.has_parts:
         with_parts: PartedModelFactory = factory

@@ -12,7 +12,7 @@ from nnlib.core.arrays import Array, FloatArray, IntArray, Vector
 from nnlib.core.layout import Layout, ModelState
 from nnlib.models.functions import LossFactory
 
-LearningTask = Literal["classification", "regression"]
+LearningTask = Literal["classification", "regression", "language"]
 
 
 class BoundModel(Protocol):

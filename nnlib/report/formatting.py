@@ -6,7 +6,7 @@ import math
 import shlex
 from collections.abc import Sequence
 
-from nnlib.core.metrics import is_share
+from nnlib.core.metrics import cut_interval, is_share
 from nnlib.evaluation.statistics import wilson
 from nnlib.report.collect import RunFacts
 from nnlib.run.score_summary import ScoreSummary
@@ -28,12 +28,12 @@ def format_number(value: float | None) -> str:
 
 
 def format_interval(interval: Sequence[float] | None, name: str) -> str:
-    """Return an interval of a score as text; of an accuracy in percent, cut to 0 and 100."""
+    """Return an interval of a score as text, of an accuracy in percent, cut to the values that there can be."""
     if interval is None:
         return "–"
-    low, high = interval
+    low, high = cut_interval(name, interval)
     if is_share(name):
-        return f"{100 * max(low, 0.0):.2f} to {100 * min(high, 1.0):.2f} %"
+        return f"{100 * low:.2f} to {100 * high:.2f} %"
     return f"{low:.4g} to {high:.4g}"
 
 

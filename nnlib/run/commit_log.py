@@ -38,13 +38,13 @@ class CommitLog:
     def spans(self) -> list[range]:
         """List the rounds of each commit, ascending; the last of a span is the one whose state the commit holds."""
         spans: list[range] = []
-        for name in self._storage.names(ROUNDS):
-            if not name.isdigit():
-                continue
-            round_, next_ = int(name), spans[-1].stop if spans else 0
+        listed = {int(name) for name in self._storage.names(ROUNDS) if name.isdigit()}
+        for round_ in sorted(listed | set(self._known)):
+            next_ = spans[-1].stop if spans else 0
             if round_ in self._known:
-                spans.append(self._known[round_])
-            elif self._storage.exists(f"{ROUNDS}/{name}/{MANIFEST}"):
+                if round_ in listed or self.has_commit(round_):  # the listings of some storages lag behind
+                    spans.append(self._known[round_])
+            elif self.has_commit(round_):
                 # Only where rounds are left out is a manifest read: every look into a storage takes its time.
                 spans.append(range(round_ if round_ <= next_ else self._first(round_), round_ + 1))
                 self._known[round_] = spans[-1]

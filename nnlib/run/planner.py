@@ -16,6 +16,7 @@ from nnlib.core.machine import memory_bytes
 from nnlib.core.metrics import metrics_of
 from nnlib.data.augmentation import check_augmentation
 from nnlib.data.dataset import Dataset
+from nnlib.data.importing.text.text_options import DOCUMENT
 from nnlib.data.sampling import sample_size
 from nnlib.data.shard_cache import shard_cache
 from nnlib.data.shard_reader import label_chunks
@@ -35,11 +36,11 @@ def make_spec(
     """The job spec (scaling not yet fitted) and a line of the plan per worker.
 
     Reads the labels of the dataset three times (two to find the splits, one to count), a fourth time to scale targets;
-    never its features. ``data.target_scale: auto`` becomes what it means for the dataset. ``sources`` are the texts of
-    the model's code; None: they are read from ``model.files``. Raises `ConfigError` where a worker would have nothing
-    to train on.
+    never its features. ``data.target_scale: auto`` and ``split.group`` become what they mean for the dataset.
+    ``sources`` are the texts of the model's code; None: they are read from ``model.files``. Raises `ConfigError` where
+    a worker would have nothing to train on.
     """
-    config = with_target_scale(config, dataset)
+    config = with_document_groups(with_target_scale(config, dataset), dataset)
     plans = assign_shards([shard.rows for shard in dataset.shards], config.workers)
     classes = len(dataset.classes) if dataset.task == "classification" else None
     columns = tuple(name for name in (config.split.column, config.split.group) if name is not None)
@@ -98,6 +99,15 @@ def with_target_scale(config: Config, dataset: Dataset) -> Config:
     """
     kind = _target_scaling(config, dataset)
     return config.model_copy(update={"data": config.data.model_copy(update={"target_scale": kind})})
+
+
+def with_document_groups(config: Config, dataset: Dataset) -> Config:
+    """Return the configuration with ``split.group: document`` for a dataset of blocks of tokens, so that no document is
+    trained on and tested; where ``split`` says itself which rows stay together, or a column does, it stays as it is."""
+    split = config.split
+    if dataset.task != "language" or split.group is not None or split.column is not None:
+        return config
+    return config.model_copy(update={"split": split.model_copy(update={"group": DOCUMENT})})
 
 
 def _target_scaling(config: Config, dataset: Dataset) -> Literal["none", "standard"]:

@@ -90,7 +90,7 @@ class Division:
                 layers[-1][1].append(entry)
         return [_Layer(weight, tuple(others)) for weight, others in layers]
 
-    def narrowed(self, units: Sequence[IntArray]) -> dict[str, Any]:
+    def narrowed(self, units: Sequence[IntArray]) -> dict[str, object]:
         """Return the factory's arguments for a module of these units alone."""
         sizes = iter(len(layer) for layer in units)
         narrow = {

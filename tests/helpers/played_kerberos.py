@@ -46,12 +46,15 @@ def install(patch: pytest.MonkeyPatch) -> PlayedTicket:
             assert usage == "initiate"
             if played.principal is None:
                 raise GSSError("No Kerberos credentials available")
-            self.name = played.principal
+
+        @property
+        def name(self) -> str | None:
+            if played.seconds <= 0:
+                raise ExpiredCredentialsError
+            return played.principal
 
         @property
         def lifetime(self) -> int:
-            if played.seconds <= 0:
-                raise ExpiredCredentialsError
             return int(played.seconds)
 
     class Name:

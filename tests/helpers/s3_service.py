@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from processes import started
 
 BUCKET = "nets"
 IDENTITY, SECRET = "test", "testsecret"
@@ -78,10 +79,6 @@ class FaultyService(S3Service):
 @contextlib.contextmanager
 def faulty_service() -> Iterator[FaultyService]:
     program = Path(__file__).with_name("s3_server.py")
-    with subprocess.Popen([sys.executable, str(program)], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        assert process.stdin is not None and process.stdout is not None
-        try:
-            yield FaultyService(f"http://127.0.0.1:{int(process.stdout.readline())}")
-        finally:
-            process.stdin.close()
-            process.wait(20)
+    with started([sys.executable, program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        yield FaultyService(f"http://127.0.0.1:{int(process.stdout.readline())}")

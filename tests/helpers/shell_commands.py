@@ -63,6 +63,7 @@ CALLS = {
     "verify": _call("verify base --json"),
     "data import": _call("data import rows.csv -o imported --label label --shards 2"),
     "data import by processes": _call("data import rows.csv -o imported --label label --shards 2 -r local"),
+    "data tokenize": _call("data tokenize rows.csv -o tokens --template {label} --train-tokenizer 260 --length 8"),
     "data synth": _call("data synth --kind blobs --rows 200 --features 3 -o made"),
     "data info": _call("data info ds"),
     "data verify": _call("data verify ds"),

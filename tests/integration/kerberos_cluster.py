@@ -90,34 +90,36 @@ class KerberosCluster:
         self._compile_shim()
         self._make_certificate()
         self._configure()
-        assert not self._launch("namenode", "-format", "-force", "-nonInteractive").wait(), self.log("namenode")
-        for name in ("namenode", "datanode", "resourcemanager", "nodemanager"):
-            self._launch(name)
-        admin = self.network.folder / "admin-ticket"
-        self.kinit(f"nn/{self.master.domain_name}", self._daemon_keys, admin, host=self.master)
-        ticket = {"KRB5CCNAME": f"FILE:{admin}"}
-        hdfs = f"hdfs://{self.master.domain_name}:8020"
+        self._start_masters()
+        for name in ("datanode", "nodemanager"):
+            self.start_daemon(name)
 
         def has_datanode() -> bool:
-            done = self._hadoop(["dfsadmin", "-fs", hdfs, "-report"], ticket)
-            return "Live datanodes (1)" in done.stdout
+            return "Live datanodes (1)" in self.as_admin("nn", "dfsadmin", "-report").stdout
 
         wait_until(has_datanode, "the DataNode reports", READY_SECONDS)
         for command in (
-            f"-mkdir -p /tmp /user/{USER} /mr-history/tmp /mr-history/done",
-            "-chmod 1777 /tmp",
+            f"-mkdir -p /tmp/logs /user/{USER} /mr-history/tmp /mr-history/done",
+            "-chmod 1777 /tmp /tmp/logs",
+            "-chgrp history /tmp/logs",
             f"-chown {USER} /user/{USER}",
-            "-chown -R jhs /mr-history",
+            "-chown -R jhs:history /mr-history",
             "-chmod 1777 /mr-history/tmp",
         ):
-            done = self._hadoop(["fs", *command.split()], ticket)
+            done = self.as_admin("nn", "fs", *command.split())
             assert not done.returncode, done.stderr
-        self._launch("historyserver")
+        self.start_daemon("historyserver")
 
         def has_node() -> bool:
-            return "Total Nodes:1" in self._hadoop(["node", "-list"], ticket).stdout
+            return "Total Nodes:1" in self.as_admin("nn", "node", "-list").stdout
 
         wait_until(has_node, "the NodeManager reports", READY_SECONDS)
+
+    def _start_masters(self) -> None:
+        """Start the NameNode, with new files, and the ResourceManager."""
+        assert not self._launch("namenode", "-format", "-force", "-nonInteractive").wait(), self.log("namenode")
+        for name in ("namenode", "resourcemanager"):
+            self.start_daemon(name)
 
     def kinit(self, principal: str, keytab: Path, cache: Path, *options: str, host: Host | None = None) -> None:
         """Get a ticket, as a person does."""
@@ -172,23 +174,27 @@ class KerberosCluster:
         """Start a daemon anew."""
         self._launch(name)
 
-    def _hadoop(self, arguments: list[str], variables: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-        program = "yarn" if arguments[0] == "node" else "hadoop"
-        environment = {"PATH": os.environ["PATH"], **self.environment(), **variables}
+    def as_admin(self, service: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a command of Hadoop on the daemons' host to its end, as one of their services: ``nn``, ``rm`` ..."""
+        cache = self.network.folder / f"ticket-of-{service}"
+        if not cache.exists():
+            self.kinit(f"{service}/{self.master.domain_name}", self._daemon_keys, cache, host=self.master)
+        environment = {"PATH": os.environ["PATH"], **self.environment(), "KRB5CCNAME": f"FILE:{cache}"}
         return subprocess.run(
-            self.master.command(self.home / "bin" / program, *arguments),
+            self.master.command(self.home / "bin/hadoop", *arguments),
             env=environment,
             capture_output=True,
             text=True,
             check=False,
         )
 
-    def _launch(self, name: str, *arguments: str) -> subprocess.Popen[bytes]:
+    def _launch(self, name: str, *arguments: str, mark: str | None = None) -> subprocess.Popen[bytes]:
+        """``mark``: what tells this process, and its log, from others of the same daemon."""
         classes = (self.conf, self._shim, self.home / "share/hadoop/webroot", self.home / JARS / "*")
         return self.master.start(
             [
                 self._java.program,
-                f"-Dnnjobs.daemon={name}",
+                f"-Dnnjobs.daemon={mark or name}",
                 *JVM_OPTIONS,
                 f"-Dhadoop.home.dir={self.home}",
                 f"-Dhadoop.log.dir={self.network.point}",
@@ -197,7 +203,7 @@ class KerberosCluster:
                 DAEMONS[name].main,
                 *arguments,
             ],
-            log=self.network.folder / f"{name}.log",
+            log=self.network.folder / f"{mark or name}.log",
             env={"PATH": os.environ["PATH"], "LANG": "C.UTF-8", **self.environment()},
         )
 
@@ -236,6 +242,7 @@ class KerberosCluster:
             "hadoop.tmp.dir": here / "tmp",
             "hadoop.security.authentication": "kerberos",
             "hadoop.security.authorization": "true",
+            "hadoop.user.group.static.mapping.overrides": "jhs=history;dr.who=;",
             "hadoop.rpc.protection": "privacy",
             "hadoop.http.authentication.type": "kerberos",
             "hadoop.http.authentication.kerberos.principal": f"HTTP/_HOST@{REALM}",
@@ -293,6 +300,8 @@ class KerberosCluster:
             "yarn.log-aggregation-enable": "true",
             "yarn.log.server.url": f"https://{master}:19890/jobhistory/logs",
             "yarn.resourcemanager.nodemanagers.heartbeat-interval-ms": 200,
+            "yarn.nm.liveness-monitor.expiry-interval-ms": 15_000,
+            "yarn.resourcemanager.nm.liveness-monitor.expiry-interval-ms": 15_000,
             "yarn.acl.enable": "true",
             "yarn.admin.acl": "rm",
         }

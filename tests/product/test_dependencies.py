@@ -18,7 +18,7 @@ RUN, TEST, TORCH, KERBEROS, UV = (
 )
 LOCKS = (RUN, TEST, TORCH, KERBEROS, UV)
 EXTRAS = {
-    RUN: {"aws", "digits", "export", "images", "report", "sklearn", "tensorboard"},
+    RUN: {"aws", "digits", "export", "images", "report", "sklearn", "tensorboard", "text"},
     TEST: {"mlflow", "test", "lint"},
     TORCH: {"torch"},
     KERBEROS: {"kerberos"},

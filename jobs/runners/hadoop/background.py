@@ -12,6 +12,7 @@ from jobs.runners.hadoop.cluster_settings import read_cluster_settings
 from jobs.runners.hadoop.diagnosis import explain
 from jobs.runners.hadoop.job_properties import container, job_properties
 from jobs.runners.hadoop.job_watch import watched
+from jobs.runners.hadoop.kerberos_login import require_login
 from jobs.runners.hadoop.node_watch import NodeWatch
 from jobs.runners.hadoop.orphans import run_mark
 from jobs.runners.hadoop.runner import HadoopJob, HadoopRunner, client_environment
@@ -111,6 +112,7 @@ class BackgroundRunner(HadoopRunner):
 
     def _run(self) -> None:
         submission = self.job.submission
+        require_login()
         client = client_environment(self.job.settings.jvm_options)
         with watched(self.job.request, submission):
             status = submit(self._args_for_step(0), client, program("yarn"), submission)

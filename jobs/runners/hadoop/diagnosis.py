@@ -11,7 +11,7 @@ from typing import Any
 from jobs.runners.hadoop.container_log import container_log
 from jobs.runners.hadoop.known_failures import KNOWN, Known
 from jobs.runners.hadoop.submission import Submission
-from jobs.runners.hadoop.yarn_rest import application, fetch_entries, redirected
+from jobs.runners.hadoop.yarn_rest import application, current_manager, fetch_entries, redirected
 from nnlib.core.errors import JobError
 from nnlib.core.waiting import waiting_for
 
@@ -36,6 +36,7 @@ def explain(submission: Submission, yarn: str, environment: Mapping[str, str]) -
     where: dict[str, object] = {"application": submission.application}
     text = "\n".join(submission.lines)
     log = ""
+    submission.web = current_manager(submission.web) if submission.application else submission.web
     if submission.application and submission.web:
         with waiting_for(f"asking YARN why {submission.application} failed"):
             failed = _failed_attempt(submission)

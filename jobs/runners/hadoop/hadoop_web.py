@@ -11,6 +11,7 @@ import requests
 from nnlib.storage.hdfs.hadoop_config import certificates, wants_kerberos
 from nnlib.storage.hdfs.hadoop_http import HadoopConnection, Login, has_task_token
 from nnlib.storage.hdfs.ticket import INSTALL, current_ticket, has_package, ticket_problem
+from nnlib.storage.hdfs.webhdfs_errors import tls_reason
 
 _log = logging.getLogger("nnjobs.hadoop")
 
@@ -35,7 +36,9 @@ def request(
         answer = session.request(method, address, json=body, headers=accept, timeout=timeout, auth=_login().auth())
     except (requests.RequestException, ValueError) as error:
         if isinstance(error, requests.exceptions.SSLError):
-            _warn_once(f"{_place(address)} cannot be trusted: name its certificates in NNJOBS_HDFS_CA ({error})")
+            _warn_once(
+                f"{_place(address)} cannot be trusted: name its certificates in NNJOBS_HDFS_CA ({tls_reason(error)})"
+            )
         return None
     if answer.status_code in (401, 403):
         _warn_once(f"{_place(answer.url)} does not accept who we are ({answer.status_code}): {_reason()}")

@@ -8,8 +8,8 @@ import threading
 from collections.abc import Iterator
 
 from jobs.runners.hadoop.queue_state import WAITING_STATES, accepted_text, nodes_text, pending_text
-from jobs.runners.hadoop.submission import State, Submission
-from jobs.runners.hadoop.yarn_rest import ENDED, application, resource_manager
+from jobs.runners.hadoop.submission import NO_TICKET, State, Submission
+from jobs.runners.hadoop.yarn_rest import ENDED, application, current_manager
 from jobs.runners.request import JobRequest
 from nnlib.core.waiting import Wait, waiting_for
 
@@ -18,7 +18,6 @@ FIRST_SECONDS = 4.0
 POLL_SECONDS = 3.0
 
 _RETRYING = re.compile(r"Retrying connect to server: *([^ .,;]+(?:\.[^ .,;]+)*)")
-_NO_TICKET = re.compile(r"Failed to find any Kerberos tgt|GSS initiate failed|Ticket expired|No valid credentials")
 _PROGRESS = re.compile(r"\bmap (\d+)% reduce (\d+)%")
 
 
@@ -54,7 +53,7 @@ def job_text(request: JobRequest, submission: Submission) -> tuple[str, str]:
     client = _client_text(submission)
     if submission.state is State.UNSUBMITTED or submission.application is None:
         return "submitting", f"{request.name}: {client or 'is being submitted by the Hadoop client'}"
-    web = submission.web or resource_manager()
+    submission.web = web = current_manager(submission.web)
     app = application(submission.application, web)
     if web is None or not app:
         silent = "YARN's pages do not answer" + ("" if web is None else f" at {web}")
@@ -72,7 +71,7 @@ def job_text(request: JobRequest, submission: Submission) -> tuple[str, str]:
 def _client_text(submission: Submission) -> str:
     """What the client's last line complains of; "" where it does not."""
     last = submission.lines[-1] if submission.lines else ""
-    if _NO_TICKET.search(last):
+    if NO_TICKET.search(last):
         return "the Hadoop client has no valid Kerberos ticket (kinit)"
     match = _RETRYING.search(last)
     return f"{match[1]} does not answer the Hadoop client" if match else ""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from nnlib.config.schema import Runtime
 from nnlib.storage.hdfs.hadoop_config import wants_kerberos
-from nnlib.storage.hdfs.ticket import require_package
+from nnlib.storage.hdfs.ticket import has_package, require_package, require_ticket
 from nnlib.storage.hdfs.ticket_keeper import Keytab, log_in
 from nnlib.storage.hdfs.tokens import task_tokens
 
@@ -22,3 +22,10 @@ def use_keytab(runtime: Runtime) -> None:
         return
     require_package()
     log_in(Keytab(Path(settings.keytab).expanduser().absolute(), settings.principal))
+
+
+def require_login() -> None:
+    """Raise `StorageError` where Hadoop's client would need a Kerberos ticket and there is none that is good: it would
+    try for minutes."""
+    if wants_kerberos() and has_package() and not task_tokens():
+        require_ticket()

@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from jobs.runners.hadoop.hadoop_web import request
-from jobs.runners.hadoop.yarn_rest import ENDED, application, fetch_object, nodes_of, resource_manager
+from jobs.runners.hadoop.yarn_rest import ENDED, application, current_manager, fetch_object, nodes_of
 from nnlib.core.errors import NnjobsError
 from nnlib.core.waiting import waiting_for
 from nnlib.storage import has_scheme, storage
@@ -37,7 +37,7 @@ def kill_application(name: str, web: str | None, yarn: str, environment: Mapping
     ``web`` is the resource manager's address, if the client printed it; ``yarn`` is the program.
     """
     with waiting_for(f"ending {name}"):
-        return _kill_application(name, web or resource_manager(), yarn, environment)
+        return _kill_application(name, current_manager(web), yarn, environment)
 
 
 def _kill_application(name: str, web: str | None, yarn: str, environment: Mapping[str, str]) -> bool:
@@ -85,6 +85,7 @@ def kill_attempt(attempt: str, web: str | None, mapred: str, environment: Mappin
     """
     _, cluster, number, kind, task, _ = attempt.split("_")
     job, name = f"job_{cluster}_{number}", f"application_{cluster}_{number}"
+    web = current_manager(web)
     path = f"tasks/task_{cluster}_{number}_{kind}_{task}/attempts/{attempt}/state"
     if web is not None and _kill_by_http(f"{web}/proxy/{name}/ws/v1/mapreduce/jobs/{job}/{path}{_as_user()}"):
         return

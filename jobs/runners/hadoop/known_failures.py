@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from jobs.runners.hadoop.submission import NO_TICKET
+
 
 @dataclass(frozen=True)
 class Known:
@@ -104,5 +106,10 @@ KNOWN = (
         re.compile(r"(DSQuotaExceeded|NSQuotaExceeded|DiskQuotaExceeded|QuotaExceeded)\w*"),
         "the quota of an HDFS folder is used up",
         "free some space there, or ask for more, then go on with --resume",
+    ),
+    Known(
+        NO_TICKET,
+        "Hadoop's client has no good Kerberos ticket",
+        "kinit, then go on with --resume; it reads files of tickets only (klist; KRB5CCNAME=FILE:...)",
     ),
 )

@@ -20,6 +20,7 @@ from mrjob.hadoop import HadoopJobRunner
 
 from jobs.runners.hadoop.diagnosis import explain
 from jobs.runners.hadoop.job_watch import watched
+from jobs.runners.hadoop.kerberos_login import require_login
 from jobs.runners.hadoop.kill import delete_staged, kill_application
 from jobs.runners.hadoop.mrjob_filesystem import StorageFilesystem
 from jobs.runners.hadoop.node_watch import NodeWatch
@@ -116,6 +117,7 @@ class HadoopRunner(HadoopJobRunner):  # type: ignore[misc]
         yarn = os.path.join(os.path.dirname(self.get_hadoop_bin()[-1]), "yarn")  # noqa: PTH118, PTH120  (may be bare)
         environment = client_environment(self.job.settings.jvm_options)
         name, submission = self.job.request.name, self.job.submission
+        require_login()
         try:
             with self.job.watch.watching(submission), watched(self.job.request, submission):
                 status = submit(self._args_for_step(0), environment, yarn, submission)

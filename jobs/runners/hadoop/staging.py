@@ -17,6 +17,7 @@ from nnlib.config.schema import Hadoop, Runtime
 from nnlib.core.errors import ConfigError
 from nnlib.core.events import Note
 from nnlib.storage import Access, Storage, file_at, has_scheme, storage
+from nnlib.storage.hdfs.hadoop_config import other_servers, wants_kerberos
 from nnlib.storage.hdfs.hadoop_user import hadoop_user
 
 RUNS = "runs"
@@ -46,6 +47,7 @@ class Staging:
         base = staging_base(self._settings, near)
         sweep(base, RUNS, run, notify)
         self._tag = folder_name(run)
+        self._servers = other_servers([near, *([] if run is None else [run])]) if wants_kerberos() else []
         with ExitStack() as stack:
             folder = f"{RUNS}/{self._tag}"
             stack.callback(base.delete, folder)
@@ -86,7 +88,10 @@ class Staging:
             "extra_args": list(arguments),
             "input_paths": [f"{self.root}/{plan}"],
             "output_dir": f"{self.root}/output-{self._jobs:06d}",
-            "jobconf": {"mapreduce.job.tags": self._tag},  # by which a dead driver's applications are found
+            "jobconf": {
+                "mapreduce.job.tags": self._tag,  # by which a dead driver's applications are found
+                "mapreduce.job.hdfs-servers": ",".join(self._servers),  # without it no job has their tokens
+            },
         }
 
 

@@ -19,6 +19,10 @@ _APPLICATION = re.compile(r"(?:/\.staging/|Submitting tokens for job: )job_(\d+_
 between must know what to kill and what to delete."""
 _TRACKING = re.compile(r"url to track the job: (https?://[^/\s]+)/")
 _FAILED = re.compile(r"Task Id *: *(attempt_\d+_\d+_[mr]_\d+_\d+), *Status *: *FAILED")
+NO_TICKET = re.compile(r"Failed to find any Kerberos tgt|GSS initiate failed|Ticket expired|No valid credentials")
+"""What the client says where Kerberos keeps it out."""
+_HOPELESS = re.compile(r"Failed to find any Kerberos tgt|Ticket expired")
+"""What of this does not pass by itself, though the client tries for minutes."""
 _GROUP = re.compile(r"\t([^\t=]+)")
 _COUNTER = re.compile(r"\t\t([^=]+)=(\d+)")
 KEPT_LINES = 200
@@ -115,6 +119,8 @@ def submit(arguments: Sequence[str], environment: Mapping[str, str], yarn: str, 
     try:
         for line in _lines(process):
             submission.read_line(line)
+            if submission.state is State.UNSUBMITTED and _HOPELESS.search(line):
+                _stop(process)
         return process.wait()
     except BaseException:
         with uninterrupted():

@@ -71,18 +71,29 @@ def application(name: str, web: str | None) -> dict[str, Any]:
 
     ``web`` is the resource manager's address; without it yarn-site.xml says where it is.
     """
-    web = web or resource_manager()
+    web = current_manager(web)
     return {} if web is None else fetch_object(f"{web}/ws/v1/cluster/apps/{name}", "app")
+
+
+def current_manager(web: str | None) -> str | None:
+    """Return the address of the resource manager that is to be asked now: ``web``, which the client of a job printed,
+    unless yarn-site.xml names several of them, of which another one may have taken over since."""
+    return resource_manager() or web if web is None or _manager_ids() else web
+
+
+def _manager_ids() -> list[str]:
+    """The suffixes of the keys of resource managers that replace each other; [] where there is one."""
+    names = properties().get(f"{MANAGER}.ha.rm-ids", "").split(",")
+    return [f".{name.strip()}" for name in names if name.strip()]
 
 
 def resource_manager() -> str | None:
     """Return the address of the resource manager's web services from yarn-site.xml; None if it is not there, or if
     none of several is active."""
     site = properties()
-    ids = [f".{name.strip()}" for name in site.get(f"{MANAGER}.ha.rm-ids", "").split(",") if name.strip()]
-    if not ids:
+    if not _manager_ids():
         return _web_address(site, "")
-    for name in ids:
+    for name in _manager_ids():
         web = _web_address(site, name)
         if web and fetch_object(f"{web}/ws/v1/cluster/info", "clusterInfo").get("haState") == "ACTIVE":
             return web

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from nnlib.core.errors import DataError, UsageError
 from nnlib.core.listing import listed
 from nnlib.core.notes import note
-from nnlib.data.encoding import Encoding, FeatureColumn, columns_from_json
+from nnlib.data.encoding import Encoding, FeatureColumn, FeatureType, columns_from_json
 from nnlib.data.importing.formats.table import MOST_NUMBERS, Role, Table
 from nnlib.data.importing.import_options import ImportOptions
 
@@ -27,7 +27,7 @@ class ColumnChoice:
     label: str
     features: tuple[FeatureColumn, ...]
     extra: tuple[str, ...]
-    dtype: Literal["auto", "float32", "float64", "uint8"]
+    dtype: Literal["auto"] | FeatureType
     fill_missing: bool
 
     @property
@@ -121,10 +121,14 @@ def choose_columns(table: Table, options: ImportOptions) -> ColumnChoice:
     if (width := sum(column.width for column in columns)) > MOST_NUMBERS:
         raise DataError(f"a row has {width:,} numbers, it may have 1 to {MOST_NUMBERS:,}", file=table.file)
     pixels = all(column.kind == "vector" and table.types.get(column.name) == "uint8" for column in columns)
-    dtype = options.dtype if options.dtype != "auto" else "uint8" if pixels else "auto"
+    dtype: Literal["auto"] | FeatureType = options.dtype
+    if dtype == "auto":
+        dtype = options.text.dtype if options.text else "uint8" if pixels else "auto"
+    if options.text and categorical:
+        raise UsageError("--text and --categorical exclude each other: the tokens of the text are all features")
     if dtype == "uint8" and options.nulls == "mean" and options.dtype == "uint8":
         raise UsageError("--dtype uint8 and --nulls mean exclude each other: a mean is no whole number")
     if dtype == "uint8" and categorical:
         raise UsageError("--dtype uint8 and --categorical exclude each other")
-    fill = options.nulls == "mean" and dtype != "uint8"  # bytes have no missing values
+    fill = options.nulls == "mean" and dtype in ("auto", "float32", "float64")  # whole numbers are never missing
     return ColumnChoice(label, tuple(columns), extra, dtype, fill)

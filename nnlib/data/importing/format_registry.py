@@ -89,6 +89,10 @@ FORMATS: dict[str, InputFormat] = {
     "svmlight": InputFormat(
         f"{_HERE}.svmlight:open_svmlight", r"\.(svmlight|libsvm|svm)(\.(gz|bz2|zst|xz))?$", _SVMLIGHT
     ),
+    "jsonl": InputFormat(
+        f"{_HERE}.json_lines:open_json_lines", r"\.(jsonl|ndjson)(\.(gz|bz2|zst|xz))?$", columns_in="start"
+    ),
+    "text": InputFormat(f"{_HERE}.plain_text:open_text", _NEVER, columns_in="start"),
     "images": InputFormat(
         f"{_HERE}.images:open_images",
         r"\.(png|jpe?g|bmp|gif|webp|tiff?|p[bgpn]m|tar(\.(gz|bz2|zst|xz))?|tgz|tbz2|txz)$",
@@ -173,10 +177,12 @@ def open_as(format_: str, files: Sequence[str], options: ReadOptions) -> list[Ta
     """
     from nnlib.data.importing.hive_partitions import with_partitions
     from nnlib.data.importing.null_values import with_named_marks
+    from nnlib.data.importing.text.text_table import with_tokens
 
     tables = [with_named_marks(table, options) for table in FORMATS[format_].open(files, options)]
     tables = [replace(table, reading=replace(table.reading or options, format=format_)) for table in tables]
-    return [with_partitions(table, options.partitions) for table in tables]
+    tables = [with_partitions(table, options.partitions) for table in tables]
+    return [with_tokens(table, options.text) for table in tables] if options.text else tables
 
 
 def _files_of(source: str, format_: str | None) -> list[str]:

@@ -25,7 +25,7 @@ class ImportOptions(ReadOptions):
     keep: tuple[str, ...] = ()
     nulls: Literal["error", "mean"] = "error"
     unknown_category: Literal["error", "ignore"] = "error"
-    task: Literal["auto", "classification", "regression"] = "auto"
+    task: Literal["auto", "classification", "regression", "language"] = "auto"
     dtype: Literal["auto", "float32", "float64", "uint8"] = "auto"
     shape: tuple[int, ...] | None = None
     classes: tuple[str, ...] = ()

@@ -139,7 +139,7 @@ def make_plan(table: Table, choice: ColumnChoice, survey: Survey, options: Impor
     if names := survey.rounded_features(choice):
         shown = _listed(names)
         note(f"integers above 2**53 are rounded, so close ones become one value: {shown} (ids are no --features)")
-    if task == "regression" and (options.by_label or options.label_map):
+    if task != "classification" and (options.by_label or options.label_map):
         raise UsageError("--by-label and --map-label need classes, but the target is numeric (--task regression)")
     encoding = _encoding(table, choice, survey, task, options)
     row_bytes = encoding.features * np.dtype(encoding.dtype).itemsize

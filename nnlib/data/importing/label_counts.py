@@ -61,8 +61,10 @@ class LabelCounts:
         self.counts.update(other.counts)
         self.too_many = self.too_many or other.too_many or len(self.counts) > MOST_CLASSES
 
-    def infer_task(self, requested: Literal["auto", "classification", "regression"]) -> LearningTask:
+    def infer_task(self, requested: Literal["auto", "classification", "regression", "language"]) -> LearningTask:
         """Return what can be learned from the labels. Raises `DataError` if that is not what is ``requested``."""
+        if requested == "language":
+            return requested
         text = next((name for name in self.counts if not is_number(name)), None)
         whole = self._are_whole()
         task = requested

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, TypeAlias, TypeVar
 
+from nnlib.data.importing.text.text_options import TextOptions
+
 ReadingChanges: TypeAlias = Mapping[str, Any]
 """Some fields of `ReadOptions` by name: those that a user gives, which go before the stored ones."""
 
@@ -35,6 +37,7 @@ class ReadOptions:
     - ``row_shape``: the shape of the rows that a model wants
     - ``folder``: where the files of a built-in dataset are that comes as files; None: where they usually are
     - ``features`` and ``label``: the arrays or columns that the user names
+    - ``text``: how a column of text, or a template over columns, becomes rows of tokens; None: it does not
     - ``likely_features`` and ``likely_label``: names to look for before the usual ones, where the user names none
     """
 
@@ -61,6 +64,7 @@ class ReadOptions:
     resize: tuple[int, int] | None = None
     channels: Literal["first", "last"] | None = None
     row_shape: tuple[int, ...] = ()
+    text: TextOptions | None = None
 
     def changed(self: _Options, changes: ReadingChanges | None) -> _Options:
         """Return the options with those of ``changes`` in place of theirs."""
@@ -72,7 +76,8 @@ class ReadOptions:
         chosen = {
             option.name: values[option.name] for option in fields(ReadOptions) if values[option.name] != option.default
         }
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in chosen.items()}
+        data = {name: list(value) if isinstance(value, tuple) else value for name, value in chosen.items()}
+        return data if self.text is None else {**data, "text": self.text.to_json()}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> ReadOptions:
@@ -80,4 +85,6 @@ class ReadOptions:
         values: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value for name, value in data.items()
         }
+        if "text" in values:
+            values["text"] = TextOptions.from_json(values["text"])
         return ReadOptions(**values)

@@ -17,7 +17,7 @@ import getpass
 import os
 import posixpath
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -28,6 +28,7 @@ from nnlib.core.errors import UsageError
 from nnlib.storage.base import Access
 
 CLIENTS = ("auto", "webhdfs", "native", "cli")
+HDFS_SCHEMES = ("hdfs", "webhdfs", "swebhdfs")
 HTTP_PORTS = {"http": 9870, "https": 9871}
 WAIT_SECONDS = 120.0
 PASSED_ON = ("NNJOBS_HDFS_CLIENT", "NNJOBS_HDFS_AUTH", "NNJOBS_HDFS_WAIT")
@@ -106,10 +107,22 @@ def certificates() -> str | None:
 
 def hosts(address: str) -> list[str]:
     """Return the host names of the NameNodes of an address in HDFS; [] for any other address."""
-    if address.partition("://")[0] not in ("hdfs", "webhdfs", "swebhdfs"):
+    if address.partition("://")[0] not in HDFS_SCHEMES:
         return []
     hdfs, _ = locate(address)
     return [host for url in hdfs.urls if (host := urlsplit(url).hostname)]
+
+
+def other_servers(addresses: Iterable[str]) -> list[str]:
+    """Return the file systems in HDFS, but for the default one, that addresses lie in: with Kerberos Hadoop's client
+    has to be asked for tokens of them (``mapreduce.job.hdfs-servers``)."""
+    default = properties().get("fs.defaultFS", "").rstrip("/")
+    found = set()
+    for address in addresses:
+        if address.partition("://")[0] in HDFS_SCHEMES:
+            hdfs, _ = locate(address)
+            found.add(f"{hdfs.scheme}://{hdfs.authority}")
+    return sorted(found - {default})
 
 
 def properties() -> Mapping[str, str]:

@@ -23,7 +23,7 @@ RESUME = "then run the same command with --resume if it had begun"
 
 @dataclass(frozen=True)
 class Ticket:
-    """Who we are (``ann@EXAMPLE.COM``), and for how many seconds the ticket is good."""
+    """Who we are (``ann@EXAMPLE.COM``; "" once it has expired), and for how many seconds the ticket is good."""
 
     principal: str
     seconds: float
@@ -69,13 +69,11 @@ def current_ticket() -> Ticket | None:
 
     try:
         credentials = gssapi.Credentials(usage="initiate")
-        principal = str(credentials.name)
+        return Ticket(str(credentials.name), float(credentials.lifetime or 0))
+    except gssapi.exceptions.ExpiredCredentialsError:
+        return Ticket("", 0.0)
     except gssapi.exceptions.GSSError:
         return None
-    try:
-        return Ticket(principal, float(credentials.lifetime or 0))
-    except gssapi.exceptions.ExpiredCredentialsError:
-        return Ticket(principal, 0.0)
 
 
 def default_realm() -> str:
@@ -99,7 +97,7 @@ def ticket_problem(ticket: Ticket | None) -> StorageError | None:
         )
     if ticket.seconds <= 0:
         return StorageError(
-            f"the Kerberos ticket of {ticket.principal} has expired",
+            "the Kerberos ticket has expired",
             hint=f"kinit, {RESUME}; runtime.hadoop.keytab and principal get new ones by themselves",
         )
     return None

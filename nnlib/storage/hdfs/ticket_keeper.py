@@ -26,8 +26,11 @@ from nnlib.storage.hdfs.ticket import Ticket, current_ticket
 _log = logging.getLogger("nnjobs.storage")
 
 CHECK_SECONDS = 15.0
+"""Longest pause between two looks at the ticket."""
 RENEW_SECONDS = 60.0
-"""Pause between two attempts to renew a ticket."""
+"""Longest pause between two attempts to renew it."""
+PARTS = 10
+"""A ticket of a short life is looked at, and renewed, so often during it."""
 WARN_SECONDS = 1800.0
 """A ticket that cannot be renewed is spoken of so long before its end."""
 KINIT_SECONDS = 60.0
@@ -129,7 +132,7 @@ class TicketKeeper:
     def _keep(self) -> None:
         while True:
             self.look()
-            time.sleep(CHECK_SECONDS)
+            time.sleep(max(1.0, min(CHECK_SECONDS, self._longest / PARTS)))
 
     def look(self) -> None:
         """Look at the ticket once: renew it when it is time, warn when that does not go."""
@@ -137,7 +140,7 @@ class TicketKeeper:
         seconds = 0.0 if ticket is None else ticket.seconds
         if seconds > self._longest:
             self._longest, self._has_warned = seconds, False
-        if seconds > RENEWED_SHARE * self._longest and seconds > 2 * CHECK_SECONDS:
+        if seconds > RENEWED_SHARE * self._longest:
             return
         complaint = self._renewed(ticket)
         if complaint is None or self._has_warned or seconds > WARN_SECONDS:
@@ -146,15 +149,15 @@ class TicketKeeper:
         _log.warning("%s", _warning(ticket, complaint, self.keytab is not None))
 
     def _renewed(self, ticket: Ticket | None) -> str | None:
-        """Renew the ticket; return what keeps it from that, "" if it is too early to try again."""
+        """Renew the ticket, unless it is too early to try again; return what keeps it from that."""
         now = self.clock()
-        if now - self._tried < RENEW_SECONDS:
+        if now - self._tried < min(RENEW_SECONDS, self._longest / PARTS):
             return None
         self._tried = now
         if self.keytab is not None:
             complaint = self.run(*self._keytab_arguments(self.keytab))
-        elif ticket is None or ticket.seconds <= 0:
-            return "it has expired"
+        elif ticket is None:
+            return "there is none any more"
         else:
             complaint = self.run("-R")
         if complaint is None:
@@ -173,7 +176,7 @@ class TicketKeeper:
 def _warning(ticket: Ticket | None, complaint: str, has_keytab: bool) -> str:
     cure = "see runtime.hadoop.keytab" if has_keytab else "kinit in another terminal, and it goes on"
     if ticket is None or ticket.seconds <= 0:
-        return f"the Kerberos ticket has expired and cannot be renewed ({complaint}): {cure}"
+        return f"the Kerberos ticket has expired ({complaint}): {cure}"
     at = time.strftime("%H:%M:%S", time.localtime(time.time() + ticket.seconds))
     return (
         f"the Kerberos ticket of {ticket.principal} ends at {at} and cannot be renewed ({complaint}): {cure}; else "

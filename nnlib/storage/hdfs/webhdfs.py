@@ -29,7 +29,13 @@ from nnlib.storage.hdfs.hadoop_config import HdfsAddress
 from nnlib.storage.hdfs.hadoop_http import HadoopConnection, hdfs_login
 from nnlib.storage.hdfs.ticket import current_ticket, require_ticket, ticket_problem
 from nnlib.storage.hdfs.ticket_keeper import keep_ticket
-from nnlib.storage.hdfs.webhdfs_errors import LostReplyError, TransientError, explained, was_not_sent
+from nnlib.storage.hdfs.webhdfs_errors import (
+    LostReplyError,
+    TransientError,
+    explained,
+    tls_reason,
+    was_not_sent,
+)
 
 Result = TypeVar("Result")
 
@@ -216,7 +222,8 @@ class WebHdfs(HdfsClient):
     def _send(
         self, method: str, url: str, body: bytes | BinaryIO | None, path: str, query: dict[str, str] | None = None
     ) -> requests.Response:
-        """One HTTP exchange. Raises `TransientError`, `LostReplyError`, or what the service says is wrong."""
+        """One HTTP exchange. Raises `TransientError`, `LostReplyError`, or what the service says is wrong, none of them
+        from the error of requests: that quotes the address, which may hold a delegation token."""
         if body is not None and not isinstance(body, bytes) and os.fstat(body.fileno()).st_size == 0:
             body = b""  # else it would be sent in chunks, which the DataNode takes for a file without an end
         try:
@@ -232,14 +239,16 @@ class WebHdfs(HdfsClient):
             )
         except requests.exceptions.SSLError as error:
             raise StorageError(
-                f"{url.partition('?')[0]}: {error}", hint="name the certificates to trust in NNJOBS_HDFS_CA", file=path
-            ) from error
+                f"{url.partition('?')[0]}: {tls_reason(error)}",
+                hint="name the certificates to trust in NNJOBS_HDFS_CA",
+                file=path,
+            ) from None
         except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
             host = url.partition("://")[2].partition("/")[0]
             if was_not_sent(error):
-                raise TransientError(f"{host} cannot be reached", ask_another=True) from error
+                raise TransientError(f"{host} cannot be reached", ask_another=True) from None
             cut_short = isinstance(error, requests.exceptions.ChunkedEncodingError)
-            raise LostReplyError(f"{host} did not answer to the end", cut_short=cut_short) from error
+            raise LostReplyError(f"{host} did not answer to the end", cut_short=cut_short) from None
         if reply.status_code == 401 and self._login.negotiates:
             raise ticket_problem(current_ticket()) or explained(reply, path)
         if reply.status_code >= 400:

@@ -38,6 +38,11 @@ def was_not_sent(error: requests.RequestException) -> bool:
     return isinstance(cause, NewConnectionError | ConnectTimeoutError)
 
 
+def tls_reason(error: requests.exceptions.SSLError) -> str:
+    """Return why a connection is not trusted, without the address that was asked."""
+    return str(getattr(error.args[0] if error.args else None, "reason", type(error).__name__))
+
+
 def explained(reply: requests.Response, path: str) -> Exception:
     """Return the error that a refusal stands for."""
     try:

@@ -94,7 +94,9 @@ def part_bytes(size: int) -> int:
 def _begun(calls: S3Calls, key: str, place: str) -> Iterator[_Upload]:
     """An upload, which is ended if the block fails."""
     mark = new_mark()
-    kinds = {"ChecksumAlgorithm": "CRC32", "ChecksumType": "FULL_OBJECT"} if calls.connection.sends_crc else {}
+    kinds = {"ChecksumAlgorithm": "CRC32"} if calls.connection.sends_crc else {}
+    if _sends_whole_crc(calls):
+        kinds["ChecksumType"] = "FULL_OBJECT"
     fault_hook.step("begin", place)
     answer = calls.call("CreateMultipartUpload", Key=key, Metadata=mark, **kinds, **calls.settings.new_object())
     begun = _Upload(key, str(answer["UploadId"]), mark)
@@ -104,6 +106,11 @@ def _begun(calls: S3Calls, key: str, place: str) -> Iterator[_Upload]:
         fault_hook.step("clean", place)
         calls.discard("AbortMultipartUpload", Key=key, UploadId=begun.id)
         raise
+
+
+def _sends_whole_crc(calls: S3Calls) -> bool:
+    """Whether the checksum of the whole is sent, too: AWS knows it, other services refuse its header."""
+    return calls.connection.sends_crc and calls.connection.is_aws
 
 
 def _send(calls: S3Calls, begun: _Upload, source: BinaryIO, size: int) -> tuple[list[dict[str, Any]], int]:
@@ -138,9 +145,9 @@ def _complete(
     calls: S3Calls, begun: _Upload, parts: list[dict[str, Any]], crc: int, size: int, *, only_new: bool
 ) -> bool:
     """Make the parts an object; return whether it is ours."""
-    parameters: dict[str, Any] = {"MultipartUpload": {"Parts": parts}, "MpuObjectSize": size}
-    if calls.connection.sends_crc:
-        parameters |= {"ChecksumCRC32": crc_text(crc), "ChecksumType": "FULL_OBJECT"}
+    parameters: dict[str, Any] = {"MultipartUpload": {"Parts": parts}}
+    if _sends_whole_crc(calls):
+        parameters |= {"ChecksumCRC32": crc_text(crc), "ChecksumType": "FULL_OBJECT", "MpuObjectSize": size}
     if only_new:
         parameters["IfNoneMatch"] = "*"
     unsure = False

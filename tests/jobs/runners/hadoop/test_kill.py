@@ -18,7 +18,7 @@ from played_hadoop import APPLICATION, ATTEMPT, Yarn, after, configured, play, s
 from jobs.runners.hadoop.kill import kill_application, kill_attempt
 from jobs.runners.hadoop.orphans import folder_name, sweep
 from jobs.runners.hadoop.submission import Submission, submit
-from jobs.runners.hadoop.yarn_rest import resource_manager
+from jobs.runners.hadoop.yarn_rest import application, current_manager, resource_manager
 from nnlib.core.events import Note
 from nnlib.core.scratch import folder_prefix
 from nnlib.storage import storage
@@ -135,6 +135,12 @@ def test_of_several_resource_managers_the_active_one_is_asked(hadoop_home: Path,
     assert resource_manager() is None
     handler.answers = {info: {"clusterInfo": {"haState": "ACTIVE"}}}
     assert resource_manager() == f"http://{host}"
+    handler.answers = {info: handler.answers[info], PLACE: {"app": {"state": "RUNNING"}}}
+    before = "http://127.0.0.1:1"  # of the one that was active when the job was submitted
+    assert current_manager(before) == f"http://{host}"
+    assert application(APPLICATION, before) == {"state": "RUNNING"}
+    handler.answers = {}
+    assert current_manager(before) == before  # nobody knows a better one
 
 
 def test_a_resource_manager_is_found_by_its_host_and_hadoops_port(hadoop_home: Path) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
-from played_hadoop import APPLICATION, ATTEMPT, Yarn
+from played_hadoop import APPLICATION, ATTEMPT, Yarn, play
 
 from jobs.runners.hadoop.diagnosis import explain
-from jobs.runners.hadoop.submission import Submission
+from jobs.runners.hadoop.submission import Submission, submit
 
 TOLD = f"""\
 2026-01-01 10:00:00,000 INFO impl.YarnClientImpl: Submitted application {APPLICATION}
@@ -124,3 +125,20 @@ def test_failures_with_a_name(line: str, message: str, lasting: bool) -> None:
     assert message in error.message
     assert error.hint
     assert error.lasting is lasting
+
+
+@pytest.mark.parametrize("line", ["GSSException: Failed to find any Kerberos tgt", "KrbException: Ticket expired (32)"])
+def test_a_client_without_a_ticket_is_ended_at_once(hadoop_home: Path, line: str) -> None:
+    """It would try again for minutes. The error says what it lacks."""
+    play(hadoop_home, "hadoop", f"echo 'WARN ipc.Client: {line}' >&2; exec sleep 3600")
+    submission, program = Submission(), str(hadoop_home / "bin" / "hadoop")
+    assert submit([program], os.environ, program, submission) != 0
+    error = explain(submission, program, os.environ)
+    assert "has no good Kerberos ticket" in error.message and error.lasting
+    assert "kinit" in str(error.hint)
+
+
+def test_a_client_whose_job_runs_may_complain(hadoop_home: Path) -> None:
+    play(hadoop_home, "hadoop", f"echo 'Submitted application {APPLICATION}' >&2; echo 'Ticket expired' >&2; exit 0")
+    program = str(hadoop_home / "bin" / "hadoop")
+    assert submit([program], os.environ, program, Submission()) == 0

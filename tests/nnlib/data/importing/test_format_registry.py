@@ -50,14 +50,16 @@ def test_a_format_of_one_line_is_imported(tmp_path: Path, name: str, options: li
 @pytest.mark.usefixtures("_with_value_lines")
 def test_its_name_is_in_help_and_messages(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "import", "--help"]) == 0
-    assert "csv|npz|npy|mat|idx|parquet|arrow|svmlight|images|values" in "".join(capsys.readouterr().out.split())
+    assert "csv|npz|npy|mat|idx|parquet|arrow|svmlight|jsonl|text|images|values" in "".join(
+        capsys.readouterr().out.split()
+    )
     unknown = values_file(tmp_path, "a.odd")
     assert main(["data", "import", unknown, "-o", str(tmp_path / "out")]) == 3
-    assert "csv, npz, npy, mat, idx, parquet, arrow, svmlight, images, values" in " ".join(
+    assert "csv, npz, npy, mat, idx, parquet, arrow, svmlight, jsonl, text, images, values" in " ".join(
         capsys.readouterr().err.split()
     )
     assert main(["data", "import", unknown, "-o", str(tmp_path / "out"), "-r", "inline"]) == 3
-    assert "--format: csv, parquet, arrow, values" in " ".join(capsys.readouterr().err.split())
+    assert "--format: csv, parquet, arrow, jsonl, text, values" in " ".join(capsys.readouterr().err.split())
     assert job_formats() == ["csv", "parquet", "arrow", "values"]
 
 

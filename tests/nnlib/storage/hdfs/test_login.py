@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
+import traceback
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ from played_kerberos import PlayedTicket
 
 from nnlib.core.errors import StorageError, UsageError
 from nnlib.storage.hdfs.choose_client import choose
-from nnlib.storage.hdfs.hadoop_config import HdfsAddress, locate
+from nnlib.storage.hdfs.hadoop_config import HdfsAddress, locate, other_servers
 from nnlib.storage.hdfs.hadoop_user import hadoop_user
 from nnlib.storage.hdfs.tokens import VARIABLE, Token, _vint
 from nnlib.storage.hdfs.webhdfs import WebHdfs
@@ -66,7 +68,7 @@ def test_without_a_ticket_it_is_said_at_once(guarded: Guarded, played_ticket: Pl
         WebHdfs(place(url))
     assert not seen
     played_ticket.principal, played_ticket.seconds = "ann@HOSTS.TEST", 0.0
-    with pytest.raises(StorageError, match=r"the Kerberos ticket of ann@HOSTS\.TEST has expired"):
+    with pytest.raises(StorageError, match="the Kerberos ticket has expired"):
         WebHdfs(place(url))
 
 
@@ -110,3 +112,22 @@ def test_what_leads_a_task_to_an_hdfs_with_kerberos(monkeypatch: pytest.MonkeyPa
     assert access.files == {"NNJOBS_HDFS_CA": "/etc/ca.pem"}
     assert access.environment["NNJOBS_HDFS_AUTH"] == "kerberos" and "HADOOP_USER_NAME" not in access.environment
     assert not locate("webhdfs://nn:9870/x")[0].access().files
+
+
+def test_other_file_systems_than_the_default_one_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = "<property><name>fs.defaultFS</name><value>hdfs://nn:8020/</value></property>"
+    (tmp_path / "core-site.xml").write_text(f"<configuration>{entry}</configuration>")
+    monkeypatch.setenv("HADOOP_CONF_DIR", str(tmp_path))
+    addresses = ["hdfs:///a", "hdfs://nn:8020/b", "/local", "hdfs://far:9000/c", "hdfs://far:9000/d"]
+    assert other_servers(addresses) == ["hdfs://far:9000"]
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1", "https"])
+def test_no_error_shows_a_token(url: str, guarded: Guarded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither what is said nor a traceback: addresses hold it."""
+    monkeypatch.setenv(VARIABLE, str(token_file(tmp_path)))
+    address = guarded[0].replace("http:", "https:") if url == "https" else url
+    with pytest.raises(StorageError) as caught:
+        WebHdfs(dataclasses.replace(place(address), wait_seconds=0.0)).list("/x")
+    text = "".join(traceback.format_exception(caught.value))
+    assert "delegation" not in text and Token("HDFS_DELEGATION_TOKEN", "nn:8020", b"id", b"secret").to_url() not in text

@@ -1,0 +1,1 @@
+"""Text as the input of a dataset: tokenizers, templates over columns, blocks of tokens."""

@@ -1,0 +1,58 @@
+"""Rows of tokens: the ids of a row, then one bit for each that says whether it counts.
+
+A dataset stores both in its column ``x``, so whatever moves rows moves masks as well. A row of ``length`` ids has
+``length`` numbers and, behind them, ceil(length / 16) words of 16 bits, whose lowest bit is that of the first id. A
+float32 holds every such number exactly, if the vocabulary is below 2**24.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nnlib.core.errors import DataError
+
+WORD_BITS = 16
+
+MOST_TOKENS = 1 << 24
+"""The largest vocabulary: models get ids as float32."""
+
+Rows = npt.NDArray[Any]
+Mask = npt.NDArray[np.bool_]
+
+
+def row_width(length: int) -> int:
+    """Return how many numbers a row of ``length`` tokens has."""
+    return length + -(-length // WORD_BITS)
+
+
+def row_length(width: int) -> int:
+    """Return how many tokens a row of ``width`` numbers has. Raises `DataError` where rows of tokens have no such
+    width."""
+    length = WORD_BITS * width // (WORD_BITS + 1)
+    if length < 1 or row_width(length) != width:
+        raise DataError(
+            f"rows of {width} numbers are no rows of tokens",
+            hint="make the dataset with `nnjobs data tokenize`, or with `nnjobs data import --text`",
+        )
+    return length
+
+
+def join_rows(tokens: Rows, mask: Mask) -> Rows:
+    """Return rows, shape (n, `row_width` (length)), of the type of ``tokens``; both arguments: shape (n, length)."""
+    rows, length = tokens.shape
+    bits = np.packbits(mask, axis=1, bitorder="little")
+    words = np.zeros((rows, 2 * (row_width(length) - length)), np.uint8)
+    words[:, : bits.shape[1]] = bits
+    return np.concatenate([tokens, words.view("<u2").astype(tokens.dtype)], axis=1)
+
+
+def split_rows(rows: Rows) -> tuple[npt.NDArray[np.int64], Mask]:
+    """Return the tokens and the mask of rows, both of shape (n, length): the inverse of `join_rows`, for rows of any
+    type of numbers. Raises `DataError` for rows that are none of tokens."""
+    length = row_length(rows.shape[1])
+    words = np.ascontiguousarray(rows[:, length:].astype("<u2")).view(np.uint8)
+    mask = np.unpackbits(words, axis=1, count=length, bitorder="little").astype(np.bool_)
+    return rows[:, :length].astype(np.int64), mask
