@@ -35,6 +35,7 @@ NAMES = (
     "weak_scaling",
     "decoded_rows",
     "splitting",
+    "splitting_ways",
 )
 
 
@@ -109,6 +110,10 @@ FIGURES = (
            ("worst_apart",), "<= 0.005", most=0.005),
     Figure("weak_scaling", "784-1024-1024-10, 1 to 2 workers on 2 cores: efficiency",
            ("efficiency",), ">= 0.9", least=0.9),
+    Figure("splitting_ways", "a wide net in two sub-nets without exchange: accuracy lost to the whole", ("loss",),
+           "<= 0", most=0.0),
+    Figure("splitting_ways", "a wide net in two sub-nets without exchange: times the whole net's seconds", ("ratio",),
+           "< 1", most=1.0),
     Figure("splitting", "200 partitions x 4 sub-nets of 400-6-6-10 in one job, two cores: seconds",
            ("seconds",), "<= 20", most=20.0),
     Figure("decoded_rows", "1,000,000 x 28, local rounds: reading's share of a worker's time",

@@ -23,6 +23,7 @@ SMALL = {
     "multiplexing": ["--splits", "2", "--epochs", "5", "--repeats", "1"],
     "periods": ["--splits", "2", "--epochs", "5", "--periods", "5", "--costs", "3"],
     "splitting": ["--partitions", "2", "--epochs", "1", "--repeats", "1"],
+    "splitting_ways": ["--splits", "1", "--epochs", "1", "--width", "8"],
     "weak_scaling": ["--rows", "600", "--epochs", "2", "--repeats", "1"],
     "whole_command": ["--repeats", "1", "--epochs", "5"],
 }
