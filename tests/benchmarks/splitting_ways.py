@@ -3,8 +3,8 @@
     python tests/benchmarks/splitting_ways.py [--splits N] [--epochs N] [--width N] [--folder DIR]
 
 A net of two hidden layers trains whole; on divided data, averaged every epoch; in two sub-nets that alternate every
-epoch; in two and four sub-nets that exchange nothing and become an ensemble at the end; and, as a control, a net as wide
-as one sub-net trains alone. Processor seconds of an epoch are those of one worker's training, measured alone: they
+epoch; in two and four sub-nets that exchange nothing and become an ensemble at the end. As a control, a net as wide as
+one sub-net trains alone. Processor seconds of an epoch are those of one worker's training, measured alone: they
 hold on a busy machine, too. What an exchange takes is not in them. Runs that are finished in ``--folder`` are not
 repeated.
 """
@@ -114,9 +114,9 @@ def epoch_seconds(width: int, rows: int, repeats: int = 7) -> float:
 
 def measure(splits: int, epochs: int, width: int, folder: Path) -> dict[str, Any]:
     """All ways; each compared with the whole net at its end."""
-    if not (folder / "digits").exists():
-        if code := nnjobs(["data", "import", "digits", "-o", str(folder / "digits"), "--shards", "8"]):
-            raise SystemExit(code)
+    command = ["data", "import", "digits", "-o", str(folder / "digits"), "--shards", "8"]
+    if not (folder / "digits").exists() and (code := nnjobs(command)):
+        raise SystemExit(code)
     rows: dict[str, Any] = {}
     for name, way in ways(width, epochs).items():
         found = accuracies(way, name, folder, splits, epochs, width)
