@@ -71,7 +71,14 @@ def s3proxy(folder: Path) -> Iterator[S3Service]:
     properties = folder.with_suffix(".properties")
     properties.write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
     folder.mkdir()
-    command = [find_java().program, "-cp", f"{assemble()}/*", "org.gaul.s3proxy.Main", "--properties", properties]
+    command: list[str | Path] = [
+        find_java().program,
+        "-cp",
+        f"{assemble()}/*",
+        "org.gaul.s3proxy.Main",
+        "--properties",
+        properties,
+    ]
     with folder.with_suffix(".log").open("wb") as log, started(command, stdout=log, stderr=log) as process:
         end = time.monotonic() + SECONDS
         while True:

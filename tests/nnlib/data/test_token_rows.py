@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nnlib.core.errors import DataError
-from nnlib.data.token_rows import join_rows, row_length, row_width, split_rows
+from nnlib.data.token_rows import join_rows, split_rows
+from nnlib.data.token_widths import row_length, row_width
 
 
 @settings(deadline=None)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from nnlib.core.errors import UsageError
-from nnlib.data.token_rows import MOST_TOKENS, row_width
+from nnlib.data.token_widths import MOST_TOKENS, row_width
 
 DOCUMENT = "document"
 """The column of a dataset of blocks that says which of them share documents: their splits keep them together."""
