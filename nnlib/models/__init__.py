@@ -34,7 +34,6 @@ class PartedModelFactory(Protocol):
 _OUTPUTS: dict[LearningTask, tuple[str, ...]] = {
     "classification": ("softmax", "sigmoid"),
     "regression": ("linear",),
-    "language": ("tokens",),
 }
 """The outputs that fit a task; the first is what ``auto`` means."""
 
@@ -54,12 +53,6 @@ def build_model(
     fit the task.
     """
     kind = MODELS.of(config)
-    if task == "language" and not kind.has_parts:
-        raise ConfigError(
-            f"a {config.kind} is no language model, and the dataset holds blocks of tokens",
-            hint="a torch model that predicts tokens (model.kind: torch), or import the texts with --text for classes",
-            key="model.kind",
-        )
     factory, loss = kind.load(), output_of(config, task)
     if kind.has_parts:
         with_parts: PartedModelFactory = factory
@@ -71,6 +64,12 @@ def build_model(
 def output_of(config: ModelConfig, task: LearningTask) -> str:
     """Return what ``model.output`` means for a task: the loss of the model, a key of
     `nnlib.models.functions.LOSSES`. Raises `ConfigError` where it does not fit."""
+    if task not in _OUTPUTS:
+        raise ConfigError(
+            "the dataset holds blocks of tokens, and no kind of model here trains on them",
+            hint="import the texts with `nnjobs data import --text`, for classes; other programs read the blocks",
+            key="model.kind",
+        )
     fitting = _OUTPUTS[task]
     loss = fitting[0] if config.output == "auto" else config.output
     if loss not in fitting:
