@@ -60,7 +60,7 @@ def test_its_name_is_in_help_and_messages(tmp_path: Path, capsys: pytest.Capture
     )
     assert main(["data", "import", unknown, "-o", str(tmp_path / "out"), "-r", "inline"]) == 3
     assert "--format: csv, parquet, arrow, jsonl, text, values" in " ".join(capsys.readouterr().err.split())
-    assert job_formats() == ["csv", "parquet", "arrow", "values"]
+    assert job_formats() == ["csv", "parquet", "arrow", "jsonl", "text", "values"]
 
 
 @pytest.mark.usefixtures("_with_value_lines")
