@@ -43,7 +43,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if reason is not None and not required() and fixture in getattr(item, "fixturenames", ()):
                 item.add_marker(pytest.mark.skip(reason=f"no Hadoop: {reason}"))
-    if (reason := kerberos_cluster_module.lacking()) is not None:  # also in CI: what it needs is the system's
+    # Also in CI: what it needs is the system's.
+    if (reason := kerberos_cluster_module.lacking() or hosts.lacking()) is not None:
         for item in items:
             if "kerberos_cluster" in getattr(item, "fixturenames", ()):
                 item.add_marker(pytest.mark.skip(reason=f"no Kerberos: {reason}"))
