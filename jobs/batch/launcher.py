@@ -40,7 +40,7 @@ class MapLauncher:
     ) -> None:
         """``name`` is the experiment's or the command's; ``near`` is an address that the jobs read; ``files`` are what
         every job's tasks read (option -> name, content); ``module`` is that of the jobs' class;
-        ``distributions`` are what tasks need beside what all need; ``reached`` are other addresses that they read or
+        ``distributions`` are what tasks need besides what all need; ``reached`` are other addresses that they read or
         write."""
         self._name = name
         with ExitStack() as stack:

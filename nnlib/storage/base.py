@@ -28,7 +28,7 @@ class Access:
     modules: tuple[str, ...] = ()
     """Modules that it imports when it reaches the storage. A server that forks tasks imports them once."""
     distributions: tuple[str, ...] = ()
-    """Installed packages that it needs beside those that every task needs."""
+    """Installed packages that it needs besides those that every task needs."""
 
     def __or__(self, other: Access) -> Access:
         """Return what reaches both storages."""

@@ -29,7 +29,7 @@ class Staging:
 
     ``near`` is an address on the cluster that the jobs read; ``notify`` takes notes for people. ``run`` is the run
     whose lock the command holds, if any: what that run's earlier drivers have left is cleared away. ``distributions``
-    go into a packed environment beside those that every task needs; ``access`` is to what tasks read and write.
+    go into a packed environment besides those that every task needs; ``access`` is to what tasks read and write.
     """
 
     def __init__(

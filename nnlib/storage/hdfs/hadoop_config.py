@@ -26,6 +26,7 @@ from xml.etree import ElementTree
 
 from nnlib.core.errors import UsageError
 from nnlib.storage.base import Access
+from nnlib.storage.variables import choice, wait_seconds
 
 CLIENTS = ("auto", "webhdfs", "native", "cli")
 HDFS_SCHEMES = ("hdfs", "webhdfs", "swebhdfs")
@@ -87,8 +88,8 @@ def locate(address: str) -> tuple[HdfsAddress, str]:
             "" if kerberos else os.environ.get("HADOOP_USER_NAME") or getpass.getuser(),
             kerberos,
             certificates(),
-            _choice("NNJOBS_HDFS_CLIENT", CLIENTS, "auto"),
-            _wait_seconds(),
+            choice("NNJOBS_HDFS_CLIENT", CLIENTS, "auto"),
+            wait_seconds("NNJOBS_HDFS_WAIT", WAIT_SECONDS),
         ),
         path,
     )
@@ -97,7 +98,7 @@ def locate(address: str) -> tuple[HdfsAddress, str]:
 def wants_kerberos() -> bool:
     """Return whether the cluster wants Kerberos, by its configuration or ``NNJOBS_HDFS_AUTH``."""
     default = properties().get("hadoop.security.authentication", "simple").lower()
-    return _choice("NNJOBS_HDFS_AUTH", ("simple", "kerberos"), default) == "kerberos"
+    return choice("NNJOBS_HDFS_AUTH", ("simple", "kerberos"), default) == "kerberos"
 
 
 def certificates() -> str | None:
@@ -217,21 +218,3 @@ def _is_configured(authority: str, settings: Mapping[str, str]) -> bool:
 
 def _with_port(authority: str, port: int) -> str:
     return authority if re.search(r":\d+$", authority) else f"{authority}:{port}"
-
-
-def _choice(variable: str, allowed: tuple[str, ...], default: str) -> str:
-    value = os.environ.get(variable) or default
-    if value not in allowed:
-        raise UsageError(f"got {value!r}; allowed: {', '.join(allowed)}", variable=variable)
-    return value
-
-
-def _wait_seconds() -> float:
-    text = os.environ.get("NNJOBS_HDFS_WAIT") or str(WAIT_SECONDS)
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1.0
-    if not 0.0 <= seconds <= 1e6:
-        raise UsageError(f"got {text!r}, expected seconds", variable="NNJOBS_HDFS_WAIT")
-    return seconds

@@ -20,5 +20,5 @@ def hadoop_user() -> str:
     if not wants_kerberos():
         return os.environ.get("HADOOP_USER_NAME") or getpass.getuser()
     if task_tokens():
-        return getpass.getuser()  # YARN sets USER and LOGNAME to whose job it is, whoever runs its containers
+        return getpass.getuser()  # YARN sets USER and LOGNAME to whose job it is, no matter who runs its containers
     return short_name(require_ticket().principal, properties(), default_realm())

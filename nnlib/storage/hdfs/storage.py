@@ -19,6 +19,7 @@ from nnlib.storage.base import TEMPORARY, Access, Storage, is_temporary, tempora
 from nnlib.storage.hdfs.choose_client import client_of
 from nnlib.storage.hdfs.client import AlreadyThereError, HdfsClient
 from nnlib.storage.hdfs.hadoop_config import locate
+from nnlib.storage.ranged_file import RangedFile
 from nnlib.storage.traffic import PROCESS, Traffic
 from nnlib.storage.upload_buffer import upload_buffer, writing_to
 
@@ -241,32 +242,16 @@ class HdfsStorage(Storage):
             raise
 
 
-class _RemoteFile(io.RawIOBase):
-    """A file read by ranges; use it buffered."""
+class _RemoteFile(RangedFile):
+    """A file of HDFS; every read is a request."""
 
     def __init__(self, files: HdfsStorage, name: str, size: int) -> None:
-        self._files, self._name, self._size = files, name, size
-        self._offset = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._offset
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._offset, io.SEEK_END: self._size}[whence]
-        if start + offset < 0:
-            raise ValueError("a position before the file")
-        self._offset = start + offset
-        return self._offset
+        super().__init__(size)
+        self._files, self._name = files, name
 
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
-        length = max(0, min(len(buffer), self._size - self._offset))
+        length = self.left(len(buffer))
         if length:
-            buffer[:length] = self._files.read_range(self._name, self._offset, length)
-            self._offset += length
+            buffer[:length] = self._files.read_range(self._name, self.offset, length)
+            self.offset += length
         return length

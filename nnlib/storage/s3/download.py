@@ -11,6 +11,7 @@ from typing import Any
 
 from nnlib.core.errors import StorageError
 from nnlib.core.liveness import heartbeat
+from nnlib.storage.ranged_file import RangedFile
 from nnlib.storage.s3.calls import Request, S3Calls
 from nnlib.storage.s3.checksum import crc_text, whole_crc
 from nnlib.storage.s3.errors import Failure, TransientError, code_of, lost_the_race, status_of
@@ -113,7 +114,7 @@ def _ranges(calls: S3Calls, version: Version, start: int, end: int) -> list[byte
         return list(pool.map(lambda at: read_range(calls, version, at, min(at + PART_BYTES, end)), starts))
 
 
-class RangeFile(io.RawIOBase):
+class RangeFile(RangedFile):
     """An object that is read by ranges; use it buffered.
 
     Who reads on gets twice as much ahead each time, from 256 KiB to 32 MiB; who jumps begins anew. The object's end,
@@ -121,41 +122,25 @@ class RangeFile(io.RawIOBase):
     """
 
     def __init__(self, calls: S3Calls, version: Version, tail: bytes) -> None:
+        super().__init__(version.size)
         self._calls, self._version = calls, version
         self._tail, self._tail_start = tail, version.size - len(tail)
         self._window, self._start = b"", 0
         self._ahead = FIRST_AHEAD_BYTES
-        self._offset = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._offset
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._offset, io.SEEK_END: self._version.size}[whence]
-        if start + offset < 0:
-            raise ValueError("a position before the file")
-        self._offset = start + offset
-        return self._offset
 
     def readall(self) -> bytes:
-        data = bytearray(max(0, self._version.size - self._offset))
+        data = bytearray(self.left(self.size))
         self.readinto(data)
         return bytes(data)
 
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
-        wanted = max(0, min(len(buffer), self._version.size - self._offset))
+        wanted = self.left(len(buffer))
         done = 0
         while done < wanted:
-            part = self._at(self._offset, wanted - done)
+            part = self._at(self.offset, wanted - done)
             buffer[done : done + len(part)] = part
             done += len(part)
-            self._offset += len(part)
+            self.offset += len(part)
         return done
 
     def _at(self, offset: int, length: int) -> memoryview:

@@ -21,6 +21,7 @@ from typing import Any
 
 from nnlib.core.errors import UsageError
 from nnlib.storage.base import Access
+from nnlib.storage.variables import choice, wait_seconds
 
 WAIT_SECONDS = 120.0
 REGION_VARIABLE = "NNJOBS_S3_REGION"
@@ -78,34 +79,16 @@ class S3Settings:
 
 def read_settings() -> S3Settings:
     """Return what the environment says. Raises `UsageError`, which names the variable that is wrong."""
-    encryption = _choice("NNJOBS_S3_SSE", ("AES256", "aws:kms", "aws:kms:dsse"))
+    encryption = choice("NNJOBS_S3_SSE", ("AES256", "aws:kms", "aws:kms:dsse"))
     key = os.environ.get("NNJOBS_S3_KMS_KEY", "")
     if key and not encryption.startswith("aws:kms"):
         raise UsageError("a key of KMS needs NNJOBS_S3_SSE=aws:kms", variable="NNJOBS_S3_KMS_KEY")
     return S3Settings(
-        addressing=_choice("NNJOBS_S3_ADDRESSING", ("path", "virtual")),
+        addressing=choice("NNJOBS_S3_ADDRESSING", ("path", "virtual")),
         encryption=encryption,
         kms_key=key,
-        bucket_key=_choice("NNJOBS_S3_BUCKET_KEY", ("true", "false")) != "false",
-        requester_pays=_choice("NNJOBS_S3_REQUEST_PAYER", ("requester",)) == "requester",
-        wait_seconds=_wait_seconds(),
+        bucket_key=choice("NNJOBS_S3_BUCKET_KEY", ("true", "false")) != "false",
+        requester_pays=choice("NNJOBS_S3_REQUEST_PAYER", ("requester",)) == "requester",
+        wait_seconds=wait_seconds("NNJOBS_S3_WAIT", WAIT_SECONDS),
         region=os.environ.get(REGION_VARIABLE, ""),
     )
-
-
-def _choice(variable: str, allowed: tuple[str, ...]) -> str:
-    value = os.environ.get(variable, "")
-    if value and value not in allowed:
-        raise UsageError(f"got {value!r}; allowed: {', '.join(allowed)}", variable=variable)
-    return value
-
-
-def _wait_seconds() -> float:
-    text = os.environ.get("NNJOBS_S3_WAIT") or str(WAIT_SECONDS)
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1.0
-    if not 0.0 <= seconds <= 1e6:
-        raise UsageError(f"got {text!r}, expected seconds", variable="NNJOBS_S3_WAIT")
-    return seconds
